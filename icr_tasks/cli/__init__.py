@@ -1,0 +1,41 @@
+"""`icr COMMAND ...`: one entry per command; modules load only when their command runs.
+
+A new command is one line in COMMANDS. Each target is `main(argv: list[str]) -> int | None`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from ..errors import IcrError, unknown
+
+# command -> ("package.module:function", one-line help). Targets starting with "." are relative to icr_tasks.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "data": (".data.cli:main", "fetch and verify benchmark data"),
+    "lm-eval": (".plugin.wrapper:main", "run lm_eval with our tasks and models, without start-up hook"),
+    "tasks-path": (".plugin.wrapper:tasks_path", "print the folder for lm_eval --include_path"),
+    "collect": (".leaderboard.collect:main", "turn lm-eval output into ledgers and print the table"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; an IcrError becomes one line on stderr and its exit code."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: icr COMMAND [options]\n")
+        for name, (_, text) in COMMANDS.items():
+            print(f"  {name:<12} {text}")
+        print("\nicr COMMAND --help shows each command's options")
+        return 0 if args else 2
+    try:
+        if args[0] not in COMMANDS:
+            raise unknown("command", args[0], COMMANDS)
+        module, _, function = COMMANDS[args[0]][0].partition(":")
+        return getattr(import_module(module, "icr_tasks"), function)(args[1:]) or 0
+    except IcrError as error:
+        print(f"icr: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `icr ... | head` closed the pipe: not an error of ours
+        sys.stderr.close()
+        return 0

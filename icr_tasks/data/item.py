@@ -1,0 +1,53 @@
+"""The record every benchmark is read into. Context is loaded on demand and never stored on the item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One piece of context: a passage (HELMET, synth), a filing (Loong) or a whole book (InfiniteBench)."""
+
+    id: str
+    text: str
+    title: str = ""
+    gold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One example.
+
+    `units()` reads the context from disk each time it is called. `cluster` names the unit items share
+    (question in HELMET, book in InfiniteBench, filings in Loong). `keys` are breakdown columns
+    (depth, difficulty, domain, level ...). `fields` holds what the benchmark's templates or scorer
+    need besides (instruction, dict answers, demonstrations ...), JSON-serialisable.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    cluster: str
+    units: Callable[[], Sequence[Unit]]
+    options: tuple[str, ...] = ()
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSet:
+    """Items of one task and where they come from.
+
+    `n_expected` is the official count (paper, official repository); `official` is False when the file at
+    hand is not the official one (other count or other hash), which every report must say.
+    """
+
+    items: Sequence[Item]
+    n_expected: int
+    source: str
+    revision: str
+    official: bool
+    notes: tuple[str, ...] = ()
