@@ -1,0 +1,165 @@
+"""How the context reaches the model, as a string that parses and prints back to itself.
+
+>>> str(Setting.parse("rag@32k,document"))
+'rag@32k,document'
+>>> Setting.parse("kv:topk@0.05,window=64").params["window"]
+64
+
+Grammar: `kind[:method][@amount][,flag][,name=value]`. Kinds: full, none, gold, rag, kv. Defaults are not
+printed, so equal settings are equal strings. Amounts: tokens for rag (`4k` = 4096), kept share for kv.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..errors import IcrError, unknown
+
+KINDS = ("full", "none", "gold", "rag", "kv")
+RETRIEVERS = ("bm25", "dense", "hybrid", "oracle", "random", "head")
+ORDERS = ("score", "document")
+# name -> default, per kind; a flag is the bare value of one of the enumerations below
+RAG_PARAMS: dict[str, Any] = {
+    "retriever": "bm25", "order": "score", "chunk": 2048, "overlap": 0, "instruction": True, "paper_compat": False,
+    "seed": 0,
+}  # fmt: skip
+KV_NATIVE = ("fp8", "fp8_e4m3", "fp8_e5m2", "auto")
+KV_SPLITS = ("query-aware", "query-agnostic")
+_PATTERN = re.compile(r"(?P<kind>[a-z]+)(?::(?P<method>[A-Za-z0-9_.\-]+))?(?:@(?P<amount>[^,]+))?(?P<rest>(?:,[^,]+)*)\Z")
+
+
+def parse_tokens(text: str) -> int:
+    """`"512"` -> 512, `"4k"` -> 4096, `"1M"` -> 1048576. Raises IcrError on anything else."""
+    match = re.fullmatch(r"(\d+)([kKmM]?)", text.strip())
+    if not match or int(match[1]) == 0:
+        raise IcrError(f"{text!r} is not a token count; write 512, 4k, 128k or 1M")
+    return int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()]
+
+
+def show_tokens(n: int) -> str:
+    """Inverse of parse_tokens in its shortest form: 4096 -> `4k`."""
+    if n % 1024**2 == 0:
+        return f"{n // 1024**2}M"
+    return f"{n // 1024}k" if n % 1024 == 0 else str(n)
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "on", "yes"):
+        return True
+    if text.lower() in ("false", "off", "no"):
+        return False
+    for cast in (int, float):
+        try:
+            return cast(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _print_value(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A parsed setting. `amount` is int tokens (rag), float kept share (kv) or the word after @ (gold)."""
+
+    kind: str
+    method: str | None = None
+    amount: int | float | str | None = None
+    extra: tuple[tuple[str, Any], ...] = field(default=())
+
+    @classmethod
+    def parse(cls, text: str) -> Setting:
+        """Parse a setting string. Raises IcrError naming the nearest match or the allowed range."""
+        match = _PATTERN.match(text.strip())
+        kind = match["kind"] if match else re.split(r"[:@,]", text.strip())[0]
+        if not match or kind not in KINDS:
+            raise unknown("setting", text if kind in KINDS else kind, KINDS)
+        parts = [p.strip() for p in match["rest"].split(",") if p.strip()]
+        return _PARSERS[kind](kind, match["method"], match["amount"], parts)
+
+    def __str__(self) -> str:
+        head = self.kind + (f":{self.method}" if self.method else "")
+        if self.amount is not None:
+            shown = show_tokens(self.amount) if self.kind == "rag" else _print_value(self.amount)
+            head += f"@{shown}"
+        flags = {"retriever", "order", "split"}
+        words = [str(v) if k in flags else k if v is True else f"{k}={_print_value(v)}" for k, v in self.extra]
+        return ",".join([head, *words])
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """Every knob with its value, defaults filled in (kv methods add their own defaults)."""
+        return {**(RAG_PARAMS if self.kind == "rag" else {}), **dict(self.extra)}
+
+    @property
+    def compressed(self) -> bool:
+        """True when the KV cache is not the full one."""
+        return self.kind == "kv"
+
+    def describe(self) -> dict[str, Any]:
+        """The fields run.json stores beside the string, so readers need no parser."""
+        return {"text": str(self), "kind": self.kind, "method": self.method, "amount": self.amount, "params": self.params}
+
+
+def _plain(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
+    allowed = {"gold": ("only",)}.get(kind, ())
+    if method or parts or (amount is not None and amount not in allowed):
+        raise IcrError(f"setting {kind!r} takes no parameters" + (f" except @{allowed[0]}" if allowed else ""))
+    return Setting(kind, amount=amount)
+
+
+def _rag(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
+    if amount is None:
+        raise IcrError("setting 'rag' needs a token budget: rag@4k, rag@32k ...")
+    given: dict[str, Any] = {} if method is None else {"retriever": method}
+    for part in parts:
+        name, sep, value = part.partition("=")
+        if not sep and part in RETRIEVERS + ORDERS:
+            name, value = ("retriever" if part in RETRIEVERS else "order"), part
+        elif name not in RAG_PARAMS:
+            raise unknown("rag parameter", name, [*RAG_PARAMS, *RETRIEVERS, *ORDERS])
+        given[name] = _value(value) if sep else (value or True)
+    for name, known in (("retriever", RETRIEVERS), ("order", ORDERS)):
+        if name in given and given[name] not in known:
+            raise unknown(name, str(given[name]), known)
+    for name, low in (("chunk", 1), ("overlap", 0), ("seed", 0)):
+        if name in given and (isinstance(given[name], bool) or not isinstance(given[name], int) or given[name] < low):
+            raise IcrError(f"rag parameter {name}={given[name]} must be a whole number >= {low}")
+    merged = {**RAG_PARAMS, **given}
+    if merged["overlap"] >= merged["chunk"]:
+        raise IcrError(f"rag overlap {merged['overlap']} must be smaller than chunk {merged['chunk']}")
+    extra = tuple((k, merged[k]) for k in RAG_PARAMS if merged[k] != RAG_PARAMS[k])
+    return Setting(kind, amount=parse_tokens(amount), extra=extra)
+
+
+def _kv(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
+    if method is None:
+        raise IcrError("setting 'kv' needs a method: kv:topk@0.05, kv:snapkv@0.5, kv:fp8 ...")
+    share: float | None = None
+    if amount is not None:
+        try:
+            share = float(amount)
+        except ValueError:
+            raise IcrError(f"kv budget {amount!r} is not a number; write the kept share, e.g. kv:{method}@0.05") from None
+        if not 0 < share <= 1:
+            raise IcrError(f"kv budget {amount} is outside (0, 1]; it is the share of the cache kept or read")
+    given: dict[str, Any] = {}
+    for part in parts:
+        name, sep, value = part.partition("=")
+        if not sep and part in KV_SPLITS:
+            given["split"] = part
+        elif not sep:
+            given[part] = True
+        else:
+            given[name] = _value(value)
+    if given.get("split") == "query-aware":  # the default: the question is seen while the cache is built
+        del given["split"]
+    return Setting(kind, method, share, tuple(sorted(given.items())))
+
+
+_PARSERS = {"full": _plain, "none": _plain, "gold": _plain, "rag": _rag, "kv": _kv}

@@ -1,0 +1,38 @@
+"""Shared fixtures. Real data is found through ICR_DATA_DIR or ../shared; tests skip with a reason elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _shared() -> Path | None:
+    candidates = [Path(os.environ["ICR_DATA_DIR"])] if os.environ.get("ICR_DATA_DIR") else []
+    candidates += [ROOT.parent / "shared"]
+    for path in candidates:
+        for base in (path, path.parent):  # ICR_DATA_DIR may name the replica itself
+            if (base / "replica").is_dir():
+                return base
+    return None
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real public data files (predictions, HotpotQA, novels ...)."""
+    base = _shared()
+    if base is None:
+        pytest.skip("no real data: set ICR_DATA_DIR to a folder that holds replica/ and data/")
+    return base / "data"
+
+
+@pytest.fixture(scope="session")
+def replica() -> Path:
+    """Folder in the benchmarks' on-disk layout, filled with real public text."""
+    base = _shared()
+    if base is None:
+        pytest.skip("no replica data: set ICR_DATA_DIR to a folder that holds replica/")
+    return base / "replica"
