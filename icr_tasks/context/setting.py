@@ -28,7 +28,9 @@ RAG_PARAMS: dict[str, Any] = {
 }  # fmt: skip
 KV_NATIVE = ("fp8", "fp8_e4m3", "fp8_e5m2", "auto")
 KV_SPLITS = ("query-aware", "query-agnostic")
-_PATTERN = re.compile(r"(?P<kind>[a-z]+)(?::(?P<method>[A-Za-z0-9_.\-]+))?(?:@(?P<amount>[^,]+))?(?P<rest>(?:,[^,]+)*)\Z")
+_PATTERN = re.compile(
+    r"(?P<kind>[a-z]+)(?::(?P<method>[A-Za-z0-9_.\-]+))?(?:@(?P<amount>[^,]+))?(?P<rest>(?:,[^,]+)*)\Z"
+)
 
 
 def parse_tokens(text: str) -> int:
@@ -103,7 +105,13 @@ class Setting:
 
     def describe(self) -> dict[str, Any]:
         """The fields run.json stores beside the string, so readers need no parser."""
-        return {"text": str(self), "kind": self.kind, "method": self.method, "amount": self.amount, "params": self.params}
+        return {
+            "text": str(self),
+            "kind": self.kind,
+            "method": self.method,
+            "amount": self.amount,
+            "params": self.params,
+        }
 
 
 def _plain(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
@@ -145,7 +153,9 @@ def _kv(kind: str, method: str | None, amount: str | None, parts: list[str]) -> 
         try:
             share = float(amount)
         except ValueError:
-            raise IcrError(f"kv budget {amount!r} is not a number; write the kept share, e.g. kv:{method}@0.05") from None
+            raise IcrError(
+                f"kv budget {amount!r} is not a number; write the kept share, e.g. kv:{method}@0.05"
+            ) from None
         if not 0 < share <= 1:
             raise IcrError(f"kv budget {amount} is outside (0, 1]; it is the share of the cache kept or read")
     given: dict[str, Any] = {}

@@ -1,0 +1,195 @@
+"""One item + setting + prompt -> the text that is sent, and the digest that is kept of it.
+
+Order of work: choose the units (setting), render, fit into the window, count. Only the context is ever cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..data.item import Item, Unit
+from ..errors import IcrError
+from .fit import RULES
+from .prompts import Prompt
+from .setting import Setting
+from .tokens import TokenCounter
+
+GOLD_INTRO = "Relevant documents:\n"  # the paper's prefill of setting `gold`
+PASSAGE_BENCHMARKS = ("helmet_rag", "synth")
+_HEAD_TAIL = 200
+
+
+class DoesNotFit(Exception):
+    """This item cannot be sent: the instruction, question and generation budget alone exceed the window."""
+
+
+@dataclass
+class Built:
+    """`prompt` is what the engine gets (str, or lm-eval's JsonChatStr); `digest` is what the log keeps."""
+
+    prompt: Any
+    digest: dict[str, Any]
+    gold_ids: list[int] = field(default_factory=list)
+    boundary: int | None = None  # character offset where the context ends
+
+
+@dataclass
+class Builder:
+    """Everything that is the same for all items of a task."""
+
+    benchmark: str
+    setting: Setting
+    prompt: Prompt
+    tokens: TokenCounter | None
+    window: int | None
+    max_gen_toks: int
+    template: Callable[..., Any] | None  # the engine's apply_chat_template, or None for plain text
+    system: str | None = None  # lm-eval's --system_instruction, put before ours
+    demos: Callable[[Item], str] = lambda item: ""
+    overflow: str = "truncate"  # or "skip": an item that needs cutting is not sent
+    truncation: str | None = None  # overrides the prompt's rule
+
+    def build(self, item: Item) -> Built:
+        """Raises DoesNotFit (per item) and IcrError (settings that cannot work for this benchmark)."""
+        units, retrieval = self._units(item)
+        full = None if units is None else self.prompt.context(units)
+        frame = self._fields(item)
+        rendered, boundary = self._render(full, units or [], frame, item)
+        n_tokens = self._count(rendered)
+        kept = list(range(len(units or [])))
+        limit = None if self.window is None else self.window - self.max_gen_toks
+        truncated = False
+        if self.tokens and limit is not None and n_tokens is not None and n_tokens > limit:
+            if self.overflow == "skip":
+                raise DoesNotFit(f"needs {n_tokens} + {self.max_gen_toks} tokens, the model has {self.window}")
+            rendered, boundary, kept, full = self._shrink(units or [], frame, item, limit)
+            n_tokens, truncated = self._count(rendered), True
+        gold_before = [i for i, u in enumerate(units or []) if u.gold]
+        survivors = [u for i, u in enumerate(units or []) if i in set(kept)]
+        numbering = kept if self._rule() in ("end", "middle") else range(len(kept))
+        gold_ids = [n for n, u in zip(numbering, survivors, strict=True) if u.gold]
+        text = _text(rendered)
+        digest = {
+            "icr": 1,
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "n_chars": len(text),
+            "n_prompt_tokens": n_tokens,
+            "n_context_tokens": None if not self.tokens or full is None else self.tokens.count(full),
+            "truncated": truncated,
+            "n_units": len(units or []),
+            "n_units_kept": len(kept),
+            "dropped": [u.title or u.id for i, u in enumerate(units or []) if i not in set(kept)][:50]
+            if truncated
+            else [],
+            "n_gold": len(gold_before) if self.benchmark in PASSAGE_BENCHMARKS else None,
+            "gold_kept": len(gold_ids) if self.benchmark in PASSAGE_BENCHMARKS else None,
+            "retrieval": retrieval,
+            "head": text[:_HEAD_TAIL],
+            "tail": text[-_HEAD_TAIL:],
+            "error": None,
+        }
+        return Built(rendered, digest, gold_ids, boundary)
+
+    # -- which units ---------------------------------------------------------------------------------------------
+
+    def _units(self, item: Item) -> tuple[Sequence[Unit] | None, dict[str, Any] | None]:
+        if self.setting.kind == "none":
+            return None, None
+        units = item.units()
+        if self.setting.kind == "gold" and not any(u.gold for u in units):
+            raise IcrError(f"setting 'gold' needs gold passages, which {self.benchmark} does not mark")
+        if str(self.setting) == "gold@only":
+            return [u for u in units if u.gold], None
+        if self.setting.kind == "rag":
+            from .retrieve import retrieve
+
+            if self.tokens is None:
+                raise IcrError('setting rag@k counts tokens: pass --metadata \'{"tokenizer":"MODEL"}\'')
+            mode = "passages" if self.benchmark in PASSAGE_BENCHMARKS else "documents"
+            query = item.question or item.fields.get("instruction") or ""
+            return retrieve(units, query, self.setting, self.tokens.tokenizer, self.prompt.context, mode=mode)
+        return units, None
+
+    def _fields(self, item: Item) -> dict[str, Any]:
+        letters = {f"choice_{c}": text for c, text in zip("abcd", item.options, strict=False)}
+        return {"question": item.question, "demos": self.demos(item), "instruction": "", **letters, **_strings(item)}
+
+    # -- text ----------------------------------------------------------------------------------------------------
+
+    def _render(
+        self, context: str | None, units: Sequence[Unit], frame: dict[str, Any], item: Item
+    ) -> tuple[Any, int | None]:
+        prefill = ""
+        if str(self.setting) == "gold":
+            parts = self.prompt.parts(units)
+            gold = [part for part, unit in zip(parts, units, strict=True) if unit.gold]
+            prefill = GOLD_INTRO + "".join(part + "\n\n" for part in gold)
+        messages = self.prompt.messages(context=context, prefill=prefill, **frame)
+        if self.system:
+            messages = _with_system(messages, self.system)
+        if self.template is not None and self.prompt.chat:
+            out = self.template(messages, add_generation_prompt=messages[-1]["role"] != "assistant")
+        else:
+            joiner = "\n\n" if self.prompt.chat else "\n"
+            out = joiner.join(m["content"] for m in messages)
+        text = _text(out)
+        at = text.find(context) if context else -1
+        return out, (at + len(context) if context and at >= 0 else None)
+
+    def _shrink(
+        self, units: Sequence[Unit], frame: dict[str, Any], item: Item, limit: int
+    ) -> tuple[Any, int | None, list[int], str]:
+        assert self.tokens is not None
+        empty, _ = self._render("" if units else None, [], frame, item)
+        budget = limit - (self._count(empty) or 0)
+        least = f"{self.window} tokens - {self.max_gen_toks} to generate leave {limit} for the prompt"
+        if not units or budget <= 0:
+            raise DoesNotFit(f"the instruction and question alone need {self._count(empty)} tokens; {least}")
+        fit = RULES[self._rule()]
+        while budget > 0:
+            text, kept = fit(units, self.prompt, budget, self.tokens)
+            shown = [units[i] for i in kept]
+            rendered, boundary = self._render(text, shown, frame, item)
+            over = (self._count(rendered) or 0) - limit
+            if over <= 0 and text:
+                return rendered, boundary, kept, text
+            budget -= max(over, 1)
+            if not text:
+                break
+        raise DoesNotFit(f"not one {'passage' if self._rule() == 'passages' else 'piece'} of context fits: {least}")
+
+    def _rule(self) -> str:
+        return self.truncation or self.prompt.cut
+
+    def _count(self, rendered: Any) -> int | None:
+        if self.tokens is None:
+            return None
+        return self.tokens.count(_text(rendered), special=self.template is None or not self.prompt.chat)
+
+
+def skipped(reason: str) -> dict[str, Any]:
+    """Digest of an item that is not sent."""
+    return {"icr": 1, "sha256": None, "truncated": False, "n_prompt_tokens": None, "error": reason}
+
+
+def dumps(digest: dict[str, Any]) -> str:
+    """The digest as the JSON string that stands in the sample log in place of the prompt."""
+    return json.dumps(digest, ensure_ascii=False, sort_keys=True)
+
+
+def _text(rendered: Any) -> str:
+    return rendered if isinstance(rendered, str) else getattr(rendered, "prompt", str(rendered))
+
+
+def _strings(item: Item) -> dict[str, str]:
+    return {k: v for k, v in item.fields.items() if isinstance(v, str)}
+
+
+def _with_system(messages: list[dict[str, str]], system: str) -> list[dict[str, str]]:
+    if messages[0]["role"] == "system":
+        return [{"role": "system", "content": f"{system}\n\n{messages[0]['content']}"}, *messages[1:]]
+    return [{"role": "system", "content": system}, *messages]

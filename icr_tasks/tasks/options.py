@@ -1,0 +1,71 @@
+"""What a user may set with `--metadata`, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..context.fit import RULES
+from ..context.setting import Setting
+from ..errors import IcrError, unknown
+
+OURS = ("setting", "prompt", "truncation", "overflow", "allow_partial", "tokenizer", "questions_file")
+_NEARLY = 0.8
+_SECRET = ("api_key", "token", "secret", "password", "header")
+_NOT_SECRET = ("tokenizer", "think_end_token", "prefix_token_id", "add_bos_token", "max_gen_toks", "judge_max_tokens")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Parsed options of one task."""
+
+    setting: Setting
+    prompt: str | None
+    truncation: str | None = None
+    overflow: str = "truncate"
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, Any]) -> Options:
+        """Raises IcrError for a misspelt key, an unknown setting or an unknown rule."""
+        for key in metadata:
+            near = difflib.get_close_matches(key, [o for o in OURS if o != "tokenizer"], n=1, cutoff=_NEARLY)
+            if near and key not in OURS:
+                raise IcrError(f"--metadata has {key!r}; did you mean {near[0]!r}?")
+        setting = _with_engine(Setting.parse(str(metadata.get("setting", "full"))), metadata)
+        truncation, overflow = metadata.get("truncation"), str(metadata.get("overflow", "truncate"))
+        if truncation is not None and truncation not in RULES:
+            raise unknown("truncation", str(truncation), RULES)
+        if overflow not in ("truncate", "skip"):
+            raise unknown("overflow", overflow, ("truncate", "skip"))
+        prompt = metadata.get("prompt")
+        data = {k: metadata[k] for k in ("allow_partial", "questions_file") if k in metadata}
+        return cls(setting, None if prompt is None else str(prompt), truncation, overflow, data)
+
+
+def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
+    """An engine-side cache dtype makes a full-context run `kv:fp8`; a contradiction is refused."""
+    dtype = metadata.get("kv_cache_dtype")
+    if dtype in (None, "auto"):
+        if setting.compressed and setting.method in NATIVE_DTYPES:
+            raise IcrError(
+                f"setting {setting} needs the engine's own option: --model vllm --model_args ...,kv_cache_dtype={setting.method}"
+            )
+        return setting
+    if setting.kind == "full":
+        return Setting.parse(f"kv:{dtype}")
+    if setting.compressed and setting.method != dtype:
+        raise IcrError(f"setting {setting} contradicts kv_cache_dtype={dtype}; give only one of them")
+    return setting
+
+
+NATIVE_DTYPES = ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "nvfp4")
+
+
+def redact(metadata: dict[str, Any]) -> None:
+    """lm-eval writes every model argument into the results: replace what looks like a credential, in place."""
+    for key, value in metadata.items():
+        if any(word in key.lower() for word in _SECRET) and key not in _NOT_SECRET and isinstance(value, str):
+            metadata[key] = "***"
