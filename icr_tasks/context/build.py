@@ -78,7 +78,7 @@ class Builder:
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
             "n_chars": len(text),
             "n_prompt_tokens": n_tokens,
-            "n_context_tokens": None if not self.tokens or full is None else self.tokens.count(full),
+            "n_context_tokens": self._context_tokens(item, frame, n_tokens, retrieval),
             "truncated": truncated,
             "n_units": len(units or []),
             "n_units_kept": len(kept),
@@ -161,6 +161,15 @@ class Builder:
             if not text:
                 break
         raise DoesNotFit(f"not one {'passage' if self._rule() == 'passages' else 'piece'} of context fits: {least}")
+
+    def _context_tokens(
+        self, item: Item, frame: dict[str, Any], n_tokens: int | None, retrieval: dict[str, Any] | None
+    ) -> int | None:
+        """Prompt minus frame; retrieval counts exactly. Spares tokenizing a long context twice."""
+        if retrieval or n_tokens is None:
+            return retrieval["n_tokens"] if retrieval else None
+        has_context = self.setting.kind != "none"
+        return n_tokens - (self._count(self._render("" if has_context else None, [], frame, item)[0]) or 0)
 
     def _rule(self) -> str:
         return self.truncation or self.prompt.cut
