@@ -1,0 +1,181 @@
+"""HELMET-RAG: the official KILT files of princeton-nlp/HELMET (data.py, scripts/generate_configs.py at 4526dfb).
+
+Per file 100 questions are drawn with seed 42 and every row of them is kept (one row per gold position):
+600 rows for NQ, TriviaQA and PopQA, 300 for HotpotQA, at each length 4k..128k.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import IcrError, unknown
+from . import lines
+from .item import Item, ItemSet, Unit
+from .roots import allow_partial as partial_allowed
+from .roots import data_root, fingerprint, require, short
+
+REVISION = "dddb209d03e38f1f0faf76d6d05ef4ccf96240ee"
+PASSAGES = {"4k": 20, "8k": 50, "16k": 105, "32k": 220, "64k": 440, "128k": 1000}
+QUESTIONS, SEED = 100, 42
+SHA256 = {  # of the official files whose hash is published
+    ("nq", "128k"): "d39073c4915041e4319d313aa558d9a6cee1571dabdf84a53155abb9fedd342a",
+    ("hotpotqa", "128k"): "10cfc8abf743a1b9683b6244db7978fbe0af307d88ee0e5f0a8cec2efad92a7d",
+}
+
+
+@dataclass(frozen=True)
+class _Source:
+    test: str
+    demos: str
+    variants: int
+    popularity: float | None = None  # keep rows with log10(s_pop) below it, before sampling
+
+    @property
+    def rows(self) -> int:
+        return QUESTIONS * self.variants
+
+
+SOURCES = {
+    "nq": _Source("nq-dev-multikilt_1000_k{k}_dep6.jsonl", "nq-train-multikilt_1000_k3_dep6.jsonl", 6),
+    "triviaqa": _Source("triviaqa-dev-multikilt_1000_k{k}_dep6.jsonl", "triviaqa-train-multikilt_1000_k3_dep6.jsonl", 6),
+    "hotpotqa": _Source("hotpotqa-dev-multikilt_1000_k{k}_dep3.jsonl", "hotpotqa-train-multikilt_1000_k3_dep3.jsonl", 3),
+    "popqa": _Source("popqa_test_1000_k{k}_dep6.jsonl", "popqa_test_1000_k3_dep6.jsonl", 6, 3.0),
+}
+
+
+def folder() -> Path:
+    """Folder of the KILT files below the data root (`helmet/data/kilt`, as the archive unpacks)."""
+    return data_root() / "helmet" / "data" / "kilt"
+
+
+def load(dataset: str, length: str | None = None, *, allow_partial: object = None, **_: Any) -> ItemSet:
+    """Items of one dataset at one length. Raises IcrError for names, missing, corrupt, short or mismatched files."""
+    if dataset not in SOURCES:
+        raise unknown("HELMET-RAG dataset", dataset, SOURCES)
+    if length not in PASSAGES:
+        raise unknown("HELMET-RAG length", str(length), PASSAGES)
+    source, k = SOURCES[dataset], PASSAGES[length]
+    path = require(folder() / source.test.format(k=k), f"helmet --datasets {dataset} --lengths {length}")
+    rows = lines.index(path, _keep, version="helmet-1")
+    for row in rows:
+        if row.kept["k"] != k:
+            raise IcrError(f"{path}:{row.line}: {row.kept['k']} passages, a {length} file has {k} in every row")
+    if source.popularity is not None:
+        rows = [r for r in rows if math.log10(r.kept["s_pop"]) < source.popularity]
+    chosen = sample(sorted({r.kept["key"] for r in rows}))
+    rows = [r for r in rows if r.kept["key"] in chosen]
+    official = len(rows) == source.rows
+    if not official and not partial_allowed(allow_partial):
+        raise short(path, f"rows of {len(chosen)} sampled questions", len(rows), source.rows)
+    sha = fingerprint(path)
+    official = official and SHA256.get((dataset, length), sha) == sha
+    return ItemSet(_items(path, dataset, length, rows), source.rows, path.name, f"sha256:{sha[:16]}", official)
+
+
+def sample(keys: Sequence[Any]) -> set[Any]:
+    """HELMET's draw: `random.seed(42); random.sample(sorted keys, 100)`."""
+    return set(random.Random(SEED).sample(keys, min(QUESTIONS, len(keys))))
+
+
+def _keep(record: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: record.get(name) for name in ("question", "answers", "depth", "s_pop")}
+    gold = _gold(record)
+    first = next((i for i, g in enumerate(gold) if g), None)
+    return {**kept, "key": record.get("id", record["question"]), "k": len(record["ctxs"]), "gold": first, "n_gold": sum(gold)}
+
+
+def _identity(passage: dict[str, Any]) -> Any:
+    for name in ("psg_id", "passage_id", "id"):
+        if passage.get(name) is not None:
+            return str(passage[name])
+    return passage.get("text")
+
+
+def _gold(record: dict[str, Any]) -> list[bool]:
+    """Gold flags by passage id; by text where ids are of different kinds in the two lists."""
+    positive = record.get("positive_ctxs") or []
+    ids, texts = {_identity(p) for p in positive}, {p.get("text") for p in positive}
+    return [_identity(c) in ids or c.get("text") in texts for c in record["ctxs"]]
+
+
+def _items(path: Path, dataset: str, length: str, rows: list[lines.Row]) -> list[Item]:
+    items, seen = [], dict[Any, int]()
+    for row in rows:
+        kept = row.kept
+        variant = seen[kept["key"]] = seen.get(kept["key"], -1) + 1
+        cluster = hashlib.sha256(kept["question"].encode()).hexdigest()[:12]
+        position = None if kept["gold"] is None else round(kept["gold"] / max(kept["k"] - 1, 1), 3)
+        keys = {"length": length, "depth": position if kept["depth"] is None else kept["depth"], "gold_position": position}
+        items.append(
+            Item(
+                id=f"{cluster}-{variant}",
+                question=kept["question"],
+                answers=tuple(_flat(kept["answers"])),
+                cluster=cluster,
+                units=partial(_units, path, row),
+                keys={**keys, "n_gold": kept["n_gold"]},
+                fields={"dataset": dataset, "key": str(kept["key"])},
+            )
+        )
+    return items
+
+
+def _flat(answers: Any) -> list[str]:
+    if isinstance(answers, str):
+        return [answers]
+    return [text for answer in answers for text in _flat(answer)]
+
+
+def _units(path: Path, row: lines.Row) -> list[Unit]:
+    record = lines.read(path, row)
+    flags = _gold(record)
+    return [
+        Unit(str(_identity(c))[:64], c["text"], c.get("title") or "", gold=g)
+        for c, g in zip(record["ctxs"], flags, strict=True)
+    ]
+
+
+@lru_cache(maxsize=4)
+def _demo_rows(dataset: str) -> tuple[dict[str, Any], ...]:
+    source = SOURCES[dataset]
+    path = require(folder() / source.demos, f"helmet --datasets {dataset} --demos")
+    records = [lines.parse(path, i, raw) for i, raw in enumerate(path.read_bytes().splitlines(), 1) if raw.strip()]
+    if source.popularity is not None:
+        records = [r for r in records if math.log10(r["s_pop"]) < source.popularity]
+    return tuple(records)
+
+
+def demos(dataset: str, key: str, shots: int = 2) -> list[dict[str, str]]:
+    """The official demonstrations of a row: {documents, question, answer}, the same for all depths of a question.
+
+    data.py: shuffle with seed sha256(key) mod 2^31 (datasets' shuffle is numpy's default_rng permutation), drop
+    repeated questions, take the first two; PopQA first removes the row's own question.
+    """
+    import numpy as np
+
+    records = list(_demo_rows(dataset))
+    name = "id" if records and "id" in records[0] else "question"
+    if dataset == "popqa":
+        records = [r for r in records if str(r[name]) != key]
+    seed = int(hashlib.sha256(key.encode("utf-8")).hexdigest(), 16) % 2**31
+    picked: dict[Any, dict[str, Any]] = {}
+    for i in np.random.default_rng(seed).permutation(len(records)):
+        picked.setdefault(records[i][name], records[i])
+        if len(picked) == shots:
+            break
+    shown = "Document (Title: {title}): {text}"
+    return [
+        {
+            "documents": "\n\n".join(shown.format(title=c["title"], text=c["text"]) for c in r["ctxs"]),
+            "question": r["question"],
+            "answer": _flat(r["answers"])[0],
+        }
+        for r in picked.values()
+    ]

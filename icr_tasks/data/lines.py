@@ -1,0 +1,69 @@
+"""Random access to records of a large JSON-lines file: one pass builds an offset index, then only asked lines are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..errors import IcrError
+from .roots import cache_root, write_atomic
+
+
+def parse(path: Path, line: int, raw: bytes) -> dict[str, Any]:
+    """One record, or an IcrError naming file and line (counted from 1)."""
+    try:
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise IcrError(f"{path}:{line}: not valid JSON ({error}); fetch the file again") from error
+    if not isinstance(record, dict):
+        raise IcrError(f"{path}:{line}: expected a JSON object, found {type(record).__name__}")
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Where one record lies, and the few values kept of it."""
+
+    line: int
+    start: int
+    size: int
+    kept: dict[str, Any]
+
+
+def index(path: Path, keep: Callable[[dict[str, Any]], dict[str, Any]], version: str) -> list[Row]:
+    """Rows of the file with what `keep` takes from each record; cached by file identity and `version`.
+
+    Memory: one record at a time while building, the rows afterwards.
+    """
+    stat = path.stat()
+    identity = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{version}"
+    cache = cache_root() / "index" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
+    if cache.is_file():
+        try:
+            return [Row(*entry) for entry in orjson.loads(cache.read_bytes())]
+        except (orjson.JSONDecodeError, TypeError):
+            cache.unlink()  # a damaged index is rebuilt below
+    rows = [Row(line, start, size, keep(record)) for line, start, size, record in _scan(path)]
+    write_atomic(cache, orjson.dumps([[r.line, r.start, r.size, r.kept] for r in rows]))
+    return rows
+
+
+def _scan(path: Path) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
+    start = 0
+    with path.open("rb") as file:
+        for line, raw in enumerate(file, 1):
+            if raw.strip():
+                yield line, start, len(raw), parse(path, line, raw)
+            start += len(raw)
+
+
+def read(path: Path, row: Row) -> dict[str, Any]:
+    """The record of that row."""
+    with path.open("rb") as file:
+        file.seek(row.start)
+        return parse(path, row.line, file.read(row.size))
