@@ -172,7 +172,7 @@ class ICRTask(ConfigurableTask):
         instance = PromptInstance(
             doc=doc,
             prompt=built.prompt,
-            gen_kwargs=self.config.generation_kwargs,
+            gen_kwargs=deepcopy(self.config.generation_kwargs),
             digest=dumps(built.digest),
             task=self.config.task,
             doc_id=doc_id,

@@ -28,7 +28,7 @@ def load(
     length: str | None = None,
     *,
     seed: int = 0,
-    n: int = 25,
+    n: int = 100,
     split: str = "test",
     kinds: Sequence[str] = (),
     domain: str | None = None,
@@ -36,7 +36,7 @@ def load(
     depths: Sequence[float] = DEPTHS,
     **_: Any,
 ) -> ItemSet:
-    """`n` questions x `depths` gold positions at a nominal length (the same questions at every length).
+    """`n` questions at a nominal length, the same at every length; gold positions cycle through `depths`.
 
     `passages` overrides the number of passages. Deterministic in all arguments. Raises IcrError for unknown names.
     """
@@ -56,12 +56,12 @@ def load(
     for number in range(n):
         question = make(world, number, kinds, domain)
         cluster = f"synth-{VERSION}-{split}-{seed}-{domain or 'all'}-{number}"
-        for variant, depth in enumerate(depths):
-            keys = {"length": length or f"{k} passages", "depth": depth, "kind": question.kind, "domain": domain or "all"}
-            units = partial(_units, world, question, number, depth, k)
-            items.append(Item(f"{cluster}-{variant}", question.text, question.answers, cluster, units, keys=keys))
+        depth = depths[number % len(depths)]
+        keys = {"length": length or f"{k} passages", "depth": depth, "kind": question.kind, "domain": domain or "all"}
+        units = partial(_units, world, question, number, depth, k)
+        items.append(Item(cluster, question.text, question.answers, cluster, units, keys=keys))
     revision = f"{VERSION}-{split}-seed{seed}"
-    return ItemSet(items, n * len(depths), "generated", revision, True)
+    return ItemSet(items, n, "generated", revision, True)
 
 
 def _units(world: World, question: Question, number: int, depth: float, k: int) -> list[Unit]:

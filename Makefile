@@ -1,0 +1,37 @@
+# make demo | test | setup | lint | lock      VENV=path chooses the environment (default .venv)
+VENV ?= .venv
+PYTHON ?= python3
+# What is installed: the checkout itself, or a built wheel (WHEEL=dist/x.whl), which is what CI tests.
+WHEEL ?=
+BIN := $(VENV)/bin
+FIND := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),)
+# Where pip has no CPU build of torch at hand, PyTorch's own CPU index has it.
+TORCH_INDEX := $(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
+STAMP := $(VENV)/.icr-stack
+
+.PHONY: setup demo test lint lock
+
+demo: setup
+	$(BIN)/icr demo -o demo-out
+
+test: setup
+	$(BIN)/python -P -m pytest $(PYTEST_ARGS)
+
+setup: $(STAMP)
+	@$(BIN)/uv pip install -q --no-deps --reinstall-package icr-tasks $(if $(WHEEL),$(WHEEL),-e .)
+
+# A pinned list without dependency resolution: a resolver would add GPU builds of torchvision, torchaudio and torchcodec.
+$(STAMP): requirements/cpu.txt
+	@echo "setting up $(VENV) (a few minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	$(BIN)/uv pip install --no-deps --index-strategy unsafe-best-match $(FIND) $(TORCH_INDEX) -r requirements/cpu.txt
+	@cp requirements/cpu.txt $(STAMP)
+
+lint: setup
+	$(BIN)/ruff check icr_tasks leaderboard training tests benchmarks
+	$(BIN)/ruff format --check icr_tasks leaderboard training tests benchmarks
+
+lock:
+	$(BIN)/uv pip compile requirements/cpu.in --override requirements/cpu-overrides.txt --python-version 3.11 \
+	  --index-strategy unsafe-best-match --no-header --no-annotate $(FIND) $(TORCH_INDEX) -o requirements/cpu.txt

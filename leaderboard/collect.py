@@ -1,0 +1,122 @@
+"""`icr collect OUT... [-o results]`: lm-eval output folders -> one compact ledger a run, and a table.
+
+    icr collect out/ -o results/
+
+A run is one model x setting x prompt; its tasks may come from several lm_eval calls, the newest result of a task wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from . import ledger, read
+from .summary import table
+
+
+def main(argv: list[str]) -> int:
+    """Returns 0; raises IcrError when a folder cannot be read."""
+    parser = argparse.ArgumentParser(prog="icr collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="+", type=Path, help="lm_eval --output_path folders")
+    parser.add_argument("-o", "--results", type=Path, default=Path("results"), help="where ledgers go (default: results)")
+    parser.add_argument("--json", action="store_true", help="print the written runs as JSON instead of a table")
+    args = parser.parse_args(argv)
+    written = collect(args.out, args.results)
+    if args.json:
+        sys.stdout.buffer.write(orjson.dumps([run for _, run in written], option=orjson.OPT_INDENT_2) + b"\n")
+        return 0
+    print(table(written))
+    for folder, _ in written:
+        print(f"ledger: {folder}", file=sys.stderr)
+    return 0
+
+
+def collect(outs: list[Path], results: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Group the tasks of all evaluations into runs and write each; returns (folder, run)."""
+    grouped: dict[str, dict[str, tuple[read.Evaluation, dict[str, Any]]]] = {}
+    for evaluation in read.evaluations(outs):
+        for task in evaluation.results.get("configs", {}):
+            inputs = read.identity(evaluation.results, task)
+            grouped.setdefault(read.run_fingerprint(inputs), {})[task] = (evaluation, inputs)
+    return [_write(results, fingerprint, tasks) for fingerprint, tasks in grouped.items()]
+
+
+def _write(root: Path, fingerprint: str, tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]]) -> tuple[Path, dict[str, Any]]:
+    latest, inputs = max(tasks.values(), key=lambda pair: pair[0].stamp)
+    run = _head(latest.results, inputs, fingerprint)
+    folder = ledger.write(root, run, _stream(run, tasks))
+    return folder, run
+
+
+def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Rows of all tasks; fills in the run's counts while they pass."""
+    for task, (evaluation, _) in sorted(tasks.items()):
+        counts = run["tasks"][task] = _sheet(evaluation.results, task)
+        path = evaluation.samples.get(task)
+        for row in read.rows(path, task) if path else ():
+            counts["n_failed" if row["error"] or not row["score"] else "n_scored"] += 1
+            counts["n_truncated"] += bool(row["truncated"])
+            counts["sums"] = {m: counts["sums"].get(m, 0.0) + v for m, v in row["score"].items()}
+            run["tokens"]["prompt"] += row["n_prompt_tokens"] or 0
+            run["tokens"]["output"] += row["n_out_tokens"] or 0
+            for part, seconds in row.pop("timing", {}).items():
+                run["seconds"][part] = run["seconds"].get(part, 0.0) + seconds
+            yield row
+        sums = counts.pop("sums")
+        counts["means"] = {m: total / max(counts["n_scored"], 1) for m, total in sums.items()}
+        whole = counts["n_expected"] is not None and counts["n_scored"] >= counts["n_expected"]
+        counts["status"] = "complete" if whole else "partial" if path else "error"
+        if not path:
+            counts["reason"] = "no samples file: run lm_eval with --log_samples"
+    statuses = {counts["status"] for counts in run["tasks"].values()}
+    run["status"] = "complete" if statuses == {"complete"} else "error" if statuses == {"error"} else "partial"
+
+
+def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
+    sheet = results["configs"][task].get("metadata", {}).get("icr", {})
+    samples = results.get("n-samples", {}).get(task, {})
+    kept = ("benchmark", "dataset", "length", "metric", "metric_version", "data_revision", "data_source", "official")
+    return {
+        **{name: sheet.get(name) for name in kept},
+        "task_version": str(results.get("versions", {}).get(task)),
+        "n_expected": sheet.get("n_expected", samples.get("original")),
+        "n_scored": 0,
+        "n_failed": 0,
+        "n_truncated": 0,
+        "sums": {},
+    }
+
+
+def _head(results: dict[str, Any], inputs: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    args = inputs["model_args"]
+    versions = {"lm_eval": results.get("lm_eval_version"), "transformers": results.get("transformers_version")}
+    return {
+        "schema": ledger.SCHEMA,
+        "fingerprint": fingerprint,
+        "fingerprint_inputs": inputs,
+        "model": {
+            "id": inputs["model"],
+            "slug": ledger.slug(str(inputs["model"])),
+            "revision": args.get("revision"),
+            "dtype": args.get("dtype"),
+            "adapter": args.get("lora_local_path") or args.get("peft"),
+        },
+        "engine": {"name": inputs["engine"], "attention_backend": args.get("attention_backend")},
+        "setting": inputs["setting"],
+        "prompt": inputs["prompt"],
+        "gen_kwargs": inputs["gen_kwargs"],
+        "chat_template_sha": inputs["chat_template_sha"],
+        "system_prompt_sha": inputs["system_prompt_sha"],
+        "truncation": {"side": inputs["truncation"], "max_model_len": inputs["max_model_len"]},
+        "tasks": {},
+        "versions": versions,
+        "git": results.get("git_hash"),
+        "started": results.get("date"),
+        "seconds": {"total": float(results.get("total_evaluation_time_seconds") or 0)},
+        "tokens": {"prompt": 0, "output": 0},
+    }

@@ -1,0 +1,153 @@
+"""lm-eval's output folders, read line by line: results_*.json and the samples_*.jsonl beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from icr_tasks.errors import IcrError
+
+from .ledger import fingerprint
+
+_STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl?$")
+# Changes speed, not answers: kept in the run, not in its fingerprint.
+_OPERATIONAL = (
+    "batch_size", "max_batch_size", "device", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
+    "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enable_prefix_caching", "store", "samples",
+    "distributed_executor_backend", "enforce_eager", "download_dir", "parallelize", "disable_log_stats",
+)  # fmt: skip
+
+
+@dataclass
+class Evaluation:
+    """One lm_eval invocation: its results file and the samples file of each task."""
+
+    path: Path
+    results: dict[str, Any]
+    samples: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def stamp(self) -> str:
+        """Time stamp in the file name; newer ones win."""
+        found = _STAMP.search(self.path.name.replace(".json", ".jsonl"))
+        return found[1] if found else ""
+
+
+def evaluations(roots: list[Path]) -> Iterator[Evaluation]:
+    """All evaluations below the folders, oldest first. Raises IcrError for folders without results."""
+    paths = sorted({p for root in roots for p in _results(root)}, key=lambda p: p.name)
+    if not paths:
+        raise IcrError(f"no results_*.json below {', '.join(map(str, roots))}; run lm_eval with --output_path and --log_samples")
+    for path in paths:
+        try:
+            results = orjson.loads(path.read_bytes())
+        except orjson.JSONDecodeError as error:
+            raise IcrError(f"{path}: not valid JSON ({error}); the run did not finish writing") from error
+        found = Evaluation(path, results)
+        for task in results.get("configs", {}):
+            sample = path.with_name(f"samples_{task}_{found.stamp}.jsonl")
+            if sample.is_file():
+                found.samples[task] = sample
+        yield found
+
+
+def _results(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise IcrError(f"{root} is not a folder")
+    return list(root.rglob("results_*.json"))
+
+
+def rows(path: Path, task: str) -> Iterator[dict[str, Any]]:
+    """Ledger rows of one samples file. Raises IcrError naming file and line for broken or doubled rows."""
+    seen: dict[str, int] = {}
+    filters: set[str] = set()
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                sample = orjson.loads(raw)
+            except orjson.JSONDecodeError as error:
+                raise IcrError(f"{path}:{number}: not valid JSON ({error}); the file is cut off") from error
+            filters.add(sample.get("filter", "none"))
+            if len(filters) > 1:
+                raise IcrError(f"{path}:{number}: two filters {sorted(filters)}; score one filter per task")
+            row = _row(sample, task)
+            row["occ"] = seen[row["item"]] = seen.get(row["item"], -1) + 1
+            yield row
+
+
+def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
+    doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
+    digest = _digest(sample)
+    score = {m: sample[m] for m in sample.get("metrics", []) if isinstance(sample.get(m), int | float)}
+    response = str((sample.get("filtered_resps") or [""])[0])
+    return {
+        "task": task,
+        "item": str(doc.get("id") or sample["doc_hash"][:16]),
+        "occ": 0,
+        "cluster": doc.get("cluster"),
+        "keys": doc.get("keys", {}),
+        "score": {m: v for m, v in score.items() if m not in ("out_tokens", "truncated")},
+        "n_prompt_tokens": digest.get("n_prompt_tokens"),
+        "n_out_tokens": int(score["out_tokens"]) if "out_tokens" in score else None,
+        "truncated": digest.get("truncated"),
+        "gold_kept": None if digest.get("gold_kept") is None else [digest["gold_kept"], digest.get("n_gold")],
+        "resp_hash": hashlib.sha256(response.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        "prompt_hash": (digest.get("sha256") or sample["prompt_hash"])[:16],
+        "target_hash": sample["target_hash"][:16],
+        "error": digest.get("error"),
+        **({"retrieval": digest["retrieval"]} if digest.get("retrieval") else {}),
+        **({"timing": digest["timing"]} if digest.get("timing") else {}),
+        **({"kv": digest["kv"]} if digest.get("kv") else {}),
+    }
+
+
+def _digest(sample: dict[str, Any]) -> dict[str, Any]:
+    """The prompt digest our tasks log in place of the prompt; empty for other tasks."""
+    text = next(iter(sample.get("arguments", {}).values()), {}).get("arg_0", "")
+    if isinstance(text, str) and text.startswith('{"') and '"icr": 1' in text:
+        return orjson.loads(text)
+    return {}
+
+
+def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
+    """What decides the answers of a task in this evaluation (the fingerprint inputs)."""
+    config, meta = results.get("config", {}), results["configs"][task].get("metadata", {})
+    sheet = meta.get("icr", {})
+    args = config.get("model_args") or {}
+    if isinstance(args, str):
+        args = dict(part.partition("=")[::2] for part in args.split(",") if part)
+    engine = {k: v for k, v in args.items() if k not in _OPERATIONAL}
+    setting = sheet.get("setting") or {"text": "full", "kind": "full", "method": None, "amount": None, "params": {}}
+    return {
+        "model": _model_id(str(engine.get("pretrained") or engine.get("model") or results.get("model_name") or "unknown")),
+        "model_args": engine,
+        "engine": config.get("model"),
+        "setting": setting,
+        "prompt": sheet.get("prompt"),
+        "gen_kwargs": results["configs"][task].get("generation_kwargs"),
+        "gen_kwargs_cli": config.get("gen_kwargs") or {},
+        "chat": sheet.get("chat", bool(results.get("chat_template_sha"))),
+        "chat_template_sha": results.get("chat_template_sha") or sheet.get("chat_template_sha"),
+        "system_prompt_sha": results.get("system_instruction_sha"),
+        "max_model_len": sheet.get("max_model_len"),
+        "truncation": sheet.get("truncation"),
+        "overflow": sheet.get("overflow"),
+    }
+
+
+def _model_id(name: str) -> str:
+    """A hub id as it is; a local folder by its name, so that results do not carry a machine's paths."""
+    return Path(name).name if name.startswith(("/", ".", "~")) else name
+
+
+def run_fingerprint(inputs: dict[str, Any]) -> str:
+    """Fingerprint of a run: its identity without what differs by task (generation length)."""
+    return fingerprint({k: v for k, v in inputs.items() if k not in ("gen_kwargs", "truncation")})
