@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lm-eval": (".plugin.wrapper:main", "run lm_eval with our tasks and models, without start-up hook"),
     "tasks-path": (".plugin.wrapper:tasks_path", "print the folder for lm_eval --include_path"),
     "demo": (".cli.demo:main", "a real small model under four settings, on this machine, in minutes"),
+    "score": (".cli.score:main", "score anybody's predictions, no model needed"),
     "collect": (".leaderboard.collect:main", "turn lm-eval output into ledgers and print the table"),
 }
 

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import IcrError
 
 # Items per length: prefill cost grows with length, so about the same number of tokens is spent on each.
-ITEMS = {"512": 60, "1k": 32, "2k": 20, "4k": 12}
+ITEMS = {"512": 48, "1k": 24, "2k": 14, "4k": 8}
 SETTINGS = ("full", "gold", "gold@only", "none")
 GEN = {"max_gen_toks": 24}
 

@@ -21,6 +21,8 @@ _THINK = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.S | re.I)
 _THINK_END = re.compile(r"^.*</(?:think|thinking|reasoning)>", re.S | re.I)
 _THINK_OPEN = re.compile(r"<(?:think|thinking|reasoning)>.*\Z", re.S | re.I)
 _CONTROL = re.compile(r"<\|[a-z_]+\|>|</s>|<s>|<\|?(?:end|eot)[^>]*>", re.I)
+# A model that goes on with the next question (few-shot habit) has answered before it.
+_NEXT_TURN = re.compile(r"(?<=\S)\s*\n\s*(?:Question|Human|User|Q)\s*\d*\s*:.*\Z", re.S | re.I)
 _EMPHASIS = r"[*_`]{0,3}"
 _LEAD = r"(?:(?:my|the|so the|therefore,? the)\s+)?(?:(?:final|correct|short|concise|best)\s+)*"
 # "Answer: X" anywhere in a line; "answer is X" also without a colon. A bare mention ("to answer the question") is no marker.
@@ -49,9 +51,14 @@ def strip_thoughts(text: str) -> str:
     return _CONTROL.sub(" ", _THINK_OPEN.sub("", text))
 
 
+def _own_turn(text: str) -> str:
+    """The text before the model starts to play the next turn itself."""
+    return _NEXT_TURN.sub("", text)
+
+
 def extract_answer(text: str) -> Extracted:
     """The answer after the last formal marker, else the last `\\boxed{}`, else the first non-empty line."""
-    text = strip_thoughts(text)
+    text = _own_turn(strip_thoughts(text))
     for match in reversed(list(_MARKER.finditer(text))):
         answer = _clean(_span(text[match.end() :]))
         if answer and not _PLACEHOLDER.match(answer):

@@ -1,0 +1,73 @@
+"""LongBench-v2: 503 four-way questions, the official data.json (one array of flat string records)."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..errors import IcrError
+from . import lines
+from .item import Item, ItemSet, Unit
+from .roots import allow_partial as partial_allowed
+from .roots import cache_root, data_root, fingerprint, require, short, write_atomic
+
+EXPECTED = 503
+SHA256 = "15d61c22d92c96900b3c4948b6aeea218d3214b676a65df48e7b8555604c7fe2"
+_FIELDS = ("_id", "domain", "sub_domain", "difficulty", "length", "question", "choice_A", "choice_B", "choice_C", "choice_D", "answer", "context")  # fmt: skip
+
+
+def load(dataset: str = "all", length: str | None = None, *, allow_partial: object = None, **_: Any) -> ItemSet:
+    """All items. Raises IcrError for a missing, corrupt or short file."""
+    path = require(data_root() / "longbench_v2" / "data.json", "longbench_v2")
+    sha = fingerprint(path)
+    flat = _lines_copy(path, sha)
+    rows = lines.index(flat, _keep, version="longbench-1")
+    if len(rows) != EXPECTED and not partial_allowed(allow_partial):
+        raise short(path, "records", len(rows), EXPECTED)
+    return ItemSet([_item(flat, r) for r in rows], EXPECTED, path.name, f"sha256:{sha[:16]}", sha == SHA256)
+
+
+def _lines_copy(path: Path, sha: str) -> Path:
+    """The array as one record a line in the cache, so that a context can be read alone; made once per file."""
+    flat = cache_root() / "longbench_v2" / f"{sha[:16]}.jsonl"
+    if not flat.is_file():
+        try:
+            records = orjson.loads(path.read_bytes())
+        except orjson.JSONDecodeError as error:
+            raise IcrError(f"{path}: not valid JSON ({error}); fetch the file again") from error
+        for number, record in enumerate(records):
+            missing = [f for f in _FIELDS if not isinstance(record.get(f), str)]
+            if missing:
+                raise IcrError(f"{path}: record {number} lacks {', '.join(missing)}")
+        write_atomic(flat, b"".join(orjson.dumps(r) + b"\n" for r in records))
+    return flat
+
+
+def _keep(record: dict[str, Any]) -> dict[str, Any]:
+    document = hashlib.sha256(record["context"].encode()).hexdigest()[:12]
+    return {**{f: record[f] for f in _FIELDS if f != "context"}, "document": document}
+
+
+def _item(path: Path, row: lines.Row) -> Item:
+    kept = row.kept
+    if kept["answer"] not in "ABCD" or len(kept["answer"]) != 1:
+        raise IcrError(f"LongBench-v2 {kept['_id']}: answer {kept['answer']!r} is not one of A, B, C, D")
+    return Item(
+        id=kept["_id"],
+        question=kept["question"].strip(),
+        answers=(kept["answer"],),
+        cluster=kept["document"],
+        units=partial(_units, path, row),
+        options=tuple(kept[f"choice_{c}"].strip() for c in "ABCD"),
+        keys={k: kept[k] for k in ("difficulty", "length", "domain", "sub_domain")},
+    )
+
+
+def _units(path: Path, row: lines.Row) -> list[Unit]:
+    return [Unit(row.kept["document"], lines.read(path, row)["context"].strip())]
+
+

@@ -1,0 +1,145 @@
+"""Readers of the official files, on files of the same format filled with real text."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from icr_tasks import data
+from icr_tasks.data import helmet, loong
+from icr_tasks.errors import IcrError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def on_replica(replica: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ICR_DATA_DIR", str(replica))
+    return replica
+
+
+@pytest.mark.parametrize(("dataset", "length", "rows"), [("nq", "4k", 600), ("nq", "8k", 600), ("hotpotqa", "4k", 300)])
+def test_helmet_subset_rule(on_replica: Path, dataset: str, length: str, rows: int) -> None:
+    items = data.load("helmet_rag", dataset, length)
+    assert len(items.items) == items.n_expected == rows
+    assert len({i.cluster for i in items.items}) == 100
+    path = on_replica / "helmet" / "data" / "kilt" / helmet.SOURCES[dataset].test.format(k=helmet.PASSAGES[length])
+    questions = sorted({json.loads(line)["question"] for line in path.open()})
+    assert {i.question for i in items.items} == set(random.Random(42).sample(questions, 100))
+    units = items.items[0].units()
+    assert len(units) == helmet.PASSAGES[length] and sum(u.gold for u in units) == items.items[0].keys["n_gold"] > 0
+    again = data.load("helmet_rag", dataset, length)  # second time from the index
+    assert [i.id for i in again.items] == [i.id for i in items.items]
+
+
+def test_helmet_lengths_ask_the_same_questions(on_replica: Path) -> None:
+    short, long = (data.load("helmet_rag", "nq", length) for length in ("4k", "8k"))
+    assert {i.id for i in short.items} == {i.id for i in long.items}
+
+
+def test_popqa_filter_and_partial(on_replica: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(IcrError, match="240 rows of 40 sampled questions, the official data has 600.*allow_partial"):
+        data.load("helmet_rag", "popqa", "4k")
+    items = data.load("helmet_rag", "popqa", "4k", allow_partial=True)
+    assert len(items.items) == 240 and not items.official
+    monkeypatch.setenv("ICR_ALLOW_PARTIAL", "1")
+    assert len(data.load("helmet_rag", "popqa", "4k").items) == 240
+
+
+def test_demos_are_shared_by_all_depths_and_never_the_question_itself(on_replica: Path) -> None:
+    key = data.load("helmet_rag", "nq", "4k").items[0].fields["key"]
+    first, second = helmet.demos("nq", key), helmet.demos("nq", key)
+    assert first == second and len(first) == 2 and first[0]["question"] != first[1]["question"]
+    popqa = data.load("helmet_rag", "popqa", "4k", allow_partial=True)
+    for item in popqa.items[:12]:
+        assert item.question not in [d["question"] for d in helmet.demos("popqa", item.fields["key"])]
+
+
+def test_missing_data_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path))
+    with pytest.raises(IcrError, match="icr data fetch helmet --datasets triviaqa --lengths 32k"):
+        data.load("helmet_rag", "triviaqa", "32k")
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(IcrError, match="is not a folder"):
+        data.load("helmet_rag", "nq", "4k")
+
+
+@pytest.mark.parametrize(
+    ("args", "near"),
+    [(("helmet_rag", "hotpot", "4k"), "hotpotqa"), (("helmet_rag", "nq", "4kk"), "4k"), (("synth", "rag", "3k"), "32k|2k"), (("infbench", "qq"), "qa")],
+)
+def test_nearest_match(args: tuple[str, ...], near: str) -> None:
+    with pytest.raises(IcrError, match=f"Did you mean '({near})'"):
+        data.load(*args)
+
+
+def _kilt(folder: Path, rows: list[dict[str, object]], name: str = "nq-dev-multikilt_1000_k20_dep6.jsonl") -> Path:
+    path = folder / "helmet" / "data" / "kilt" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def _row(question: str, k: int = 20) -> dict[str, object]:
+    ctxs = [{"psg_id": str(i), "title": "t", "text": f"passage {i}"} for i in range(k)]
+    return {"question": question, "answers": ["a"], "ctxs": ctxs, "positive_ctxs": ctxs[:1], "hard_negative_ctxs": []}
+
+
+def test_corrupt_line_and_wrong_k_name_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path / "a"))
+    path = _kilt(tmp_path / "a", [_row("q1"), _row("q2")])
+    with path.open("a") as file:
+        file.write('{"question": "cut off')
+    with pytest.raises(IcrError, match=r"dep6.jsonl:3: not valid JSON"):
+        data.load("helmet_rag", "nq", "4k", allow_partial=True)
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path / "b"))
+    _kilt(tmp_path / "b", [_row("q1"), _row("q2", k=19)])
+    with pytest.raises(IcrError, match=r"dep6.jsonl:2: 19 passages, a 4k file has 20"):
+        data.load("helmet_rag", "nq", "4k", allow_partial=True)
+
+
+def test_infinitebench(on_replica: Path) -> None:
+    with pytest.raises(IcrError, match="226 records, the official data has 229"):
+        data.load("infbench", "mc")
+    items = data.load("infbench", "mc", allow_partial=True).items
+    assert len(items) == 226 and items[0].answers[0] in items[0].options
+    by_book: dict[str, set[str]] = {}
+    for item in items[:30]:
+        by_book.setdefault(item.cluster, set()).add(item.units()[0].text)
+    assert all(len(texts) == 1 for texts in by_book.values())
+    assert len(data.load("infbench", "qa", allow_partial=True).items) == 58
+    assert len(data.load("infbench", "sum", allow_partial=True).items) == 13
+
+
+def test_longbench_and_loong(on_replica: Path) -> None:
+    lb = data.load("longbench_v2", "all", allow_partial=True)
+    assert len(lb.items) == 132 and lb.n_expected == 503 and lb.items[0].answers[0] in "ABCD"
+    fin = data.load("loong_fin", "all", allow_partial=True, questions_file="loong_replica.jsonl")
+    assert len(fin.items) == 24 and {i.keys["level"] for i in fin.items} == {1, 2, 3, 4}
+    assert isinstance(next(i for i in fin.items if i.keys["level"] == 3).fields["gold"], dict)
+    assert all(len(i.units()) == i.keys["n_docs"] for i in fin.items)
+    with pytest.raises(IcrError, match="no document '2024-General Enterprise Ventures, Inc..txt'"):
+        data.load("loong_fin", "all")
+
+
+def test_official_loong_counts(shared_data: Path) -> None:
+    import gzip
+
+    rows = [json.loads(line) for line in gzip.open(shared_data / "loong" / "loong_1600_questions.jsonl.gz")]
+    fin = [r for r in rows if r["type"] == "financial" and r["language"] == "en"]
+    assert len(fin) == loong.EXPECTED
+    labels = loong.components([r["doc"] for r in fin])
+    for a, la in zip(fin, labels, strict=True):
+        for b, lb in zip(fin, labels, strict=True):
+            if set(a["doc"]) & set(b["doc"]):
+                assert la == lb
+
+
+def test_components_join_through_others() -> None:
+    assert len(set(loong.components([["a", "b"], ["c"], ["b", "d"], ["d"]]))) == 2
