@@ -61,14 +61,16 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
         for row in read.rows(path, task) if path else ():
             counts["n_failed" if row["error"] or not row["score"] else "n_scored"] += 1
             counts["n_truncated"] += bool(row["truncated"])
-            counts["sums"] = {m: counts["sums"].get(m, 0.0) + v for m, v in row["score"].items()}
+            for metric, value in row["score"].items():
+                total, n = counts["sums"].get(metric, (0.0, 0))
+                counts["sums"][metric] = (total + value, n + 1)
             run["tokens"]["prompt"] += row["n_prompt_tokens"] or 0
             run["tokens"]["output"] += row["n_out_tokens"] or 0
             for part, seconds in row.pop("timing", {}).items():
                 run["seconds"][part] = run["seconds"].get(part, 0.0) + seconds
             yield row
         sums = counts.pop("sums")
-        counts["means"] = {m: total / max(counts["n_scored"], 1) for m, total in sums.items()}
+        counts["means"] = {metric: total / n for metric, (total, n) in sums.items()}
         whole = counts["n_expected"] is not None and counts["n_scored"] >= counts["n_expected"]
         counts["status"] = "complete" if whole else "partial" if path else "error"
         if not path:

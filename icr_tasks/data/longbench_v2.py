@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,12 @@ def load(dataset: str = "all", length: str | None = None, *, allow_partial: obje
     rows = lines.index(flat, _keep, version="longbench-1")
     if len(rows) != EXPECTED and not partial_allowed(allow_partial):
         raise short(path, "records", len(rows), EXPECTED)
-    return ItemSet([_item(flat, r) for r in rows], EXPECTED, path.name, f"sha256:{sha[:16]}", sha == SHA256)
+    seen = Counter[str]()
+    items = []
+    for row in rows:
+        seen[row.kept["_id"]] += 1
+        items.append(_item(flat, row, seen[row.kept["_id"]]))
+    return ItemSet(items, EXPECTED, path.name, f"sha256:{sha[:16]}", sha == SHA256)
 
 
 def _lines_copy(path: Path, sha: str) -> Path:
@@ -52,12 +58,12 @@ def _keep(record: dict[str, Any]) -> dict[str, Any]:
     return {**{f: record[f] for f in _FIELDS if f != "context"}, "document": document}
 
 
-def _item(path: Path, row: lines.Row) -> Item:
+def _item(path: Path, row: lines.Row, occurrence: int) -> Item:
     kept = row.kept
     if kept["answer"] not in "ABCD" or len(kept["answer"]) != 1:
         raise IcrError(f"LongBench-v2 {kept['_id']}: answer {kept['answer']!r} is not one of A, B, C, D")
     return Item(
-        id=kept["_id"],
+        id=kept["_id"] if occurrence == 1 else f"{kept['_id']}-{occurrence}",
         question=kept["question"].strip(),
         answers=(kept["answer"],),
         cluster=kept["document"],

@@ -51,10 +51,7 @@ def longbench(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None)
     """LongBench-v2: official extraction, accuracy and whether a letter was found."""
     from ..metrics import longbench as lb
 
-    letter = (
-        "ABCD"[list(doc["options"]).index(doc["answers"][0])] if doc["answers"][0] not in "ABCD" else doc["answers"][0]
-    )
-    return lb.score(text, letter)
+    return lb.score(text, doc["answers"][0])
 
 
 def loong(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
