@@ -18,14 +18,14 @@ test: setup
 	$(BIN)/python -P -m pytest $(PYTEST_ARGS)
 
 setup: $(STAMP)
-	@$(BIN)/uv pip install -q --no-deps --reinstall-package icr-tasks $(if $(WHEEL),$(WHEEL),-e .)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --reinstall-package icr-tasks $(if $(WHEEL),$(WHEEL),-e .)
 
 # A pinned list without dependency resolution: a resolver would add GPU builds of torchvision, torchaudio and torchcodec.
 $(STAMP): requirements/cpu.txt
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip install --no-deps --index-strategy unsafe-best-match $(FIND) $(TORCH_INDEX) -r requirements/cpu.txt
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --index-strategy unsafe-best-match $(FIND) $(TORCH_INDEX) -r requirements/cpu.txt
 	@cp requirements/cpu.txt $(STAMP)
 
 lint: setup

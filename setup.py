@@ -35,7 +35,11 @@ class BuildPy(build_py):
             (root / f"{NAME}.start").write_text(START)
 
     def get_outputs(self, include_bytecode=1):
-        extra = [] if self.editable_mode else [str(Path(self.build_lib) / f"{NAME}.{end}") for end in ("py", "pth", "start")]
+        extra = (
+            []
+            if self.editable_mode
+            else [str(Path(self.build_lib) / f"{NAME}.{end}") for end in ("py", "pth", "start")]
+        )
         return super().get_outputs(include_bytecode) + extra
 
 

@@ -21,9 +21,13 @@ from .summary import table
 
 def main(argv: list[str]) -> int:
     """Returns 0; raises IcrError when a folder cannot be read."""
-    parser = argparse.ArgumentParser(prog="icr collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="icr collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", nargs="+", type=Path, help="lm_eval --output_path folders")
-    parser.add_argument("-o", "--results", type=Path, default=Path("results"), help="where ledgers go (default: results)")
+    parser.add_argument(
+        "-o", "--results", type=Path, default=Path("results"), help="where ledgers go (default: results)"
+    )
     parser.add_argument("--json", action="store_true", help="print the written runs as JSON instead of a table")
     args = parser.parse_args(argv)
     written = collect(args.out, args.results)
@@ -46,7 +50,9 @@ def collect(outs: list[Path], results: Path) -> list[tuple[Path, dict[str, Any]]
     return [_write(results, fingerprint, tasks) for fingerprint, tasks in grouped.items()]
 
 
-def _write(root: Path, fingerprint: str, tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]]) -> tuple[Path, dict[str, Any]]:
+def _write(
+    root: Path, fingerprint: str, tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]]
+) -> tuple[Path, dict[str, Any]]:
     latest, inputs = max(tasks.values(), key=lambda pair: pair[0].stamp)
     run = _head(latest.results, inputs, fingerprint)
     folder = ledger.write(root, run, _stream(run, tasks))

@@ -50,8 +50,9 @@ def write(root: Path, run: dict[str, Any], items: Iterable[dict[str, Any]]) -> P
         shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)
     except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
         raise IcrError(f"cannot write {folder}: {error.strerror or error}; nothing was changed there") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)  # gone after the rename; left over after any error
     return folder
 
 

@@ -43,7 +43,9 @@ def evaluations(roots: list[Path]) -> Iterator[Evaluation]:
     """All evaluations below the folders, oldest first. Raises IcrError for folders without results."""
     paths = sorted({p for root in roots for p in _results(root)}, key=lambda p: p.name)
     if not paths:
-        raise IcrError(f"no results_*.json below {', '.join(map(str, roots))}; run lm_eval with --output_path and --log_samples")
+        raise IcrError(
+            f"no results_*.json below {', '.join(map(str, roots))}; run lm_eval with --output_path and --log_samples"
+        )
     for path in paths:
         try:
             results = orjson.loads(path.read_bytes())
@@ -127,7 +129,9 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
     engine = {k: v for k, v in args.items() if k not in _OPERATIONAL}
     setting = sheet.get("setting") or {"text": "full", "kind": "full", "method": None, "amount": None, "params": {}}
     return {
-        "model": _model_id(str(engine.get("pretrained") or engine.get("model") or results.get("model_name") or "unknown")),
+        "model": _model_id(
+            str(engine.get("pretrained") or engine.get("model") or results.get("model_name") or "unknown")
+        ),
         "model_args": engine,
         "engine": config.get("model"),
         "setting": setting,

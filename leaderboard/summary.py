@@ -31,7 +31,11 @@ def table(runs: list[tuple[Path, dict[str, Any]]]) -> str:
 
 def _block(model: str, prompt: str, runs: list[dict[str, Any]]) -> str:
     columns = sorted(
-        {(t["benchmark"] or "", t["dataset"] or name, t["length"] or "") for run in runs for name, t in run["tasks"].items()},
+        {
+            (t["benchmark"] or "", t["dataset"] or name, t["length"] or "")
+            for run in runs
+            for name, t in run["tasks"].items()
+        },
         key=lambda c: (c[0], c[1], tokens(c[2])),
     )
     heads = [" ".join(p for p in (c[0] if c[1] in ("all", "rag") else c[1], c[2]) if p) for c in columns]

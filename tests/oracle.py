@@ -49,7 +49,7 @@ def main() -> None:
     @register_model("junk")
     class Junk(_Scripted):
         def say(self, request: object) -> str:
-            return "I cannot tell from the given text"
+            return "xq zv"  # "cannot" holds a gold "no"
 
     from lm_eval.__main__ import cli_evaluate
 

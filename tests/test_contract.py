@@ -20,11 +20,25 @@ REPLICA_TASKS = (
     "icr_helmet_rag_hotpotqa_8k", "icr_helmet_rag_hotpotqa_16k", "icr_helmet_rag_popqa_4k",
     "icr_infbench_mc", "icr_infbench_qa", "icr_infbench_sum", "icr_longbench_v2", "icr_longbench_v2_cot", "icr_loong_fin",
 )  # fmt: skip
-SYNTH_TASKS = tuple(f"icr_synth_rag_{length}" for length in sheets.SYNTH_LENGTHS if not length.endswith(("256k", "512k", "1M")))
-HEADLINE = {"mc": ("acc", "acc_v1"), "qa": ("f1", "subem"), "sum": ("rougeLsum", "rougeL"), "longbench": ("acc", "parsed")}
+SYNTH_TASKS = tuple(
+    f"icr_synth_rag_{length}" for length in sheets.SYNTH_LENGTHS if not length.endswith(("256k", "512k", "1M"))
+)
+HEADLINE = {
+    "mc": ("acc", "acc_v1"),
+    "qa": ("f1", "subem"),
+    "sum": ("rougeLsum", "rougeL"),
+    "longbench": ("acc", "parsed"),
+}
 
 
-def lm_eval(model: str, tasks: tuple[str, ...], out: Path, metadata: dict[str, object], *more: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def lm_eval(
+    model: str,
+    tasks: tuple[str, ...],
+    out: Path,
+    metadata: dict[str, object],
+    *more: str,
+    env: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
     """Run lm_eval's command line with the scripted models; `-P` keeps the checkout off the path."""
     command = [sys.executable, "-P", str(ROOT / "oracle.py"), "--model", model, "--model_args", f"pretrained={model}"]
     command += ["--tasks", ",".join(tasks), "--metadata", json.dumps({"tokenizer": "none", **metadata})]

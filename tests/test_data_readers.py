@@ -72,7 +72,12 @@ def test_missing_data_names_the_command(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("args", "near"),
-    [(("helmet_rag", "hotpot", "4k"), "hotpotqa"), (("helmet_rag", "nq", "4kk"), "4k"), (("synth", "rag", "3k"), "32k|2k"), (("infbench", "qq"), "qa")],
+    [
+        (("helmet_rag", "hotpot", "4k"), "hotpotqa"),
+        (("helmet_rag", "nq", "4kk"), "4k"),
+        (("synth", "rag", "3k"), "32k|2k"),
+        (("infbench", "qq"), "qa"),
+    ],
 )
 def test_nearest_match(args: tuple[str, ...], near: str) -> None:
     with pytest.raises(IcrError, match=f"Did you mean '({near})'"):
@@ -131,7 +136,8 @@ def test_longbench_and_loong(on_replica: Path) -> None:
 def test_official_loong_counts(shared_data: Path) -> None:
     import gzip
 
-    rows = [json.loads(line) for line in gzip.open(shared_data / "loong" / "loong_1600_questions.jsonl.gz")]
+    with gzip.open(shared_data / "loong" / "loong_1600_questions.jsonl.gz") as file:
+        rows = [json.loads(line) for line in file]
     fin = [r for r in rows if r["type"] == "financial" and r["language"] == "en"]
     assert len(fin) == loong.EXPECTED
     labels = loong.components([r["doc"] for r in fin])

@@ -28,7 +28,14 @@ def _installed() -> None:
 
 def test_lm_eval_ls_lists_ours_and_the_built_in_ones() -> None:
     out = run(str(BIN / "lm_eval"), "ls", "tasks").stdout
-    for name in ("icr_helmet_rag_nq_4k", "icr_synth_rag_512", "icr_infbench_mc", "icr_longbench_v2", "icr_loong_fin", "hellaswag"):
+    for name in (
+        "icr_helmet_rag_nq_4k",
+        "icr_synth_rag_512",
+        "icr_infbench_mc",
+        "icr_longbench_v2",
+        "icr_loong_fin",
+        "hellaswag",
+    ):
         assert re.search(rf"\b{name}\b", out), name
     assert re.search(r"\bicr_helmet_rag_4k\b", out)
 
@@ -89,7 +96,11 @@ def test_half_installed(tmp_path: Path, broken: str) -> None:
     shutil.copy(SITE / "icr_tasks_autoload.pth", tmp_path)
     if broken == "no package":
         shutil.copy(SITE / "icr_tasks_autoload.py", tmp_path)
-    hide = "import sys; sys.modules['icr_tasks'] = None; " if broken == "no package" else "import sys; sys.modules['icr_tasks_autoload'] = None; "
+    hide = (
+        "import sys; sys.modules['icr_tasks'] = None; "
+        if broken == "no package"
+        else "import sys; sys.modules['icr_tasks_autoload'] = None; "
+    )
     code = f"{hide}import site; site.addsitedir({str(tmp_path)!r}); import lm_eval.tasks.manager as m; print(m.TaskManager.__init__.__name__)"
     done = run(sys.executable, "-P", "-c", code)
     assert done.returncode == 0 and done.stdout.strip() == "__init__" and "Traceback" not in done.stderr
@@ -97,7 +108,12 @@ def test_half_installed(tmp_path: Path, broken: str) -> None:
 
 def test_costs_under_a_millisecond() -> None:
     best = min(
-        int(re.search(r"import time:\s+\d+ \|\s+(\d+) \| +icr_tasks_autoload", run(sys.executable, "-X", "importtime", "-c", "").stderr)[1])  # type: ignore[index]
+        int(
+            re.search(
+                r"import time:\s+\d+ \|\s+(\d+) \| +icr_tasks_autoload",
+                run(sys.executable, "-X", "importtime", "-c", "").stderr,
+            )[1]
+        )  # type: ignore[index]
         for _ in range(5)
     )
     assert best < 1000  # microseconds

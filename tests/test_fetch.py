@@ -159,7 +159,9 @@ def test_wrong_hash_and_404(hub: Hub, tmp_path: Path) -> None:
         download(Remote("g", hub.url + "/g"), tmp_path)
 
 
-def test_token_goes_to_the_hub_only_and_never_into_messages(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_goes_to_the_hub_only_and_never_into_messages(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with pytest.raises(IcrError) as caught:
         download(Remote("g", hub.url + "/missing"), tmp_path)

@@ -34,7 +34,9 @@ def test_rouge_engines_agree(shared_data: Path) -> None:
     pytest.importorskip("rouge_score_rs")
     from icr_tasks.cli.score import _rows
 
-    rows = _rows(shared_data / "infinitebench_predictions" / "preds_longbook_eng_4_models.jsonl.gz", "icr_infbench_sum", "gpt4")
+    rows = _rows(
+        shared_data / "infinitebench_predictions" / "preds_longbook_eng_4_models.jsonl.gz", "icr_infbench_sum", "gpt4"
+    )
     for row in rows[:15]:
         assert rouge.score(row["text"], row["gold"], "rs") == rouge.score(row["text"], row["gold"], "py")
 

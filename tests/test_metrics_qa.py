@@ -139,7 +139,10 @@ def test_citation_scores() -> None:
 def test_quotes_and_contents() -> None:
     text = 'Quote 1: "a b c"\nQuote 2: "d e"\nRelevant Document IDs: [DOC 1]\nThe answer is: x'
     assert citations.quotes(text) == ["a b c", "d e"]
-    assert citations.contents("Relevant documents:\n[DOC 2]\nfull text\n\n[DOC 4]\nmore\nThe answer is: x") == {2: "full text", 4: "more"}
+    assert citations.contents("Relevant documents:\n[DOC 2]\nfull text\n\n[DOC 4]\nmore\nThe answer is: x") == {
+        2: "full text",
+        4: "more",
+    }
 
 
 TEXT = st.text(max_size=300)

@@ -35,7 +35,13 @@ def test_wheel_contents(wheel: Path) -> None:
         names = zipped.namelist()
         entry = zipped.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     top = {n.split("/")[0] for n in names}
-    assert top == {"icr_tasks", "icr_tasks-0.1.0.dist-info", "icr_tasks_autoload.py", "icr_tasks_autoload.pth", "icr_tasks_autoload.start"}
+    assert top == {
+        "icr_tasks",
+        "icr_tasks-0.1.0.dist-info",
+        "icr_tasks_autoload.py",
+        "icr_tasks_autoload.pth",
+        "icr_tasks_autoload.start",
+    }
     assert "icr_tasks/leaderboard/collect.py" in names and "icr_tasks/training/__init__.py" in names
     assert "icr_tasks/tasks/helmet_rag/nq_4k.yaml" in names and "icr_tasks/tasks/helmet_rag/_common_yaml" in names
     assert any(n.endswith("licenses/LICENSE") for n in names)

@@ -39,7 +39,15 @@ def test_store_key_depends_on_prompt_and_generation() -> None:
 
 
 def _sample(i: int, subem: float, *, error: str | None = None) -> dict[str, Any]:
-    digest = {"icr": 1, "sha256": f"{i:064x}", "n_prompt_tokens": 100 + i, "truncated": i == 0, "n_gold": 1, "gold_kept": 1, "error": error}
+    digest = {
+        "icr": 1,
+        "sha256": f"{i:064x}",
+        "n_prompt_tokens": 100 + i,
+        "truncated": i == 0,
+        "n_gold": 1,
+        "gold_kept": 1,
+        "error": error,
+    }
     metrics = {} if error else {"subem": subem, "out_tokens": 3.0, "truncated": float(i == 0)}
     return {
         "doc_id": i,
@@ -55,7 +63,16 @@ def _sample(i: int, subem: float, *, error: str | None = None) -> dict[str, Any]
     }
 
 
-def tree(folder: Path, task: str, samples: list[dict[str, Any]], *, expected: int, setting: str = "full", stamp: str = "2026-01-01T00-00-00.000001", args: dict[str, Any] | None = None) -> None:
+def tree(
+    folder: Path,
+    task: str,
+    samples: list[dict[str, Any]],
+    *,
+    expected: int,
+    setting: str = "full",
+    stamp: str = "2026-01-01T00-00-00.000001",
+    args: dict[str, Any] | None = None,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     dataset, length = task.removeprefix("icr_helmet_rag_").split("_")
     sheet = {
@@ -75,7 +92,10 @@ def tree(folder: Path, task: str, samples: list[dict[str, Any]], *, expected: in
 def test_collect_writes_the_contract(tmp_path: Path) -> None:
     tree(tmp_path / "out", "icr_helmet_rag_nq_4k", [_sample(i, i % 2) for i in range(4)], expected=4)
     [(folder, run)] = collect([tmp_path / "out"], tmp_path / "results")
-    assert folder.relative_to(tmp_path / "results").parts[:2] == ("org_model", "full") and folder.name == run["fingerprint"]
+    assert (
+        folder.relative_to(tmp_path / "results").parts[:2] == ("org_model", "full")
+        and folder.name == run["fingerprint"]
+    )
     stored = json.loads((folder / "run.json").read_text())
     assert stored["status"] == "complete" and stored["tokens"] == {"prompt": 406, "output": 12}
     task = stored["tasks"]["icr_helmet_rag_nq_4k"]
@@ -94,7 +114,13 @@ def test_collect_writes_the_contract(tmp_path: Path) -> None:
 
 def test_a_gap_makes_the_average_a_dash(tmp_path: Path) -> None:
     tree(tmp_path / "out", "icr_helmet_rag_nq_4k", [_sample(i, 1) for i in range(4)], expected=4)
-    tree(tmp_path / "out", "icr_helmet_rag_nq_8k", [_sample(0, 1), _sample(1, 0, error="too long")], expected=4, stamp="2026-01-01T00-00-01")
+    tree(
+        tmp_path / "out",
+        "icr_helmet_rag_nq_8k",
+        [_sample(0, 1), _sample(1, 0, error="too long")],
+        expected=4,
+        stamp="2026-01-01T00-00-01",
+    )
     runs = collect([tmp_path / "out"], tmp_path / "results")
     assert len(runs) == 1  # two calls, one run
     text = table(runs)

@@ -60,7 +60,10 @@ def test_lengths_ask_the_same_questions() -> None:
 
 
 def test_train_and_test_share_no_names() -> None:
-    names = [{w for i in data.load("synth", "rag", "4k", n=30, split=s).items for u in i.units() for w in u.title.split()} for s in ("train", "test")]
+    names = [
+        {w for i in data.load("synth", "rag", "4k", n=30, split=s).items for u in i.units() for w in u.title.split()}
+        for s in ("train", "test")
+    ]
     from icr_tasks.data.synth import names as pools
 
     common = names[0] & names[1]
@@ -74,7 +77,13 @@ def test_same_bytes_in_another_process() -> None:
         "print(hashlib.sha256(''.join(u.text for i in data.load('synth','rag','2k',n=8).items for u in i.units()).encode()).hexdigest())"
     )
     seen = {
-        subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed, "PATH": ""}).stdout
+        subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PATH": ""},
+        ).stdout
         for seed in ("0", "7")
     }
     assert len(seen) == 1

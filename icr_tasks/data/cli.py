@@ -1,8 +1,8 @@
 """`icr data fetch|ls`: official benchmark files.
 
-    icr data fetch helmet --datasets nq,hotpotqa --lengths 4k,32k
-    icr data fetch infbench --dry-run
-    icr data ls
+icr data fetch helmet --datasets nq,hotpotqa --lengths 4k,32k
+icr data fetch infbench --dry-run
+icr data ls
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ LOONG_DOCS = "http://alibaba-research.oss-cn-beijing.aliyuncs.com/loong/doc.zip"
 
 def main(argv: list[str]) -> int:
     """Returns 0; raises IcrError for unknown names and failed downloads."""
-    parser = argparse.ArgumentParser(prog="icr data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="icr data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     fetch = verbs.add_parser("fetch", help="download a benchmark")
     fetch.add_argument("benchmark", help="helmet, infbench, longbench_v2 or loong")
@@ -73,7 +75,10 @@ def _helmet(args: argparse.Namespace, root: Path) -> None:
     if args.dry_run:
         for member in members:
             print(f"{'have' if member not in missing else 'get '}  {root / 'helmet' / member}")
-        print(f"from {args.base or hub(ARCHIVE)}" + ("" if args.base else f" ({ARCHIVE_SIZE / 1e9:.1f} GB streamed at most)"))
+        print(
+            f"from {args.base or hub(ARCHIVE)}"
+            + ("" if args.base else f" ({ARCHIVE_SIZE / 1e9:.1f} GB streamed at most)")
+        )
         return
     if args.base:
         base = args.base.rstrip("/")
@@ -107,7 +112,9 @@ def _longbench(args: argparse.Namespace) -> list[Remote]:
 
 
 def _loong(args: argparse.Namespace, root: Path) -> None:
-    _plain(lambda _: [Remote("loong/loong.jsonl", LOONG, sha256=LOONG_SHA), Remote("loong/doc.zip", LOONG_DOCS)])(args, root)
+    _plain(lambda _: [Remote("loong/loong.jsonl", LOONG, sha256=LOONG_SHA), Remote("loong/doc.zip", LOONG_DOCS)])(
+        args, root
+    )
     if not args.dry_run:
         from .loong import unpack
 
@@ -124,7 +131,9 @@ FETCHERS: dict[str, Callable[[argparse.Namespace, Path], None]] = {
 
 def _ls() -> int:
     root = _target()
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix in (".jsonl", ".json")) if root.is_dir() else []
+    files = (
+        sorted(p for p in root.rglob("*") if p.is_file() and p.suffix in (".jsonl", ".json")) if root.is_dir() else []
+    )
     if not files:
         raise IcrError(f"no data below {root}; icr data fetch helmet --dry-run shows what there is to get")
     for path in files:

@@ -65,10 +65,14 @@ def download(remote: Remote, root: Path) -> Path:
             break
         except urllib.error.HTTPError as error:
             if error.code not in (429, 500, 502, 503, 504) or attempt == _TRIES - 1:
-                raise IcrError(f"{remote.url}: HTTP {error.code} {error.reason}; what was fetched stays in {part}") from error
+                raise IcrError(
+                    f"{remote.url}: HTTP {error.code} {error.reason}; what was fetched stays in {part}"
+                ) from error
         except (HTTPException, OSError) as error:
             if getattr(error, "errno", None) == 28:
-                raise IcrError(f"disk full at {target.parent}; {part.name} is kept, free space and run again") from error
+                raise IcrError(
+                    f"disk full at {target.parent}; {part.name} is kept, free space and run again"
+                ) from error
             if attempt == _TRIES - 1:
                 raise IcrError(f"{remote.url}: {error}; run the command again to go on from {part}") from error
     _verify(remote, part)
@@ -116,7 +120,9 @@ def _verify(remote: Remote, part: Path) -> None:
                 digest.update(block)
         if digest.hexdigest() != remote.sha256:
             part.unlink()
-            raise IcrError(f"{remote.url}: sha256 {digest.hexdigest()[:16]}… is not {remote.sha256[:16]}…; the file was removed")
+            raise IcrError(
+                f"{remote.url}: sha256 {digest.hexdigest()[:16]}… is not {remote.sha256[:16]}…; the file was removed"
+            )
 
 
 class _Counting:

@@ -44,8 +44,12 @@ class _Source:
 
 SOURCES = {
     "nq": _Source("nq-dev-multikilt_1000_k{k}_dep6.jsonl", "nq-train-multikilt_1000_k3_dep6.jsonl", 6),
-    "triviaqa": _Source("triviaqa-dev-multikilt_1000_k{k}_dep6.jsonl", "triviaqa-train-multikilt_1000_k3_dep6.jsonl", 6),
-    "hotpotqa": _Source("hotpotqa-dev-multikilt_1000_k{k}_dep3.jsonl", "hotpotqa-train-multikilt_1000_k3_dep3.jsonl", 3),
+    "triviaqa": _Source(
+        "triviaqa-dev-multikilt_1000_k{k}_dep6.jsonl", "triviaqa-train-multikilt_1000_k3_dep6.jsonl", 6
+    ),
+    "hotpotqa": _Source(
+        "hotpotqa-dev-multikilt_1000_k{k}_dep3.jsonl", "hotpotqa-train-multikilt_1000_k3_dep3.jsonl", 3
+    ),
     "popqa": _Source("popqa_test_1000_k{k}_dep6.jsonl", "popqa_test_1000_k3_dep6.jsonl", 6, 3.0),
 }
 
@@ -88,7 +92,13 @@ def _keep(record: dict[str, Any]) -> dict[str, Any]:
     kept = {name: record.get(name) for name in ("question", "answers", "depth", "s_pop")}
     gold = _gold(record)
     first = next((i for i, g in enumerate(gold) if g), None)
-    return {**kept, "key": record.get("id", record["question"]), "k": len(record["ctxs"]), "gold": first, "n_gold": sum(gold)}
+    return {
+        **kept,
+        "key": record.get("id", record["question"]),
+        "k": len(record["ctxs"]),
+        "gold": first,
+        "n_gold": sum(gold),
+    }
 
 
 def _identity(passage: dict[str, Any]) -> Any:
@@ -112,7 +122,11 @@ def _items(path: Path, dataset: str, length: str, rows: list[lines.Row]) -> list
         variant = seen[kept["key"]] = seen.get(kept["key"], -1) + 1
         cluster = hashlib.sha256(kept["question"].encode()).hexdigest()[:12]
         position = None if kept["gold"] is None else round(kept["gold"] / max(kept["k"] - 1, 1), 3)
-        keys = {"length": length, "depth": position if kept["depth"] is None else kept["depth"], "gold_position": position}
+        keys = {
+            "length": length,
+            "depth": position if kept["depth"] is None else kept["depth"],
+            "gold_position": position,
+        }
         items.append(
             Item(
                 id=f"{cluster}-{variant}",

@@ -16,7 +16,11 @@ from .item import Item, ItemSet, Unit
 from .roots import allow_partial as partial_allowed
 from .roots import data_root, fingerprint, require, short
 
-FILES = {"mc": ("longbook_choice_eng.jsonl", 229), "qa": ("longbook_qa_eng.jsonl", 351), "sum": ("longbook_sum_eng.jsonl", 103)}
+FILES = {
+    "mc": ("longbook_choice_eng.jsonl", 229),
+    "qa": ("longbook_qa_eng.jsonl", 351),
+    "sum": ("longbook_sum_eng.jsonl", 103),
+}
 
 
 def load(dataset: str, length: str | None = None, *, allow_partial: object = None, **_: Any) -> ItemSet:
@@ -34,7 +38,11 @@ def load(dataset: str, length: str | None = None, *, allow_partial: object = Non
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
     book = hashlib.sha256(record["context"].encode()).hexdigest()[:12]
-    return {**{k: record[k] for k in ("id", "input", "answer", "options")}, "book": book, "chars": len(record["context"])}
+    return {
+        **{k: record[k] for k in ("id", "input", "answer", "options")},
+        "book": book,
+        "chars": len(record["context"]),
+    }
 
 
 def _item(path: Path, dataset: str, row: lines.Row) -> Item:

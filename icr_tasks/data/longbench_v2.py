@@ -75,5 +75,3 @@ def _item(path: Path, row: lines.Row, occurrence: int) -> Item:
 
 def _units(path: Path, row: lines.Row) -> list[Unit]:
     return [Unit(row.kept["document"], lines.read(path, row)["context"].strip())]
-
-

@@ -22,7 +22,12 @@ EXPECTED = 295
 
 
 def load(
-    dataset: str = "all", length: str | None = None, *, allow_partial: object = None, questions_file: str | None = None, **_: Any
+    dataset: str = "all",
+    length: str | None = None,
+    *,
+    allow_partial: object = None,
+    questions_file: str | None = None,
+    **_: Any,
 ) -> ItemSet:
     """All English financial items. `questions_file` names another file of the same format beside loong.jsonl.
 
@@ -30,7 +35,11 @@ def load(
     """
     folder = data_root() / "loong"
     path = require(folder / (questions_file or "loong.jsonl"), "loong")
-    rows = [r for r in lines.index(path, dict, version="loong-1") if r.kept["type"] == "financial" and r.kept["language"] == "en"]
+    rows = [
+        r
+        for r in lines.index(path, dict, version="loong-1")
+        if r.kept["type"] == "financial" and r.kept["language"] == "en"
+    ]
     if len(rows) != EXPECTED and not partial_allowed(allow_partial):
         raise short(path, "English financial records", len(rows), EXPECTED)
     documents = folder / "doc" / "financial"
@@ -66,10 +75,7 @@ def _item(folder: Path, record: dict[str, Any], cluster: str) -> Item:
 
 def _units(paths: tuple[Path, ...], names: tuple[str, ...]) -> list[Unit]:
     """Documents in the record's order; the file name is the title the official prompt shows."""
-    return [
-        Unit(path.stem, path.read_text(encoding="utf-8"), name)
-        for path, name in zip(paths, names, strict=True)
-    ]
+    return [Unit(path.stem, path.read_text(encoding="utf-8"), name) for path, name in zip(paths, names, strict=True)]
 
 
 def components(groups: list[list[str]]) -> list[str]:

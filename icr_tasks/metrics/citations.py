@@ -15,7 +15,9 @@ _QUOTE = re.compile(
     r"(?:Quote|Passage|Extract)\s+\d+\s*:\s*(.*?)(?=(?:Quote|Passage|Extract)\s+\d+\s*:|Relevant Document|The answer is|Answer:|\Z)",
     re.I | re.S,
 )
-_CONTENT = re.compile(r"\[\s*DOC\s+(\d+)\s*\]\s*(.*?)(?=\[\s*DOC\s+\d+\s*\]|(?:The answer is|Answer)\s*:|\Z)", re.I | re.S)
+_CONTENT = re.compile(
+    r"\[\s*DOC\s+(\d+)\s*\]\s*(.*?)(?=\[\s*DOC\s+\d+\s*\]|(?:The answer is|Answer)\s*:|\Z)", re.I | re.S
+)
 
 
 def cited_ids(text: str) -> list[int]:
@@ -44,7 +46,7 @@ def prf(cited: Collection[int], gold: Collection[int]) -> tuple[float, float, fl
 
 def quotes(text: str) -> list[str]:
     """Quoted spans of `Quote i: "..."`, without quotation marks, distinct, in order."""
-    found = (q.strip().strip('"“”\'').strip() for q in _QUOTE.findall(strip_thoughts(text)))
+    found = (q.strip().strip("\"“”'").strip() for q in _QUOTE.findall(strip_thoughts(text)))
     return list(dict.fromkeys(q for q in found if q))
 
 

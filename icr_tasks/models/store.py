@@ -30,7 +30,9 @@ class AnswerStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
-            raise IcrError(f"answer store {self.path} cannot be opened ({error.strerror}); choose another store=") from error
+            raise IcrError(
+                f"answer store {self.path} cannot be opened ({error.strerror}); choose another store="
+            ) from error
         self._read()
 
     def _read(self) -> None:

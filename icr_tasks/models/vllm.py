@@ -39,7 +39,9 @@ class IcrVLLM(VLLM):
         kwargs.setdefault("disable_log_stats", False)  # per-request timing
         super().__init__(pretrained, **kwargs)
         if self.data_parallel_size > 1:
-            raise IcrError("icr-vllm streams through one engine: use data_parallel_size=1, or several runs with one store=")
+            raise IcrError(
+                "icr-vllm streams through one engine: use data_parallel_size=1, or several runs with one store="
+            )
         import vllm
 
         self.in_flight = int(in_flight)
@@ -61,7 +63,12 @@ class IcrVLLM(VLLM):
             else:
                 answers[i] = self._recall(request, stored)
         if answers:
-            log.info("%d of %d answers taken from %s", len(answers), len(requests), self.store.path if self.store is not None else "")
+            log.info(
+                "%d of %d answers taken from %s",
+                len(answers),
+                len(requests),
+                self.store.path if self.store is not None else "",
+            )
         bar = tqdm(total=len(requests), initial=len(answers), desc="icr-vllm", disable=disable_tqdm or not waiting)
         for i, text, found in self._run(requests, self._ordered(requests, waiting)):
             answers[i] = text
@@ -114,10 +121,14 @@ class IcrVLLM(VLLM):
         kwargs, until, max_gen_toks = self.modify_gen_kwargs(kwargs, eos=eos, default_max_gen_toks=self.max_gen_toks)
         ids = self.tok_encode(prompt)
         if len(ids) + max_gen_toks > self.max_length:
-            raise ValueError(f"prompt of {len(ids)} tokens + {max_gen_toks} to generate exceeds max_model_len {self.max_length}")
+            raise ValueError(
+                f"prompt of {len(ids)} tokens + {max_gen_toks} to generate exceeds max_model_len {self.max_length}"
+            )
         stop = [s for s in until if s == eos] if self.think_end_token else until
         params = SamplingParams(max_tokens=max_gen_toks, stop=stop, **kwargs)
-        self.model.llm_engine.add_request(name, TokensPrompt(prompt_token_ids=ids), params, lora_request=self.lora_request)
+        self.model.llm_engine.add_request(
+            name, TokensPrompt(prompt_token_ids=ids), params, lora_request=self.lora_request
+        )
         return until
 
     def _finish(self, request: Any, output: Any, until: list[str], seconds: float) -> tuple[str, dict[str, Any]]:

@@ -81,7 +81,7 @@ def _apply(hook, module):
         getattr(hooks, hook)(module)
     except Exception as error:
         if os.environ.get("ICR_DEBUG"):
-            sys.stderr.write("icr_tasks start-up hook: %r\n" % (error,))
+            sys.stderr.write(f"icr_tasks start-up hook: {error!r}\n")
 
 
 def install():

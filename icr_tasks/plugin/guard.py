@@ -51,7 +51,9 @@ def check_output_path() -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            raise IcrError(f"--output_path {folder} cannot be written ({error.strerror}); choose another folder") from error
+            raise IcrError(
+                f"--output_path {folder} cannot be written ({error.strerror}); choose another folder"
+            ) from error
 
 
 class _Catch(logging.Handler):

@@ -34,7 +34,9 @@ def patch_manager(module: ModuleType) -> None:
         include_defaults: bool = True,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        given = [] if include_path is None else include_path if isinstance(include_path, (list, tuple)) else [include_path]
+        given = (
+            [] if include_path is None else include_path if isinstance(include_path, (list, tuple)) else [include_path]
+        )
         ours = [str(tasks_dir())] if include_defaults and str(tasks_dir()) not in map(str, given) else []
         original(self, verbosity, [*ours, *given] or None, include_defaults, metadata)
         self.include_path = include_path

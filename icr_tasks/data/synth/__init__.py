@@ -19,7 +19,11 @@ VERSION = "1"
 DEPTHS = (0.0, 0.33, 0.67, 1.0)
 # Passages at each nominal length: a ~100-word passage of invented names is about 150 tokens.
 _PER_4K = 24
-PASSAGES = {"512": 2, "1k": 5, "2k": 11} | {f"{n}k": _PER_4K * n // 4 for n in (4, 8, 16, 32, 64, 128, 256, 512)} | {"1M": _PER_4K * 256}
+PASSAGES = (
+    {"512": 2, "1k": 5, "2k": 11}
+    | {f"{n}k": _PER_4K * n // 4 for n in (4, 8, 16, 32, 64, 128, 256, 512)}
+    | {"1M": _PER_4K * 256}
+)
 _HARD_SHARE, _HARD_MAX = 0.4, 40  # distractors that share the gold's surface form
 
 
@@ -88,7 +92,11 @@ def _distractors(world: World, question: Question, number: int, count: int) -> l
         attempt += 1
         near = len(found) < hard
         gold = question.golds[attempt % len(question.golds)]
-        other = world.kin(gold, f"{number}/{attempt}") if near and gold.kind != "city" else world.entity(KINDS[attempt % 4], f"d{number}/{attempt}")
+        other = (
+            world.kin(gold, f"{number}/{attempt}")
+            if near and gold.kind != "city"
+            else world.entity(KINDS[attempt % 4], f"d{number}/{attempt}")
+        )
         text = passage(other, number)
         if other.name in taken or (open_answer and contains(text, question.answers)):
             continue

@@ -6,21 +6,114 @@ import hashlib
 import random
 from functools import lru_cache
 
-_START = "Bra Cor Dal Dren El Fal Gar Hes Il Jor Kal Lor Mar Nel Or Pel Quen Ras Sel Tal Ul Var Wen Yor Zan Bel Cas Dor Fen Hal".split()  # fmt: skip
-_MIDDLE = "a e i o u an en ar or il em ov ur ith and ess".split()
-_LAST = "dell mund vik rath lin wick ster nard holm brook vane mire field croft stead ton by ridge mark low".split()
-_FIRST_END = "a as el en ia in is o on us wyn".split()
-_CITY_END = "burg haven mouth ford stad port field minster gate moor".split()
-_TITLE_A = "Silent Hollow Amber Distant Broken Seventh Winter Gilded Crooked Hidden Burning Pale Salted Quiet Northern".split()
-_TITLE_B = "Lantern Orchard Tide Meridian Garden Ledger Bridge Harvest Mirror Parliament Compass Window Ferry Almanac Quarry".split()
-_TRADE = "Optics Textiles Shipping Instruments Paper Ceramics Railways Brewing Glassworks Printing Foundry Clockworks".split()
+_START = ["Bra", "Cor", "Dal", "Dren", "El", "Fal", "Gar", "Hes", "Il", "Jor", "Kal", "Lor", "Mar", "Nel", "Or", "Pel", "Quen", "Ras", "Sel", "Tal", "Ul", "Var", "Wen", "Yor", "Zan", "Bel", "Cas", "Dor", "Fen", "Hal"]  # fmt: skip
+_MIDDLE = ["a", "e", "i", "o", "u", "an", "en", "ar", "or", "il", "em", "ov", "ur", "ith", "and", "ess"]
+_LAST = [
+    "dell",
+    "mund",
+    "vik",
+    "rath",
+    "lin",
+    "wick",
+    "ster",
+    "nard",
+    "holm",
+    "brook",
+    "vane",
+    "mire",
+    "field",
+    "croft",
+    "stead",
+    "ton",
+    "by",
+    "ridge",
+    "mark",
+    "low",
+]
+_FIRST_END = ["a", "as", "el", "en", "ia", "in", "is", "o", "on", "us", "wyn"]
+_CITY_END = ["burg", "haven", "mouth", "ford", "stad", "port", "field", "minster", "gate", "moor"]
+_TITLE_A = [
+    "Silent",
+    "Hollow",
+    "Amber",
+    "Distant",
+    "Broken",
+    "Seventh",
+    "Winter",
+    "Gilded",
+    "Crooked",
+    "Hidden",
+    "Burning",
+    "Pale",
+    "Salted",
+    "Quiet",
+    "Northern",
+]
+_TITLE_B = [
+    "Lantern",
+    "Orchard",
+    "Tide",
+    "Meridian",
+    "Garden",
+    "Ledger",
+    "Bridge",
+    "Harvest",
+    "Mirror",
+    "Parliament",
+    "Compass",
+    "Window",
+    "Ferry",
+    "Almanac",
+    "Quarry",
+]
+_TRADE = [
+    "Optics",
+    "Textiles",
+    "Shipping",
+    "Instruments",
+    "Paper",
+    "Ceramics",
+    "Railways",
+    "Brewing",
+    "Glassworks",
+    "Printing",
+    "Foundry",
+    "Clockworks",
+]
 _SUFFIX = ("Ltd", "Inc", "Company", "Works")
-OCCUPATIONS = (
-    "botanist cartographer composer sculptor surgeon astronomer playwright locksmith judge glassblower "
-    "linguist navigator apothecary engraver beekeeper violinist"
-).split()
-GENRES = "novel play symphony poem opera essay travelogue ballad".split()
-PRODUCTS = "barometers looms lanterns ferries telescopes ledgers porcelain carriages clocks bells maps harps".split()
+OCCUPATIONS = [
+    "botanist",
+    "cartographer",
+    "composer",
+    "sculptor",
+    "surgeon",
+    "astronomer",
+    "playwright",
+    "locksmith",
+    "judge",
+    "glassblower",
+    "linguist",
+    "navigator",
+    "apothecary",
+    "engraver",
+    "beekeeper",
+    "violinist",
+]
+GENRES = ["novel", "play", "symphony", "poem", "opera", "essay", "travelogue", "ballad"]
+PRODUCTS = [
+    "barometers",
+    "looms",
+    "lanterns",
+    "ferries",
+    "telescopes",
+    "ledgers",
+    "porcelain",
+    "carriages",
+    "clocks",
+    "bells",
+    "maps",
+    "harps",
+]
 
 
 def rng(*key: object) -> random.Random:
@@ -38,7 +131,9 @@ def _pool(kind: str, split: str) -> tuple[str, ...]:
     if kind == "title":
         names = {f"The {a} {b}" for a in _TITLE_A for b in _TITLE_B}
     elif kind == "first":
-        names = {s + e for s in _START for e in _FIRST_END} | {s + m + e for s in _START for m in ("l", "r", "n", "m") for e in _FIRST_END}
+        names = {s + e for s in _START for e in _FIRST_END} | {
+            s + m + e for s in _START for m in ("l", "r", "n", "m") for e in _FIRST_END
+        }
     else:
         names = {s + m + e for s in _START for m in _MIDDLE for e in parts[kind]}
     return tuple(sorted(n for n in names if _mine(n, split)))

@@ -12,7 +12,10 @@ from .texts import SENTENCES
 def _pattern(template: str, **known: str) -> re.Pattern[str]:
     """A wording as a regex: known fields literally, the others captured by name."""
     parts = re.split(r"\{(\w+)\}", template.rstrip("."))
-    out = [re.escape(p) if i % 2 == 0 else re.escape(known[p]) if p in known else rf"(?P<{p}>.+?)" for i, p in enumerate(parts)]
+    out = [
+        re.escape(p) if i % 2 == 0 else re.escape(known[p]) if p in known else rf"(?P<{p}>.+?)"
+        for i, p in enumerate(parts)
+    ]
     return re.compile("".join(out))
 
 

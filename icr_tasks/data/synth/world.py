@@ -11,7 +11,20 @@ from . import names
 from .texts import FILLER, SENTENCES
 
 KINDS = ("person", "company", "work", "city")
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 _WORDS = 92  # about the length of HELMET's passages
 
 
@@ -53,7 +66,11 @@ def _entity(world: World, kind: str, number: str, stem: str | None) -> Entity:
     r, split = names.rng(world.seed, world.split, kind, number, stem), world.split
     if kind == "person":
         name = f"{names.pick('first', split, r)} {stem or names.pick('last', split, r)}"
-        facts = {"born_in": names.pick("city", split, r), "born_on": date(r, 1780, 1930), "occupation": r.choice(names.OCCUPATIONS)}
+        facts = {
+            "born_in": names.pick("city", split, r),
+            "born_on": date(r, 1780, 1930),
+            "occupation": r.choice(names.OCCUPATIONS),
+        }
         return Entity(kind, name, facts)
     if kind == "company":
         name, _ = names.company(split, r, stem)
@@ -64,8 +81,14 @@ def _entity(world: World, kind: str, number: str, stem: str | None) -> Entity:
         title = names.pick("title", split, r) if stem is None else f"The {r.choice(names._TITLE_A)} {stem}"
         title = f"{title} of {names.pick('city', split, r)}"
         author = world.entity("person", f"of/{number}/{stem}")
-        return Entity(kind, title, {"author": author.name, "year": str(r.randint(1805, 1965)), "genre": r.choice(names.GENRES)})
-    facts = {"river": names.pick("last", split, r), "charter": str(r.randint(1201, 1780)), "known_for": r.choice(names.PRODUCTS)}
+        return Entity(
+            kind, title, {"author": author.name, "year": str(r.randint(1805, 1965)), "genre": r.choice(names.GENRES)}
+        )
+    facts = {
+        "river": names.pick("last", split, r),
+        "charter": str(r.randint(1201, 1780)),
+        "known_for": r.choice(names.PRODUCTS),
+    }
     return Entity("city", names.pick("city", split, r), facts)
 
 
