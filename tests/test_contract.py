@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import yaml
 
 from icr_tasks import tasks_dir
@@ -99,12 +100,18 @@ def test_yaml_files_are_current_and_complete() -> None:
 
 
 def test_bad_input_ends_with_one_clear_error(tmp_path: Path) -> None:
-    cases = [
+    tiny.tokenizer().save_pretrained(tmp_path / "tiny")
+    cases: list[tuple[dict[str, object], str]] = [
         ({"setting": "golden"}, "Did you mean 'gold'"),
         ({"settings": "gold"}, "did you mean 'setting'"),
         ({"prompt": "idd"}, "Did you mean 'id"),
         ({"tokenizer": "/nowhere/at/all"}, "cannot load tokenizer"),
         ({"setting": "kv:fp8"}, "kv_cache_dtype=fp8"),
+        ({}, "found none"),
+        (
+            {"tokenizer": str(tmp_path / "tiny"), "max_model_len": 2100},
+            "no item can be sent: the instruction and question alone need",
+        ),
     ]
     code = (
         "import json, sys\n"
@@ -112,7 +119,7 @@ def test_bad_input_ends_with_one_clear_error(tmp_path: Path) -> None:
         "from icr_tasks.errors import IcrError\n"
         "for case in json.loads(sys.argv[1]):\n"
         "    try:\n"
-        "        task = manager({'pretrained': 'x', **case}).load(['icr_synth_rag_512'])['tasks']['icr_synth_rag_512']\n"
+        "        task = manager(case).load(['icr_synth_rag_512'])['tasks']['icr_synth_rag_512']\n"
         "        task.build_all_requests(limit=1)\n"
         "        print('no error')\n"
         "    except IcrError as error:\n"

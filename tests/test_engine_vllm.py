@@ -92,3 +92,17 @@ def test_icr_vllm_resumes_and_fails_one_bad_prompt(smollm2: Path, tmp_path: Path
         digest = json.loads(sample["arguments"]["gen_args_0"]["arg_0"])
         assert digest["truncated"] == key.endswith("2k") and digest["n_prompt_tokens"] + 24 <= 1024
         assert sample["truncated"] == float(digest["truncated"]) and digest["timing"]["engine"] > 0
+
+
+def test_the_demo_small_and_interrupted(smollm2: Path, tmp_path: Path) -> None:
+    """`icr demo` prints the table, and a second run takes every finished answer from disk."""
+    command = [str(BIN / "icr"), "demo", "-o", str(tmp_path), "--lengths", "512", "--items", "3"]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert first.returncode == 0, first.stderr[-3000:]
+    for setting in ("full", "gold", "gold@only", "none"):
+        assert f"| {setting} |" in first.stdout
+    assert "(3/100)" in first.stdout and "Data: generated" in first.stdout
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    table = [line for line in first.stdout.splitlines() if line.startswith("|")]
+    assert table == [line for line in second.stdout.splitlines() if line.startswith("|")]
+    assert "loading vLLM" not in second.stdout

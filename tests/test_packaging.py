@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -70,6 +71,34 @@ def test_installed_from_the_wheel_nothing_heavy_is_imported(wheel: Path, tmp_pat
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 30
+
+
+def test_fresh_environment_gets_the_commands_and_nothing_stray(wheel: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    python = venv / "bin" / "python"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    site = next((venv / "lib").glob("python*/site-packages"))
+    assert {p.name for p in site.iterdir()} - {"__pycache__"} == {
+        "icr_tasks", "icr_tasks-0.1.0.dist-info", "icr_tasks_autoload.py", "icr_tasks_autoload.pth", "icr_tasks_autoload.start",
+    }  # fmt: skip
+    (site / "zz_dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")  # spares downloading them again
+    done = subprocess.run([str(venv / "bin" / "icr"), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "collect" in done.stdout
+    done = subprocess.run([str(venv / "bin" / "icr"), "colect"], capture_output=True, text=True)
+    assert done.returncode == 2 and "Did you mean 'collect'" in done.stderr
 
 
 def test_public_surface() -> None:

@@ -86,6 +86,11 @@ def _helmet(args: argparse.Namespace, root: Path) -> None:
             download(Remote(f"helmet/{member}", f"{base}/{member.removeprefix('data/')}"), root)
     elif missing:
         extract(hub(ARCHIVE), missing, root, "helmet", ARCHIVE_SIZE)
+    for dataset, length in ((d, n) for d in datasets for n in lengths):
+        path = root / "helmet" / "data" / "kilt" / helmet.SOURCES[dataset].test.format(k=helmet.PASSAGES[length])
+        if (known := helmet.SHA256.get((dataset, length))) and fingerprint(path) != known:
+            path.rename(path.with_name(path.name + ".wrong"))
+            raise IcrError(f"{path.name}: sha256 is not the official file's; moved aside as .wrong, fetch it again")
     print(f"{len(members)} files below {root / 'helmet'}")
 
 
