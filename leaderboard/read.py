@@ -87,7 +87,7 @@ def rows(path: Path, task: str) -> Iterator[dict[str, Any]]:
 
 def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
     doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
-    digest = _digest(sample)
+    sent = digest(sample)
     score = {m: sample[m] for m in sample.get("metrics", []) if isinstance(sample.get(m), int | float)}
     response = str((sample.get("filtered_resps") or [""])[0])
     return {
@@ -97,21 +97,21 @@ def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
         "cluster": doc.get("cluster"),
         "keys": doc.get("keys", {}),
         "score": {m: v for m, v in score.items() if m not in ("out_tokens", "truncated")},
-        "n_prompt_tokens": digest.get("n_prompt_tokens"),
+        "n_prompt_tokens": sent.get("n_prompt_tokens"),
         "n_out_tokens": int(score["out_tokens"]) if "out_tokens" in score else None,
-        "truncated": digest.get("truncated"),
-        "gold_kept": None if digest.get("gold_kept") is None else [digest["gold_kept"], digest.get("n_gold")],
+        "truncated": sent.get("truncated"),
+        "gold_kept": None if sent.get("gold_kept") is None else [sent["gold_kept"], sent.get("n_gold")],
         "resp_hash": hashlib.sha256(response.encode("utf-8", "surrogatepass")).hexdigest()[:16],
-        "prompt_hash": (digest.get("sha256") or sample["prompt_hash"])[:16],
+        "prompt_hash": (sent.get("sha256") or sample["prompt_hash"])[:16],
         "target_hash": sample["target_hash"][:16],
-        "error": digest.get("error"),
-        **({"retrieval": digest["retrieval"]} if digest.get("retrieval") else {}),
-        **({"timing": digest["timing"]} if digest.get("timing") else {}),
-        **({"kv": digest["kv"]} if digest.get("kv") else {}),
+        "error": sent.get("error"),
+        **({"retrieval": sent["retrieval"]} if sent.get("retrieval") else {}),
+        **({"timing": sent["timing"]} if sent.get("timing") else {}),
+        **({"kv": sent["kv"]} if sent.get("kv") else {}),
     }
 
 
-def _digest(sample: dict[str, Any]) -> dict[str, Any]:
+def digest(sample: dict[str, Any]) -> dict[str, Any]:
     """The prompt digest our tasks log in place of the prompt; empty for other tasks."""
     text = next(iter(sample.get("arguments", {}).values()), {}).get("arg_0", "")
     if isinstance(text, str) and text.startswith('{"') and '"icr": 1' in text:
@@ -122,6 +122,7 @@ def _digest(sample: dict[str, Any]) -> dict[str, Any]:
 def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
     """What decides the answers of a task in this evaluation (the fingerprint inputs)."""
     config, meta = results.get("config", {}), results["configs"][task].get("metadata", {})
+    config = config.get("replayed") or config  # a replay is a run of the model that gave the answers
     sheet = meta.get("icr", {})
     args = config.get("model_args") or {}
     if isinstance(args, str):

@@ -59,8 +59,8 @@ def test_settings_change_the_prompt() -> None:
 
 
 def test_gold_ids_are_positions_in_the_prompt() -> None:
-    assert builder("full", "id").build(item()).gold_ids == [2]
-    assert builder("gold@only", "id").build(item()).gold_ids == [0]
+    assert builder("full", "id").build(item()).digest["gold_ids"] == [2]
+    assert builder("gold@only", "id").build(item()).digest["gold_ids"] == [0]
 
 
 def test_gold_prefill_is_continued_by_a_chat_template() -> None:

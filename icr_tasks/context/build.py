@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..data.item import Item, Unit
@@ -33,7 +33,6 @@ class Built:
 
     prompt: Any
     digest: dict[str, Any]
-    gold_ids: list[int] = field(default_factory=list)
     boundary: int | None = None  # character offset where the context ends
 
 
@@ -87,12 +86,13 @@ class Builder:
             else [],
             "n_gold": len(gold_before) if self.benchmark in PASSAGE_BENCHMARKS else None,
             "gold_kept": len(gold_ids) if self.benchmark in PASSAGE_BENCHMARKS else None,
+            "gold_ids": gold_ids,
             "retrieval": retrieval,
             "head": text[:_HEAD_TAIL],
             "tail": text[-_HEAD_TAIL:],
             "error": None,
         }
-        return Built(rendered, digest, gold_ids, boundary)
+        return Built(rendered, digest, boundary)
 
     # -- which units ---------------------------------------------------------------------------------------------
 

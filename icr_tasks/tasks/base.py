@@ -56,7 +56,7 @@ class ICRTask(ConfigurableTask):
         config.pop("class", None)
         sheet = config["metadata"]["icr"]
         self.sheet = deepcopy(sheet)
-        self.options = Options.parse(config["metadata"])
+        self.options = self._options(config["task"], config["metadata"])
         self.prompt_format = prompts.get(
             sheet["benchmark"], self.options.prompt or sheet.get("prompt"), sheet["dataset"]
         )
@@ -78,6 +78,20 @@ class ICRTask(ConfigurableTask):
         super().__init__(config=config)
         self._config.process_results = None  # the log would otherwise carry this class's source text
         active.register(self._config.task, self.options.setting)
+
+    @staticmethod
+    def _options(task: str, metadata: dict[str, Any]) -> Options:
+        """The user's options; in a replay those of the log, which an explicit option may not contradict."""
+        if "samples" not in metadata:
+            return Options.parse(metadata)
+        from ..models import replay
+
+        sheet = replay.load(str(metadata["samples"])).sheets.get(task, {})
+        logged = {k: v for k, v in (("setting", sheet.get("setting", {}).get("text")), ("prompt", sheet.get("prompt"))) if v}
+        for key, value in logged.items():
+            if str(metadata.get(key, value)) != value:
+                raise IcrError(f"{task} was logged with {key} {value!r}, not {metadata[key]!r}; leave {key} out to replay it")
+        return Options.parse({**metadata, **logged})
 
     # -- lm-eval's data interface --------------------------------------------------------------------------------
 
@@ -213,9 +227,26 @@ class ICRTask(ConfigurableTask):
             item_id = instance.doc["id"]
             built = self._built[item_id]
             instance.filtered_resps["none"] = instance.resps[0] if instance.resps else ""
-            self._measured(instance, built)
+            if self._replaying:
+                self._recall(item_id, instance.doc, built)
+            else:
+                self._measured(instance, built)
             instance.release(dumps(built.digest))
         self._tokens = None if self._replaying else tokens.counter(self.config.metadata)
+
+    def _recall(self, item_id: str, doc: dict[str, Any], built: Built) -> None:
+        """Take the digest of the logged prompt, so that lengths and cuts stay with the answer."""
+        from ..models import replay
+
+        row = replay.load(str(self.config.metadata["samples"])).find(self.config.task, doc)
+        if row["digest"]:
+            built.digest = row["digest"]
+            if built.digest.get("error"):
+                self._failed[item_id] = built.digest["error"]
+        else:
+            built.digest["error"] = None
+        if row["out_tokens"] is not None:
+            self._verdicts.setdefault(item_id, {})["out_tokens"] = float(row["out_tokens"])
 
     def _measured(self, instance: PromptInstance, built: Built) -> None:
         """Attach what the engine measured. A compressed setting without a compressed step is an error, not a score."""
@@ -234,7 +265,7 @@ class ICRTask(ConfigurableTask):
         if doc["id"] in self._failed:
             return {}
         text, built = results[0] or "", self._built[doc["id"]]
-        cites = built.gold_ids if self.prompt_format.cites else None
+        cites = built.digest.get("gold_ids") if self.prompt_format.cites else None
         scorer = (
             "helmet_official"
             if self.prompt_format.name == "official" and self.sheet["scorer"] == "qa"
@@ -243,7 +274,7 @@ class ICRTask(ConfigurableTask):
         scores = {k: float(v) for k, v in SCORERS[scorer](text, doc, cites).items()}
         if self._tokens is not None:
             scores["out_tokens"] = float(self._tokens.count(text))
-        return {**scores, **self._verdicts.get(doc["id"], {}), "truncated": float(built.digest["truncated"])}
+        return {**scores, **self._verdicts.get(doc["id"], {}), "truncated": float(built.digest.get("truncated", False))}
 
     def aggregation(self) -> dict[str, Callable[[list[float]], float]]:
         """Plain means; error bars that respect clusters come from `icr board`."""
