@@ -18,7 +18,7 @@ test: setup
 	$(BIN)/python -P -m pytest $(PYTEST_ARGS)
 
 setup: $(STAMP)
-	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --reinstall-package icr-tasks $(if $(WHEEL),$(WHEEL),-e .)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --no-deps --reinstall-package icr-tasks $(if $(WHEEL),$(WHEEL),-e .)
 
 # A pinned list without dependency resolution: a resolver would add GPU builds of torchvision, torchaudio and torchcodec.
 $(STAMP): requirements/cpu.txt

