@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": (".cli.demo:main", "a real small model under four settings, on this machine, in minutes"),
     "score": (".cli.score:main", "score anybody's predictions, no model needed"),
     "collect": (".leaderboard.collect:main", "turn lm-eval output into ledgers and print the table"),
+    "train": (".training.cli:main", "training data, SFT, GRPO, evaluation of checkpoints"),
 }
 
 

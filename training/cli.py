@@ -1,0 +1,31 @@
+"""`icr train COMMAND ...`: data, sft, grpo, eval. Each module loads only when its command runs.
+
+A new command is one line in COMMANDS; its target is `main(argv: list[str]) -> int | None`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from icr_tasks.errors import unknown
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "data": (".data.cli:main", "raw QA data to training rows, in resumable stages"),
+    "sft": (".sft:main", "supervised fine-tuning from a config"),
+    "grpo": (".grpo:main", "GRPO from a config"),
+    "eval": (".evaluate:main", "evaluate checkpoints with the harness"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one training command; IcrError for a name that does not exist."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: icr train COMMAND [options]\n")
+        for name, (_, text) in COMMANDS.items():
+            print(f"  {name:<6} {text}")
+        print("\nicr train COMMAND --help shows each command's options")
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        raise unknown("train command", argv[0], COMMANDS)
+    module, _, function = COMMANDS[argv[0]][0].partition(":")
+    return getattr(import_module(module, __package__), function)(argv[1:]) or 0
