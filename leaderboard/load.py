@@ -1,0 +1,252 @@
+"""Ledgers as numpy columns: `load("results") -> list[Run]`, the form every table, comparison and plot starts from.
+
+Strings are interned and hashes are 64-bit integers, so 200 runs of the same 5000 items share one copy of the names.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from sys import intern
+from typing import Any
+
+import numpy as np
+import orjson
+
+from icr_tasks.errors import IcrError, unknown
+
+from . import ledger
+
+_GONE = float("nan")
+
+
+@dataclass(frozen=True)
+class TaskItems:
+    """One task of one run as columns, in ledger order; every array has shape (items,).
+
+    `sheet` is run.json's entry of the task. `score[metric]` is float64 with NaN where an item has no such score (not
+    sent, or an unparsed verdict). `item`, `cluster` and each `keys[name]` are object arrays (str; key values as
+    written, None where absent). Hashes are uint64, 0 where absent. Token counts are float64, NaN where unknown.
+    `errors` maps row numbers to reasons.
+    """
+
+    name: str
+    sheet: dict[str, Any]
+    item: np.ndarray
+    occ: np.ndarray
+    cluster: np.ndarray
+    score: dict[str, np.ndarray]
+    keys: dict[str, np.ndarray]
+    n_prompt_tokens: np.ndarray
+    n_out_tokens: np.ndarray
+    truncated: np.ndarray
+    resp_hash: np.ndarray
+    prompt_hash: np.ndarray
+    target_hash: np.ndarray
+    errors: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @property
+    def benchmark(self) -> str:
+        """Benchmark; a stock lm-eval task is its own benchmark."""
+        return self.sheet.get("benchmark") or self.name
+
+    @property
+    def dataset(self) -> str:
+        """Benchmark and dataset, unique over the board: "helmet_rag/nq"."""
+        return f"{self.benchmark}/{self.sheet.get('dataset') or self.name}"
+
+    @property
+    def length(self) -> str:
+        """Nominal length such as "4k", or ""."""
+        return self.sheet.get("length") or ""
+
+    @property
+    def metric(self) -> str:
+        """Headline metric; the first one logged where the sheet names none. Raises IcrError without any score."""
+        named = self.sheet.get("metric") or next(iter(self.score), None)
+        if named is None:
+            raise IcrError(f"{self.name}: no item has a score; the run failed as a whole, see its errors")
+        return named
+
+    def headline(self) -> np.ndarray:
+        """Scores of the headline metric. Raises IcrError when no item has it: there is no fallback metric."""
+        if self.metric not in self.score:
+            raise IcrError(
+                f"{self.name}: no item has the metric {self.metric!r}, only {', '.join(self.score) or 'none'}"
+            )
+        return self.score[self.metric]
+
+    @property
+    def complete(self) -> bool:
+        """All expected items scored."""
+        return self.sheet.get("status") == "complete"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its folder, run.json as `head`, and its tasks by name."""
+
+    folder: Path
+    head: dict[str, Any]
+    tasks: dict[str, TaskItems]
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over everything that changes answers."""
+        return self.head["fingerprint"]
+
+    @property
+    def model(self) -> str:
+        """Model id as written in run.json."""
+        return str(self.head["model"]["id"])
+
+    @property
+    def setting(self) -> str:
+        """Setting string such as "kv:snapkv@0.5"."""
+        return str(self.head["setting"]["text"])
+
+    @property
+    def prompt(self) -> str:
+        """Prompt id, or "" for stock tasks."""
+        return str(self.head.get("prompt") or "")
+
+    @property
+    def label(self) -> str:
+        """Model, setting, prompt and fingerprint for people."""
+        prompt = f", {self.prompt}" if self.prompt else ""
+        return f"{self.model} ({self.setting}{prompt})@{self.fingerprint[:6]}"
+
+
+def load(
+    root: str | Path, *, bad: list[str] | None = None, keep: Callable[[dict[str, Any]], bool] | None = None
+) -> list[Run]:
+    """Every whole run at or below `root`, sorted by path; `keep(run_json)` selects before items are read.
+
+    Broken runs raise IcrError naming file and line; with a list `bad` they are left out and their messages added to it.
+    Raises IcrError where there is no run at all.
+    """
+    root = Path(root)
+    paths = sorted(p for p in root.rglob("run.json") if not p.parent.name.startswith("."))
+    if not paths:
+        what = "is not a folder" if not root.is_dir() else "holds no run.json"
+        raise IcrError(f"{root} {what}; write ledgers there with `icr collect OUT -o {root}`")
+    found = []
+    for path in paths:
+        try:
+            head = read_head(path)
+            if keep is None or keep(head):
+                found.append(load_run(path.parent, head))
+        except IcrError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
+    return found
+
+
+def read_head(path: Path) -> dict[str, Any]:
+    """One run.json, checked. Raises IcrError for anything that is not a run of this schema."""
+    try:
+        head = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise IcrError(f"{path}: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise IcrError(f"{path}: not valid JSON ({error}); collect the run again") from error
+    if not isinstance(head, dict) or head.get("schema") != ledger.SCHEMA:
+        schema = head.get("schema") if isinstance(head, dict) else None
+        raise IcrError(f"{path}: schema {schema!r}, this version reads {ledger.SCHEMA}; collect the run again")
+    missing = [k for k in ("fingerprint", "model", "setting", "tasks") if k not in head]
+    if missing or "id" not in head["model"] or "text" not in head["setting"]:
+        raise IcrError(f"{path}: {', '.join(missing) or 'model id or setting text'} missing; collect the run again")
+    return head
+
+
+def load_run(folder: Path, head: dict[str, Any] | None = None) -> Run:
+    """One run from its folder. Raises IcrError with file and line."""
+    head = head or read_head(folder / "run.json")
+    path = folder / "items.jsonl.gz"
+    by_task: dict[str, list[dict[str, Any]]] = {name: [] for name in head["tasks"]}
+    number = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            for line in file:
+                number += 1
+                row = orjson.loads(line)
+                by_task[row["task"]].append(row)
+    except orjson.JSONDecodeError as error:
+        raise IcrError(f"{path}:{number}: not valid JSON ({error}); collect the run again") from error
+    except (KeyError, TypeError) as error:
+        raise IcrError(f"{path}:{number}: no task of run.json ({error}); collect the run again") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise IcrError(f"{path}: unreadable after line {number} ({error}); collect the run again") from error
+    try:
+        tasks = {name: _columns(name, head["tasks"][name], rows) for name, rows in by_task.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IcrError(
+            f"{path}: not a ledger ({type(error).__name__}: {error}); `icr check {folder}` names the line"
+        ) from error
+    return Run(folder, head, tasks)
+
+
+def find(results: str | Path, spec: str) -> Run:
+    """A run by folder, by a fingerprint's first digits (4 or more), or by a folder that holds exactly one run.
+
+    Raises IcrError that lists the runs when none or several match.
+    """
+    path = Path(spec)
+    if (path / "run.json").is_file():
+        return load_run(path)
+    root = path if path.is_dir() else Path(results)
+    heads = [(p, read_head(p)) for p in sorted(root.rglob("run.json")) if not p.parent.name.startswith(".")]
+    hits = heads if path.is_dir() else [h for h in heads if len(spec) >= 4 and h[1]["fingerprint"].startswith(spec)]
+    if len(hits) == 1:
+        return load_run(hits[0][0].parent, hits[0][1])
+    if not hits and not path.is_dir():
+        raise unknown("run", spec, [h["fingerprint"] for _, h in heads])
+    listed = "; ".join(f"{h['fingerprint']} {h['model']['id']} {h['setting']['text']}" for _, h in hits[:12])
+    raise IcrError(f"{spec} is {len(hits)} runs, name one by its fingerprint: {listed or 'none found'}")
+
+
+def _columns(name: str, sheet: dict[str, Any], rows: list[dict[str, Any]]) -> TaskItems:
+    metrics = dict.fromkeys(m for row in rows for m in row["score"])
+    keys = dict.fromkeys(k for row in rows for k in row.get("keys") or ())
+    return TaskItems(
+        name=intern(name),
+        sheet=sheet,
+        item=_texts(row["item"] for row in rows),
+        occ=np.array([row.get("occ", 0) for row in rows], np.int32),
+        cluster=_texts("" if row.get("cluster") is None else str(row["cluster"]) for row in rows),
+        score={intern(m): np.array([row["score"].get(m, _GONE) for row in rows], float) for m in metrics},
+        keys={intern(k): _objects((row.get("keys") or {}).get(k) for row in rows) for k in keys},
+        n_prompt_tokens=_numbers(rows, "n_prompt_tokens"),
+        n_out_tokens=_numbers(rows, "n_out_tokens"),
+        truncated=np.array([bool(row.get("truncated")) for row in rows], bool),
+        resp_hash=_hashes(rows, "resp_hash"),
+        prompt_hash=_hashes(rows, "prompt_hash"),
+        target_hash=_hashes(rows, "target_hash"),
+        errors={i: str(row["error"]) for i, row in enumerate(rows) if row.get("error")},
+    )
+
+
+def _texts(values: Iterable[str]) -> np.ndarray:
+    return _objects(map(intern, values))
+
+
+def _objects(values: Iterable[Any]) -> np.ndarray:
+    listed = list(values)
+    out = np.empty(len(listed), object)
+    out[:] = listed
+    return out
+
+
+def _numbers(rows: list[dict[str, Any]], key: str) -> np.ndarray:
+    return np.array([_GONE if row.get(key) is None else row[key] for row in rows], float)
+
+
+def _hashes(rows: list[dict[str, Any]], key: str) -> np.ndarray:
+    return np.array([int(row.get(key) or "0", 16) for row in rows], np.uint64)
