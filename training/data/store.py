@@ -1,0 +1,143 @@
+"""Parquet files between stages and the manifest that says how each came about."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from icr_tasks.data.roots import write_atomic
+from icr_tasks.errors import IcrError
+
+Record = dict[str, Any]
+# Columns of the final rows (train.parquet, dev.parquet). `passages` are texts in prompt order: passage i is [DOC i].
+ROW = {
+    "id": "str", "dataset": "str", "domain": "str", "question": "str", "answers": "strs", "passages": "strs",
+    "gold_ids": "ints", "gold_docs": "strs", "original_ids": "ints", "n_tokens": "int", "n_dropped": "int",
+}  # fmt: skip
+
+
+def arrow() -> ModuleType:
+    """pyarrow with its parquet module, or the IcrError that says how to get it."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise IcrError("training data are parquet files: pip install icr-tasks[train]") from error
+    return pyarrow
+
+
+def schema(columns: Mapping[str, str]) -> Any:
+    """pyarrow schema from name -> str, int, float, and their plurals for lists."""
+    pa = arrow()
+    plain = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+    kinds = plain | {f"{name}s": pa.list_(kind) for name, kind in plain.items()}
+    return pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+
+
+def write(path: Path, records: Iterable[Record], columns: Mapping[str, str], batch: int = 512) -> int:
+    """Write records in batches; the file appears only when complete. Returns the number of records."""
+    pa = arrow()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    total, pending = 0, []
+    form = schema(columns)
+    try:
+        with pa.parquet.ParquetWriter(temporary, form, compression="zstd") as out:
+
+            def flush() -> None:
+                if pending:
+                    out.write_table(pa.Table.from_pylist(pending, schema=form))
+                    pending.clear()
+
+            for record in records:
+                pending.append({name: record.get(name) for name in columns})
+                total += 1
+                if len(pending) == batch:
+                    flush()
+            flush()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return total
+
+
+def read(path: Path, columns: Sequence[str] | None = None, batch: int = 256) -> Iterator[Record]:
+    """Records of a parquet file, a batch in memory at a time. IcrError when it is missing or damaged."""
+    pa = arrow()
+    if not path.is_file():
+        raise IcrError(f"no file {path}; run the stage that makes it (icr train data --help lists them)")
+    try:
+        for part in pa.parquet.ParquetFile(path).iter_batches(batch, columns=list(columns) if columns else None):
+            yield from part.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise IcrError(f"{path} is not a readable parquet file ({error}); delete it and run the stage again") from error
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def key_of(value: Any) -> str:
+    """16 hex digits that name a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Manifest:
+    """`manifest.json` of a data folder: per stage its key, options, counts and the hashes of what it wrote."""
+
+    folder: Path
+    stages: dict[str, Record] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """The folder's manifest, empty when there is none yet."""
+        path = folder / "manifest.json"
+        if not path.is_file():
+            return cls(folder)
+        try:
+            return cls(folder, json.loads(path.read_text())["stages"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise IcrError(f"{path} cannot be read ({error}); move it away and start again") from error
+
+    def fresh(self, stage: str, key: str) -> bool:
+        """Whether the stage ran with this key and its files are still as they were written (by size)."""
+        entry = self.stages.get(stage)
+        if entry is None or entry["key"] != key:
+            return False
+        return all(
+            (self.folder / name).is_file() and (self.folder / name).stat().st_size == file["bytes"]
+            for name, file in entry["files"].items()
+        )
+
+    def record(self, stage: str, key: str, files: Mapping[str, int], **details: Any) -> Record:
+        """Note a finished stage; `files` maps file names to their number of records. Returns the entry."""
+        noted = {
+            name: {"rows": n, "bytes": (self.folder / name).stat().st_size, "sha256": sha256(self.folder / name)}
+            for name, n in files.items()
+        }
+        self.stages[stage] = {"key": key, "files": noted, **details}
+        body = {"schema": 1, "hash": self.hash(), "stages": self.stages}
+        write_atomic(self.folder / "manifest.json", json.dumps(body, indent=1).encode())
+        return self.stages[stage]
+
+    def hash(self) -> str:
+        """Names the training rows: the hash of the final files' hashes. What a model card records."""
+        final = {
+            name: file["sha256"]
+            for entry in self.stages.values()
+            for name, file in entry["files"].items()
+            if name in ("train.parquet", "dev.parquet")
+        }
+        return key_of(final)

@@ -1,0 +1,70 @@
+"""Rewards as TRL's GRPOTrainer calls them (`reward_funcs`): keyword columns in, one float or None a completion out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from icr_tasks.errors import IcrError
+
+from . import registry
+from .row import Options, rows
+from .verdict import Ask, question
+
+Completion = str | Sequence[Mapping[str, Any]]
+
+
+def text_of(completion: Completion) -> str:
+    """The text of a completion: plain, or the last message of a conversation."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1].get("content") if len(completion) else ""
+    if isinstance(content, list):  # content in parts
+        content = "".join(part.get("text") or "" for part in content)
+    return content or ""
+
+
+def trl_reward(
+    name: str,
+    preset: str = "paper",
+    options: Options | Mapping[str, Any] | None = None,
+    *,
+    ask: Ask | None = None,
+) -> Callable[..., list[float | None]]:
+    """The callable for `reward_funcs`; `__name__` is what TRL logs (`rewards/<name>/mean`).
+
+    Reads the columns `answers`, `gold_ids`, `gold_docs`, `question`, `original_ids`. A row whose judge failed gives
+    None, never a partial sum (TRL would count a missing term as zero against its siblings). Terms are logged as
+    metrics and columns where TRL offers it. `ask` (prompts -> replies) is needed for reward `judge` and only there.
+    """
+    chosen = registry.options_of(options, preset)
+    registry.score(name, [], [], preset=preset, options=options, replies=[])  # names are checked before training
+    if name == "judge" and ask is None:
+        raise IcrError("reward 'judge' needs a judge: pass ask=, or set judge.base_url in the config (docs/rewards.md)")
+
+    def reward(
+        prompts: Sequence[Any] | None = None,
+        completions: Sequence[Completion] = (),
+        log_extra: Callable[[str, list[Any]], None] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        texts = [text_of(c) for c in completions]
+        data = rows(columns, len(texts))
+        replies = ask([question(t, r) for t, r in zip(texts, data, strict=True)]) if ask and name == "judge" else None
+        given = chosen if preset == "paper" else None
+        scores = registry.score(name, texts, data, preset=preset, options=given, replies=replies)
+        for term in scores[0] if scores else ():
+            values = [s[term] for s in scores]
+            good = [v for v in values if not math.isnan(v)]
+            if log_metric and good and term != "reward":
+                log_metric(f"{name}/{term}", sum(good) / len(good))
+            if log_extra and term != "reward":
+                log_extra(f"{name}_{term}", values)
+        if log_metric and scores:
+            log_metric(f"{name}/failed", sum(math.isnan(s["reward"]) for s in scores) / len(scores))
+        return [None if math.isnan(s["reward"]) else s["reward"] for s in scores]
+
+    reward.__name__ = name
+    return reward

@@ -1,0 +1,50 @@
+"""Rewards as verl calls them (`custom_reward_function.path` = this file, `.name` = compute_score).
+
+verl loads the file by its path, so every import here is absolute. The reward is chosen by
+`custom_reward_function.reward_kwargs.reward`, or by a row's `extra_info.reward`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from icr_tasks.errors import IcrError
+from icr_tasks.training.rewards import registry
+from icr_tasks.training.rewards.row import Row
+from icr_tasks.training.rewards.verdict import Ask, question
+
+
+def _row(ground_truth: Any, extra_info: Mapping[str, Any]) -> Row:
+    """`ground_truth`: a row's columns as mapping or JSON, or just the answer(s); the rest is taken from extra_info."""
+    if isinstance(ground_truth, str) and ground_truth.lstrip().startswith("{"):
+        ground_truth = json.loads(ground_truth)
+    given = dict(ground_truth) if isinstance(ground_truth, Mapping) else {"answers": ground_truth}
+    return Row.of({**extra_info, **given})
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    reward: str | None = None,
+    preset: str = "paper",
+    options: Mapping[str, Any] | None = None,
+    ask: Ask | None = None,
+) -> dict[str, float]:
+    """`{"score": ..., <term>: ...}`, the same keys for every row. A failed judge raises, as verl has no missing reward."""
+    extra = dict(extra_info or {})
+    name = reward or extra.pop("reward", "ao")
+    row = _row(ground_truth, extra)
+    replies = None
+    if name == "judge":
+        if ask is None:
+            raise IcrError("reward 'judge' needs a judge; wrap compute_score with ask= (docs/rewards.md)")
+        replies = ask([question(solution_str, row)])
+    scores = registry.score(name, [solution_str], [row], preset=preset, options=options, replies=replies)[0]
+    if scores["reward"] != scores["reward"]:
+        raise IcrError(f"row {row.id!r} of {data_source}: the judge gave no readable verdict")
+    return {"score": scores["reward"], **{k: v for k, v in scores.items() if k != "reward"}}

@@ -1,0 +1,84 @@
+"""Rewards by name and preset, and the check that a data set can feed one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from icr_tasks.errors import IcrError, unknown
+
+from . import paper, paper_code
+from .row import Options, Row, Scores
+
+PRESETS = {"paper": paper.REWARDS, "paper_code": paper_code.REWARDS}
+NAMES = tuple(paper.REWARDS)
+NEEDS_GOLD = ("id", "idc", "idq", "judge")
+
+
+def options_of(given: Options | Mapping[str, Any] | None, preset: str) -> Options:
+    """Checked options. IcrError for unknown keys, and for any option of `paper_code`, whose values are fixed."""
+    if preset not in PRESETS:
+        raise unknown("reward preset", preset, PRESETS)
+    if given and preset != "paper":
+        raise IcrError(f"preset {preset!r} takes no reward options; drop them, or use preset 'paper'")
+    return given if isinstance(given, Options) else Options.of(given)
+
+
+def score(
+    name: str,
+    texts: Sequence[str],
+    rows: Sequence[Row],
+    *,
+    preset: str = "paper",
+    options: Options | Mapping[str, Any] | None = None,
+    replies: Sequence[str | None] | None = None,
+) -> list[Scores]:
+    """One dict a completion: `reward` and its terms, NaN where a judge reply is missing or unreadable.
+
+    `replies` are the judge's texts, for reward `judge` only. Raises IcrError for unknown names and unequal lengths.
+    """
+    chosen = options_of(options, preset)
+    if name not in NAMES:
+        raise unknown("reward", name, NAMES)
+    if len(texts) != len(rows):
+        raise IcrError(f"{len(texts)} completions but {len(rows)} rows; rewards need one row a completion")
+    if name != "judge":
+        return PRESETS[preset][name](texts, rows, chosen)
+    if replies is None:
+        raise IcrError("reward 'judge' needs the judge's replies; configure a judge (docs/rewards.md)")
+    return PRESETS[preset][name](texts, rows, chosen, replies=replies)
+
+
+def check(records: Iterable[Mapping[str, Any]], name: str) -> int:
+    """Number of usable rows; IcrError naming the first rows a reward cannot use. Run it before anything heavy loads."""
+    if name not in NAMES:
+        raise unknown("reward", name, NAMES)
+    bad: list[str] = []
+    seen: set[str] = set()
+    total = 0
+    for number, record in enumerate(records):
+        total += 1
+        label = str(record.get("id") or f"number {number}")
+        try:
+            row = Row.of(record)
+        except (IcrError, KeyError) as error:
+            bad.append(f"{label}: {error if isinstance(error, IcrError) else f'no column {error}'}")
+            continue
+        passages = record.get("passages")
+        if name in NEEDS_GOLD and not row.gold_ids:
+            bad.append(f"{label}: no gold ids")
+        elif name in ("idc", "idq", "judge") and not row.gold_docs:
+            bad.append(f"{label}: no gold texts")
+        elif passages is not None and any(not 0 <= i < len(passages) for i in row.gold_ids):
+            bad.append(f"{label}: a gold id is outside its {len(passages)} passages")
+        elif row.id and row.id in seen:
+            bad.append(f"{label}: duplicate id")
+        seen.add(row.id)
+    if bad:
+        shown = "; ".join(bad[:5])
+        raise IcrError(
+            f"{len(bad)} of {total} rows cannot be used for reward {name!r}: {shown}. See docs/training_data.md"
+        )
+    if not total:
+        raise IcrError("the training data have no rows")
+    return total
