@@ -7,7 +7,7 @@
 
 Weights: datasets equal, cells (lengths) equal within a dataset, items equal within a cell: the macro average of the
 benchmark papers. Variance: CR1 sandwich over clusters (Miller 2024, arXiv 2411.00640, appendix A; equal to statsmodels
-`OLS(d, 1).fit(cov_type="cluster")` up to its (N-1)/N factor on one cell), summed over datasets with Satterthwaite's df.
+`OLS(d, 1).fit(cov_type="cluster")` on one cell), summed over datasets with Satterthwaite's df.
 """
 
 from __future__ import annotations
