@@ -1,0 +1,22 @@
+"""LLM judge: any OpenAI-compatible server, whole-task batches, stored verdicts.
+
+from icr_tasks.metrics.judge import Case, Judge, JudgeConfig
+verdicts = Judge(JudgeConfig("http://localhost:8001/v1", "my-judge")).score([Case(question, gold, response, "id")])
+"""
+
+from .config import JudgeConfig
+from .judge import Judge
+from .records import Case, JudgeUnavailable, Verdict, metrics_of
+from .rubrics import RUBRICS, BadReply, Reading
+
+__all__ = [
+    "RUBRICS",
+    "BadReply",
+    "Case",
+    "Judge",
+    "JudgeConfig",
+    "JudgeUnavailable",
+    "Reading",
+    "Verdict",
+    "metrics_of",
+]

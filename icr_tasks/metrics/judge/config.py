@@ -1,0 +1,114 @@
+"""The judge's options as `--metadata` gives them, checked before anything is generated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import IcrError, unknown
+from .endpoint import Endpoint
+from .rubrics import RUBRICS
+from .secrets import api_key, split_url
+from .store import default_path, key_of
+
+KEYS = (
+    "base_url", "model", "revision", "rubric", "api_key", "api_key_env", "api", "concurrency", "timeout", "retries",
+    "max_tokens", "extra", "store",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeConfig:
+    """`revision` is any text that tells versions of the judge apart; `store` None keeps verdicts in memory only."""
+
+    base_url: str
+    model: str
+    revision: str = ""
+    rubric: str = "loong"
+    api_key: str | None = field(default=None, repr=False)
+    api: str = "chat"
+    concurrency: int = 32
+    timeout: float = 300.0
+    retries: int = 5
+    max_tokens: int = 4096
+    extra: dict[str, Any] = field(default_factory=dict)
+    store: Path | None = field(default_factory=default_path)
+    pause: float = 0.5
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, Any]) -> JudgeConfig | None:
+        """From `judge_*` keys; None when there are none. Raises IcrError for an unknown, missing or impossible one."""
+        given = prefixed(metadata, "judge_", KEYS)
+        if not given:
+            return None
+        for needed in ("base_url", "model"):
+            if not given.get(needed):
+                raise IcrError(f'a judge needs judge_base_url and judge_model; judge_{needed} is missing (--metadata \'{{"judge_base_url":"http://localhost:8001/v1","judge_model":"..."}}\')')  # fmt: skip
+        split_url(str(given["base_url"]))
+        rubric = str(given.get("rubric", "loong"))
+        if rubric not in RUBRICS:
+            raise unknown("judge_rubric", rubric, RUBRICS)
+        api = str(given.get("api", "chat"))
+        if api not in ("chat", "completions"):
+            raise unknown("judge_api", api, ("chat", "completions"))
+        return cls(
+            base_url=str(given["base_url"]),
+            model=str(given["model"]),
+            revision=str(given.get("revision", "")),
+            rubric=rubric,
+            api_key=api_key(given.get("api_key_env"), given.get("api_key")),
+            api=api,
+            **common(given, "judge_", cls),
+        )
+
+    def endpoint(self) -> Endpoint:
+        """Where the judge's prompts go."""
+        return Endpoint(
+            self.base_url, self.model, self.api_key, self.api == "chat", self.concurrency, self.timeout, self.retries,
+            self.max_tokens, (), self.extra, self.pause,
+        )  # fmt: skip
+
+    def identity(self) -> tuple[str, str, str, str]:
+        """(kind, model, revision, rubric version) of a verdict; unusual request options count as another revision."""
+        unusual = {**({"api": self.api} if self.api != "chat" else {}), **self.extra}
+        mark = "+" + key_of(json.dumps(unusual, sort_keys=True))[:8] if unusual else ""
+        return "judge", self.model, self.revision + mark, RUBRICS[self.rubric].version
+
+
+def prefixed(metadata: Mapping[str, Any], prefix: str, known: tuple[str, ...]) -> dict[str, Any]:
+    """The options with that prefix, without it. Raises IcrError for one that does not exist."""
+    given = {k: v for k, v in metadata.items() if k.startswith(prefix)}
+    for key in given:
+        if key.removeprefix(prefix) not in known:
+            raise unknown("option", key, [prefix + k for k in known])
+    return {k.removeprefix(prefix): v for k, v in given.items()}
+
+
+_NUMBERS: dict[str, tuple[type, float, float]] = {
+    "concurrency": (int, 1, 1024), "timeout": (float, 0.001, 86400), "retries": (int, 0, 100), "max_tokens": (int, 1, 1 << 20),
+}  # fmt: skip
+
+
+def common(given: Mapping[str, Any], prefix: str, cls: type) -> dict[str, Any]:
+    """Numbers, extra request fields and the store, checked."""
+    out: dict[str, Any] = {}
+    for name, (kind, low, high) in _NUMBERS.items():
+        if name not in given:
+            continue
+        try:
+            value = kind(given[name])
+        except (TypeError, ValueError):
+            value = None
+        if value is None or not low <= value <= high:
+            raise IcrError(f"{prefix}{name} must be a number from {low:g} to {high:g}, not {given[name]!r}")
+        out[name] = value
+    extra = given.get("extra", {})
+    if not isinstance(extra, dict):
+        raise IcrError(f'{prefix}extra must be a JSON object such as {{"top_p": 1}}, not {extra!r}')
+    store = given.get("store")
+    if store is not None:
+        out["store"] = None if str(store) in ("", "off", "none") else Path(str(store)).expanduser()
+    return {**out, "extra": extra}

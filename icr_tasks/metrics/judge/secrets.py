@@ -1,0 +1,90 @@
+"""Keep keys and passwords out of messages, logs, stores and results."""
+
+from __future__ import annotations
+
+import logging
+import os
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from ...errors import IcrError
+
+DEFAULT_KEY_ENV = "ICR_JUDGE_API_KEY"
+_HIDDEN = "***"
+
+
+def split_url(url: str) -> tuple[str, str | None]:
+    """(address without user name, password and slash at the end; HTTP Basic header value or None).
+
+    Raises IcrError for anything that is not an http(s) address.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise IcrError(f"the judge address cannot be read ({error}); write it as http://localhost:8001/v1") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise IcrError(f"the judge address {redact_url(url)!r} is not http(s); write it as http://localhost:8001/v1")
+    host = f"[{host}]" if ":" in host else host
+    bare = urlunsplit((parts.scheme, f"{host}:{port}" if port else host, parts.path.rstrip("/"), parts.query, ""))
+    if parts.username is None and parts.password is None:
+        return bare, None
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return bare, "Basic " + b64encode(pair.encode()).decode()
+
+
+def redact_url(url: str) -> str:
+    """The address as it may be shown: user name, password and query are replaced by ***."""
+    head, slashes, rest = url.partition("://")
+    if not slashes:
+        head, rest = "", url
+    place, slash, path = rest.partition("/")
+    if "@" in rest:  # a password may itself hold a slash: everything before the last @ goes
+        place, slash, path = rest.rpartition("@")[2].partition("/")
+        place = f"{_HIDDEN}@{place}"
+    shown = f"{place}{slash}{path}"
+    for mark in ("?", "#"):
+        if mark in shown:
+            shown = shown.partition(mark)[0] + mark + _HIDDEN
+            break
+    return f"{head}{slashes}{shown}"
+
+
+def api_key(env: str | None, given: str | None = None) -> str | None:
+    """The key from the argument or the named environment variable; IcrError when a named variable is not set."""
+    if given:
+        return given
+    found = os.environ.get(env or DEFAULT_KEY_ENV)
+    if env and not found:
+        raise IcrError(f"judge_api_key_env names {env}, which is not set; export it, or leave the option out")
+    return found or None
+
+
+class Redactor:
+    """Replaces the secrets it knows in any text."""
+
+    def __init__(self, *secrets: str | None) -> None:
+        self._secrets = sorted({s for s in secrets if s and len(s) >= 4}, key=len, reverse=True)
+
+    def __call__(self, text: object) -> str:
+        """The text, with each known secret as ***."""
+        shown = str(text)
+        for secret in self._secrets:
+            shown = shown.replace(secret, _HIDDEN)
+        return shown
+
+
+@contextmanager
+def quiet_http() -> Iterator[None]:
+    """HTTP client logs show whole addresses, keys in the query included: only their warnings pass."""
+    loggers = [logging.getLogger(name) for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
