@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.item import Item, Unit
 from ..errors import IcrError
-from .fit import RULES
+from .fit import RULES, DoesNotFit
+from .prepared import Prepared
 from .prompts import Prompt
 from .setting import Setting
 from .tokens import TokenCounter
@@ -21,10 +22,6 @@ from .tokens import TokenCounter
 GOLD_INTRO = "Relevant documents:\n"  # the paper's prefill of setting `gold`
 PASSAGE_BENCHMARKS = ("helmet_rag", "synth")
 _HEAD_TAIL = 200
-
-
-class DoesNotFit(Exception):
-    """This item cannot be sent: the instruction, question and generation budget alone exceed the window."""
 
 
 @dataclass
@@ -51,6 +48,8 @@ class Builder:
     demos: Callable[[Item], str] = lambda item: ""
     overflow: str = "truncate"  # or "skip": an item that needs cutting is not sent
     truncation: str | None = None  # overrides the prompt's rule
+    prepared: Prepared | None = None  # retrieval done ahead by `icr prepare`
+    embed: dict[str, Any] = field(default_factory=dict)  # how a retriever's embedder is run
 
     def build(self, item: Item) -> Built:
         """Raises DoesNotFit (per item) and IcrError (settings that cannot work for this benchmark)."""
@@ -67,8 +66,9 @@ class Builder:
                 raise DoesNotFit(f"needs {n_tokens} + {self.max_gen_toks} tokens, the model has {self.window}")
             rendered, boundary, kept, full = self._shrink(units or [], frame, item, limit)
             n_tokens, truncated = self._count(rendered), True
-        gold_before = [i for i, u in enumerate(units or []) if u.gold]
-        survivors = [u for i, u in enumerate(units or []) if i in set(kept)]
+        n_gold = sum(u.gold for u in units or []) if retrieval is None else retrieval["n_gold"]
+        shown = set(kept)
+        survivors = [u for i, u in enumerate(units or []) if i in shown]
         numbering = kept if self._rule() in ("end", "middle") else range(len(kept))
         gold_ids = [n for n, u in zip(numbering, survivors, strict=True) if u.gold]
         text = _text(rendered)
@@ -81,10 +81,8 @@ class Builder:
             "truncated": truncated,
             "n_units": len(units or []),
             "n_units_kept": len(kept),
-            "dropped": [u.title or u.id for i, u in enumerate(units or []) if i not in set(kept)][:50]
-            if truncated
-            else [],
-            "n_gold": len(gold_before) if self.benchmark in PASSAGE_BENCHMARKS else None,
+            "dropped": [u.title or u.id for i, u in enumerate(units or []) if i not in shown][:50] if truncated else [],
+            "n_gold": n_gold if self.benchmark in PASSAGE_BENCHMARKS else None,
             "gold_kept": len(gold_ids) if self.benchmark in PASSAGE_BENCHMARKS else None,
             "gold_ids": gold_ids,
             "retrieval": retrieval,
@@ -109,9 +107,11 @@ class Builder:
 
             if self.tokens is None:
                 raise IcrError('setting rag@k counts tokens: pass --metadata \'{"tokenizer":"MODEL"}\'')
+            if self.prepared is not None and (found := self.prepared.get(item.id, units)) is not None:
+                return found
             mode = "passages" if self.benchmark in PASSAGE_BENCHMARKS else "documents"
-            query = item.question or item.fields.get("instruction") or ""
-            return retrieve(units, query, self.setting, self.tokens.tokenizer, self.prompt.context, mode=mode)
+            chosen = retrieve(item, units, self.setting, self.tokens, self.prompt, mode=mode, engine=self.embed)
+            return chosen.units, chosen.digest
         return units, None
 
     def _fields(self, item: Item) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from .prompts import Prompt
 from .tokens import TokenCounter
 
 
+class DoesNotFit(Exception):
+    """This item cannot be sent: what must stand in the prompt, or the smallest piece of context, exceeds the budget."""
+
+
 class Fitted(NamedTuple):
     """`text` is the cut context; `kept` are the indices of the units that stand in it whole."""
 

@@ -24,8 +24,12 @@ ORDERS = ("score", "document")
 # name -> default, per kind; a flag is the bare value of one of the enumerations below
 RAG_PARAMS: dict[str, Any] = {
     "retriever": "bm25", "order": "score", "chunk": 2048, "overlap": 0, "instruction": True, "paper_compat": False,
-    "seed": 0,
+    "seed": 0, "embedder": "Qwen/Qwen3-Embedding-4B", "revision": "",
 }  # fmt: skip
+EMBEDDING = ("dense", "hybrid")  # retrievers that use embedder, revision and instruction
+_EMBEDDING_ONLY = ("embedder", "revision", "instruction")
+_COMPAT = {"retriever": "dense", "instruction": False}  # the paper's choices, implied by paper_compat
+_COMPAT_RESERVE = 2048  # tokens the released code takes off k
 KV_NATIVE = ("fp8", "fp8_e4m3", "fp8_e5m2", "auto")
 KV_SPLITS = ("query-aware", "query-agnostic")
 _PATTERN = re.compile(
@@ -96,7 +100,16 @@ class Setting:
     @cached_property
     def params(self) -> dict[str, Any]:
         """Every knob with its value, defaults filled in (kv methods add their own defaults)."""
-        return {**(RAG_PARAMS if self.kind == "rag" else {}), **dict(self.extra)}
+        if self.kind != "rag":
+            return dict(self.extra)
+        params = {**_rag_defaults(dict(self.extra), int(self.amount or 0)), **dict(self.extra)}
+        unused = [] if params["retriever"] in EMBEDDING else list(_EMBEDDING_ONLY)
+        return {k: v for k, v in params.items() if k not in unused and (k != "revision" or v)}
+
+    @property
+    def budget(self) -> int:
+        """Context tokens of a rag setting: k, less 2048 with paper_compat."""
+        return int(self.amount or 0) - (_COMPAT_RESERVE if self.params.get("paper_compat") else 0)
 
     @property
     def compressed(self) -> bool:
@@ -121,6 +134,18 @@ def _plain(kind: str, method: str | None, amount: str | None, parts: list[str]) 
     return Setting(kind, amount=amount)
 
 
+def _rag_defaults(given: dict[str, Any], amount: int) -> dict[str, Any]:
+    """Defaults that depend on other values: paper_compat's choices, smaller chunks when k is below one chunk."""
+    out = dict(RAG_PARAMS)
+    if amount < out["chunk"]:
+        out["chunk"] = max(amount // 4, 1)
+    if given.get("paper_compat"):
+        out.update(_COMPAT)
+    elif "embedder" in given:
+        out["retriever"] = "dense"
+    return out
+
+
 def _rag(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
     if amount is None:
         raise IcrError("setting 'rag' needs a token budget: rag@4k, rag@32k ...")
@@ -131,18 +156,40 @@ def _rag(kind: str, method: str | None, amount: str | None, parts: list[str]) ->
             name, value = ("retriever" if part in RETRIEVERS else "order"), part
         elif name not in RAG_PARAMS:
             raise unknown("rag parameter", name, [*RAG_PARAMS, *RETRIEVERS, *ORDERS])
-        given[name] = _value(value) if sep else (value or True)
+        given[name] = _rag_value(name, value, sep)
+    k = parse_tokens(amount)
+    merged = {**_rag_defaults(given, k), **given}
+    _check_rag(given, merged, k)
+    plain = {**_rag_defaults(given, k), "retriever": "dense" if merged["paper_compat"] else "bm25"}
+    return Setting(kind, amount=k, extra=tuple((n, merged[n]) for n in RAG_PARAMS if merged[n] != plain[n]))
+
+
+def _rag_value(name: str, value: str, sep: str) -> Any:
+    if name in ("embedder", "revision"):  # a revision of digits stays text
+        return value
+    if name in ("chunk", "overlap") and value[-1:] in tuple("kK"):
+        return parse_tokens(value)
+    return _value(value) if sep else (value or True)
+
+
+def _check_rag(given: dict[str, Any], merged: dict[str, Any], k: int) -> None:
     for name, known in (("retriever", RETRIEVERS), ("order", ORDERS)):
-        if name in given and given[name] not in known:
-            raise unknown(name, str(given[name]), known)
+        if merged[name] not in known:
+            raise unknown(name, str(merged[name]), known)
     for name, low in (("chunk", 1), ("overlap", 0), ("seed", 0)):
-        if name in given and (isinstance(given[name], bool) or not isinstance(given[name], int) or given[name] < low):
-            raise IcrError(f"rag parameter {name}={given[name]} must be a whole number >= {low}")
-    merged = {**RAG_PARAMS, **given}
+        if isinstance(merged[name], bool) or not isinstance(merged[name], int) or merged[name] < low:
+            raise IcrError(f"rag parameter {name}={merged[name]} must be a whole number >= {low}")
+    for name in ("instruction", "paper_compat"):
+        if not isinstance(merged[name], bool):
+            raise IcrError(f"rag parameter {name}={merged[name]} must be on or off")
     if merged["overlap"] >= merged["chunk"]:
         raise IcrError(f"rag overlap {merged['overlap']} must be smaller than chunk {merged['chunk']}")
-    extra = tuple((k, merged[k]) for k in RAG_PARAMS if merged[k] != RAG_PARAMS[k])
-    return Setting(kind, amount=parse_tokens(amount), extra=extra)
+    if merged["chunk"] > k:
+        raise IcrError(f"rag@{show_tokens(k)} cannot hold one chunk of {merged['chunk']} tokens; use chunk={k} or less")
+    if merged["paper_compat"] and (k <= _COMPAT_RESERVE or merged["order"] != "score"):
+        raise IcrError("paper_compat keeps k - 2048 tokens in score order: it needs k above 2k and no other order")
+    if merged["retriever"] not in EMBEDDING and (useless := [n for n in _EMBEDDING_ONLY if n in given]):
+        raise IcrError(f"{useless[0]}= belongs to the retrievers {' and '.join(EMBEDDING)}, not {merged['retriever']}")
 
 
 def _kv(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:

@@ -19,7 +19,7 @@ from lm_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
 from .. import data
-from ..context import active, prompts, tokens
+from ..context import active, prepared, prompts, tokens
 from ..context.build import Builder, Built, DoesNotFit, dumps, skipped
 from ..data.item import Item
 from ..errors import IcrError
@@ -174,6 +174,8 @@ class ICRTask(ConfigurableTask):
             demos=self._demos if "{demos}" in self.prompt_format.user else lambda item: "",
             overflow=self.options.overflow,
             truncation=self.options.truncation,
+            prepared=prepared.lookup(self, counter),
+            embed=self.options.embed,
         )
 
     def _request(self, builder: Builder, doc_id: int, doc: dict[str, Any]) -> PromptInstance:

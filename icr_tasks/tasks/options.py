@@ -11,7 +11,7 @@ from ..context.fit import RULES
 from ..context.setting import Setting
 from ..errors import IcrError, unknown
 
-OURS = ("setting", "prompt", "truncation", "overflow", "allow_partial", "tokenizer", "questions_file")
+OURS = ("setting", "prompt", "truncation", "overflow", "allow_partial", "tokenizer", "questions_file", "prepared", "embedder", "embed_engine", "embed_url")  # fmt: skip
 _NEARLY = 0.8
 _SECRET = ("api_key", "token", "secret", "password", "header")
 _NOT_SECRET = ("tokenizer", "think_end_token", "prefix_token_id", "add_bos_token", "max_gen_toks", "judge_max_tokens")
@@ -26,6 +26,8 @@ class Options:
     truncation: str | None = None
     overflow: str = "truncate"
     data: dict[str, Any] = field(default_factory=dict)
+    prepared: bool = True  # use what `icr prepare` made
+    embed: dict[str, Any] = field(default_factory=dict)  # engine and address of the retriever's embedder
 
     @classmethod
     def parse(cls, metadata: Mapping[str, Any]) -> Options:
@@ -34,7 +36,7 @@ class Options:
             near = difflib.get_close_matches(key, [o for o in OURS if o != "tokenizer"], n=1, cutoff=_NEARLY)
             if near and key not in OURS:
                 raise IcrError(f"--metadata has {key!r}; did you mean {near[0]!r}?")
-        setting = _with_engine(Setting.parse(str(metadata.get("setting", "full"))), metadata)
+        setting = _with_engine(Setting.parse(_with_embedder(metadata)), metadata)
         truncation, overflow = metadata.get("truncation"), str(metadata.get("overflow", "truncate"))
         if truncation is not None and truncation not in RULES:
             raise unknown("truncation", str(truncation), RULES)
@@ -42,7 +44,15 @@ class Options:
             raise unknown("overflow", overflow, ("truncate", "skip"))
         prompt = metadata.get("prompt")
         data = {k: metadata[k] for k in ("allow_partial", "questions_file") if k in metadata}
-        return cls(setting, None if prompt is None else str(prompt), truncation, overflow, data)
+        embed = {k.removeprefix("embed_"): metadata[k] for k in ("embed_engine", "embed_url") if metadata.get(k)}
+        ahead = bool(metadata.get("prepared", True))
+        return cls(setting, None if prompt is None else str(prompt), truncation, overflow, data, ahead, embed)
+
+
+def _with_embedder(metadata: Mapping[str, Any]) -> str:
+    """The setting string with metadata's `embedder` written into it, where it has a retriever and names no other."""
+    text, embedder = str(metadata.get("setting", "full")), metadata.get("embedder")
+    return f"{text},embedder={embedder}" if embedder and text.startswith("rag") and "embedder=" not in text else text
 
 
 def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:

@@ -1,0 +1,144 @@
+"""Retrieval done ahead by `icr prepare`: which spans each item shows, kept per task, setting, prompt and tokenizer.
+
+A run that finds preparations of its task and setting, but none for its tokenizer or data, is refused: it would compare
+a context that was never meant for it, or embed everything again on the machine that was to be spared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..data.item import Unit
+from ..data.roots import cache_root, write_atomic
+from ..errors import IcrError
+from .chunk import tokenizer_key
+from .tokens import TokenCounter
+
+log = logging.getLogger("icr_tasks")
+VERSION = 1
+
+
+@dataclass
+class Prepared:
+    """`head` says what it was made for; `items` maps an item id to {"spans", "chars", "digest"}."""
+
+    head: dict[str, Any]
+    items: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, item_id: str, units: Sequence[Unit], spans: Sequence[tuple[int, int, int]], digest: dict[str, Any]) -> None:  # fmt: skip
+        """Keep a selection (retrieve.Selection) of an item."""
+        self.items[item_id] = {"spans": list(spans), "chars": _chars(units), "digest": digest}
+
+    def get(self, item_id: str, units: Sequence[Unit]) -> tuple[list[Unit], dict[str, Any]] | None:
+        """(units to show, digest) of an item; None for an item that was not prepared. IcrError for other documents."""
+        found = self.items.get(item_id)
+        if found is None:
+            return None
+        if found["chars"] != _chars(units):
+            raise IcrError(f"the documents of item {item_id} changed since they were prepared; run: {self.command()}")
+        digest = found["digest"]
+        if digest["whole"]:
+            return list(units), digest
+        return [_unit(units[owner], start, stop) for owner, start, stop in found["spans"]], digest
+
+    def command(self, tokenizer: str | None = None) -> str:
+        """The command that makes it (again)."""
+        head = self.head
+        more = "" if head["default_prompt"] else f" --prompt {head['prompt']}"
+        return f"icr prepare --tasks {head['task']} --setting {head['setting']} --tokenizer {tokenizer or head['tokenizer']}{more}"  # fmt: skip
+
+    @property
+    def path(self) -> Path:
+        """Its file in the cache."""
+        return folder(self.head) / f"{self.head['tokenizer_key']}-{_short(self.head['data_revision'])}.json"
+
+    def save(self) -> Path:
+        """Write it atomically."""
+        write_atomic(self.path, orjson.dumps({"head": self.head, "items": self.items}))
+        return self.path
+
+
+def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:
+    """What a retrieval done ahead for an ICRTask depends on."""
+    prompt = task.prompt_format
+    return {
+        "version": VERSION,
+        "task": task.config.task,
+        "setting": str(task.options.setting),
+        "prompt": prompt.name,
+        "default_prompt": task.options.prompt is None,
+        "rendering": _short(prompt.unit + "\0" + prompt.joiner),
+        "tokenizer": tokens.name,
+        "tokenizer_key": tokenizer_key(tokens.tokenizer),
+        "data_revision": task.sheet["data_revision"],
+    }
+
+
+def lookup(task: Any, tokens: TokenCounter | None) -> Prepared | None:
+    """The preparation an ICRTask should use; None without one, with `prepared: false`, and for other settings."""
+    if task.options.setting.kind != "rag" or tokens is None or not task.options.prepared:
+        return None
+    return find(head(task, tokens))
+
+
+def folder(wanted: dict[str, Any]) -> Path:
+    """All preparations of one task, setting and prompt."""
+    setting = re.sub(r"[^A-Za-z0-9.=@]+", "-", wanted["setting"])
+    return cache_root() / "prepared" / wanted["task"] / f"{setting}--{wanted['prompt']}-{_short(wanted['setting'])}"
+
+
+def find(wanted: dict[str, Any]) -> Prepared | None:
+    """The preparation for `wanted`, None when there is none of this task and setting. IcrError when all are for others."""
+    others = []
+    for path in sorted(folder(wanted).glob("*.json")):
+        found = _read(path)
+        if found is None:
+            continue
+        if all(found.head.get(k) == wanted[k] for k in ("version", "rendering", "tokenizer_key", "data_revision")):
+            return found
+        others.append(found)
+    if not others:
+        return None
+    other = others[0].head
+    if other["tokenizer_key"] != wanted["tokenizer_key"]:
+        why = f"tokenizer {other['tokenizer']}, this run uses {wanted['tokenizer']}"
+    elif other["data_revision"] != wanted["data_revision"]:
+        why = f"data {other['data_revision']}, this run has {wanted['data_revision']}"
+    else:
+        why = "another version of the prompt or of icr-tasks"
+    command = Prepared(wanted).command()
+    raise IcrError(
+        f"{wanted['task']} {wanted['setting']} was prepared for {why}\n  prepare it:  {command}\n"
+        "  or retrieve while running:  --metadata '{\"prepared\":false, ...}'"
+    )
+
+
+def _read(path: Path) -> Prepared | None:
+    try:
+        raw = orjson.loads(path.read_bytes())
+        return Prepared(raw["head"], raw["items"])
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        log.warning("%s is damaged (%s); retrieving again", path, error)
+        return None
+
+
+def _unit(unit: Unit, start: int, stop: int) -> Unit:
+    if start == 0 and stop == len(unit.text):
+        return unit
+    return Unit(f"{unit.id}#{start}", unit.text[start:stop], unit.title, unit.gold)
+
+
+def _chars(units: Sequence[Unit]) -> list[int]:
+    return [len(u.text) for u in units]
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,97 @@
+"""BM25 by bm25s (Lucene's formula, k1 1.5, b 0.75, English stop words). Needs no model; indexes live in memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import IcrError
+from ..lru import Lru
+from ..pool import Group, Pool
+from .base import Retriever
+
+try:
+    import bm25s
+    from bm25s.stopwords import STOPWORDS_EN
+except ImportError as error:
+    raise IcrError("retriever 'bm25' needs bm25s: pip install 'icr-tasks[rag]'") from error
+
+STOP_WORDS = frozenset(STOPWORDS_EN)
+_WORD = re.compile(r"\w+")
+
+
+class _Terms(NamedTuple):
+    """Words of a group's chunks, hashed (int64) and joined; `bounds` delimits the chunks (n + 1 entries)."""
+
+    hashes: np.ndarray
+    bounds: np.ndarray
+
+
+class _Index(NamedTuple):
+    engine: Any  # bm25s.BM25
+    vocabulary: np.ndarray  # sorted word hashes
+    order: np.ndarray  # index row -> chunk number
+
+
+_TERMS: Lru[tuple[str, str], _Terms] = Lru(128 << 20)
+_INDEXES: Lru[str, _Index] = Lru(256 << 20)
+
+
+class BM25(Retriever):
+    """A pool is indexed once however many questions share it (up to 256 MB of indexes, then the oldest go)."""
+
+    def scores(self, pool: Pool, query: str) -> np.ndarray:
+        """BM25 scores; zeros for a question without a known word."""
+        if not len(pool):
+            return np.zeros(0)
+        index = self._index(pool)
+        words = _hash(query)
+        at = np.searchsorted(index.vocabulary, words).clip(max=len(index.vocabulary) - 1)
+        ids = at[index.vocabulary[at] == words]
+        out = np.zeros(len(pool))
+        if len(ids):
+            out[index.order] = index.engine.get_scores_from_ids(ids.tolist())
+        return out
+
+    def _index(self, pool: Pool) -> _Index:
+        # Passages keep their order inside the group, so pools that differ only in order share an index.
+        found = _INDEXES.get(pool.key)
+        members = np.concatenate([g.members for g in pool.groups])
+        if found is None:
+            found = _build([_terms(pool, group) for group in pool.groups])
+            scores = found.engine.scores
+            nbytes = sum(scores[k].nbytes for k in ("data", "indices", "indptr")) + found.vocabulary.nbytes
+            _INDEXES.put(pool.key, found, nbytes)
+        return found._replace(order=members)
+
+
+def _hash(text: str) -> np.ndarray:
+    # Python's string hash: 64 bits, fast, and never stored, so that it differs between processes does not matter.
+    return np.array([hash(w) for w in _WORD.findall(text.lower()) if w not in STOP_WORDS], dtype=np.int64)
+
+
+def _terms(pool: Pool, group: Group) -> _Terms:
+    name = (pool.chunking, group.key)
+    found = _TERMS.get(name)
+    if found is None:
+        parts = [_hash(text) for text in pool.texts(group.members)]
+        found = _Terms(np.concatenate(parts), np.cumsum([0, *(len(p) for p in parts)]))
+        if len(pool.groups) > 1:  # a document on its own is indexed at once; in company it meets others again
+            _TERMS.put(name, found, found.hashes.nbytes + found.bounds.nbytes)
+    return found
+
+
+def _build(groups: Sequence[_Terms]) -> _Index:
+    vocabulary, ids = np.unique(np.concatenate([g.hashes for g in groups]), return_inverse=True)
+    rows, start = [], 0
+    for group in groups:
+        rows += [ids[start + a : start + b].tolist() for a, b in zip(group.bounds[:-1], group.bounds[1:], strict=True)]
+        start += len(group.hashes)
+    engine = bm25s.BM25()
+    if not len(vocabulary):  # only stop words or symbols: every score is zero
+        vocabulary, rows = np.zeros(1, dtype=np.int64), [[0] for _ in rows]
+    engine.scores = engine.build_index_from_ids(list(range(len(vocabulary))), rows, show_progress=False)
+    return _Index(engine, vocabulary, np.zeros(0, dtype=int))

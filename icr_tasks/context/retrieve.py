@@ -1,0 +1,198 @@
+"""Setting rag@k: rank chunks or passages by the question and keep whole ones up to k context tokens.
+
+The tokens are those of the evaluated model's tokenizer over the rendered context (document names and separators
+included), so tokens <= k holds exactly. Chunks are taken in rank order until one does not fit, therefore k - tokens
+is less than one chunk. A context that fits k as a whole is left as it is: rag@1M of a short document is `full`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..data.item import Item, Unit
+from . import pool as pools
+from .fit import DoesNotFit
+from .pool import Pool
+from .prompts import Prompt
+from .recall import recall
+from .retrieval import Retriever, make
+from .setting import Setting
+from .tokens import TokenCounter
+
+SUMMARY_QUERY = "What happens, who is involved and how does it end?"  # for items without a question (En.Sum)
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is shown: `units` in prompt order; `spans` = (document, start, stop) of each, to make them again."""
+
+    units: Sequence[Unit]
+    spans: list[tuple[int, int, int]]
+    digest: dict[str, Any]
+
+
+def query(item: Item) -> str:
+    """The retriever's question: the item's own (no options, no instruction), else its instruction, else a fixed one."""
+    return item.question.strip() or str(item.fields.get("instruction") or "").strip() or SUMMARY_QUERY
+
+
+def candidates(units: Sequence[Unit], setting: Setting, tokens: TokenCounter, prompt: Prompt, mode: str) -> Pool:
+    """The pool of an item in mode "passages" or "documents". DoesNotFit when there is no text at all."""
+    if not any(u.text.strip() for u in units):
+        raise DoesNotFit("the documents of this item are empty")
+    if mode == "passages":
+        return pools.passages(units)
+    params = setting.params
+    return pools.documents(
+        units, tokens, prompt, params["chunk"], params["overlap"], exact=bool(params["paper_compat"])
+    )
+
+
+def retrieve(
+    item: Item,
+    units: Sequence[Unit],
+    setting: Setting,
+    tokens: TokenCounter,
+    prompt: Prompt,
+    *,
+    mode: str,
+    engine: Mapping[str, Any] | None = None,
+) -> Selection:
+    """Choose what rag@k shows of `units`. Raises DoesNotFit when no chunk or passage fits k, IcrError otherwise."""
+    params, k = setting.params, setting.budget
+    retriever = make(params["retriever"], params, engine)
+    pool = candidates(units, setting, tokens, prompt, mode)
+    order = retriever.rank(pool, query(item))
+    if params["paper_compat"]:
+        shown, spans, n_tokens = _compat(pool, order, k, tokens, prompt)
+        whole = False
+    else:
+        picked, n_tokens, whole = _choose(pool, order, k, tokens, prompt, by_score=params["order"] == "score")
+        shown = list(units) if whole else [pool.unit(i) for i in picked]
+        spans = [] if whole else [_span(pool, i) for i in picked]
+    share, by = recall(item, units, shown, marked=mode == "passages")
+    digest = {
+        "k": setting.amount,
+        "n_chunks": len(pool),
+        "n_kept": len(pool) if whole else len(shown),
+        "n_tokens": n_tokens,
+        "whole": whole,
+        "recall": share,
+        "recall_by": by,
+        "n_gold": sum(u.gold for u in units) if mode == "passages" else None,
+        "n_empty": sum(not u.text.strip() for u in units),
+        **retriever.describe(),
+    }
+    return Selection(shown, spans, digest)
+
+
+def _span(pool: Pool, i: int) -> tuple[int, int, int]:
+    return int(pool.owner[i]), int(pool.start[i]), int(pool.stop[i])
+
+
+def _choose(
+    pool: Pool, order: np.ndarray, k: int, tokens: TokenCounter, prompt: Prompt, *, by_score: bool
+) -> tuple[list[int], int, bool]:
+    """(chunks in prompt order, rendered tokens, whether that is the whole context unchanged)."""
+    sizes = _Sizes(pool, order, tokens, prompt)
+    if sizes.about(k) and (n := tokens.count(prompt.context(pool.units))) <= k:
+        return list(range(len(pool))), n, True
+    taken, used = 0, 0
+    skipped = 0  # passages at the top that alone exceed k
+    while taken < len(order) and used + sizes[taken] <= k:
+        used += sizes[taken]
+        taken += 1
+    while not taken and skipped < len(order) - 1:
+        skipped += 1
+        taken = int(sizes[skipped] <= k)
+
+    def arranged(count: int) -> tuple[list[int], int]:
+        chosen = [int(i) for i in order[skipped : skipped + count]]
+        chosen = chosen if by_score else sorted(chosen)
+        return chosen, tokens.count(prompt.context([pool.unit(i) for i in chosen])) if chosen else 0
+
+    chosen, n = arranged(taken)
+    while n > k and taken:
+        taken -= 1
+        chosen, n = arranged(taken)
+    # Sizes are of chunks on their own; joined they can be smaller, so that one more fits.
+    grown = taken < len(order) - skipped
+    while taken and grown and n + sizes[skipped + taken] - _JOIN <= k:
+        more, m = arranged(taken + 1)
+        grown = m <= k and taken + 1 < len(order) - skipped
+        if m <= k:
+            taken, chosen, n = taken + 1, more, m
+    if not taken:
+        what = "passage" if pool.size is None else "chunk"
+        raise DoesNotFit(f"not one {what} fits {k} context tokens; the smallest has {min(sizes.all())}")
+    return chosen, n, False
+
+
+_JOIN = 4  # tokens by which a rendered chunk's own size can overstate what it adds
+
+
+class _Sizes:
+    """Rendered tokens of the chunks in rank order, counted in batches as far as they are asked for."""
+
+    def __init__(self, pool: Pool, order: np.ndarray, tokens: TokenCounter, prompt: Prompt) -> None:
+        self.pool, self.order, self.tokens, self.prompt = pool, order, tokens, prompt
+        self._known: list[int] = [] if pool.size is None else [int(pool.size[i]) for i in order]
+
+    def __getitem__(self, rank: int) -> int:
+        while rank >= len(self._known):
+            at = len(self._known)
+            units = [self.pool.unit(int(i)) for i in self.order[at : at + _BATCH]]
+            parts = [part + self.prompt.joiner for part in self.prompt.parts(units)]
+            self._known += self.tokens.counts(parts)
+        return self._known[rank]
+
+    def about(self, k: int) -> bool:
+        """Whether the whole context may fit k: sizes of pieces overstate it by a few tokens each."""
+        limit = k + _JOIN * (len(self.order) + 16)
+        if self.pool.total is not None:
+            return self.pool.total <= limit
+        used, rank = 0, 0
+        while rank < len(self.order) and used <= limit:
+            used += self[rank]
+            rank += 1
+        return used <= limit
+
+    def all(self) -> list[int]:
+        """Sizes of all chunks."""
+        return [self[i] for i in range(len(self.order))]
+
+
+def _compat(
+    pool: Pool, order: np.ndarray, k: int, tokens: TokenCounter, prompt: Prompt
+) -> tuple[list[Unit], list[tuple[int, int, int]], int]:
+    """The released code as it was meant: all chunks in score order, the end cut off at k tokens, inside a chunk."""
+    chosen: list[int] = []
+    total = 0
+    for i in map(int, order):
+        chosen.append(i)
+        total += int(pool.size[i]) if pool.size is not None else tokens.count(pool.unit(i).text)
+        if total >= k:
+            break
+    units = [pool.unit(i) for i in chosen]
+    spans = [_span(pool, i) for i in chosen]
+    while units and (over := tokens.count(prompt.context(units)) - k) > 0:
+        last, (owner, start, _) = units[-1], spans[-1]
+        bounds = tokens.offsets(last.text)
+        if over >= len(bounds):
+            units.pop()
+            spans.pop()
+            continue
+        stop = bounds[len(bounds) - over][0]
+        units[-1] = Unit(last.id, last.text[:stop], last.title, last.gold)
+        spans[-1] = (owner, start, start + stop)
+    if not units:
+        raise DoesNotFit(f"not one token of context fits {k}")
+    return units, spans, tokens.count(prompt.context(units))
+
+
+__all__ = ["DoesNotFit", "Retriever", "Selection", "candidates", "query", "retrieve"]
