@@ -15,12 +15,14 @@ from typing import Any
 
 import orjson
 
+from icr_tasks.errors import IcrError
+
 from . import ledger, read
 from .summary import table
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0; raises IcrError when a folder cannot be read."""
+    """Returns 0, or 2 when something could not be read; what could be read is written and shown all the same."""
     parser = argparse.ArgumentParser(
         prog="icr collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,24 +32,38 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the written runs as JSON instead of a table")
     args = parser.parse_args(argv)
-    written = collect(args.out, args.results)
+    bad: list[str] = []
+    written = collect(args.out, args.results, bad)
     if args.json:
         sys.stdout.buffer.write(orjson.dumps([run for _, run in written], option=orjson.OPT_INDENT_2) + b"\n")
-        return 0
-    print(table(written))
-    for folder, _ in written:
-        print(f"ledger: {folder}", file=sys.stderr)
-    return 0
+    elif written:
+        print(table(written))
+        for folder, _ in written:
+            print(f"ledger: {folder}", file=sys.stderr)
+    for message in bad:
+        print(f"icr: error: {message}", file=sys.stderr)
+    return 2 if bad else 0
 
 
-def collect(outs: list[Path], results: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Group the tasks of all evaluations into runs and write each; returns (folder, run)."""
+def collect(outs: list[Path], results: Path, bad: list[str] | None = None) -> list[tuple[Path, dict[str, Any]]]:
+    """Group the tasks of all evaluations into runs and write each; returns (folder, run).
+
+    Raises IcrError for unreadable input; with a list `bad` the message is added to it and the other runs are written.
+    """
     grouped: dict[str, dict[str, tuple[read.Evaluation, dict[str, Any]]]] = {}
-    for evaluation in read.evaluations(outs):
-        for task in evaluation.results.get("configs", {}):
+    for evaluation in read.evaluations(outs, bad):
+        for task in evaluation.results["configs"]:
             inputs = read.identity(evaluation.results, task)
             grouped.setdefault(read.run_fingerprint(inputs), {})[task] = (evaluation, inputs)
-    return [_write(results, fingerprint, tasks) for fingerprint, tasks in grouped.items()]
+    written = []
+    for fingerprint, tasks in grouped.items():
+        try:
+            written.append(_write(results, fingerprint, tasks))
+        except IcrError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
+    return written
 
 
 def _write(
@@ -72,6 +88,7 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
                 counts["sums"][metric] = (total + value, n + 1)
             run["tokens"]["prompt"] += row["n_prompt_tokens"] or 0
             run["tokens"]["output"] += row["n_out_tokens"] or 0
+            counts["filter"] = row.pop("filter")
             for part, seconds in row.pop("timing", {}).items():
                 run["seconds"][part] = run["seconds"].get(part, 0.0) + seconds
             yield row
@@ -81,6 +98,9 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
         counts["status"] = "complete" if whole else "partial" if path else "error"
         if not path:
             counts["reason"] = "no samples file: run lm_eval with --log_samples"
+        elif counts["n_scored"] and counts["metric"] and counts["metric"] not in sums:
+            counts["status"] = "error"
+            counts["reason"] = f"{path.name}: no row has the metric {counts['metric']!r}, only {', '.join(sums)}"
     statuses = {counts["status"] for counts in run["tasks"].values()}
     run["status"] = "complete" if statuses == {"complete"} else "error" if statuses == {"error"} else "partial"
 
@@ -88,10 +108,21 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
 def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
     sheet = results["configs"][task].get("metadata", {}).get("icr", {})
     samples = results.get("n-samples", {}).get(task, {})
-    kept = ("benchmark", "dataset", "length", "metric", "metric_version", "data_revision", "data_source", "official")
+    kept = (
+        "benchmark",
+        "dataset",
+        "length",
+        "metric",
+        "metric_version",
+        "data_revision",
+        "data_source",
+        "official",
+        "judge",
+    )
     return {
         **{name: sheet.get(name) for name in kept},
         "task_version": str(results.get("versions", {}).get(task)),
+        "filter": None,
         "n_expected": sheet.get("n_expected", samples.get("original")),
         "n_scored": 0,
         "n_failed": 0,

@@ -9,6 +9,7 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -249,4 +250,12 @@ def _numbers(rows: list[dict[str, Any]], key: str) -> np.ndarray:
 
 
 def _hashes(rows: list[dict[str, Any]], key: str) -> np.ndarray:
-    return np.array([int(row.get(key) or "0", 16) for row in rows], np.uint64)
+    return np.array([_hash64(row.get(key)) for row in rows], np.uint64)
+
+
+def _hash64(text: str | None) -> int:
+    """The first 64 bits of a hexadecimal hash; other writers' labels are hashed. Absent: 0."""
+    try:
+        return int(text[:16], 16) if text else 0
+    except ValueError:
+        return int.from_bytes(blake2b(str(text).encode(), digest_size=8).digest())

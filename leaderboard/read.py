@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from icr_tasks.errors import IcrError
 from .ledger import fingerprint
 
 _STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl?$")
+_NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
 # Changes speed, not answers: kept in the run, not in its fingerprint.
 _OPERATIONAL = (
     "batch_size", "max_batch_size", "device", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
@@ -39,8 +41,12 @@ class Evaluation:
         return found[1] if found else ""
 
 
-def evaluations(roots: list[Path]) -> Iterator[Evaluation]:
-    """All evaluations below the folders, oldest first. Raises IcrError for folders without results."""
+def evaluations(roots: list[Path], bad: list[str] | None = None) -> Iterator[Evaluation]:
+    """All evaluations below the folders, oldest first.
+
+    Raises IcrError for folders without results and for unreadable files; with a list `bad`, the latter are left out
+    and their messages added to it.
+    """
     paths = sorted({p for root in roots for p in _results(root)}, key=lambda p: p.name)
     if not paths:
         raise IcrError(
@@ -48,15 +54,31 @@ def evaluations(roots: list[Path]) -> Iterator[Evaluation]:
         )
     for path in paths:
         try:
-            results = orjson.loads(path.read_bytes())
-        except orjson.JSONDecodeError as error:
-            raise IcrError(f"{path}: not valid JSON ({error}); the run did not finish writing") from error
-        found = Evaluation(path, results)
-        for task in results.get("configs", {}):
-            sample = path.with_name(f"samples_{task}_{found.stamp}.jsonl")
-            if sample.is_file():
-                found.samples[task] = sample
-        yield found
+            yield _evaluation(path)
+        except IcrError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
+
+
+def _evaluation(path: Path) -> Evaluation:
+    try:
+        results = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise IcrError(f"{path}: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise IcrError(f"{path}: {_why(path.read_bytes(), error, 'the run did not finish writing')}") from error
+    if not isinstance(results, dict) or not isinstance(results.get("configs"), dict):
+        version = (
+            results.get("lm_eval_version", "an unknown version") if isinstance(results, dict) else "something else"
+        )
+        raise IcrError(f"{path}: no task configs, written by lm_eval {version}; run again with lm_eval 0.4.4 or newer")
+    found = Evaluation(path, results)
+    for task in results["configs"]:
+        sample = path.with_name(f"samples_{task}_{found.stamp}.jsonl")
+        if sample.is_file():
+            found.samples[task] = sample
+    return found
 
 
 def _results(root: Path) -> list[Path]:
@@ -67,28 +89,56 @@ def _results(root: Path) -> list[Path]:
     return list(root.rglob("results_*.json"))
 
 
-def rows(path: Path, task: str) -> Iterator[dict[str, Any]]:
-    """Ledger rows of one samples file. Raises IcrError naming file and line for broken or doubled rows."""
-    seen: dict[str, int] = {}
-    filters: set[str] = set()
+def samples(path: Path) -> Iterator[dict[str, Any]]:
+    """lm-eval's sample rows of one file. Raises IcrError naming file and line for what is not one."""
+    seen: set[Any] = set()
+    known: str | None = None
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
                 sample = orjson.loads(raw)
             except orjson.JSONDecodeError as error:
-                raise IcrError(f"{path}:{number}: not valid JSON ({error}); the file is cut off") from error
-            filters.add(sample.get("filter", "none"))
-            if len(filters) > 1:
-                raise IcrError(f"{path}:{number}: two filters {sorted(filters)}; score one filter per task")
-            row = _row(sample, task)
-            row["occ"] = seen[row["item"]] = seen.get(row["item"], -1) + 1
-            yield row
+                raise IcrError(f"{path}:{number}: {_why(raw, error, 'the file is cut off')}") from error
+            if not isinstance(sample, dict) or not sample.keys() >= _NEEDED:
+                gone = ", ".join(sorted(_NEEDED - sample.keys())) if isinstance(sample, dict) else "a JSON object"
+                raise IcrError(f"{path}:{number}: {gone} missing; the file is not from lm_eval 0.4.4 or newer")
+            used = str(sample.get("filter", "none"))
+            if known not in (None, used):
+                raise IcrError(f"{path}:{number}: two filters {sorted({known, used})}; score one filter per task")
+            known = used
+            if sample.get("doc_id") in seen:
+                raise IcrError(f"{path}:{number}: doc_id {sample['doc_id']} twice; two runs were written into one file")
+            seen.add(sample.get("doc_id", number))
+            yield sample
+
+
+def rows(path: Path, task: str) -> Iterator[dict[str, Any]]:
+    """Ledger rows of one samples file. Raises IcrError naming file and line for broken or doubled rows."""
+    seen: dict[str, int] = {}
+    for number, sample in enumerate(samples(path), 1):
+        row = _row(sample, task)
+        for metric, value in row["score"].items():
+            if value < 0:
+                raise IcrError(
+                    f"{path}:{number}: {metric} is {value:g}; negative marks are not scores, use one task a length"
+                )
+        row["occ"] = seen[row["item"]] = seen.get(row["item"], -1) + 1
+        yield row
+
+
+def _why(raw: bytes, error: Exception, otherwise: str) -> str:
+    """Python's own reader takes NaN and Infinity; JSON does not."""
+    try:
+        json.loads(raw)
+    except ValueError:
+        return f"not valid JSON ({error}); {otherwise}"
+    return "NaN or Infinity in place of a score; the metric failed, score again with icr-replay"
 
 
 def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
     doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
     sent = digest(sample)
-    score = {m: sample[m] for m in sample.get("metrics", []) if isinstance(sample.get(m), int | float)}
+    score = {m: sample[m] for m in sample["metrics"] if isinstance(sample.get(m), int | float)}
     response = str((sample.get("filtered_resps") or [""])[0])
     return {
         "task": task,
@@ -96,7 +146,7 @@ def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
         "occ": 0,
         "cluster": doc.get("cluster"),
         "keys": doc.get("keys", {}),
-        "score": {m: v for m, v in score.items() if m not in ("out_tokens", "truncated")},
+        "score": {m: v for m, v in score.items() if m not in ("out_tokens", "truncated", "bypass")},
         "n_prompt_tokens": sent.get("n_prompt_tokens"),
         "n_out_tokens": int(score["out_tokens"]) if "out_tokens" in score else None,
         "truncated": sent.get("truncated"),
@@ -105,6 +155,7 @@ def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
         "prompt_hash": (sent.get("sha256") or sample["prompt_hash"])[:16],
         "target_hash": sample["target_hash"][:16],
         "error": sent.get("error"),
+        "filter": sample.get("filter", "none"),
         **({"retrieval": sent["retrieval"]} if sent.get("retrieval") else {}),
         **({"timing": sent["timing"]} if sent.get("timing") else {}),
         **({"kv": sent["kv"]} if sent.get("kv") else {}),
@@ -131,7 +182,8 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
     setting = sheet.get("setting") or {"text": "full", "kind": "full", "method": None, "amount": None, "params": {}}
     return {
         "model": _model_id(
-            str(engine.get("pretrained") or engine.get("model") or results.get("model_name") or "unknown")
+            # never model_name: without `pretrained=` lm_eval writes a random word there
+            str(engine.get("pretrained") or engine.get("model") or config.get("model") or "unknown")
         ),
         "model_args": engine,
         "engine": config.get("model"),

@@ -1,13 +1,17 @@
-"""The table `icr collect` prints: dataset x length, with N and what was cut; averages only over complete rows."""
+"""The table `icr collect` prints: dataset x length with 95 % intervals, N and what was cut; averages only over complete rows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from icr_tasks.errors import IcrError
 
-DASH = "–"
+from .load import Run, TaskItems, load_run
+from .stats import Design, Effect
+from .suite import DASH, points
 
 
 def tokens(length: str | None) -> int:
@@ -22,44 +26,68 @@ def tokens(length: str | None) -> int:
 
 
 def table(runs: list[tuple[Path, dict[str, Any]]]) -> str:
-    """Markdown, one block a model and prompt; a cell is `score (scored/expected, cut %)`, an average with a gap a dash."""
-    blocks: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for _, run in runs:
-        blocks.setdefault((str(run["model"]["id"]), str(run["prompt"])), []).append(run)
+    """Markdown, one block a model and prompt; a cell is `score ±half (scored/expected; % cut)`, an average with a gap a dash."""
+    blocks: dict[tuple[str, str], list[Run]] = {}
+    for folder, head in runs:
+        blocks.setdefault((str(head["model"]["id"]), str(head["prompt"])), []).append(load_run(folder, head))
     return "\n\n".join(_block(*key, found) for key, found in sorted(blocks.items()))
 
 
-def _block(model: str, prompt: str, runs: list[dict[str, Any]]) -> str:
+def score(tasks: list[TaskItems]) -> Effect | None:
+    """Macro-averaged headline score of some tasks of one run (datasets equal, then lengths); None where one has none."""
+    if (
+        not tasks
+        or any(task.metric not in task.score for task in tasks if task.score)
+        or not all(t.score for t in tasks)
+    ):
+        return None
+    kept = [(task, ~np.isnan(task.headline())) for task in tasks]
+    if not all(at.any() for _, at in kept):
+        return None
+    cluster = [
+        f"{t.benchmark}/{c}" if c else f"{t.name}/{i}/{o}"
+        for t, at in kept
+        for c, i, o in zip(t.cluster[at], t.item[at], t.occ[at], strict=True)
+    ]
+    length = [t.length for t, at in kept for _ in range(at.sum())]
+    dataset = [t.dataset for t, at in kept for _ in range(at.sum())]
+    return Design(cluster, length, dataset).score(np.concatenate([t.headline()[at] for t, at in kept]))
+
+
+def _block(model: str, prompt: str, runs: list[Run]) -> str:
     columns = sorted(
-        {
-            (t["benchmark"] or "", t["dataset"] or name, t["length"] or "")
-            for run in runs
-            for name, t in run["tasks"].items()
-        },
-        key=lambda c: (c[0], c[1], tokens(c[2])),
+        {_column(task) for run in runs for task in run.tasks.values()}, key=lambda c: (c[0], c[1], tokens(c[2]))
     )
     heads = [" ".join(p for p in (c[0] if c[1] in ("all", "rag") else c[1], c[2]) if p) for c in columns]
     lines = [f"**{Path(model).name}**, prompt {prompt}", "", f"| setting | {' | '.join(heads)} | macro avg |"]
     lines.append("|---|" + "---:|" * (len(columns) + 1))
     notes: list[str] = []
-    for run in sorted(runs, key=lambda r: r["setting"]["text"]):
-        found = {(t["benchmark"] or "", t["dataset"] or n, t["length"] or ""): (n, t) for n, t in run["tasks"].items()}
-        cells = [_cell(*found[c]) if c in found else DASH for c in columns]
-        scores = [_score(found[c][1]) if c in found and found[c][1]["status"] == "complete" else None for c in columns]
-        mean = DASH if None in scores else f"{100 * sum(s for s in scores if s is not None) / len(scores):.1f}"
-        lines.append(f"| {run['setting']['text']} | {' | '.join(cells)} | {mean} |")
-        notes += [f"{run['setting']['text']}, {n}: {t['reason']}" for n, t in run["tasks"].items() if t.get("reason")]
-    lines += ["", "score x 100 (scored/expected; % of prompts cut)"]
+    for run in sorted(runs, key=lambda r: r.setting):
+        found = {_column(task): task for task in run.tasks.values()}
+        cells = [_cell(found[c]) if c in found else DASH for c in columns]
+        whole = all(c in found and found[c].complete for c in columns)
+        lines.append(f"| {run.setting} | {' | '.join(cells)} | {_shown(score([*found.values()]) if whole else None)} |")
+        notes += [f"{run.setting}, {n}: {t.sheet['reason']}" for n, t in run.tasks.items() if t.sheet.get("reason")]
+    lines += ["", "score x 100 ± half of the 95 % interval, items of one question counted as one cluster"]
+    lines.append("(scored/expected; % of prompts cut)")
     return "\n".join(lines + [f"- {note}" for note in notes])
 
 
-def _score(task: dict[str, Any]) -> float | None:
-    return task["means"].get(task["metric"]) if task["metric"] else next(iter(task["means"].values()), None)
+def _column(task: TaskItems) -> tuple[str, str, str]:
+    return (task.sheet.get("benchmark") or "", task.sheet.get("dataset") or task.name, task.length)
 
 
-def _cell(name: str, task: dict[str, Any]) -> str:
-    score, expected = _score(task), task["n_expected"] or "?"
-    if score is None or not task["n_scored"]:
-        return f"{DASH} (0/{expected})"
-    cut = f"; {100 * task['n_truncated'] / task['n_scored']:.0f}% cut" if task["n_truncated"] else ""
-    return f"{100 * score:.1f} ({task['n_scored']}/{expected}{cut})"
+def _shown(effect: Effect | None) -> str:
+    if effect is None:
+        return DASH
+    low, high = effect.ci()
+    return f"{points(effect.mean)} ±{points((high - low) / 2)}"
+
+
+def _cell(task: TaskItems) -> str:
+    expected, scored = task.sheet.get("n_expected") or "?", task.sheet.get("n_scored", 0)
+    effect = score([task])
+    if effect is None or not scored:
+        return f"{DASH} ({scored if effect is None else 0}/{expected})"
+    cut = f"; {100 * task.sheet['n_truncated'] / scored:.0f}% cut" if task.sheet.get("n_truncated") else ""
+    return f"{_shown(effect)} ({scored}/{expected}{cut})"

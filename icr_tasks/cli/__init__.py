@@ -16,8 +16,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lm-eval": (".plugin.wrapper:main", "run lm_eval with our tasks and models, without start-up hook"),
     "tasks-path": (".plugin.wrapper:tasks_path", "print the folder for lm_eval --include_path"),
     "demo": (".cli.demo:main", "a real small model under four settings, on this machine, in minutes"),
+    "sweep": (".cli.sweep:main", "models x settings x prompts x tasks from one file, resumable"),
+    "status": (".cli.status:main", "what a study has done, what is missing, and the command for each gap"),
     "score": (".cli.score:main", "score anybody's predictions, no model needed"),
+    "prepare": (".cli.prepare:main", "chunk, embed and retrieve ahead for rag@k settings"),
+    "rank": (".cli.rank:main", "how well a model's attention ranks its documents"),
     "collect": (".leaderboard.collect:main", "turn lm-eval output into ledgers and print the table"),
+    "compare": (".cli.compare:main", "two runs item by item: differences with error bars, and what flipped"),
+    "gate": (".cli.gate:main", "PASS, REGRESSED, INCONCLUSIVE or NOT COMPARABLE, for CI"),
+    "baseline": (".cli.baseline:main", "pin the run the gate compares with"),
+    "check": (".cli.check:main", "validate a results tree before it is merged"),
     "train": (".training.cli:main", "training data, SFT, GRPO, evaluation of checkpoints"),
 }
 

@@ -1,0 +1,40 @@
+"""`icr check RESULTS`: validate a results tree, e.g. before it is merged into a public board.
+
+    icr check results/
+
+Exit code: 0 nothing wrong, 1 problems found, 2 usage error or nothing to check.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import orjson
+
+from ..leaderboard.check import check
+from ..leaderboard.suite import count, plain
+
+
+def main(argv: list[str]) -> int:
+    """0 when the tree is fit to be merged, else 1."""
+    parser = argparse.ArgumentParser(
+        prog="icr check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, nargs="?", default=Path("results"))
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(argv)
+    report = check(args.results)
+    problems = {run: found for run, found in report.problems.items() if found}
+    warnings = {run: found for run, found in report.warnings.items() if found}
+    if args.json:
+        body = {"schema": 1, "runs": report.runs, "items": report.items, "problems": problems, "warnings": warnings}
+        print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+        return 1 if problems else 0
+    for kind, found in (("warning", warnings), ("problem", problems)):
+        for run, texts in found.items():
+            for text in texts:
+                print(f"{kind}: {plain(f'{run}: {text}' if kind == 'warning' else text)}")
+    total = sum(map(len, problems.values()))
+    print(f"{count(report.runs)} runs, {count(report.items)} items: {count(total) if total else 'no'} problems")
+    return 1 if problems else 0

@@ -1,0 +1,60 @@
+"""`icr compare A B`: two runs item by item, errors clustered by question, and what flipped.
+
+    icr compare 3f9a1c 77b02e --flips flips.md
+    icr compare results/qwen/full/3f9a1c0d2e4b results/qwen/kv_fp8/77b02e11aa90 --samples out/ --flips flips.md
+
+A and B are run folders or the first digits of a fingerprint (looked up below --results). Exit code 4: not comparable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import IcrError
+from ..leaderboard import compare_report, flips, load, pairs
+from ..leaderboard.refuse import WAIVABLE
+
+
+def add_pairing(parser: argparse.ArgumentParser) -> None:
+    """Options that decide which items are compared; shared with the gate."""
+    parser.add_argument("--results", type=Path, default=Path("results"), help="ledgers (default: results)")
+    parser.add_argument(
+        "--common-items", action="store_true", help="compare the items both have; says how many are left out"
+    )
+    parser.add_argument(
+        "--allow", action="append", default=[], choices=list(WAIVABLE), help="waive one check: "
+        + "; ".join(f"{name}: {text}" for name, text in WAIVABLE.items()),
+    )  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+    """0, or 4 when the two runs are not comparable."""
+    parser = argparse.ArgumentParser(
+        prog="icr compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("base", metavar="A", help="run to compare with")
+    parser.add_argument("new", metavar="B", help="run to judge")
+    add_pairing(parser)
+    parser.add_argument("--metric", help="another logged metric in place of each task's headline metric")
+    parser.add_argument("--flips", type=Path, metavar="FILE.md", help="write what flipped, by length and depth")
+    parser.add_argument(
+        "--samples", type=Path, nargs="+", help="lm_eval output folders: adds questions and answers to --flips"
+    )
+    parser.add_argument("--limit", type=int, default=500, help="flipped items listed (default: 500)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(argv)
+    base, new = load.find(args.results, args.base), load.find(args.results, args.new)
+    joined = pairs.pair(base, new, common=args.common_items, allow=args.allow, metric=args.metric)
+    print(compare_report.render(joined, base, new, as_json=args.json))
+    if joined.refusals:
+        return 4
+    if args.flips:
+        text = flips.markdown(joined, base, new, samples=args.samples, limit=args.limit)
+        try:
+            args.flips.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise IcrError(f"cannot write {args.flips}: {error.strerror}; give another file") from error
+        print(f"flips: {args.flips}", file=sys.stderr)
+    return 0
