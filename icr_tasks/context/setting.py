@@ -30,8 +30,8 @@ EMBEDDING = ("dense", "hybrid")  # retrievers that use embedder, revision and in
 _EMBEDDING_ONLY = ("embedder", "revision", "instruction")
 _COMPAT = {"retriever": "dense", "instruction": False}  # the paper's choices, implied by paper_compat
 _COMPAT_RESERVE = 2048  # tokens the released code takes off k
-KV_NATIVE = ("fp8", "fp8_e4m3", "fp8_e5m2", "auto")
-KV_SPLITS = ("query-aware", "query-agnostic")
+# cache types an engine brings itself; they take no parameters
+KV_NATIVE = ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "nvfp4", "auto")
 _PATTERN = re.compile(
     r"(?P<kind>[a-z]+)(?::(?P<method>[A-Za-z0-9_.\-]+))?(?:@(?P<amount>[^,]+))?(?P<rest>(?:,[^,]+)*)\Z"
 )
@@ -99,7 +99,11 @@ class Setting:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """Every knob with its value, defaults filled in (kv methods add their own defaults)."""
+        """Every knob with its value, defaults filled in."""
+        if self.kind == "kv" and self.method not in KV_NATIVE:
+            from ..models import kv
+
+            return {**kv.spec(str(self.method)).params, "split": "query-aware", **dict(self.extra)}
         if self.kind != "rag":
             return dict(self.extra)
         params = {**_rag_defaults(dict(self.extra), int(self.amount or 0)), **dict(self.extra)}
@@ -193,9 +197,16 @@ def _check_rag(given: dict[str, Any], merged: dict[str, Any], k: int) -> None:
 
 
 def _kv(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
+    from ..models import kv
+
     if method is None:
         raise IcrError("setting 'kv' needs a method: kv:topk@0.05, kv:snapkv@0.5, kv:fp8 ...")
-    share: float | None = None
+    if method in KV_NATIVE:
+        if amount is not None or parts:
+            raise IcrError(f"kv:{method} is the engine's own cache type and takes no parameters")
+        return Setting(kind, method)
+    spec = kv.spec(method)
+    share = spec.budget
     if amount is not None:
         try:
             share = float(amount)
@@ -208,15 +219,16 @@ def _kv(kind: str, method: str | None, amount: str | None, parts: list[str]) -> 
     given: dict[str, Any] = {}
     for part in parts:
         name, sep, value = part.partition("=")
-        if not sep and part in KV_SPLITS:
-            given["split"] = part
-        elif not sep:
-            given[part] = True
-        else:
-            given[name] = _value(value)
-    if given.get("split") == "query-aware":  # the default: the question is seen while the cache is built
-        del given["split"]
-    return Setting(kind, method, share, tuple(sorted(given.items())))
+        if not sep and part in kv.SPLITS:
+            name, value = "split", part
+        if name in given:
+            raise IcrError(f"kv:{method} gives {name} twice")
+        given[name] = value if name == "split" else _value(value) if sep else True
+    split = given.pop("split", "query-aware")  # the default: the question is seen while the cache is built
+    if split not in kv.SPLITS:
+        raise unknown("split", str(split), kv.SPLITS)
+    extra = kv.check(method, given)
+    return Setting(kind, method, share, (*extra.items(), *((("split", split),) if split != "query-aware" else ())))
 
 
 _PARSERS = {"full": _plain, "none": _plain, "gold": _plain, "rag": _rag, "kv": _kv}

@@ -24,7 +24,9 @@ from ..context.build import Builder, Built, DoesNotFit, dumps, skipped
 from ..data.item import Item
 from ..errors import IcrError
 from ..models import boundary, measure
+from ..models.kv import choose
 from ..plugin.guard import check_output_path
+from . import graded
 from .instance import PromptInstance
 from .options import Options, redact
 from .scoring import SCORERS
@@ -147,11 +149,12 @@ class ICRTask(ConfigurableTask):
         """Build one request per item; an item that cannot be sent keeps its place with the reason."""
         if cache_requests:
             raise IcrError("--cache_requests re-uses prompts made for another setting; leave it out for icr_ tasks")
+        self._limit = limit
         builder = self._builder(chat_template if apply_chat_template else None, system_instruction)
         docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
         self._instances = [
             self._request(builder, doc_id, doc)
-            for doc_id, doc in tqdm(docs, desc=f"{self.config.task} {self.options.setting}")
+            for doc_id, doc in tqdm(docs, desc=f"{self.config.task} {self.options.setting}", disable=None)
         ]
         if docs and len(self._failed) >= len(docs):
             raise IcrError(f"{self.config.task}: no item can be sent: {next(iter(self._failed.values()))}")
@@ -238,6 +241,8 @@ class ICRTask(ConfigurableTask):
             else:
                 self._measured(instance, built)
             instance.release(dumps(built.digest))
+        for item_id, scores in graded.run(self).items():
+            self._verdicts.setdefault(item_id, {}).update(scores)
         self._tokens = None if self._replaying else tokens.counter(self.config.metadata)
 
     def _recall(self, item_id: str, doc: dict[str, Any], built: Built) -> None:
@@ -258,11 +263,12 @@ class ICRTask(ConfigurableTask):
         """Attach what the engine measured. A compressed setting without a compressed step is an error, not a score."""
         if not instance.resps:
             return
-        found = measure.lookup(instance.arguments[0]) if isinstance(instance.arguments[0], str) else None
-        if found:
-            built.digest.update(found)
-            if found.get("error"):
-                self._failed[instance.doc["id"]] = str(found["error"])
+        prompt = instance.arguments[0]
+        found = (measure.lookup(prompt) if isinstance(prompt, str) else None) or {}
+        found = choose.verify(self.options.setting, found)
+        built.digest.update(found)
+        if found.get("error"):
+            self._failed[instance.doc["id"]] = str(found["error"])
 
     def process_results(self, doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
         """Metrics of one item; empty for an item that was not sent."""

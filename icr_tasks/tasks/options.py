@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..context.fit import RULES
-from ..context.setting import Setting
+from ..context.setting import KV_NATIVE, Setting
 from ..errors import IcrError, unknown
+from ..metrics.judge.secrets import redact_url
+from ..models.kv import choose
+from .grading import Graders
 
 OURS = ("setting", "prompt", "truncation", "overflow", "allow_partial", "tokenizer", "questions_file", "prepared", "embedder", "embed_engine", "embed_url")  # fmt: skip
 _NEARLY = 0.8
@@ -28,6 +31,7 @@ class Options:
     data: dict[str, Any] = field(default_factory=dict)
     prepared: bool = True  # use what `icr prepare` made
     embed: dict[str, Any] = field(default_factory=dict)  # engine and address of the retriever's embedder
+    graders: Graders = Graders()  # judge and extractor
 
     @classmethod
     def parse(cls, metadata: Mapping[str, Any]) -> Options:
@@ -46,7 +50,7 @@ class Options:
         data = {k: metadata[k] for k in ("allow_partial", "questions_file") if k in metadata}
         embed = {k.removeprefix("embed_"): metadata[k] for k in ("embed_engine", "embed_url") if metadata.get(k)}
         ahead = bool(metadata.get("prepared", True))
-        return cls(setting, None if prompt is None else str(prompt), truncation, overflow, data, ahead, embed)
+        return cls(setting, None if prompt is None else str(prompt), truncation, overflow, data, ahead, embed, Graders.parse(metadata))
 
 
 def _with_embedder(metadata: Mapping[str, Any]) -> str:
@@ -56,10 +60,11 @@ def _with_embedder(metadata: Mapping[str, Any]) -> str:
 
 
 def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
-    """An engine-side cache dtype makes a full-context run `kv:fp8`; a contradiction is refused."""
+    """An engine-side cache option makes a full-context run `kv:fp8`, `kv:topk@0.05`; a contradiction is refused."""
+    setting = choose.agree(setting, choose.from_args(metadata))
     dtype = metadata.get("kv_cache_dtype")
     if dtype in (None, "auto"):
-        if setting.compressed and setting.method in NATIVE_DTYPES:
+        if setting.compressed and setting.method in KV_NATIVE:
             raise IcrError(
                 f"setting {setting} needs the engine's own option: --model vllm --model_args ...,kv_cache_dtype={setting.method}"
             )
@@ -71,11 +76,10 @@ def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
     return setting
 
 
-NATIVE_DTYPES = ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "nvfp4")
-
-
 def redact(metadata: dict[str, Any]) -> None:
     """lm-eval writes every model argument into the results: replace what looks like a credential, in place."""
     for key, value in metadata.items():
         if any(word in key.lower() for word in _SECRET) and key not in _NOT_SECRET and isinstance(value, str):
             metadata[key] = "***"
+        elif key.endswith("_url") and isinstance(value, str):
+            metadata[key] = redact_url(value)

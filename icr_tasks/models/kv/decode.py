@@ -1,0 +1,168 @@
+"""Greedy generation with a compressed cache: dense prefill (in pieces for long prompts), compress, decode.
+
+The first token of a query-aware run comes from the dense prefill, as in RetroInfer. In a query-agnostic run only the
+context is prefilled; question tokens meet the compressed cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import attention
+from .base import Method
+from .cache import new_cache, stored_bytes
+from .memory import peak_bytes, reset_peak
+from .report import report
+from .session import Session
+
+
+@dataclass
+class Answer:
+    """Generated token ids (without the end token), per-item measurements, seconds, and the logits when asked for."""
+
+    tokens: list[int]
+    kv: dict[str, Any]
+    timing: dict[str, float]
+    logits: list[Tensor] = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    """What a batch is to do. `stop` tells from the tokens so far whether a sequence is finished.
+
+    `after` tokens at the end of each prompt (the question) are read after compression; 0 = query-aware.
+    `forced` replaces greedy tokens by given ones (teacher forcing, one sequence): for measuring fidelity.
+    """
+
+    prompts: list[list[int]]
+    max_new: int
+    eos: frozenset[int]
+    stop: Callable[[Sequence[int]], bool] = lambda tokens: False
+    after: int = 0
+    chunk: int = 4096
+    forced: list[int] | None = None
+    keep_logits: bool = False
+
+
+class _Batch:
+    """Left-padded tokens, mask and positions of one batch, and the cache they fill."""
+
+    def __init__(self, model: Any, job: Job, n_layers: int, stock: bool) -> None:
+        self.model, device = model, model.device
+        width = max(map(len, job.prompts))
+        self.pads = [width - len(p) for p in job.prompts]
+        self.ids = torch.tensor([[0] * pad + p for pad, p in zip(self.pads, job.prompts, strict=True)], device=device)
+        self.mask = torch.ones_like(self.ids)
+        for row, pad in enumerate(self.pads):
+            self.mask[row, :pad] = 0
+        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        if stock:  # kvpress replaces the layers' tensors itself
+            from transformers import DynamicCache
+
+            self.cache: Any = DynamicCache()
+        else:
+            self.cache = new_cache(n_layers, width + job.max_new)
+
+    def run(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Feed tokens (batch, q); returns the logits after the last, (batch, vocabulary)."""
+        seen = self.cache.get_seq_length()
+        return self.model(
+            input_ids=ids, attention_mask=self.mask[:, : seen + ids.shape[1]], position_ids=positions,
+            past_key_values=self.cache, use_cache=True, logits_to_keep=1,
+        ).logits[:, -1]  # fmt: skip
+
+    def repad(self, pads: list[int], more: int) -> None:
+        """The cache changed its length: new mask for what is kept plus `more` tokens to come."""
+        kept = self.cache.get_seq_length()
+        self.mask = torch.ones((len(pads), kept + more), dtype=self.mask.dtype, device=self.mask.device)
+        for row, pad in enumerate(pads):
+            self.mask[row, :pad] = 0
+
+
+@torch.inference_mode()
+def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
+    """Answers of one batch. `method=None` is full attention through the same code."""
+    n_layers = model.config.get_text_config().num_hidden_layers
+    press = getattr(method, "press", None)
+    batch = _Batch(model, job, n_layers, stock=press is not None)
+    width = batch.ids.shape[1]
+    session = Session(method, batch.pads, n_layers)
+    reset_peak(model.device)
+    with attention.active(session):
+        start = _now(model)
+        with press(model) if press is not None else nullcontext():
+            logits = _prefill(batch, width - job.after, width if press is not None else job.chunk)
+        prefilled = _now(model)
+        pads = session.finish_prefill(batch.cache, job.max_new + job.after)
+        batch.repad(pads, job.after + job.max_new)
+        stored = [stored_bytes(batch.cache, b, pad) for b, pad in enumerate(pads)]
+        decoding = _now(model)
+        if job.after:
+            logits = _question(batch, session, width - job.after)
+        answers = _decode(batch, session, job, logits)
+        done = _now(model)
+    peak, rows = peak_bytes(model.device), len(answers)
+    timing = {"prefill": prefilled - start, "decode": max(done - decoding - session.untimed, 0.0)}
+    for b, answer in enumerate(answers):
+        answer.timing = {k: round(v / rows, 4) for k, v in timing.items()}
+        answer.kv = report(session, b, stored[b], batch.cache, timing, peak)
+    return answers
+
+
+def _now(model: Any) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def _prefill(batch: _Batch, end: int, chunk: int) -> Tensor:
+    logits = None
+    for at in range(0, end, chunk):
+        stop = min(at + chunk, end)
+        logits = batch.run(batch.ids[:, at:stop], batch.positions[:, at:stop])
+    assert logits is not None
+    return logits
+
+
+def _question(batch: _Batch, session: Session, start: int) -> Tensor:
+    """Question tokens over the compressed cache: one by one for readers, at once for evictors (same result, faster)."""
+    ids, positions = batch.ids[:, start:], batch.positions[:, start:]
+    if not session.sparse:
+        logits = batch.run(ids, positions)
+        session.step_done(batch.cache, ids.shape[1])
+        return logits
+    for t in range(ids.shape[1]):
+        logits = batch.run(ids[:, t : t + 1], positions[:, t : t + 1])
+        session.step_done(batch.cache)
+    return logits
+
+
+def _decode(batch: _Batch, session: Session, job: Job, logits: Tensor) -> list[Answer]:
+    answers = [Answer([], {}, {}) for _ in job.prompts]
+    positions = batch.positions[:, -1:]
+    for t in range(job.max_new):
+        chosen = logits.argmax(-1) if job.forced is None else logits.new_tensor([job.forced[t]], dtype=torch.long)
+        for b, token in enumerate(chosen.tolist()):
+            answer = answers[b]
+            if not session.alive[b]:
+                continue
+            if job.keep_logits:
+                answer.logits.append(logits[b].float().cpu())
+            if token in job.eos:
+                session.alive[b] = False
+                continue
+            answer.tokens.append(token)
+            session.alive[b] = not job.stop(answer.tokens)
+        if t + 1 == job.max_new or not any(session.alive):
+            break
+        positions = positions + 1
+        logits = batch.run(chosen.unsqueeze(1), positions)
+        session.step_done(batch.cache)
+    return answers
