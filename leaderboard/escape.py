@@ -27,7 +27,8 @@ def markdown(text: object) -> str:
 
     Entities, not backslashes: "<", "&" and "@" stay inert in every renderer.
     """
-    shown = re.sub(r"[\\`*_{}\[\]<>|#~!@$&]", lambda found: f"&#{ord(found[0])};", plain(text))
+    special = r"[\\`*{}\[\]<>|#~!@$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # an underscore within a word is only itself
+    shown = re.sub(special, lambda found: f"&#{ord(found[0])};", plain(text))
     return shown.replace("://", ":&#47;/").replace("www.", "www&#46;")
 
 

@@ -6,6 +6,7 @@ A new command is one line in COMMANDS. Each target is `main(argv: list[str]) -> 
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib import import_module
 
 from ..errors import IcrError, unknown
@@ -19,9 +20,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": (".cli.sweep:main", "models x settings x prompts x tasks from one file, resumable"),
     "status": (".cli.status:main", "what a study has done, what is missing, and the command for each gap"),
     "score": (".cli.score:main", "score anybody's predictions, no model needed"),
+    "judge": (".cli.judge:main", "serve an LLM judge, try one, read its raw replies"),
+    "agreement": (".cli.agreement:main", "our answer metrics against human correctness labels"),
     "prepare": (".cli.prepare:main", "chunk, embed and retrieve ahead for rag@k settings"),
     "rank": (".cli.rank:main", "how well a model's attention ranks its documents"),
     "collect": (".leaderboard.collect:main", "turn lm-eval output into ledgers and print the table"),
+    "board": (".leaderboard.board:main", "ledgers -> tables, plots and one HTML page, with error bars"),
     "compare": (".cli.compare:main", "two runs item by item: differences with error bars, and what flipped"),
     "gate": (".cli.gate:main", "PASS, REGRESSED, INCONCLUSIVE or NOT COMPARABLE, for CI"),
     "baseline": (".cli.baseline:main", "pin the run the gate compares with"),
@@ -50,3 +54,6 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `icr ... | head` closed the pipe: not an error of ours
         sys.stderr.close()
         return 0
+    except Exception:  # Python would exit with 1, which is a verdict of `icr gate`
+        traceback.print_exc()
+        return 2

@@ -1,0 +1,153 @@
+"""Items while their run is in memory: all of them to items.csv, a bounded sample of each cell to board.html."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from icr_tasks.errors import IcrError
+
+from . import escape, read
+from .load import Run, TaskItems
+
+HEAD = (
+    "run,model,setting,prompt,task,benchmark,dataset,length,metric,item,occ,cluster,depth,score,prompt_tokens,"
+    "answer_tokens,truncated,error\n"
+)
+Key = tuple[str, str, int]  # task, item, occurrence
+_TEXT = 400  # characters of question and answer in the page
+_MISSING = float("nan")
+
+
+class Items:
+    """Collects items of the runs given to `add`. `limit` bounds the sample over all cells together."""
+
+    def __init__(self, out: Path | None, limit: int, samples: Sequence[Path] | None = None) -> None:
+        self.cells: dict[str, dict[str, Any]] = {}
+        self.limit = limit
+        self.texts = _texts(samples) if samples else {}
+        self._path = out / "items.csv" if out else None
+        self._file: TextIO | None = None
+        self._fields: dict[str, str] = {}
+
+    def add(self, run: Run) -> None:
+        """Write and sample the items of one run."""
+        file = self._open()
+        for task in run.tasks.values():
+            values = task.score.get(task.sheet.get("metric") or next(iter(task.score), ""))
+            score = [_MISSING] * len(task) if values is None else values.tolist()
+            if file:
+                self._write(file, run, task, score)
+            if len(task) and self.limit:
+                self.cells[f"{run.fingerprint} {task.name}"] = self._sample(run, task, score)
+
+    def _open(self) -> TextIO | None:
+        if self._path and self._file is None:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._temporary().open("w", encoding="utf-8", newline="\n", buffering=1 << 20)
+            except OSError as error:
+                raise IcrError(f"cannot write {self._path}: {error.strerror or error}") from error
+            self._file.write(HEAD)
+        return self._file
+
+    def _temporary(self) -> Path:
+        assert self._path
+        return self._path.with_name(f".items.csv.{os.getpid()}")
+
+    def close(self) -> Path:
+        """Put items.csv in place and return its path."""
+        assert self._path and self._file
+        self._file.close()
+        self._temporary().replace(self._path)
+        return self._path
+
+    def _field(self, text: str) -> str:
+        found = self._fields.get(text)
+        if found is None:
+            found = self._fields[text] = escape.csv(text)
+        return found
+
+    def _write(self, file: TextIO, run: Run, task: TaskItems, score: list[float]) -> None:
+        sheet = task.sheet
+        fixed = (run.fingerprint, run.model, run.setting, run.prompt, task.name, task.benchmark, sheet.get("dataset") or "",
+                 task.length, sheet.get("metric") or "")  # fmt: skip
+        head = ",".join(map(self._field, map(str, fixed)))
+        depth = task.keys.get("depth")
+        depths = [""] * len(task) if depth is None else [_short(d) for d in depth.tolist()]
+        field, errors = self._field, task.errors
+        columns = zip(
+            map(field, task.item.tolist()), task.occ.tolist(), map(field, task.cluster.tolist()), depths, score,
+            task.n_prompt_tokens.tolist(), task.n_out_tokens.tolist(), task.truncated.tolist(), strict=True,
+        )  # fmt: skip
+        file.writelines(
+            f"{head},{item},{occ},{cluster},{d},{_number(s)},{_whole(p)},{_whole(o)},{cut:d},"
+            f"{escape.csv(errors[i]) if i in errors else ''}\n"
+            for i, (item, occ, cluster, d, s, p, o, cut) in enumerate(columns)
+        )
+
+    def _sample(self, run: Run, task: TaskItems, score: list[float]) -> dict[str, Any]:
+        """Every item of a small cell; of a large one the failed items and then evenly spaced ones."""
+        n = len(task)
+        room = min(n, max(3, 400))
+        picked = sorted({*list(task.errors)[: room // 2], *(i * n // room for i in range(room))})[:room]
+        depth = task.keys.get("depth")
+        rows = [
+            [
+                task.item[i], int(task.occ[i]), None if depth is None else depth[i], _json(score[i]),
+                _json(task.n_prompt_tokens[i]), bool(task.truncated[i]), task.errors.get(i, ""),
+                *self.texts.get((run.fingerprint, task.name, task.item[i], int(task.occ[i])), ()),
+            ]
+            for i in picked
+        ]  # fmt: skip
+        return {"model": run.model, "setting": run.setting, "prompt": run.prompt, "task": task.name, "length": task.length,
+                "run": run.fingerprint, "n": n, "metric": task.sheet.get("metric") or "", "rows": rows}  # fmt: skip
+
+    def sample(self) -> dict[str, dict[str, Any]]:
+        """Cells thinned evenly until all their rows fit the limit."""
+        total = sum(len(c["rows"]) for c in self.cells.values())
+        share = min(1.0, self.limit / total) if total else 1.0
+        found = {}
+        for key, c in sorted(self.cells.items()):
+            keep = max(1, int(len(c["rows"]) * share))
+            found[key] = c | {"rows": [c["rows"][i * len(c["rows"]) // keep] for i in range(keep)]}
+        return found
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else escape.csv(value)
+
+
+def _number(value: float) -> str:
+    return "" if value != value else f"{value:g}"
+
+
+def _whole(value: float) -> str:
+    return "" if value != value else str(int(value))
+
+
+def _json(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _texts(outs: Sequence[Path]) -> dict[tuple[str, str, str, int], tuple[str, str, str]]:
+    """(run, task, item, occurrence) -> question, gold, answer, cut to a readable length, in one pass over the files."""
+    found: dict[tuple[str, str, str, int], tuple[str, str, str]] = {}
+    for evaluation in read.evaluations(list(outs)):
+        for task, path in evaluation.samples.items():
+            run, seen = read.run_fingerprint(read.identity(evaluation.results, task)), {}
+            for sample in read.samples(path):
+                doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
+                item = str(doc.get("id") or str(sample.get("doc_hash"))[:16])
+                seen[item] = occ = seen.get(item, -1) + 1
+                gold = "; ".join(map(str, doc.get("answers") or [sample.get("target", "")]))
+                answer = str((sample.get("filtered_resps") or [""])[0])
+                found[run, task, item, occ] = tuple(_cut(t) for t in (str(doc.get("question", "")), gold, answer))  # type: ignore[assignment]
+    return found
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"

@@ -1,0 +1,128 @@
+"""Rows of the board: one model x checkpoint x setting x prompt with a cell per dataset and length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .board_cells import Cell, Column, Scores, short_column
+from .stats import Design, Effect
+from .suite import order
+from .summary import tokens
+
+
+@dataclass
+class Row:
+    """One line of the board; `heads` are the run.json files behind it (several where prompts differ by benchmark)."""
+
+    model: str
+    checkpoint: str
+    setting: dict[str, Any]
+    prompt: str
+    heads: list[dict[str, Any]]
+    cells: dict[Column, Cell] = field(default_factory=dict)
+    variant: str = ""
+    _averages: dict[tuple[Column, ...], Cell] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Model with checkpoint."""
+        return self.model + (f"@{self.checkpoint}" if self.checkpoint else "")
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What two settings of the same model share: model, checkpoint, variant (the prompt may differ by setting)."""
+        return self.model, self.checkpoint, self.variant
+
+    @property
+    def label(self) -> str:
+        """All of the identity in one line."""
+        rest = [self.setting["text"], self.prompt, self.variant]
+        return f"{self.name} {', '.join(p for p in rest if p)}"
+
+    @property
+    def runs(self) -> list[str]:
+        """Fingerprints."""
+        return [head["fingerprint"] for head in self.heads]
+
+    def average(self, columns: Iterable[Column]) -> Cell:
+        """Macro average over columns: datasets equal, lengths equal within one. Missing any cell: no value."""
+        wanted = tuple(columns)
+        if wanted not in self._averages:
+            self._averages[wanted] = self._average(wanted)
+        return self._averages[wanted]
+
+    def gaps(self, columns: Iterable[Column]) -> str:
+        """Why these columns have no average; empty when all are complete."""
+        found: dict[str, list[str]] = {}
+        for c in columns:
+            cell = self.cells.get(c)
+            if cell is None or not cell.usable:
+                found.setdefault(cell.status if cell else "missing", []).append(short_column(c))
+        parts = [
+            ", ".join(n[:3]) + (f" and {len(n) - 3} more" if len(n) > 3 else "") + f" {s}" for s, n in found.items()
+        ]
+        return "no average: " + "; ".join(parts) if parts else ""
+
+    def _average(self, columns: tuple[Column, ...]) -> Cell:
+        if not columns:
+            return Cell("missing", "nothing to average")
+        if reason := self.gaps(columns):
+            return Cell("missing", reason)
+        if len(columns) == 1:
+            return self.cells[columns[0]]
+        _, effect = stacked([self.cells[c].scores for c in columns], columns)
+        return Cell("complete", effect=effect)
+
+
+def design(parts: list[Scores], columns: Iterable[Column]) -> Design:
+    """The weights and clusters of several cells."""
+    columns = list(columns)
+    cell = np.repeat(np.arange(len(parts)), [len(p.item) for p in parts])
+    known: dict[tuple[str, str], int] = {}
+    dataset = np.array([known.setdefault(c[:2], len(known)) for c in columns])[cell]
+    return Design(np.concatenate([p.cluster for p in parts]), cell, dataset)
+
+
+def stacked(parts: list[Scores | None], columns: Iterable[Column]) -> tuple[np.ndarray, Effect]:
+    """Scores of several cells one after the other, and their macro average."""
+    found = [p for p in parts if p is not None]
+    scores = np.concatenate([p.score for p in found])
+    return scores, design(found, columns).score(scores)
+
+
+def difference(new: Row, base: Row, columns: Iterable[Column]) -> tuple[Design, np.ndarray, np.ndarray] | str:
+    """Design, new and base scores on the same items of these columns; or why they cannot be compared."""
+    columns = list(columns)
+    for column in columns:
+        a, b = new.cells.get(column), base.cells.get(column)
+        for row, cell in ((new, a), (base, b)):
+            if cell is None or not cell.usable:
+                return f"{row.setting['text']}: {short_column(column)} " + (cell.reason if cell else "missing")
+        assert a and b and a.scores and b.scores
+        if a.version != b.version:
+            return f"{short_column(column)}: other metric or task version"
+        if not a.scores.same_items(b.scores):
+            return f"{short_column(column)}: other items"
+    ours = [new.cells[c].scores for c in columns]
+    theirs = [base.cells[c].scores for c in columns]
+    scores = [np.concatenate([p.score for p in side if p]) for side in (ours, theirs)]
+    return design([p for p in ours if p], columns), scores[0], scores[1]
+
+
+def columns_of(found: Iterable[Row]) -> list[Column]:
+    """Every column of these rows, benchmarks in the order of the paper, lengths ascending."""
+    known = {c for row in found for c in row.cells}
+
+    def rank(c: Column) -> tuple[Any, ...]:
+        return order(c[0]), _dataset_rank(c[1]), c[1], tokens(c[2])
+
+    return sorted(known, key=rank)
+
+
+def _dataset_rank(dataset: str) -> int:
+    paper = ("hotpotqa", "nq", "triviaqa", "popqa", "mc", "qa", "sum")
+    return paper.index(dataset) if dataset in paper else len(paper)
