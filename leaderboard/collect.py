@@ -100,7 +100,8 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
             counts["reason"] = "no samples file: run lm_eval with --log_samples"
         elif counts["n_scored"] and counts["metric"] and counts["metric"] not in sums:
             counts["status"] = "error"
-            counts["reason"] = f"{path.name}: no row has the metric {counts['metric']!r}, only {', '.join(sums)}"
+            why = (counts["reasons"] or {}).get(counts["metric"])  # the task's own: no judge, judge not reachable
+            counts["reason"] = why or f"{path.name}: no row has the metric {counts['metric']!r}, only {', '.join(sums)}"
     statuses = {counts["status"] for counts in run["tasks"].values()}
     run["status"] = "complete" if statuses == {"complete"} else "error" if statuses == {"error"} else "partial"
 
@@ -118,6 +119,8 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
         "data_source",
         "official",
         "judge",
+        "extractor",
+        "reasons",
     )
     return {
         **{name: sheet.get(name) for name in kept},

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import IcrError
+from . import deferred
 
 _TRACKERS: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -34,8 +35,8 @@ def install(module: ModuleType) -> None:
         _TRACKERS.add(self)
 
     tracker.__init__ = __init__
-    tracker.save_results_aggregated = _checked(tracker.save_results_aggregated, module.eval_logger)
-    tracker.save_results_samples = _checked(tracker.save_results_samples, module.eval_logger)
+    for name in ("save_results_aggregated", "save_results_samples"):
+        setattr(tracker, name, deferred.watch(_checked(getattr(tracker, name), module.eval_logger), name))
     tracker._icr_guarded = True
 
 

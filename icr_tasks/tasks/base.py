@@ -27,6 +27,7 @@ from ..models import boundary, measure
 from ..models.kv import choose
 from ..plugin.guard import check_output_path
 from . import graded
+from . import graded
 from .instance import PromptInstance
 from .options import Options, redact
 from .scoring import SCORERS
@@ -150,6 +151,7 @@ class ICRTask(ConfigurableTask):
         if cache_requests:
             raise IcrError("--cache_requests re-uses prompts made for another setting; leave it out for icr_ tasks")
         self._limit = limit
+        self._limit = limit
         builder = self._builder(chat_template if apply_chat_template else None, system_instruction)
         docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
         self._instances = [
@@ -241,6 +243,8 @@ class ICRTask(ConfigurableTask):
             else:
                 self._measured(instance, built)
             instance.release(dumps(built.digest))
+        for item_id, scores in graded.run(self).items():
+            self._verdicts.setdefault(item_id, {}).update(scores)
         for item_id, scores in graded.run(self).items():
             self._verdicts.setdefault(item_id, {}).update(scores)
         self._tokens = None if self._replaying else tokens.counter(self.config.metadata)

@@ -20,7 +20,7 @@ QA_METRICS = (
     "subem", "subem_raw", "subem_word", "em", "f1", "parsed", "cite_p", "cite_r", "cite_f1",
     "subem_official", "em_official", "f1_official", "out_tokens", "truncated",
 )  # fmt: skip
-LOWER_IS_BETTER = ("out_tokens", "truncated", "judge_failed", "no_valid_answer", "extract_error")
+LOWER_IS_BETTER = ("out_tokens", "truncated", "judge_failed", "no_valid_answer_rate", "extract_error_rate")
 HELMET = {
     "source": "princeton-nlp/HELMET data.tar.gz (KILT)",
     "revision": "dddb209d03e38f1f0faf76d6d05ef4ccf96240ee",
@@ -46,7 +46,7 @@ INFBENCH = {
 }
 INFBENCH_TASKS: dict[str, tuple[int, str, str, str, tuple[str, ...]]] = {
     "mc": (229, "acc", "official scorer at 51d9b37b; acc_v1 is the one behind the published table", "infbench_mc",
-           ("acc", "acc_v1", "acc_xfinder", "acc_xfinder_cmp", "no_valid_answer", "extract_error", "out_tokens", "truncated")),
+           ("acc", "acc_v1", "acc_xfinder", "acc_xfinder_cmp", "no_valid_answer_rate", "extract_error_rate", "out_tokens", "truncated")),
     "qa": (351, "f1", "official token F1; subem is the paper's metric, on the extracted answer", "infbench_qa",
            ("f1", "subem", "subem_raw", "parsed", "out_tokens", "truncated")),
     "sum": (103, "rougeLsum", "rougeLsum F without stemmer, the official score", "infbench_sum",
@@ -66,7 +66,7 @@ LONGBENCH = {
     "scorer": "longbench",
     "breakdown": ["difficulty", "length", "domain"],
 }
-LONGBENCH_METRICS = ("acc", "parsed", "acc_xfinder", "acc_xfinder_cmp", "no_valid_answer", "extract_error", "out_tokens", "truncated")  # fmt: skip
+LONGBENCH_METRICS = ("acc", "parsed", "acc_xfinder", "acc_xfinder_cmp", "no_valid_answer_rate", "extract_error_rate", "out_tokens", "truncated")  # fmt: skip
 LOONG = {
     "benchmark": "loong_fin",
     "dataset": "all",
@@ -81,7 +81,7 @@ LOONG = {
     "scorer": "loong",
     "breakdown": ["level", "set"],
 }
-LOONG_METRICS = ("judge", "judge_zero", "perfect", "judge_parsed", "judge_failed", "answered", "out_tokens", "truncated")  # fmt: skip
+LOONG_METRICS = ("judge", "judge_zero", "perfect", "judge_parsed", "judge_failed", "judge_reasoning", "judge_grounding", "judge_correctness", "answered", "out_tokens", "truncated")  # fmt: skip
 
 
 def _common(metrics: tuple[str, ...]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class JudgeConfig:
             rubric=rubric,
             api_key=api_key(given.get("api_key_env"), given.get("api_key")),
             api=api,
-            **common(given, "judge_", cls),
+            **common(given, "judge_"),
         )
 
     def endpoint(self) -> Endpoint:
@@ -92,8 +93,10 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
 }  # fmt: skip
 
 
-def common(given: Mapping[str, Any], prefix: str, cls: type) -> dict[str, Any]:
+def common(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Numbers, extra request fields and the store, checked."""
+    if find_spec("openai") is None and given.get("base_url"):
+        raise IcrError(f"{prefix}base_url needs the openai client: pip install icr-tasks[judge]")
     out: dict[str, Any] = {}
     for name, (kind, low, high) in _NUMBERS.items():
         if name not in given:

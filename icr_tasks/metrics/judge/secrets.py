@@ -52,13 +52,13 @@ def redact_url(url: str) -> str:
     return f"{head}{slashes}{shown}"
 
 
-def api_key(env: str | None, given: str | None = None) -> str | None:
+def api_key(env: str | None, given: str | None = None, default: str = DEFAULT_KEY_ENV) -> str | None:
     """The key from the argument or the named environment variable; IcrError when a named variable is not set."""
     if given:
-        return given
-    found = os.environ.get(env or DEFAULT_KEY_ENV)
+        return str(given)
+    found = os.environ.get(env or default)
     if env and not found:
-        raise IcrError(f"judge_api_key_env names {env}, which is not set; export it, or leave the option out")
+        raise IcrError(f"api_key_env names {env}, which is not set; export it, or leave the option out")
     return found or None
 
 

@@ -96,6 +96,13 @@ class VerdictStore:
         self._pending.clear()
         self._written = time.time()
 
+    def last(self, n: int, model: str | None = None, failed: bool = False) -> list[dict[str, Any]]:
+        """The n newest rows, oldest of them first."""
+        where = "(? IS NULL OR model = ?) AND (NOT ? OR status = 'failed')"
+        cursor = self._db.execute(f"SELECT * FROM replies WHERE {where} ORDER BY rowid DESC LIMIT ?", (model, model, failed, n))  # fmt: skip
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor][::-1]
+
     def close(self) -> None:
         """Release the file."""
         self.flush()

@@ -1,0 +1,91 @@
+"""How well an automatic correctness call agrees with human labels: accuracy, Cohen's kappa, intervals by question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .extract import extract_answer
+from .normalize import normalize
+from .subem import em, f1, subem, subem_official, subem_word
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An answer to a question, and whether a human called it correct."""
+
+    question: str
+    golds: tuple[str, ...]
+    answer: str
+    human: bool
+
+
+def calls(threshold: float = 0.5) -> dict[str, Callable[[Labelled], bool]]:
+    """Each metric as a yes/no call on one answer; F1 says yes from `threshold` on."""
+
+    def short(row: Labelled) -> str:
+        return extract_answer(row.answer).text
+
+    return {
+        "subem": lambda r: subem(short(r), r.golds) == 1.0,
+        "subem_raw": lambda r: max(subem_official(r.answer, r.golds), subem_official(short(r), r.golds)) == 1.0,
+        "subem_word": lambda r: subem_word(short(r), r.golds) == 1.0,
+        "em": lambda r: em(short(r), r.golds) == 1.0,
+        "f1": lambda r: f1(short(r), r.golds) >= threshold,
+    }
+
+
+def kappa(call: np.ndarray, human: np.ndarray) -> float:
+    """Cohen's kappa of two yes/no vectors; NaN where chance alone explains all (both constant and equal)."""
+    n = len(call)
+    agree = float(np.mean(call == human))
+    chance = float(call.mean() * human.mean() + (1 - call.mean()) * (1 - human.mean())) if n else 1.0
+    return float("nan") if chance == 1.0 else (agree - chance) / (1 - chance)
+
+
+def measure(rows: Sequence[Labelled], *, threshold: float = 0.5, draws: int = 2000) -> dict[str, dict[str, Any]]:
+    """metric -> accuracy, kappa, precision, recall (of the human yes), false_yes, false_no, 95 % intervals.
+
+    Intervals resample questions, since several answers to one question are not independent; fixed seed.
+    """
+    human = np.array([r.human for r in rows])
+    _, cluster = np.unique([normalize(r.question) for r in rows], return_inverse=True)
+    out = {}
+    for name, says in calls(threshold).items():
+        call = np.array([says(r) for r in rows])
+        both = int(np.sum(call & human))
+        out[name] = {
+            "accuracy": float(np.mean(call == human)),
+            "kappa": kappa(call, human),
+            "precision": both / int(call.sum()) if call.any() else float("nan"),
+            "recall": both / int(human.sum()) if human.any() else float("nan"),
+            "false_yes": int(np.sum(call & ~human)),
+            "false_no": int(np.sum(~call & human)),
+            **_intervals(call, human, cluster, draws),
+        }
+    return out
+
+
+def _intervals(call: np.ndarray, human: np.ndarray, cluster: np.ndarray, draws: int) -> Mapping[str, list[float]]:
+    """Percentile intervals from the four counts of each question, so that a draw is one matrix product."""
+    n = int(cluster.max()) + 1
+    kinds = (call & human, call & ~human, ~call & human, ~call & ~human)
+    counts = np.stack([np.bincount(cluster, weights=k.astype(float), minlength=n) for k in kinds], axis=1)
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws)
+    tp, fp, fn, tn = (weights @ counts).T
+    total = tp + fp + fn + tn
+    agree, yes, truth = (tp + tn) / total, (tp + fp) / total, (tp + fn) / total
+    chance = yes * truth + (1 - yes) * (1 - truth)
+    kappas = np.divide(agree - chance, 1 - chance, out=np.full(draws, np.nan), where=chance < 1)
+    kappas = kappas[~np.isnan(kappas)]
+    bounds = {"accuracy_ci": agree, **({"kappa_ci": kappas} if len(kappas) else {})}
+    return {name: [float(v) for v in np.percentile(values, (2.5, 97.5))] for name, values in bounds.items()}
+
+
+def disagreements(rows: Sequence[Labelled], metric: str, threshold: float = 0.5) -> list[Labelled]:
+    """Answers the metric calls otherwise than the human did, in file order."""
+    says = calls(threshold)[metric]
+    return [r for r in rows if says(r) != r.human]

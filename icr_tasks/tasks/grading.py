@@ -1,0 +1,149 @@
+"""Metrics that need another model: Loong's judge, xFinder for multiple choice. Whole tasks at a time, and never fatal.
+
+`--metadata '{"judge_base_url":...,"judge_model":...}'` or `xfinder_*` switch them on. What goes wrong here waits until
+the results are saved (`plugin.deferred`); without a judge or extractor the metric is absent and the sheet says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import IcrError
+from ..metrics.judge.config import JudgeConfig
+from ..metrics.xfinder import XFinderConfig
+
+log = logging.getLogger("icr_tasks")
+
+
+@dataclass(frozen=True, slots=True)
+class Graders:
+    """The configured helpers."""
+
+    judge: JudgeConfig | None = None
+    xfinder: XFinderConfig | None = None
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, Any]) -> Graders:
+        """Raises IcrError for an option that does not exist or cannot work, before anything is generated."""
+        return cls(JudgeConfig.parse(metadata), XFinderConfig.parse(metadata))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One generation: `doc` as lm-eval logs it, `fields` the item's own (instruction, gold as it came)."""
+
+    doc: Mapping[str, Any]
+    fields: Mapping[str, Any]
+    text: str
+
+
+@dataclass
+class Grades:
+    """Metrics by item id, what the data sheet records, and an error to raise after saving."""
+
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    sheet: dict[str, Any] = field(default_factory=dict)
+    error: IcrError | None = None
+
+
+def grade(scorer: str, graders: Graders, answers: Sequence[Answer]) -> Grades:
+    """Grade a task's answers by its scorer's helper; empty where the scorer needs none."""
+    grader = GRADERS.get(scorer)
+    if grader is None:
+        return Grades()
+    try:
+        return grader(graders, answers)
+    except IcrError as error:
+        return Grades(sheet={"reasons": dict.fromkeys(METRICS[scorer], str(error))}, error=error)
+
+
+def loong(graders: Graders, answers: Sequence[Answer]) -> Grades:
+    """Judge every answer; a judge that fails half-way gives no score at all, since half would look like all."""
+    from ..metrics.judge import Case, Judge, metrics_of
+
+    config = graders.judge
+    if config is None:
+        return Grades(
+            sheet={"reasons": dict.fromkeys(METRICS["loong"], "no judge: set judge_base_url and judge_model")}
+        )
+    # The official template without its documents begins with the blank lines that followed them.
+    cases = [
+        Case(f"\n\n{a.fields['instruction']}\n\n{a.doc['question']}", str(a.fields["gold"]), a.text, str(a.doc["id"]))
+        for a in answers
+    ]
+    judge = Judge(config, progress=True)
+    verdicts = judge.score(cases)
+    scores = [metrics_of(v) for v in verdicts]
+    failed = Counter(v.reason for v in verdicts if not v.ok)
+    for reason, n in failed.most_common(5):
+        log.warning("judge: %d of %d answers without verdict: %s", n, len(verdicts), reason)
+    identity = {"model": config.model, "revision": config.revision, "rubric": judge.rubric.version}
+    counts = {
+        "n": len(verdicts),
+        "cached": sum(v.cached for v in verdicts),
+        "flagged": sum(v.flagged for v in verdicts),
+    }
+    judged = {**counts, "failed": dict(failed), "by": by(answers, scores, ("level", "set"))}
+    return Grades(dict(zip((c.id for c in cases), scores, strict=True)), {"judge": identity, "judged": judged})
+
+
+def choice(graders: Graders, answers: Sequence[Answer]) -> Grades:
+    """Extract every multiple-choice answer with xFinder."""
+    from ..metrics.xfinder import XFinder
+    from ..metrics.xfinder_cases import ChoiceCase, metrics
+
+    if graders.xfinder is None:
+        return Grades(sheet={"reasons": dict.fromkeys(METRICS["longbench"], "no extractor: set xfinder_base_url and xfinder_model")})  # fmt: skip
+    cases = [
+        ChoiceCase(str(a.doc["id"]), a.doc["question"], tuple(a.doc["options"]), _letter(a.doc), a.text)
+        for a in answers
+    ]
+    extractor = XFinder(graders.xfinder)
+    found = extractor.extract(cases)
+    scores = {case.id: metrics(extractor, case, f) for case, f in zip(cases, found, strict=True)}
+    wrong = Counter(f.error for f in found if f.text is None)
+    error = None
+    if wrong:
+        first = "; ".join(f"{n} x {reason}" for reason, n in wrong.most_common(3))
+        error = IcrError(f"xFinder failed on {wrong.total()} of {len(cases)} answers ({first}); their accuracy is not counted", exit_code=3)  # fmt: skip
+    return Grades(scores, {"extractor": graders.xfinder.sheet(), "extracted": {"failed": dict(wrong)}}, error)
+
+
+def _letter(doc: Mapping[str, Any]) -> str:
+    """The right letter; InfiniteBench's gold is an option's text."""
+    options, gold = list(doc["options"]), doc["answers"][0]
+    return "ABCD"[options.index(gold)] if gold in options else gold
+
+
+def by(answers: Sequence[Answer], scores: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[str, Any]:
+    """{key: {value: {"n", metric: mean}}}; a metric's mean is over the items that have it."""
+    out: dict[str, Any] = {}
+    for key in keys:
+        groups: dict[str, list[Mapping[str, float]]] = {}
+        for answer, score in zip(answers, scores, strict=True):
+            groups.setdefault(str(answer.doc["keys"].get(key)), []).append(score)
+        out[key] = {value: {"n": len(rows), **means(rows)} for value, rows in sorted(groups.items())}
+    return out
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {n: sum(r[n] for r in rows if n in r) / sum(n in r for r in rows) for n in names}
+
+
+GRADERS: dict[str, Callable[[Graders, Sequence[Answer]], Grades]] = {
+    "loong": loong,
+    "infbench_mc": choice,
+    "longbench": choice,
+}
+_XFINDER = ("acc_xfinder", "acc_xfinder_cmp", "no_valid_answer_rate", "extract_error_rate")
+METRICS: dict[str, tuple[str, ...]] = {
+    "loong": ("judge", "judge_zero", "perfect", "judge_parsed", "judge_failed"),
+    "infbench_mc": _XFINDER,
+    "longbench": _XFINDER,
+}
