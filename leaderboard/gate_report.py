@@ -33,14 +33,12 @@ def terminal(found: Verdict, base: str, new: str, first: Verdict | None = None) 
         flips = found.comparison.flips
         lines.append(
             f"flips: {count(flips.worse)} worse · {count(flips.better)} better · {count(flips.same)} same "
-            f"({count(flips.identical)} byte-identical)"
+            f"({count(flips.identical)} byte-identical){_origin(first)}"
         )
     else:
         lines += [f"  - {plain(text)}" for text in found.refusals[:6]]
         if len(found.refusals) > 6:
             lines.append(f"  - and {len(found.refusals) - 6} more, all in gate.json")
-    if first and first.endpoints:
-        lines.append(f"vs the first baseline: {first.verdict}, {_short(first.endpoints[0].line, first.alpha)}")
     return "\n".join([*lines, f"→ {found.verdict}: {plain(found.reason)}"])
 
 
@@ -62,8 +60,8 @@ def markdown(found: Verdict, base: str, new: str, first: Verdict | None = None) 
     lines += [f"- {safe(text)}" for text in found.refusals]
     lines += [f"- {safe(text)}" for text in found.notes]
     lines += [f"- left out: {count(number)} items {safe(why)}" for why, number in found.left_out.items()]
-    if first and first.endpoints:
-        lines.append(f"- vs the first baseline: {first.verdict}, {_short(first.endpoints[0].line, first.alpha)}")
+    if first:
+        lines.append(f"- {_origin(first).removeprefix(' · ') or safe(f'first baseline: {first.reason}')}")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -185,6 +183,12 @@ def _row(end: Endpoint, alpha: float) -> str:
         f"{points(line.delta.mean, sign=True):>7}  {interval(line.delta.ci(1 - 2 * alpha)):<15}"
         f"{points(line.delta.mde(alpha)):>5}  {end.verdict} (margin {points(end.margin)}{remark})"
     )
+
+
+def _origin(first: Verdict | None) -> str:
+    if not first or not first.endpoints:
+        return ""
+    return f" · vs the first baseline {_short(first.endpoints[0].line, first.alpha)} {first.verdict}"
 
 
 def _short(line: Line, alpha: float) -> str:

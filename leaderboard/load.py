@@ -197,7 +197,7 @@ def load_run(folder: Path, head: dict[str, Any] | None = None) -> Run:
 def find(results: str | Path, spec: str) -> Run:
     """A run by folder, by a fingerprint's first digits (4 or more), or by a folder that holds exactly one run.
 
-    Raises IcrError that lists the runs when none or several match.
+    Raises IcrError that lists the runs when none or several match; exit code 4 for a folder without any run.
     """
     path = Path(spec)
     if (path / "run.json").is_file():
@@ -207,10 +207,12 @@ def find(results: str | Path, spec: str) -> Run:
     hits = heads if path.is_dir() else [h for h in heads if len(spec) >= 4 and h[1]["fingerprint"].startswith(spec)]
     if len(hits) == 1:
         return load_run(hits[0][0].parent, hits[0][1])
-    if not hits and not path.is_dir():
+    if not hits and path.is_dir():
+        raise IcrError(f"no run below {path}; write one there with `icr collect OUT -o {path}`", exit_code=4)
+    if not hits:
         raise unknown("run", spec, [h["fingerprint"] for _, h in heads])
     listed = "; ".join(f"{h['fingerprint']} {h['model']['id']} {h['setting']['text']}" for _, h in hits[:12])
-    raise IcrError(f"{spec} is {len(hits)} runs, name one by its fingerprint: {listed or 'none found'}")
+    raise IcrError(f"{spec} is {len(hits)} runs, name one by its fingerprint: {listed}")
 
 
 def _columns(name: str, sheet: dict[str, Any], rows: list[dict[str, Any]]) -> TaskItems:

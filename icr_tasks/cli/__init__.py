@@ -22,8 +22,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": (".cli.score:main", "score anybody's predictions, no model needed"),
     "judge": (".cli.judge:main", "serve an LLM judge, try one, read its raw replies"),
     "agreement": (".cli.agreement:main", "our answer metrics against human correctness labels"),
-    "judge": (".cli.judge:main", "serve an LLM judge, try one, read its raw replies"),
-    "agreement": (".cli.agreement:main", "our answer metrics against human correctness labels"),
     "prepare": (".cli.prepare:main", "chunk, embed and retrieve ahead for rag@k settings"),
     "rank": (".cli.rank:main", "how well a model's attention ranks its documents"),
     "collect": (".leaderboard.collect:main", "turn lm-eval output into ledgers and print the table"),

@@ -77,9 +77,9 @@ def main(argv: list[str]) -> int:
         return _noise(args)
     if len(args.candidate) > 1:
         parser.error("one candidate at a time; several only with --aa")
-    new = load.find(args.results, args.candidate[0])
-    base, first = None, None
+    base, new, first = None, None, None
     try:
+        new = load.find(args.results, args.candidate[0])
         base, origin = _baseline(args, new)
         found = judge(args, base, new, strict=args.strict)
         if origin and found.comparison:
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
         if error.exit_code != 4:
             raise
         found = refused([str(error)], alpha=args.alpha, strict=args.strict)
-    labels = (f"{args.baseline}: {base.label}" if base else args.baseline, new.label)
+    labels = (f"{args.baseline}: {base.label}" if base else args.baseline, new.label if new else args.candidate[0])
     gate_report.write(args.out, found, base, new, gate_report.markdown(found, *labels, first), first)
     if args.json:
         _print_json(gate_report.data(found, base, new, first))
