@@ -1,54 +1,125 @@
-"""`icr train data`: raw QA data to training rows."""
+"""`icr train data`: raw QA data to training rows, in stages that can be stopped, looked at and continued.
+
+icr train data --hotpotqa hotpot_train_v1.1.json --2wiki train.json --corpus wikipedia.parquet \\
+    --embedder Qwen/Qwen3-Embedding-4B --judge-base-url http://localhost:8001/v1 --judge-model NAME -o data/
+icr train data --synth 2000 --length 512,1k -o data/
+icr train data --show refine -o data/
+"""
 
 from __future__ import annotations
 
 import argparse
-import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from icr_tasks.data.synth.questions import DOMAINS
-from icr_tasks.errors import unknown
+from icr_tasks.errors import IcrError, unknown
 
-from . import split, synth
-from .store import Manifest, key_of
+from . import pipeline, report, synth
+from .config import MODES, STAGE_OPTIONS, Config, config
+from .store import Manifest, read
 
 
-def main(argv: list[str]) -> int:
-    """Run the stages; returns 0."""
-    parser = argparse.ArgumentParser(prog="icr train data", description=__doc__)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="icr train data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="data folder")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dev", type=float, default=0.05, help="share of questions held out")
+    parser.add_argument("--config", type=Path, help="YAML file with the options below")
+    parser.add_argument("--until", help=f"stop after this stage: {', '.join(pipeline.STAGES)}")
+    parser.add_argument("--show", metavar="STAGE", help="print the first rows that a stage wrote, and its counts")
+    parser.add_argument("--rows", type=int, default=2, help="how many rows --show prints")
+    parser.add_argument("--mode", choices=MODES, default=argparse.SUPPRESS)
     made = parser.add_argument_group("synthetic rows (nothing to download)")
     made.add_argument("--synth", type=int, metavar="N", help="N rows of the synthetic benchmark's training split")
     made.add_argument("--length", default="512", help="nominal lengths to mix, comma-separated: 512,1k,4k")
     made.add_argument("--domain", default="", help="comma-separated: biography,business,arts,geography")
     made.add_argument("--kinds", default="", help="comma-separated: single,hop,comparison,yesno")
     made.add_argument("--passages", type=int, help="passages a row, instead of a length")
-    args = parser.parse_args(argv)
-    return _synth(args)
+    group = {option: stage for stage, options in STAGE_OPTIONS.items() for option in options}
+    groups: dict[str, Any] = {}
+    for field in fields(Config):
+        if field.name == "mode":
+            continue
+        stage = group.get(field.name, "judge")
+        groups.setdefault(stage, parser.add_argument_group(f"stage {stage}"))
+        name = "--" + field.name.replace("twowiki", "2wiki").replace("_", "-")
+        kind = argparse.BooleanOptionalAction if isinstance(field.default, bool) else None
+        extra: dict[str, Any] = {"action": kind} if kind else {"type": type(field.default)}
+        groups[stage].add_argument(
+            name, dest=field.name, default=argparse.SUPPRESS, help=f"default {field.default!r}", **extra
+        )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run the stages, or show one; returns 0."""
+    args = _parser().parse_args(argv)
+    if args.show:
+        return _show(args.output, args.show, args.rows)
+    given = _file(args.config) if args.config else {}
+    known = {f.name for f in fields(Config)}
+    given |= {k: v for k, v in vars(args).items() if k in known}
+    cfg = config(given)
+    if args.synth is not None:
+        return _synth(args, cfg)
+    for name, entry, ran in pipeline.run(cfg, args.output, args.until):
+        counts = ", ".join(f"{k} {v:,}" for k, v in entry["counts"].items())
+        spent = f"{entry['seconds']:8.1f} s" if ran else " as before"
+        print(f"{name:<9} {spent}  {counts}", flush=True)
+    if args.until in (None, "split"):
+        print(f"data {Manifest.load(args.output).hash()} in {args.output}; statistics: {args.output / 'report.md'}")
+    return 0
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise IcrError(f"config {path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise IcrError(f"config {path} must hold options as `name: value` lines")
+    return found
 
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _synth(args: argparse.Namespace) -> int:
-    begun = time.perf_counter()
-    domains = _list(args.domain) or [None]
+def _synth(args: argparse.Namespace, cfg: Config) -> int:
+    domains: list[str | None] = [*_list(args.domain)] or [None]
     for domain in domains:
         if domain is not None and domain not in DOMAINS:
             raise unknown("domain", domain, DOMAINS)
-    options = {"n": args.synth, "lengths": _list(args.length), "seed": args.seed, "domains": domains}
-    options |= {"kinds": _list(args.kinds), "passages": args.passages, "dev": args.dev}
-    manifest, key = Manifest.load(args.output), key_of(options)
-    if manifest.fresh("synth", key):
-        print(f"synth: done before, {manifest.stages['synth']['counts']}")
-        return 0
-    made = {k: v for k, v in options.items() if k != "dev"}
-    counts = split.split(synth.rows(**made), args.output, seed=args.seed, dev=args.dev)
-    files = {f"{name}.parquet": counts[name] for name in ("train", "dev")}
-    seconds = round(time.perf_counter() - begun, 1)
-    manifest.record("synth", key, files, options=options, counts=counts, seconds=seconds)
-    print(f"synth: {counts} in {seconds} s -> {args.output} (data {manifest.hash()})")
+    options = {"lengths": _list(args.length), "domains": domains, "kinds": _list(args.kinds), "passages": args.passages}
+    entry = synth.run(args.output, n=args.synth, dev=cfg.dev, seed=cfg.seed, **options)
+    manifest = Manifest.load(args.output)
+    report.write_report(args.output, manifest)
+    print(f"synth: {entry['counts']} -> {args.output} (data {manifest.hash()})")
     return 0
+
+
+def _show(folder: Path, stage: str, rows: int) -> int:
+    manifest = Manifest.load(folder)
+    if stage not in manifest.stages:
+        raise unknown("finished stage", stage, manifest.stages) if manifest.stages else IcrError(f"no data in {folder}")
+    entry = manifest.stages[stage]
+    print(f"{stage}: {entry['counts']}")
+    for file, facts in entry["files"].items():
+        print(f"\n{file}: {facts['rows']:,} rows, {facts['bytes']:,} bytes, sha256 {facts['sha256'][:16]}")
+        for number, row in enumerate(read(folder / file)):
+            if number == rows:
+                break
+            print("\n".join(f"  {k}: {_short(v)}" for k, v in row.items()), end="\n\n")
+    return 0
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        shown = "; ".join(v[:80] for v in value[:3])
+        return f"[{len(value)}] {shown}"
+    text = str(value)
+    return text if len(text) <= 240 else text[:240] + " ..."

@@ -1,16 +1,21 @@
-"""Last stage: mix, split 95/5 into train.parquet and dev.parquet, refuse rows no reward could use."""
+"""Last stage: 95/5 split by question into train.parquet and dev.parquet; rows no reward could use are refused."""
 
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from icr_tasks.errors import IcrError
 from icr_tasks.metrics.normalize import normalize
 
-from .store import ROW, Record, write
+from . import pack
+from .config import Config
+from .store import ROW, Record, read, write
+
+OUTPUTS = ("train.parquet", "dev.parquet")
 
 
 def problem(row: Record) -> str | None:
@@ -27,40 +32,37 @@ def problem(row: Record) -> str | None:
     return None
 
 
-def bucket(question: str, seed: int) -> float:
-    """0-1, the same for equal questions: repeated questions never straddle the split."""
-    digest = hashlib.sha256(f"{seed}/{normalize(question)}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+def _key(question: str, seed: int) -> tuple[str, str]:
+    """Equal for equal questions, so that a repeated question never stands on both sides."""
+    text = normalize(question)
+    return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest(), text
 
 
-def split(
-    rows: Iterable[Record], folder: Path, *, seed: int, dev: float = 0.05, shuffle: bool = True
-) -> dict[str, int]:
-    """Write both files; returns counts by outcome. `shuffle` mixes data sets (paper_code keeps them one after another).
-
-    Raises IcrError when nothing is left or an id occurs twice.
-    """
-    if not 0 <= dev < 1:
-        raise IcrError(f"--dev {dev} is not a share below 1")
-    counts = {"rows": 0, "train": 0, "dev": 0}
-    kept: list[Record] = []
+def split(source: Path, folder: Path, *, seed: int, dev: float = 0.05) -> dict[str, Any]:
+    """Write both files in the source's order; returns counts by outcome. IcrError when nothing is left."""
+    keys = sorted({_key(row["question"], seed) for row in read(source, ["question"])})
+    held_out = {text for _, text in keys[: round(len(keys) * dev)]}
+    counts: Counter[str] = Counter()
     seen: set[str] = set()
-    for row in rows:
-        counts["rows"] += 1
-        why = "duplicate id" if row["id"] in seen else problem(row)
-        seen.add(row["id"])
-        if why:
-            counts[f"dropped: {why}"] = counts.get(f"dropped: {why}", 0) + 1
-        else:
-            kept.append(row)
-    if not kept:
-        raise IcrError(f"no row can be trained on: {counts}")
-    # The share is exact: the rows with the smallest buckets go to dev, equal questions together.
-    order = sorted({(bucket(row["question"], seed), normalize(row["question"])) for row in kept})
-    held_out = {question for _, question in order[: round(len(order) * dev)]}
-    if shuffle:
-        random.Random(seed).shuffle(kept)
-    for name in ("train", "dev"):
-        part = [r for r in kept if (normalize(r["question"]) in held_out) == (name == "dev")]
-        counts[name] = write(folder / f"{name}.parquet", part, ROW)
-    return counts
+
+    def part(is_dev: bool) -> Iterator[Record]:
+        for row in read(source):
+            if (normalize(row["question"]) in held_out) != is_dev:
+                continue
+            why = "duplicate id" if row["id"] in seen else problem(row)
+            seen.add(row["id"])
+            if why:
+                counts[f"dropped: {why}"] += 1
+            else:
+                yield row
+
+    for name, is_dev in zip(OUTPUTS, (False, True), strict=True):
+        counts[name.removesuffix(".parquet")] = write(folder / name, part(is_dev), ROW, batch=64)
+    if not counts["train"]:
+        raise IcrError(f"no row can be trained on: {dict(counts)}")
+    return dict(counts)
+
+
+def run(cfg: Config, folder: Path) -> dict[str, Any]:
+    """Split packed.parquet."""
+    return split(folder / pack.OUTPUT, folder, seed=cfg.seed, dev=cfg.dev)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from icr_tasks import data
 from icr_tasks.errors import IcrError
 
-from .store import Record
+from . import pack
+from .split import split
+from .store import ROW, Manifest, Record, key_of, write
 
 
 def rows(
@@ -38,3 +43,19 @@ def rows(
             "answers": list(item.answers), "passages": [u.text for u in units], "gold_ids": gold,
             "gold_docs": [units[i].text for i in gold], "original_ids": gold, "n_dropped": 0,
         }  # fmt: skip
+
+
+def run(folder: Path, *, n: int, dev: float, seed: int, **options: Any) -> dict[str, Any]:
+    """Write packed.parquet, train.parquet, dev.parquet and the manifest; returns its entry. A second call does nothing."""
+    given = {"n": n, "dev": dev, "seed": seed, **options}
+    manifest, key = Manifest.load(folder), key_of(given)
+    if manifest.fresh("synth", key):
+        return manifest.stages["synth"]
+    begun = time.perf_counter()
+    counts = {"rows": write(folder / pack.OUTPUT, rows(n, seed=seed, **options), ROW)}
+    counts |= split(folder / pack.OUTPUT, folder, seed=seed, dev=dev)
+    files = {pack.OUTPUT: counts["rows"], "train.parquet": counts["train"], "dev.parquet": counts["dev"]}
+    manifest.stages.clear()  # a folder holds one data set
+    return manifest.record(
+        "synth", key, files, options=given, counts=counts, seconds=round(time.perf_counter() - begun, 2)
+    )

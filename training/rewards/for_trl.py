@@ -10,7 +10,7 @@ from icr_tasks.errors import IcrError
 
 from . import registry
 from .row import Options, rows
-from .verdict import Ask, question
+from .verdict import Ask, judge_of, question
 
 Completion = str | Sequence[Mapping[str, Any]]
 
@@ -31,17 +31,20 @@ def trl_reward(
     options: Options | Mapping[str, Any] | None = None,
     *,
     ask: Ask | None = None,
+    judge: Mapping[str, Any] | None = None,
 ) -> Callable[..., list[float | None]]:
     """The callable for `reward_funcs`; `__name__` is what TRL logs (`rewards/<name>/mean`).
 
     Reads the columns `answers`, `gold_ids`, `gold_docs`, `question`, `original_ids`. A row whose judge failed gives
     None, never a partial sum (TRL would count a missing term as zero against its siblings). Terms are logged as
-    metrics and columns where TRL offers it. `ask` (prompts -> replies) is needed for reward `judge` and only there.
+    metrics and columns where TRL offers it. Reward `judge` needs `judge` (base_url, model, ...) or `ask` (prompts -> replies).
     """
     chosen = registry.options_of(options, preset)
     registry.score(name, [], [], preset=preset, options=options, replies=[])  # names are checked before training
     if name == "judge" and ask is None:
-        raise IcrError("reward 'judge' needs a judge: pass ask=, or set judge.base_url in the config (docs/rewards.md)")
+        if not judge:
+            raise IcrError("reward 'judge' needs a judge: give judge={base_url, model} or ask= (docs/rewards.md)")
+        ask = judge_of(judge, preset)
 
     def reward(
         prompts: Sequence[Any] | None = None,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from icr_tasks.errors import IcrError
 from icr_tasks.training.rewards import registry
 from icr_tasks.training.rewards.row import Row
-from icr_tasks.training.rewards.verdict import Ask, question
+from icr_tasks.training.rewards.verdict import Ask, judge_of, question
 
 
 def _row(ground_truth: Any, extra_info: Mapping[str, Any]) -> Row:
@@ -22,6 +23,13 @@ def _row(ground_truth: Any, extra_info: Mapping[str, Any]) -> Row:
         ground_truth = json.loads(ground_truth)
     given = dict(ground_truth) if isinstance(ground_truth, Mapping) else {"answers": ground_truth}
     return Row.of({**extra_info, **given})
+
+
+@lru_cache(maxsize=4)
+def _judge(options: str, preset: str) -> Ask:
+    if options == "{}":
+        raise IcrError("reward 'judge' needs reward_kwargs.judge={base_url, model} (docs/rewards.md)")
+    return judge_of(json.loads(options), preset)
 
 
 def compute_score(
@@ -34,6 +42,7 @@ def compute_score(
     preset: str = "paper",
     options: Mapping[str, Any] | None = None,
     ask: Ask | None = None,
+    judge: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """`{"score": ..., <term>: ...}`, the same keys for every row. A failed judge raises, as verl has no missing reward."""
     extra = dict(extra_info or {})
@@ -41,8 +50,7 @@ def compute_score(
     row = _row(ground_truth, extra)
     replies = None
     if name == "judge":
-        if ask is None:
-            raise IcrError("reward 'judge' needs a judge; wrap compute_score with ask= (docs/rewards.md)")
+        ask = ask or _judge(json.dumps(dict(judge or {}), sort_keys=True), preset)
         replies = ask([question(solution_str, row)])
     scores = registry.score(name, [solution_str], [row], preset=preset, options=options, replies=replies)[0]
     if scores["reward"] != scores["reward"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from icr_tasks.metrics.extract import strip_thoughts
 from icr_tasks.metrics.judge.records import Case
@@ -12,6 +13,18 @@ from .row import Row
 
 # Prompts -> replies in the same order; None where the judge could not be asked.
 Ask = Callable[[Sequence[str]], Sequence[str | None]]
+
+
+def judge_of(options: Mapping[str, Any], preset: str = "paper", outages: int = 3) -> Ask:
+    """A judge by its options. Up to `outages` batches in a row go without reward when it cannot be reached.
+
+    Preset `paper` asks again for a reply without exactly three verdicts; `paper_code` takes any reply.
+    """
+    from ..ask import Asker
+
+    rubric = RUBRICS["paper"]
+    accept = rubric.parse if preset == "paper" else str
+    return Asker(options, accept, kind="reward", version=rubric.version, outages=outages)
 
 
 def question(text: str, row: Row) -> str:

@@ -1,0 +1,120 @@
+"""Options of `icr train data`: one flat record, three modes, and which stage each option belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from icr_tasks.errors import IcrError, unknown
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that changes the data. Defaults are mode `default`; MODES holds what `paper` and `paper_code` change."""
+
+    mode: str = "default"
+    seed: int = 0
+    # read
+    hotpotqa: str = ""
+    twowiki: str = ""
+    exclude: str = ""  # file with questions that must not be trained on
+    per_dataset: int = 0  # rows drawn of each data set, 0 = all (the paper: 15,000)
+    gold: str = "passage"  # or "sentence"
+    mix: bool = True  # data sets mixed, or one after the other
+    # corpus
+    corpus: str = ""  # comma-separated files or folders, parquet or jsonl(.gz), columns title and text
+    words: int = 100
+    min_words: int = 10
+    # retrieve
+    embedder: str = "bm25"
+    query_prompt: str = "auto"  # "auto": the embedder's own query instruction, "none", or the instruction itself
+    top_k: int = 500
+    # dedupe
+    duplicate: float = 0.9  # word trigram containment from which a hit repeats a gold passage, 0 = keep repeats
+    # refine
+    fuzzy: str = "containment"  # "paper": any of the paper's three; "paper_code": the released mix
+    threshold: float = 0.2
+    promote: int = 10  # candidates a row at most, 0 = no limit
+    # judge
+    judge_base_url: str = ""
+    judge_model: str = ""
+    judge_api_key_env: str = ""
+    judge_max_tokens: int = 8192
+    unjudged: str = "drop"  # candidates without a verdict: "drop" from the context, "gold", or "negative"
+    # pack
+    tokenizer: str = "Qwen/Qwen2.5-7B-Instruct-1M"
+    tokens: int = 32000
+    min_tokens: int = 0
+    keep: str = "pack"  # ranked passages up to the budget; "filter": all passages, rows over the budget dropped
+    # split
+    dev: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown(name, str(getattr(self, name)), known)
+        for name in ("words", "top_k", "tokens", "judge_max_tokens"):
+            if getattr(self, name) < 1:
+                raise IcrError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.threshold <= 1 or not 0 <= self.duplicate <= 1 or not 0 <= self.dev < 1:
+            raise IcrError("threshold lies in (0, 1], duplicate in [0, 1], dev in [0, 1)")
+        if self.min_tokens > self.tokens:
+            raise IcrError(f"min_tokens={self.min_tokens} is above tokens={self.tokens}: no row would be left")
+
+
+_CHOICES = {
+    "mode": ("default", "paper", "paper_code"),
+    "gold": ("passage", "sentence"),
+    "fuzzy": ("containment", "paper", "paper_code"),
+    "unjudged": ("drop", "gold", "negative"),
+    "keep": ("pack", "filter"),
+}
+MODES: dict[str, dict[str, Any]] = {
+    "default": {},
+    # Section 3, appendix A: three heuristics at 0.6, every promotion judged, rows over 32k dropped.
+    "paper": {"fuzzy": "paper", "threshold": 0.6, "promote": 0, "keep": "filter"},
+    # The released scripts: sentences as gold, 480 hits, no query instruction, 16k to 32k, HotpotQA before 2Wiki.
+    "paper_code": {
+        "gold": "sentence", "mix": False, "top_k": 480, "query_prompt": "none", "duplicate": 0.0, "fuzzy": "paper_code",
+        "threshold": 0.6, "promote": 10, "keep": "filter", "min_tokens": 16000, "unjudged": "gold",
+    },
+}  # fmt: skip
+# The options whose change makes a stage run again (and every stage after it).
+STAGE_OPTIONS: dict[str, tuple[str, ...]] = {
+    "read": ("hotpotqa", "twowiki", "exclude", "per_dataset", "gold", "mix", "seed"),
+    "corpus": ("corpus", "words", "min_words"),
+    "retrieve": ("embedder", "query_prompt", "top_k"),
+    "dedupe": ("duplicate",),
+    "refine": ("fuzzy", "threshold", "promote"),
+    "judge": ("judge_base_url", "judge_model", "judge_max_tokens", "unjudged"),
+    "pack": ("tokenizer", "tokens", "min_tokens", "keep", "seed"),
+    "split": ("dev", "seed"),
+}
+
+
+def config(given: Mapping[str, Any]) -> Config:
+    """A checked Config: the mode's values, then the given ones. IcrError with the nearest match for unknown keys."""
+    known = {f.name: f for f in fields(Config)}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        key = name.replace("-", "_").replace("2wiki", "twowiki")
+        if key not in known:
+            raise unknown("data option", name, known)
+        values[key] = _typed(name, value, type(known[key].default))
+    mode = values.get("mode", "default")
+    if mode not in MODES:
+        raise unknown("mode", str(mode), MODES)
+    return replace(Config(**MODES[mode]), **values)
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    """The value in the option's type; a list of paths becomes one comma-separated string."""
+    if kind is str and isinstance(value, list | tuple):
+        return ",".join(str(v) for v in value)
+    if kind is bool and not isinstance(value, bool):
+        raise IcrError(f"data option {name}={value!r} must be true or false")
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise IcrError(f"data option {name}={value!r} must be {kind.__name__}") from error

@@ -1,0 +1,140 @@
+"""Stage 7: the context of each row. Gold and as many ranked negatives as the token budget holds, in seeded order.
+
+A budget rather than a filter: 500 passages of 100 words are about 66k tokens, so keeping only rows of at most 32k
+keeps those whose hits are unusually short (mode `paper` does that).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from icr_tasks.context.tokens import TokenCounter, counter
+from icr_tasks.errors import IcrError
+
+from . import dedupe, judge
+from .config import Config
+from .formats import FORMATS, messages, prompt
+from .store import ROW, Record, read, write
+
+OUTPUT = "packed.parquet"
+_CHUNK = 64
+
+
+class Words:
+    """Tokenizer stand-in for dry runs (`--tokenizer words`): four tokens for three words."""
+
+    name = "words"
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Estimated tokens of each text."""
+        return [-(-4 * len(t.split()) // 3) for t in texts]
+
+
+def tokens_of(name: str) -> TokenCounter | Words:
+    """The counter of that name; `words` needs no files."""
+    found = Words() if name == "words" else counter({"tokenizer": name})
+    if found is None:
+        raise IcrError("packing needs a tokenizer: --tokenizer NAME_OR_FOLDER, or words for an estimate")
+    return found
+
+
+def rendered(tokens: TokenCounter | Words, row: Record, name: str) -> str:
+    """The whole prompt of a format, through the chat template where the tokenizer has one."""
+    asked = messages(row, name)
+    tokenizer = getattr(tokens, "tokenizer", None)
+    if tokenizer is not None and getattr(tokenizer, "chat_template", None):
+        return tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    return "\n\n".join(m["content"] for m in asked)
+
+
+class Packer:
+    """Fits rows into the budget; `longest` is the format whose instruction takes most tokens."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg, self.tokens = cfg, tokens_of(cfg.tokenizer)
+        empty = {"passages": [], "question": ""}
+        sizes = self.tokens.counts([rendered(self.tokens, empty, name) for name in FORMATS])
+        self.longest = FORMATS[sizes.index(max(sizes))]
+        self.unit = prompt(self.longest)
+
+    def size(self, row: Record) -> int:
+        """Tokens of the row's longest prompt."""
+        return self.tokens.counts([rendered(self.tokens, row, self.longest)])[0]
+
+    def order(self, row_id: str, texts: list[str], gold: set[int]) -> Record:
+        """Columns passages, gold_ids, gold_docs: all texts in an order that only the seed and the id decide."""
+        turn = list(range(len(texts)))
+        random.Random(f"{self.cfg.seed}/{row_id}").shuffle(turn)
+        ids = [place for place, i in enumerate(turn) if i in gold]
+        placed = {i: place for place, i in enumerate(turn)}
+        return {
+            "passages": [texts[i] for i in turn],
+            "gold_ids": ids,
+            "gold_docs": [texts[turn[i]] for i in ids],
+            "placed": placed,
+        }
+
+    def pack(self, row: Record, verdict: Record) -> tuple[Record | None, str]:
+        """(row, "kept"), or (None, why not)."""
+        out = set(verdict["removed"]) | set(verdict["gold"])
+        extra = [row["negatives"][i] for i in verdict["gold"]]
+        gold = [*row["gold_texts"], *extra]
+        ranked = [text for i, text in enumerate(row["negatives"]) if i not in out]
+        originals = range(len(row["gold_texts"]))
+        base = {name: row[name] for name in ("id", "dataset", "question", "answers")} | {"domain": "wikipedia"}
+        n = len(ranked) if self.cfg.keep == "filter" else self._room(row, gold, ranked)
+        while True:
+            made = self.order(row["id"], [*gold, *ranked[:n]], set(range(len(gold))))
+            placed = made.pop("placed")
+            full = base | made | {"n_dropped": len(ranked) - n}
+            full["original_ids"] = sorted(placed[i] for i in originals)
+            full["n_tokens"] = self.size(full)
+            if full["n_tokens"] <= self.cfg.tokens:
+                break
+            if self.cfg.keep == "filter":
+                return None, "dropped: over the budget"
+            if n <= 0:
+                return None, "dropped: gold does not fit"
+            n = max(0, n - max(1, (full["n_tokens"] - self.cfg.tokens) // 400))  # the sum of parts was a little too low
+        if full["n_tokens"] < self.cfg.min_tokens:
+            return None, "dropped: under the minimum"
+        return full, "kept"
+
+    def _room(self, row: Record, gold: list[str], ranked: list[str]) -> int:
+        """How many ranked passages fit beside the instruction, the question and the gold, by the sum of their parts."""
+        widest = len(gold) + len(ranked)
+        left = self.cfg.tokens - self.size(row | {"passages": []}) - sum(self._parts(gold, widest))
+        for start in range(0, len(ranked), _CHUNK):
+            for n, size in enumerate(self._parts(ranked[start : start + _CHUNK], widest)):
+                left -= size
+                if left < 0:
+                    return start + n
+        return len(ranked)
+
+    def _parts(self, texts: list[str], number: int) -> list[int]:
+        """Tokens of passages as they are rendered, under a document number at least as long as any that occurs."""
+        unit = self.unit.unit.replace("{i}", str(number))
+        return self.tokens.counts([unit.replace("{text}", t) + self.unit.joiner for t in texts])
+
+
+def run(cfg: Config, folder: Path) -> dict[str, Any]:
+    """Write packed.parquet."""
+    packer, counts = Packer(cfg), Counter[str]()
+
+    def rows() -> Iterator[Record]:
+        for row, verdict in zip(read(folder / dedupe.OUTPUT, batch=64), read(folder / judge.OUTPUT), strict=True):
+            made, outcome = packer.pack(row, verdict)
+            counts[outcome] += 1
+            if made is not None:
+                counts["gold before"] += len(made["original_ids"])
+                counts["gold after"] += len(made["gold_ids"])
+                yield made
+
+    counts["rows"] = write(folder / OUTPUT, rows(), ROW, batch=64)
+    if not counts["rows"]:
+        raise IcrError(f"no row is left after packing: {dict(counts)}; raise tokens, or use keep=pack")
+    return dict(counts)
