@@ -21,3 +21,8 @@ def record(prompt: str, found: dict[str, Any]) -> None:
 def lookup(prompt: str) -> dict[str, Any] | None:
     """What was recorded for this prompt, or None."""
     return _FOUND.get(key(prompt))
+
+
+def clear() -> None:
+    """Forget everything (between the cells of a sweep: the same prompt may run under another setting)."""
+    _FOUND.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from typing import Any
 
@@ -33,6 +34,12 @@ class PromptInstance(Instance):
     @arguments.setter
     def arguments(self, value: tuple[Any, ...]) -> None:
         """Set by the dataclass constructor with an empty tuple; the text is kept packed instead."""
+
+    @property
+    def size(self) -> int:
+        """Prompt tokens as counted when the prompt was built, else a guess from its characters."""
+        digest = json.loads(self._digest)
+        return int(digest.get("n_prompt_tokens") or digest.get("n_chars", 0) // 4)
 
     def release(self, digest: str) -> None:
         """Drop the prompt; from now on the request shows its digest."""

@@ -1,0 +1,81 @@
+"""`icr sweep`: models x settings x prompts x tasks from one file. Run it again to go on after anything.
+
+icr sweep study.yaml --dry-run           # the matrix, token counts, estimated prefill; nothing runs
+icr sweep study.yaml                     # runs what is not done; Ctrl-C and kill lose only requests in flight
+icr sweep study.yaml --jobs 4            # four engines at once (four GPUs); also: --executor slurm|ray
+icr sweep study.yaml --only rag          # cells whose name or fingerprint contains the text
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import IcrError
+
+
+def main(argv: list[str]) -> int:
+    """0 when everything is done, 1 when a cell failed (the others are kept), 2 for bad input, 130 when interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="icr sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", type=Path, help="the study's YAML file (docs/sweep.md)")
+    parser.add_argument("-o", "--out", type=Path, help="study folder (default: the file's `out`)")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="print the matrix and its cost, run nothing")
+    parser.add_argument("--sample", type=int, default=8, help="dry run: items built per cell (0: all; default 8)")
+    parser.add_argument("--rate", type=float, help="dry run: prefill tokens a second, where nothing was measured")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only cells whose name or fingerprint contains TEXT; repeat to narrow")  # fmt: skip
+    parser.add_argument("--executor", default="local", choices=("local", "slurm", "ray"))
+    parser.add_argument("--jobs", type=int, default=1, help="engines at once (default 1)")
+    args = parser.parse_args(argv)
+    if args.jobs < 1 or args.sample < 0:
+        raise IcrError("--jobs must be at least 1 and --sample at least 0")
+
+    from ..sweep import cells, study
+
+    found = study.load(args.study, args.out)
+    chosen = [c for c in cells.matrix(found) if all(t in c.name or c.fingerprint.startswith(t) for t in args.only)]
+    if not chosen:
+        raise IcrError(f"no cell of {args.study} matches --only {' '.join(args.only)}; `icr status` lists them")
+    if args.dry_run:
+        from ..sweep import plan
+
+        print(plan.table(plan.plan(found, chosen, args.sample, args.rate), args.rate))
+        return 0
+    try:
+        return _run(found, chosen, args.executor, args.jobs)
+    except KeyboardInterrupt:
+        print(f"interrupted: finished answers are kept; go on with: icr sweep {args.study}", file=sys.stderr)
+        return 130
+
+
+def _run(found, chosen, executor: str, jobs: int) -> int:  # type: ignore[no-untyped-def]
+    from ..leaderboard.summary import table
+    from ..sweep import ledgers
+    from ..sweep.executors import EXECUTORS, parts
+    from ..sweep.records import Folder
+
+    folder = Folder(found.out)
+    todo = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
+    print(f"{len(chosen)} cells, {len(chosen) - len(todo)} done before", file=sys.stderr)
+    code = 0
+    if todo:
+        split = parts(todo, jobs)
+        if executor == "local" and len(split) == 1:
+            from ..sweep.worker import run
+
+            code = run(found, todo)
+        else:
+            # One process an engine: an engine's memory is surely free again only when its process has ended.
+            code = int(bool(EXECUTORS[executor](found, split, jobs)))
+    if code in (2, 130):
+        return code
+    print(table(ledgers.write(folder)))
+    left = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
+    for cell in left:
+        record = folder.record(cell.fingerprint) or {"reason": "not run"}
+        print(f"not done: {cell.name}: {record.get('reason')}", file=sys.stderr)
+    if left:
+        print(f"{len(left)} of {len(chosen)} cells are not done; `icr status {found.path}` shows why", file=sys.stderr)
+    return 1 if left else code

@@ -1,0 +1,152 @@
+"""Where cells run: this process, several local processes, Slurm jobs or Ray tasks. All share one study folder.
+
+A part is a list of cells of one engine. Parts are independent; locks in the folder keep two from the same cell, so
+starting too many, or the same study twice, costs an engine load and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import IcrError
+from .cells import Cell, units
+from .study import Study
+
+
+def parts(cells: list[Cell], jobs: int) -> list[list[Cell]]:
+    """At least one part an engine (one model load each); engines are split by units while there are more jobs."""
+    engines: dict[str, list[list[Cell]]] = {}
+    for unit in units(cells):
+        engines.setdefault(unit[0].load_key, []).append(unit)
+    share = max(1, jobs // max(len(engines), 1))
+    found = []
+    for of_engine in engines.values():
+        pieces = of_engine if len(of_engine) >= share else [[cell] for unit in of_engine for cell in unit]
+        n = min(share, len(pieces))
+        found += [[cell for unit in pieces[i::n] for cell in unit] for i in range(n)]
+    return found
+
+
+def command(study: Study, part: list[Cell]) -> list[str]:
+    """The worker process for a part."""
+    names = ",".join(cell.fingerprint for cell in part)
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        "icr_tasks.sweep.worker",
+        str(study.path.resolve()),
+        str(study.out.resolve()),
+        names,
+    ]
+
+
+def local(study: Study, todo: list[list[Cell]], jobs: int) -> int:
+    """Worker processes, `jobs` at a time, each with its own GPUs where there are several; returns failed workers."""
+    queue, running, failed = list(enumerate(todo)), {}, 0
+    slots = _devices(todo, jobs)
+    free = list(range(jobs))
+    try:
+        while queue or running:
+            while queue and free:
+                (_, part), slot = queue.pop(0), free.pop(0)
+                env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": slots[slot]} if slots else {})}
+                running[subprocess.Popen(command(study, part), env=env)] = slot
+            pid, status = os.wait()
+            for process, slot in list(running.items()):
+                if process.pid == pid:
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    failed += process.returncode != 0
+                    del running[process]
+                    free.append(slot)
+    finally:
+        for process in running:  # interrupted: the workers finish cleanly too
+            process.send_signal(signal.SIGINT)
+        for process in running:
+            process.wait()
+    return failed
+
+
+def _devices(todo: list[list[Cell]], jobs: int) -> list[str]:
+    """CUDA_VISIBLE_DEVICES for each slot; empty when there is nothing to divide."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None and shutil.which("nvidia-smi"):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines()
+        visible = ",".join(str(i) for i, line in enumerate(listed) if line.startswith("GPU"))
+    ids = [d for d in (visible or "").split(",") if d]
+    each = max(gpus(cell) for part in todo for cell in part)
+    if jobs == 1 or not ids:
+        return []
+    if len(ids) < jobs * each:
+        raise IcrError(f"--jobs {jobs} needs {jobs * each} GPUs ({each} an engine), {len(ids)} are visible")
+    return [",".join(ids[i * each : (i + 1) * each]) for i in range(jobs)]
+
+
+def gpus(cell: Cell) -> int:
+    """GPUs one engine takes: tensor x pipeline x data parallel size."""
+    size = 1
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        size *= int(cell.args.get(name) or 1)
+    return size
+
+
+def slurm(study: Study, todo: list[list[Cell]], jobs: int) -> int:
+    """One Slurm job a part, through submitit; the study's `slurm:` keys are submitit's parameters."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise IcrError("--executor slurm needs submitit: pip install submitit") from error
+    given = {"timeout_min": 24 * 60, **study.slurm}
+    cluster = given.pop("cluster", None)  # "local" runs the jobs here, to try a study
+    if cluster != "local":
+        given.setdefault("gpus_per_node", max(gpus(cell) for part in todo for cell in part))
+    if cluster is None and not shutil.which("sbatch"):
+        raise IcrError("--executor slurm: there is no sbatch here; run it on a login node, or set `slurm: {cluster: local}`")  # fmt: skip
+    executor = submitit.AutoExecutor(folder=str(study.out / "slurm"), cluster=cluster)
+    try:
+        executor.update_parameters(**given)
+    except (NameError, TypeError, ValueError, RuntimeError) as error:
+        raise IcrError(f"`slurm:` of the study: {error}") from error
+    submitted = [executor.submit(_work, command(study, part), str(Path.cwd())) for part in todo]
+    print("submitted: " + ", ".join(job.job_id for job in submitted), file=sys.stderr)
+    return sum(job.exception() is not None or job.result() != 0 for job in submitted)
+
+
+def ray(study: Study, todo: list[list[Cell]], jobs: int) -> int:
+    """One Ray task a part; the study's `ray:` keys are options of the remote function (num_gpus, resources ...)."""
+    try:
+        import ray as engine
+    except ImportError as error:
+        raise IcrError("--executor ray needs Ray: pip install ray") from error
+    options = dict(study.ray)
+    address = options.pop("address", None)
+    if not engine.is_initialized():
+        engine.init(address=address, log_to_driver=True)
+    has_gpus = engine.cluster_resources().get("GPU", 0) > 0
+    waiting = []
+    for part in todo:
+        own = {"num_gpus": max(gpus(cell) for cell in part) if has_gpus else 0, "num_cpus": 1, **options}
+        waiting.append(engine.remote(_work).options(**own).remote(command(study, part), str(Path.cwd())))
+    failed = 0
+    for task in waiting:
+        try:
+            failed += engine.get(task) != 0
+        except engine.exceptions.RayError as error:
+            print(f"a Ray task failed: {error}", file=sys.stderr)
+            failed += 1
+    return failed
+
+
+def _work(argv: list[str], folder: str) -> int:
+    """Runs in the job: the worker's exit code."""
+    return subprocess.run(argv, cwd=folder).returncode
+
+
+EXECUTORS: dict[str, Callable[[Study, list[list[Cell]], int], Any]] = {"local": local, "slurm": slurm, "ray": ray}

@@ -1,0 +1,158 @@
+"""What a study would cost: the matrix with prompt tokens, what prefix sharing saves of them, and the prefill time.
+
+Prompts are built with the model's tokenizer and chat template, as they would be sent; no engine is loaded. With a
+sample, only the first items of a cell are built and the count is scaled (shown with `~`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .. import runs
+from ..context import tokens as counting
+from ..errors import IcrError
+from ..models import resume
+from .cells import Cell, units
+from .engine import import_plugins, quiet
+from .progress import clock, guess
+from .records import Folder
+from .status import columns, states
+from .study import Study
+
+
+@dataclass
+class Row:
+    """One cell: items, prompt tokens, tokens left to compute after prefix sharing; `exact` when all were built."""
+
+    cell: Cell
+    state: str
+    items: int
+    tokens: int
+    computed: int
+    exact: bool
+    note: str = ""
+    seconds: float | None = None
+
+
+class _Stub:
+    """Stands for the engine where prompts are built: a tokenizer and its chat template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """As lm-eval's engines render messages."""
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )  # fmt: skip
+
+
+def plan(study: Study, cells: list[Cell], sample: int, rate: float | None) -> list[Row]:
+    """One row a cell, in matrix order. `rate` is prefill tokens a second for models nothing was measured of."""
+    quiet()
+    import_plugins(study.imports, str(study.path.resolve().parent))
+    known = {s.fingerprint: s.state for s in states(study)}
+    measured = _measured(Folder(study.out, create=False))
+    rows = []
+    for unit in units(cells):
+        prompts: list[tuple[str, int, int]] = []  # text, tokens, row
+        for cell in unit:
+            row, built = _row(cell, known[cell.fingerprint], sample)
+            prompts += [(text, size, len(rows)) for text, size in built]
+            rows.append(row)
+        if prompts:
+            _share(rows, prompts, "vllm" in unit[0].engine and unit[0].args.get("enable_prefix_caching", True))
+    for row in rows:
+        if row.state == "done":
+            row.seconds = 0.0
+        elif row.cell.model in measured:
+            row.seconds = row.tokens / measured[row.cell.model]
+        elif rate:
+            row.seconds = row.computed / rate
+    return rows
+
+
+def _measured(folder: Folder) -> dict[str, float]:
+    """Prompt tokens a second of each model, newest record with a measurement."""
+    return {r["where"][0]: r["tokens_per_second"] for r in folder.records() if r.get("tokens_per_second")}
+
+
+def _row(cell: Cell, state: str, sample: int) -> tuple[Row, list[tuple[str, int]]]:
+    items, tokens = guess(cell)
+    limit = min(sample or items, cell.limit or items) if sample else cell.limit
+    try:
+        counter = counting.counter(cell.task_metadata)
+        chat = cell.chat and counter is not None and bool(getattr(counter.tokenizer, "chat_template", None))
+        stub = _Stub(counter.tokenizer) if counter is not None else None
+        some = runs.Cell((cell.task,), cell.task_metadata, limit, chat, cell.system)
+        [task] = runs.build(stub, some, cell.args, cell.gen_kwargs)
+    except (IcrError, OSError, ValueError) as error:
+        return Row(cell, state, items, tokens, tokens, False, str(error).splitlines()[0]), []
+    total = min(len(task.items), cell.limit or len(task.items))
+    built = [(resume.text_of(r.args[0]), r.size) for r in task.instances if r.repeats]
+    not_sent = len(task.instances) - len(built)
+    scale = total / max(len(task.instances), 1)
+    count = round(scale * sum(size for _, size in built))
+    note = f"{not_sent} of {len(task.instances)} cannot be sent" if not_sent else ""
+    return Row(cell, state, total, count, count, scale == 1, note), built
+
+
+def _share(rows: list[Row], prompts: list[tuple[str, int, int]], caches: bool) -> None:
+    """Set `computed`: with a prefix cache only what differs from the prompt before it, in the order of the sweep."""
+    if not caches:
+        return
+    texts = [text for text, _, _ in prompts]
+    order = sorted(range(len(texts)), key=lambda i: resume.prefix_key(texts[i]))
+    new = dict.fromkeys((row for _, _, row in prompts), 0.0)
+    all_tokens = dict.fromkeys(new, 0)
+    before = ""
+    for i in order:
+        text, size, row = prompts[i]
+        new[row] += size * (1 - _common(before, text) / max(len(text), 1))
+        all_tokens[row] += size
+        before = text
+    for row, left in new.items():
+        rows[row].computed = round(rows[row].tokens * left / max(all_tokens[row], 1))
+
+
+def _common(a: str, b: str) -> int:
+    """Length of the common beginning, by bisection."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def table(rows: list[Row], rate: float | None) -> str:
+    """The matrix, then totals by model."""
+    head = ("model", "setting", "prompt", "task", "state", "items", "tokens", "to prefill", "time")
+    lines = columns([head, *(_cells(row) for row in rows)], right=(5, 6, 7, 8))
+    loads = len({row.cell.load_key for row in rows if row.state != "done"})
+    todo = [row for row in rows if row.state != "done"]
+    tokens, computed = sum(r.tokens for r in todo), sum(r.computed for r in todo)
+    seconds = None if any(r.seconds is None for r in todo) else sum(r.seconds or 0 for r in todo)
+    share = f" ({100 * computed / tokens:.0f}%)" if tokens else ""
+    lines.append(
+        f"\nto do: {len(todo)} of {len(rows)} cells, {sum(r.items for r in todo):,} items, {tokens:,} prompt tokens, "
+        f"{computed:,} to prefill after prefix sharing{share}, {loads} engine load{'s' * (loads != 1)}"
+    )
+    if seconds is None:
+        lines.append("time: unknown; give --rate TOKENS_PER_SECOND, or run one cell and it is measured")
+    else:
+        lines.append(f"time: about {clock(seconds)}" + (" (at the given rate, prefill only)" if rate else ""))
+    lines += [f"- {row.cell.name}: {row.note}" for row in rows if row.note]
+    if any(not row.exact for row in rows):
+        lines.append("~ scaled from the first items of the cell, or from the data sheet; --sample 0 counts all")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    about = "" if row.exact else "~"
+    time = "–" if row.seconds is None else clock(row.seconds)
+    return (*row.cell.where, row.state, f"{row.items:,}", f"{about}{row.tokens:,}", f"{about}{row.computed:,}", time)

@@ -1,0 +1,199 @@
+"""Runs cells on one machine: what is done is skipped, what is stored is kept, what fails does not stop the others."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import shutil
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from .. import runs
+from ..errors import IcrError
+from ..models import measure, resume
+from ..models.store import CannotStore
+from .cells import Cell, units
+from .engine import Engine
+from .progress import Progress
+from .records import Folder
+
+log = logging.getLogger("icr_tasks")
+
+
+class Runner:
+    """Works through cells. `failed` counts those that ended with an error or with items the engine failed on."""
+
+    def __init__(self, folder: Folder, cells: list[Cell]) -> None:
+        self.folder, self.cells = folder, cells
+        self.progress = Progress(cells)
+        self.failed: dict[str, str] = {}
+        self._engine: tuple[str, Engine | str] | None = None
+
+    def run(self) -> dict[str, str]:
+        """Run all cells; returns {cell name: reason} of the failed ones. KeyboardInterrupt and CannotStore go out."""
+        busy = [cell for unit in units(self.cells) for cell in self._unit(unit, wait=False)]
+        for cell in busy:  # in the hands of another process: done when its lock is free, or ours if it died
+            self.progress.say(f"waiting for another process: {cell.name}")
+            self._unit([cell], wait=True)
+        return self.failed
+
+    def _unit(self, cells: list[Cell], *, wait: bool) -> list[Cell]:
+        """Run what is free of these cells and return the rest."""
+        mine, busy = [], []
+        with ExitStack() as stack:
+            for cell in cells:
+                if not stack.enter_context(self.folder.lock(cell.fingerprint, wait=wait)):
+                    busy.append(cell)
+                elif self._done(cell):
+                    self.progress.cell(cell)
+                else:
+                    mine.append(cell)
+            if mine:
+                self._work(mine)
+        return busy
+
+    def _done(self, cell: Cell) -> bool:
+        record = self.folder.record(cell.fingerprint)
+        return record is not None and self.folder.whole(record)
+
+    def _work(self, cells: list[Cell]) -> None:
+        try:
+            engine = self._load(cells[0])
+        except Exception as error:
+            for cell in cells:
+                self._fail(cell, f"engine {cell.engine} did not load: {_reason(error)}")
+            return
+        for cell in self._generate(engine, cells):
+            self._evaluate(engine, cell)
+
+    def _load(self, cell: Cell) -> Engine:
+        """The engine of these cells; one at a time is loaded, and one that cannot load is not tried again."""
+        if self._engine is None or self._engine[0] != cell.load_key:
+            self._engine = None
+            gc.collect()
+            self.progress.say(f"loading {cell.engine} {cell.args.get('pretrained', '')}".rstrip())
+            try:
+                self._engine = (cell.load_key, Engine(cell, self.folder))
+            except Exception as error:
+                log.debug("engine did not load", exc_info=True)
+                self._engine = (cell.load_key, _reason(error))
+            else:
+                if damaged := self._engine[1].damaged:  # type: ignore[union-attr]
+                    self.progress.say(f"{damaged} cut-off lines in the answer store skipped; those items run again")
+        found = self._engine[1]
+        if isinstance(found, str):
+            raise IcrError(found)
+        return found
+
+    def _generate(self, engine: Engine, cells: list[Cell]) -> list[Cell]:
+        """Build the prompts of all cells and answer them in one stream; returns the cells that can be scored."""
+        measure.clear()
+        owners: list[tuple[Cell, int]] = []
+        requests: list[Any] = []
+        built = []
+        for cell in cells:
+            try:
+                made = _build(engine, cell)
+            except Exception as error:
+                self._fail(cell, _reason(error))
+                continue
+            sizes = [r.size for r in made]
+            self.folder.note_requests(cell, engine.store.path.name, resume.keys_of(made), 0, sum(sizes))
+            self.progress.built(cell, len(made), sum(sizes))
+            owners += [(cell, size) for size in sizes]
+            requests += made
+            built.append(cell)
+        self.progress.start()
+        try:
+            engine.answer(requests, lambda i, stored: self.progress.item(*owners[i], stored))
+        except CannotStore:
+            raise
+        except Exception as error:
+            log.debug("generation stopped", exc_info=True)
+            self.progress.say(f"generation stopped ({_reason(error)}); each cell is tried alone")
+        finally:
+            self.progress.stop()
+        return built
+
+    def _evaluate(self, engine: Engine, cell: Cell) -> None:
+        building = self.folder.out / "tmp" / f"{cell.fingerprint}.{os.getpid()}"
+        started = time.time()
+        measure.clear()  # the same prompt may have been measured under another setting
+        try:
+            results = runs.evaluate(
+                engine.lm, _task_cell(cell), engine=cell.engine, model_args=_public(cell), gen_kwargs=cell.gen_kwargs,
+                out=building,
+            )  # fmt: skip
+            self._keep(building, cell)
+        except CannotStore:
+            raise
+        except Exception as error:
+            log.debug("cell failed", exc_info=True)
+            self._fail(cell, _reason(error))
+            return
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        facts = _facts(results["samples"][cell.task], results["configs"][cell.task]["metadata"]["icr"])
+        status = "partial" if facts["n_engine_failed"] else "done"
+        self.folder.write(
+            cell,
+            status=status,
+            seconds=round(time.time() - started, 2),
+            tokens_per_second=self.progress.speed(),
+            **facts,
+        )
+        if status == "partial":
+            self.failed[cell.name] = f"{facts['n_engine_failed']} items failed: {facts['reason']}"
+        self.progress.cell(cell)
+
+    def _keep(self, building: Path, cell: Cell) -> None:
+        """Move lm_eval's output to its place in one step."""
+        target = self.folder.lm_eval / cell.fingerprint
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rename(building.with_name(f"{building.name}.old"))
+        building.rename(target)
+        shutil.rmtree(building.with_name(f"{building.name}.old"), ignore_errors=True)
+
+    def _fail(self, cell: Cell, reason: str) -> None:
+        self.failed[cell.name] = reason
+        self.progress.say(f"failed: {cell.name}: {reason}")
+        self.folder.write(cell, status="error", reason=reason)
+        self.progress.cell(cell)
+
+
+def _task_cell(cell: Cell) -> runs.Cell:
+    return runs.Cell((cell.task,), cell.task_metadata, cell.limit, cell.chat, cell.system)
+
+
+def _public(cell: Cell) -> dict[str, Any]:
+    """model_args for the results file, without credentials."""
+    return {**cell.args, **{k: v for k, v in cell.inputs["model_args"].items() if v == "***"}}
+
+
+def _build(engine: Engine, cell: Cell) -> list[Any]:
+    tasks = runs.build(engine.lm, _task_cell(cell), cell.args, cell.gen_kwargs)
+    return [r for task in tasks for r in task.instances if r.repeats]
+
+
+def _facts(samples: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[str, Any]:
+    digests = [orjson.loads(next(iter(s["arguments"].values()))["arg_0"]) if isinstance(s["arguments"], dict) else orjson.loads(s["arguments"][0][0]) for s in samples]  # fmt: skip
+    errors = [d["error"] for d in digests if d.get("error")]
+    engine = [d["error"] for d in digests if d.get("error") and d.get("sha256")]  # sent, and then failed
+    return {
+        "n_items": len(samples), "n_failed": len(errors), "n_engine_failed": len(engine),
+        "reason": (engine or errors or [None])[0], "data_source": sheet.get("data_source"),
+        "data_revision": sheet.get("data_revision"), "n_prompt_tokens": sum(d.get("n_prompt_tokens") or 0 for d in digests),
+        "prefill_seconds": round(sum((d.get("timing") or {}).get("prefill", 0) for d in digests), 3),
+        "engine_tokens": {k: sum((d.get("engine_tokens") or {}).get(k, 0) for d in digests) for k in ("prompt", "cached", "output")},
+    }  # fmt: skip
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text if isinstance(error, IcrError) else f"{type(error).__name__}: {text}"

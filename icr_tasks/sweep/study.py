@@ -1,0 +1,148 @@
+"""A study file: which models, settings, prompts and tasks, checked before anything is loaded.
+
+    out: study-out
+    models:
+      - name: qwen3-8b
+        model: icr-vllm                     # any lm-eval model name
+        model_args: {pretrained: Qwen/Qwen3-8B, max_model_len: 131072}
+    settings: [full, rag@32k, none]
+    prompts: [ao]
+    tasks: [icr_helmet_rag_nq, {task: icr_infbench_qa, limit: 50}]
+
+Keys that mirror `lm_eval` options have their names and meaning: docs/sweep.md lists all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import IcrError, unknown
+
+RUN_KEYS: dict[str, type | tuple[type, ...]] = {
+    "settings": list, "prompts": list, "limit": int, "metadata": dict, "gen_kwargs": dict,
+}  # fmt: skip
+MODEL_KEYS: dict[str, type | tuple[type, ...]] = {
+    **RUN_KEYS, "name": str, "model": str, "model_args": (dict, str), "apply_chat_template": bool, "tasks": list,
+    "system_instruction": str, "batch_size": (int, str), "device": str, "in_flight": int,
+}  # fmt: skip
+TASK_KEYS: dict[str, type | tuple[type, ...]] = {**RUN_KEYS, "task": str}
+STUDY_KEYS: dict[str, type | tuple[type, ...]] = {
+    **RUN_KEYS, "models": list, "tasks": list, "out": str, "imports": list, "apply_chat_template": bool,
+    "system_instruction": str, "in_flight": int, "slurm": dict, "ray": dict,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study file. `models` and `tasks` are normalised to mappings; `own` holds the study-wide run keys."""
+
+    path: Path
+    out: Path
+    models: list[dict[str, Any]]
+    tasks: list[dict[str, Any]]
+    own: dict[str, Any]
+    imports: list[str] = field(default_factory=list)
+    slurm: dict[str, Any] = field(default_factory=dict)
+    ray: dict[str, Any] = field(default_factory=dict)
+
+
+def load(path: Path, out: Path | None = None) -> Study:
+    """Read and check a study file. Raises IcrError naming the place, with the nearest match for a misspelt key."""
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
+    except OSError as error:
+        raise IcrError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise IcrError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise IcrError(f"{path}: a study is a mapping with at least `models` and `tasks`; see docs/sweep.md")
+    _check(raw, STUDY_KEYS, f"{path}")
+    for key in ("models", "tasks"):
+        if not raw.get(key) and not (key == "tasks" and _models_have_tasks(raw)):
+            raise IcrError(f"{path}: `{key}` is missing or empty")
+    models = [_model(entry, f"{path}: models[{i}]") for i, entry in enumerate(raw["models"])]
+    names = [m["name"] for m in models]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise IcrError(f"{path}: two models are called {twice[0]!r}; give each its own `name`")
+    folder = out or Path(_expand(raw.get("out") or f"{path.stem}-out"))
+    own = {k: raw[k] for k in (*RUN_KEYS, "apply_chat_template", "system_instruction", "in_flight") if k in raw}
+    tasks = _tasks(raw.get("tasks") or [], f"{path}: tasks")
+    return Study(path, folder, models, tasks, own, raw.get("imports") or [], raw.get("slurm") or {}, raw.get("ray") or {})  # fmt: skip
+
+
+def _models_have_tasks(raw: dict[str, Any]) -> bool:
+    models = raw.get("models")
+    return bool(models) and all(isinstance(m, dict) and m.get("tasks") for m in models)
+
+
+def _model(entry: Any, where: str) -> dict[str, Any]:
+    if isinstance(entry, str):
+        entry = {"model_args": {"pretrained": entry}}
+    if not isinstance(entry, dict):
+        raise IcrError(f"{where}: a model is a name or a mapping with `model` and `model_args`")
+    _check(entry, MODEL_KEYS, where)
+    args = entry.get("model_args", {})
+    if isinstance(args, str):
+        pairs = [part.partition("=") for part in args.split(",") if part]
+        args = {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
+    args = {k: _expand(v) if isinstance(v, str) else v for k, v in args.items()}
+    name = (
+        entry.get("name") or Path(str(args.get("pretrained") or args.get("model") or entry.get("model", "model"))).name
+    )
+    tasks = _tasks(entry["tasks"], f"{where}.tasks") if "tasks" in entry else None
+    return {**entry, "name": name, "model": entry.get("model", "icr-vllm"), "model_args": args, "tasks": tasks}
+
+
+def _tasks(entries: list[Any], where: str) -> list[dict[str, Any]]:
+    found = []
+    for i, entry in enumerate(entries):
+        entry = {"task": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, dict) or not entry.get("task"):
+            raise IcrError(f"{where}[{i}]: a task is a name or a mapping with `task`")
+        _check(entry, TASK_KEYS, f"{where}[{i}]")
+        found.append(entry)
+    return found
+
+
+def _check(entry: dict[str, Any], known: dict[str, Any], where: str) -> None:
+    for key, value in entry.items():
+        if key not in known:
+            error = unknown("key", str(key), known)
+            raise IcrError(f"{where}: {error}")
+        kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
+        if value is None or not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join(
+                {"dict": "mapping", "str": "text", "int": "number"}.get(k.__name__, k.__name__) for k in kinds
+            )
+            raise IcrError(f"{where}: `{key}` must be a {wanted}, not {value!r}")
+        if key in ("limit", "in_flight") and value < 1:
+            raise IcrError(f"{where}: `{key}` must be at least 1, not {value}")
+        if isinstance(value, list) and not value:
+            raise IcrError(f"{where}: `{key}` is empty; leave it out for the default")
+    for key in ("settings", "prompts"):
+        if bad := [v for v in entry.get(key, []) if not isinstance(v, str)]:
+            raise IcrError(f"{where}: `{key}` holds {bad[0]!r}, which is no name; quote it")
+
+
+def _expand(text: str) -> str:
+    full = os.path.expanduser(os.path.expandvars(text))
+    if missing := re.search(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?", full):
+        raise IcrError(f"{text!r}: the environment variable {missing[1]} is not set")
+    return full
+
+
+class _Strict(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice instead of keeping the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping without doubled keys."""
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
+        if twice := [str(k) for k in keys if keys.count(k) > 1]:
+            raise yaml.YAMLError(f"key {twice[0]!r} stands twice in line {node.start_mark.line + 1} and below")
+        return super().construct_mapping(node, deep)
