@@ -151,7 +151,7 @@ def _units(path: Path, row: lines.Row) -> list[Unit]:
     record = lines.read(path, row)
     flags = _gold(record)
     return [
-        Unit(str(_identity(c))[:64], c["text"], c.get("title") or "", gold=g)
+        Unit(str(_identity(c))[:64], c["text"], c.get("title") or "", gold=g, relevance=c.get("score"))
         for c, g in zip(record["ctxs"], flags, strict=True)
     ]
 

@@ -9,12 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One piece of context: a passage (HELMET, synth), a filing (Loong) or a whole book (InfiniteBench)."""
+    """One piece of context: a passage (HELMET, synth), a filing (Loong) or a whole book (InfiniteBench).
+
+    `relevance` is the benchmark's own graded score of a passage (HELMET's reranker), None where it gives none.
+    """
 
     id: str
     text: str
     title: str = ""
     gold: bool = False
+    relevance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
