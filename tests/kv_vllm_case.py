@@ -1,0 +1,56 @@
+"""Run by test_kv_vllm.py in a process of its own: vLLM with ICR_KV set, three engines, answers as JSON on the last line.
+
+    python kv_vllm_case.py MODEL prompts.json N_NEW
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+
+
+def main(model: str, prompts_file: str, n_new: int) -> None:
+    from vllm import LLM, SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    from icr_tasks.models.kv_vllm import counters
+
+    with open(prompts_file) as file:
+        prompts = [TokensPrompt(prompt_token_ids=p) for p in json.load(file)]
+    params = SamplingParams(temperature=0.0, max_tokens=n_new, ignore_eos=True, logprobs=1)
+    common = dict(model=model, dtype="float32", enforce_eager=True, max_model_len=1024, distributed_executor_backend="uni",
+                  skip_tokenizer_init=True, disable_log_stats=False)  # fmt: skip
+    found = {}
+    for name, extra in {
+        "plain": {"enable_prefix_caching": False},
+        "chunked": {"enable_prefix_caching": True, "max_num_batched_tokens": 64, "max_num_seqs": 4},
+        # room for about two of the sequences at once: the others are preempted and computed again
+        "preempted": {"num_gpu_blocks_override": int(os.environ["CASE_BLOCKS"]), "enable_prefix_caching": False},
+    }.items():
+        llm = LLM(**common, **extra)
+        before = counters.totals()
+        rounds = [llm.generate(prompts, params, use_tqdm=False) for _ in range(2 if name == "chunked" else 1)]
+        after = counters.totals()
+        metrics = {m.name: getattr(m, "value", None) for m in llm.get_metrics()}
+        found[name] = {
+            "answers": [
+                [[list(o.outputs[0].token_ids), [lp[t].logprob for t, lp in zip(o.outputs[0].token_ids, o.outputs[0].logprobs, strict=True)]] for o in outputs]
+                for outputs in rounds
+            ],
+            "counts": {k: after[k] - before[k] for k in after},
+            "preemptions": metrics.get("vllm:num_preemptions"),
+            "prefix_hits": metrics.get("vllm:prefix_cache_hits"),
+        }  # fmt: skip
+        del llm
+        gc.collect()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

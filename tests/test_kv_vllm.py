@@ -1,0 +1,125 @@
+"""The vLLM backend against the transformers implementation: same model, same prompts, same method, token for token."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icr_tasks.errors import IcrError
+from icr_tasks.models import kv_vllm
+
+N_NEW = 20
+SETTING = "topk@0.05,sink=2,window=8,update=12"
+LENGTHS = (90, 333, 200, 257)
+
+
+def test_names_what_it_cannot_do() -> None:
+    assert kv_vllm.parse("topk@0.05") == kv_vllm.parse("kv:topk@0.05") == "kv:topk@0.05"
+    with pytest.raises(IcrError, match="icr-hf"):
+        kv_vllm.parse("snapkv@0.5")
+    with pytest.raises(IcrError, match="topk"):
+        kv_vllm.parse("topkk@0.5")
+
+
+def test_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from icr_tasks.models.kv_vllm import counters, plugin
+
+    monkeypatch.delenv("ICR_KV", raising=False)
+    monkeypatch.delenv(counters.VARIABLE, raising=False)
+    loaded = set(sys.modules)
+    plugin.register()
+    assert not {m for m in set(sys.modules) - loaded if m.startswith("vllm")}
+    assert not any(counters.totals().values())
+
+
+def _model(folder: Path) -> Path:
+    import tiny
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    fast = tiny.tokenizer()
+    # wide weights make attention matter, so that reading less changes the answers
+    config = LlamaConfig(
+        vocab_size=len(fast), hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=1024, initializer_range=0.15,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def _reference(folder: Path, prompts: list[list[int]], setting: str | None) -> list[tuple[list[int], list[float]]]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from icr_tasks.context.setting import Setting
+    from icr_tasks.models import kv
+    from icr_tasks.models.kv import attention, decode
+
+    model = attention.enable(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+    method = None
+    if setting:
+        parsed = Setting.parse(f"kv:{setting}")
+        knobs = {k: v for k, v in parsed.params.items() if k != "split"}
+        method = kv.make(str(parsed.method), float(parsed.amount or 0), knobs)
+    out = []
+    for prompt in prompts:
+        job = decode.Job([prompt], N_NEW, frozenset(), keep_logits=True)
+        answer = decode.generate(model, job, method)[0]
+        logps = [float(torch.log_softmax(x.float().flatten(), -1)[t]) for x, t in zip(answer.logits, answer.tokens, strict=True)]  # fmt: skip
+        out.append((answer.tokens, logps))
+    return out
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("needs vLLM")
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("kv-vllm")
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, 250, n).tolist() for n in LENGTHS]
+    prompts.append(prompts[1][:300] + prompts[2][:20])  # shares blocks with another prompt
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    model = _model(folder / "model")
+    env = {**os.environ, "ICR_KV": SETTING, "CASE_BLOCKS": "6", "VLLM_TARGET_DEVICE": "cpu"}
+    env.pop("ICR_KV_COUNTERS", None)
+    command = [sys.executable, str(Path(__file__).with_name("kv_vllm_case.py")), str(model), str(folder / "prompts.json"), str(N_NEW)]  # fmt: skip
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {
+        "vllm": json.loads(done.stdout.strip().splitlines()[-1]),
+        "sparse": _reference(model, prompts, SETTING),
+        "dense": _reference(model, prompts, None),
+        "prompts": prompts,
+    }
+
+
+@pytest.mark.parametrize("engine", ["plain", "chunked", "preempted"])
+def test_token_for_token(case: dict[str, Any], engine: str) -> None:
+    for answers in case["vllm"][engine]["answers"]:
+        for (tokens, logps), (expected, expected_logps) in zip(answers, case["sparse"], strict=True):
+            assert tokens == expected
+            assert logps == pytest.approx(expected_logps, abs=2e-3)
+
+
+def test_the_case_can_tell_sparse_from_dense(case: dict[str, Any]) -> None:
+    assert any(s[0] != d[0] for s, d in zip(case["sparse"], case["dense"], strict=True))
+
+
+def test_the_engines_did_what_they_are_named_for(case: dict[str, Any]) -> None:
+    assert case["vllm"]["preempted"]["preemptions"] > 0
+    assert case["vllm"]["chunked"]["prefix_hits"] > 0
+    counts = case["vllm"]["plain"]["counts"]
+    # three layers; the first token of each answer comes from prefill
+    assert counts["steps"] == counts["sparse_steps"] == 3 * len(case["prompts"]) * (N_NEW - 1)
+    assert 0.05 < counts["tokens_read"] / counts["tokens_full"] < 0.3
