@@ -26,7 +26,12 @@ class FakeEndpoint:
     """
 
     def __init__(
-        self, reply: Callable[[str], Any], *, latency: float = 0.0, fault: Callable[[str, int], Fault] | None = None
+        self,
+        reply: Callable[[str], Any],
+        *,
+        latency: float = 0.0,
+        fault: Callable[[str, int], Fault] | None = None,
+        port: int = 0,
     ) -> None:
         self.reply, self.latency, self.fault = reply, latency, fault or (lambda prompt, nth: None)
         self.prompts: list[str] = []
@@ -62,7 +67,7 @@ class FakeEndpoint:
             def handle_error(self, *args: object) -> None:
                 """A client that went away is part of the tests."""
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     @property

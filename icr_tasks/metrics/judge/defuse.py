@@ -15,8 +15,8 @@ _HEADINGS = (
     "AI Model Solution", "gMASK", "sMASK",
 )  # fmt: skip
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\[(?=\s*\[)"), "[ "),  # [[100]]
-    (re.compile(r"\\(?=\s*(?:f?boxed|fbox)\b)", re.I), "\\ "),  # \boxed{Criterion 1: 1}
+    (re.compile(r"\[\s*(?=\[)"), "[ "),  # [[100]]
+    (re.compile(r"\\\s*(?=(?:f?boxed|fbox)\b)", re.I), "\\ "),  # \boxed{Criterion 1: 1}
     (re.compile(r"<(?=[|\uff5c])"), "< "),  # <|im_start|>, and DeepSeek's full-width bars
     (re.compile(r"(?<=[|\uff5c])>"), " >"),
     (re.compile(r"<(?=/?[A-Za-z_][\w:.-]{0,40}>)"), "< "),  # <s>, </think>, <start_of_turn>
@@ -30,7 +30,7 @@ _ORDERS = re.compile(
     r"\b(?:ignore|disregard|forget|override)\b.{0,60}\b(?:instruction|above|previous|prior|criteria|rubric|gold)"
     r"|\b(?:rate|score|give|award|assign|output)\b.{0,40}\b(?:100|full marks|perfect|maximum|highest)\b"
     r"|\b(?:as|you are|dear|note to|attention)\b.{0,20}\b(?:judge|evaluator|grader)\b"
-    r"|\bRating\s*:|\bCriterion\s*\d\s*:",
+    r"|\bRating\s*:|\bCriterion\s*\d\s*:|\[\s*\[\s*-?\d",
     re.I | re.S,
 )
 REMINDER = (
