@@ -30,8 +30,8 @@ def points(value: float, *, sign: bool = False) -> str:
     if not math.isfinite(value):
         return DASH
     text = f"{100 * value:{'+' if sign else ''}.1f}"
-    if float(text) == 0:
-        return "0.0"
+    if float(text) == 0 and (value == 0 or not sign):
+        return "0.0"  # with a sign, "−0.0" tells on which side of zero a bound lies
     return text.replace("-", MINUS)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import gatekit
@@ -171,3 +173,11 @@ def test_missing_headline_metric_has_no_fallback(tmp_path: Path) -> None:
     run = load_run(gatekit.write(tmp_path, gatekit.rows(tasks=("icr_infbench_mc",)), change=change))
     with pytest.raises(IcrError, match="no item has the metric 'acc_xfinder', only acc, other"):
         run.tasks["icr_infbench_mc"].headline()
+
+
+def test_no_heavy_imports() -> None:
+    modules = ["compare", "gate", "baseline", "check"]
+    heavy = "{'torch', 'transformers', 'vllm', 'lm_eval', 'datasets', 'pandas', 'scipy.stats'}"
+    code = f"import sys, {', '.join('icr_tasks.cli.' + m for m in modules)}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
