@@ -1,0 +1,294 @@
+"""xFinder adapter: with a stand-in package of the same interface everywhere, with the real package where installed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from fake_endpoint import FakeEndpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icr_tasks.errors import IcrError
+from icr_tasks.metrics import xfinder_package
+from icr_tasks.metrics.judge.endpoint import Unreachable
+from icr_tasks.metrics.xfinder import XFinder, XFinderConfig
+from icr_tasks.metrics.xfinder_cases import NO_ANSWER, ChoiceCase, Extraction, RegexExtractor, metrics, to_letter
+from icr_tasks.tasks.grading import Answer, Graders, grade
+
+OPTIONS = ("The Moon", "Mars", "Walking Georgie", "Light housework")
+
+
+def case(response: str, gold: str = "B", n: int = 0) -> ChoiceCase:
+    return ChoiceCase(str(n), f"Question {n}: where?", OPTIONS, gold, response)
+
+
+def real_is_installed() -> bool:
+    try:
+        importlib.metadata.version("xfinder")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def stand_in() -> dict[str, types.ModuleType]:
+    """Modules with the package's names and interface, and none of its text."""
+
+    class Extractor:
+        STOP_TOKENS = ["<STOP>", "<|END|>"]
+
+        def __init__(
+            self, model_name: str, inference_mode: str, model_path_or_url: str, temperature: float = 0
+        ) -> None:
+            self.model_name, self.inference_mode, self.system_prompt = model_name, inference_mode, "SYSTEM"
+
+        def create_formatted_prompt(self, query: str) -> str:
+            return templates[self.model_name].format(system=self.system_prompt, input=query)
+
+        def _execute_api_inference(self, query: str) -> str:
+            raise AssertionError("the adapter must not use the package's network code")
+
+        def generate_output(self, question: str, llm_output: str, standard_answer_range: object) -> str:
+            return self._execute_api_inference(f"Q<{question}> O<{llm_output}> R<{standard_answer_range}>")
+
+    class Comparator:
+        def compare(self, pair: tuple[Any, ...]) -> list[Any]:
+            _, answer_range, extracted, correct = pair
+            texts = {letter: text for letter, text in answer_range}
+            return [*pair, int(extracted.lower() in (correct.lower(), texts[correct].lower()))]
+
+    templates = {"xFinder-qwen1505": "Q5 {system} {input}:", "xFinder-llama38it": "L3 {system} {input}:"}
+    modules = {n: types.ModuleType(n) for n in ("xfinder", "xfinder.helpers", "xfinder.modules", "xfinder.modules.answer_extractor", "xfinder.modules.answer_comparator")}  # fmt: skip
+    modules["xfinder.helpers"].PROMPT_TEMPLATE = templates  # type: ignore[attr-defined]
+    extractor = modules["xfinder.modules.answer_extractor"]
+    extractor.Extractor, extractor.Instruction = Extractor, "INSTRUCTION "  # type: ignore[attr-defined]
+    modules["xfinder.modules"].answer_extractor = extractor  # type: ignore[attr-defined]
+    modules["xfinder.modules.answer_comparator"].Comparator = Comparator  # type: ignore[attr-defined]
+    return modules
+
+
+@pytest.fixture(params=["stand-in", "real"])
+def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    xfinder_package.package.cache_clear()
+    if request.param == "real":
+        if not real_is_installed():
+            pytest.skip("xfinder is not installed (pip install --no-deps xfinder)")
+    else:
+        for name, module in stand_in().items():
+            monkeypatch.setitem(sys.modules, name, module)
+        version = importlib.metadata.version
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if name == "xfinder" else version(name))
+    yield request.param
+    xfinder_package.package.cache_clear()
+
+
+def config(url: str | None, **more: Any) -> XFinderConfig:
+    return XFinderConfig("xFinder-llama38it", url, **{"store": None, "pause": 0.01, **more})
+
+
+def says(replies: list[Any]) -> Callable[[str], Any]:
+    return lambda prompt: replies[int(prompt.split("Question ", 1)[1].split(":", 1)[0])]
+
+
+def test_metrics_of_extractions(package: str) -> None:
+    """Letter equality is the paper's count; the comparator's also takes text, and we reduce "B. Mars" to B for it."""
+    replies = [
+        "B",
+        "b",
+        " B\n",
+        "Mars",
+        "mars.",
+        "(B)",
+        "B. Mars",
+        "A",
+        "The Moon",
+        NO_ANSWER,
+        "B. The Moon",
+        "C. Mars",
+    ]
+    with FakeEndpoint(says(replies)) as server:
+        extractor = XFinder(config(server.url))
+        cases = [case("x", n=n) for n in range(len(replies))]
+        rows = [metrics(extractor, c, f) for c, f in zip(cases, extractor.extract(cases), strict=True)]
+        assert {path[":path"] for path in server.headers} == {"/v1/completions"} and server.bodies[0][
+            "temperature"
+        ] == 0
+    assert [r["acc_xfinder"] for r in rows] == [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert [r["acc_xfinder_cmp"] for r in rows] == [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+    assert [r["no_valid_answer_rate"] for r in rows] == [0] * 9 + [1, 0, 0] and {
+        r["extract_error_rate"] for r in rows
+    } == {0}
+
+
+def test_both_prompt_modes_are_the_packages_own_text(package: str) -> None:
+    released = xfinder_package.Prompter("xFinder-llama38it", "as_released", None, 1000)(case("It is {Mars}."))
+    trained = xfinder_package.Prompter("xFinder-llama38it", "as_trained", None, 1000)(case("It is {Mars}."))
+    instruction = xfinder_package.package().instruction
+    assert (
+        instruction.strip()
+        and instruction not in released
+        and trained == released.replace(_query(released), instruction + _query(released))
+    )
+    assert (
+        "It is {Mars}." in released
+        and "Answer Choices: (A) The Moon (B) Mars" in released
+        and "['A', 'The Moon']" in released
+    )
+    other = xfinder_package.Prompter("xFinder-qwen1505", "as_released", "MY SYSTEM", 1000)(case("x"))
+    assert "MY SYSTEM" in other and other != released
+    long = xfinder_package.Prompter("xFinder-llama38it", "as_released", None, 100)(case("a" * 5000 + "END"))
+    assert len(long) < len(released) + 200 and "END" in long
+    assert xfinder_package.template_of("IAAR-Shanghai/xFinder-qwen1505", None) == "xFinder-qwen1505"
+    assert xfinder_package.template_of("anything", None) == "xFinder-llama38it"
+
+
+def _query(prompt: str) -> str:
+    """The part of a prompt that the package's query format makes: from the word before the question on."""
+    start = prompt.index("Question 0: where?")
+    marks = ("Q<", 'Question: """')
+    return prompt[max(prompt.rindex(m, 0, start) for m in marks if m in prompt[:start]) :]
+
+
+def test_errors_are_errors_and_never_wrong_answers(package: str, tmp_path: Path) -> None:
+    fault = lambda p, n: (400, '{"error":{"message":"too long"}}', {}) if "Question 1:" in p else None  # noqa: E731
+    with FakeEndpoint(says(["B", "B", " ", ("B and then on", "length"), "B"]), fault=fault) as server:
+        extractor = XFinder(config(server.url, store=tmp_path / "v"))
+        cases = [case("x", n=n) for n in range(5)]
+        found = extractor.extract(cases)
+        assert [f.text for f in found] == ["B", None, None, None, "B"]
+        assert (
+            "too long" in str(found[1].error)
+            and found[2].error == "empty extraction"
+            and "cut off" in str(found[3].error)
+        )
+        assert metrics(extractor, cases[1], found[1]) == {"extract_error_rate": 1.0}
+        before = server.calls
+        XFinder(config(server.url, store=tmp_path / "v")).extract([cases[0], cases[4]])
+        assert server.calls == before
+    with pytest.raises(Unreachable):
+        XFinder(config(server.url, retries=0)).extract(cases)
+
+
+def test_the_task_is_graded_and_an_error_makes_the_run_fail(package: str) -> None:
+    doc = {"question": "Question 0: where?", "options": list(OPTIONS), "answers": ["Mars"], "keys": {}}
+    answers = [Answer({**doc, "id": str(i), "question": f"Question {i}: where?"}, {}, "It is Mars") for i in range(3)]
+    with FakeEndpoint(says(["B", "A", ""])) as server:
+        options = {
+            "xfinder_base_url": server.url,
+            "xfinder_model": "m",
+            "xfinder_store": "off",
+            "xfinder_prompt": "as_trained",
+        }
+        grades = grade("infbench_mc", Graders.parse(options), answers)
+    assert [grades.metrics[i].get("acc_xfinder") for i in "012"] == [1.0, 0.0, None]
+    assert (
+        grades.sheet["extractor"]["prompt"] == "as_trained"
+        and grades.sheet["extractor"]["template"] == "xFinder-llama38it"
+    )
+    assert grades.error is not None and grades.error.exit_code == 3 and "1 of 3 answers" in str(grades.error)
+    gone = grade(
+        "longbench",
+        Graders.parse({**options, "xfinder_retries": 0}),
+        [Answer({**a.doc, "answers": ["B"]}, {}, "x") for a in answers],
+    )
+    assert (
+        gone.error is not None
+        and gone.error.exit_code == 3
+        and "does not answer" in gone.sheet["reasons"]["acc_xfinder"]
+    )
+    without = grade("infbench_mc", Graders(), answers)
+    assert without.error is None and without.sheet["reasons"]["acc_xfinder"].startswith("no extractor")
+
+
+def test_a_local_model_in_batches(package: str, tmp_path: Path) -> None:
+    """A random-init model: batched and single extraction agree, which needs correct left padding."""
+    pytest.importorskip("transformers")
+    folder = str(tiny.llama(tmp_path / "m"))
+    cases = [case("x" * (1 + 40 * n), n=n) for n in range(5)]
+    more = {"model": folder, "store": None, "max_tokens": 12, "device": "cpu"}
+    together = XFinder(XFinderConfig(**more, batch_size=5)).extract(cases)
+    alone = XFinder(XFinderConfig(**more, batch_size=1)).extract(cases)
+    assert together == alone and len(together) == 5
+    assert all(f.text or f.error for f in together)
+    with pytest.raises(IcrError, match="cannot be loaded"):
+        XFinder(XFinderConfig(str(tmp_path / "none"), store=None)).extract(cases)
+
+
+def test_real_package_leaves_warnings_alone_and_keeps_its_rules() -> None:
+    if not real_is_installed():
+        pytest.skip("xfinder is not installed (pip install --no-deps xfinder)")
+    xfinder_package.package.cache_clear()
+    before = list(warnings.filters)
+    found = xfinder_package.package()
+    assert warnings.filters == before and set(found.templates) == {"xFinder-qwen1505", "xFinder-llama38it"}
+    assert xfinder_package.same(case(""), "Mars.") and xfinder_package.same(case(""), "b")
+    assert not xfinder_package.same(case(""), "B. Mars") and not xfinder_package.same(case(""), "(B)")
+
+
+def test_missing_package_and_bad_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    xfinder_package.package.cache_clear()
+    monkeypatch.setitem(sys.modules, "xfinder", None)
+    monkeypatch.setitem(sys.modules, "xfinder.helpers", None)
+    with pytest.raises(IcrError, match="pip install --no-deps xfinder"):
+        XFinder(config("http://localhost:1/v1"))
+    for metadata, text in (
+        ({"xfinder_base_url": "http://x/v1"}, "needs xfinder_model"), ({"xfinder_model": "m", "xfinder_prompt": "released"}, "as_released"),
+        ({"xfinder_model": "m", "xfinder_base_url": "x"}, "not http"), ({"xfinder_modle": "m"}, "Did you mean 'xfinder_model'"),
+    ):  # fmt: skip
+        with pytest.raises(IcrError, match=text):
+            XFinderConfig.parse(metadata)
+
+
+def test_regex_extractor_has_the_same_interface() -> None:
+    extractor = RegexExtractor()
+    texts = [
+        "The answer is B",
+        "The answer is (B).",
+        "The answer is Mars.",
+        "The answer is B. Mars",
+        "I do not know",
+        "The answer is A",
+    ]
+    cases = [case(t) for t in texts]
+    rows = [metrics(extractor, c, f) for c, f in zip(cases, extractor.extract(cases), strict=True)]
+    assert [r["acc_xfinder"] for r in rows] == [1, 1, 1, 1, 0, 0] and [r["no_valid_answer_rate"] for r in rows] == [
+        0,
+        0,
+        0,
+        0,
+        1,
+        0,
+    ]
+    assert metrics(extractor, cases[0], Extraction(None, "x")) == {"extract_error_rate": 1.0}
+
+
+@pytest.mark.parametrize(("text", "letter"), [
+    ("B", "B"), ("(b)", "B"), ("B.", "B"), ("B) Mars", "B"), ("Mars", "B"), ("mars.", "B"), ("B: Light housework", "B: Light housework"),
+    ("E", "E"), ("Be careful", "Be careful"), ("A lot", "A lot"), ("", ""), ("(B", "B"),
+])  # fmt: skip
+def test_to_letter(text: str, letter: str) -> None:
+    assert to_letter(case(""), text) == letter
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(max_size=60)
+    | st.lists(st.sampled_from([*OPTIONS, "A", "B", "(", ")", ".", " ", "\n", "The answer is"]), max_size=8).map(
+        "".join
+    )
+)
+def test_no_text_breaks_the_parsers(text: str) -> None:
+    found = to_letter(case(""), text)
+    assert found in ("A", "B", "C", "D") or found == text.strip()
+    [extracted] = RegexExtractor().extract([case(text)])
+    assert isinstance(extracted.text, str)
+    row = metrics(RegexExtractor(), case(text), extracted)
+    assert set(row.values()) <= {0.0, 1.0} and json.dumps(row)
