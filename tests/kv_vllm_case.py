@@ -1,6 +1,6 @@
 """Run by test_kv_vllm.py in a process of its own: vLLM with ICR_KV set, three engines, answers as JSON on the last line.
 
-    python kv_vllm_case.py MODEL prompts.json N_NEW
+python kv_vllm_case.py MODEL prompts.json N_NEW
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ def scores(model: Any, spans: Spans) -> np.ndarray:
     if layers is None or not hasattr(layers[0].self_attn, "q_proj"):
         raise IcrError(f"definition paper_code needs q_proj and k_proj; {type(model).__name__} has none")
     hooks = [
-        layer.register_forward_pre_hook(lambda m, a, k: hidden.append(a[0] if a else k["hidden_states"]), with_kwargs=True)
+        layer.register_forward_pre_hook(
+            lambda m, a, k: hidden.append(a[0] if a else k["hidden_states"]), with_kwargs=True
+        )
         for layer in layers
     ]
     try:

@@ -84,7 +84,9 @@ def run(
 ) -> Iterator[Ranked | str]:
     """Ranked items of a loaded task, or the reason why an item was left out."""
     if task.sheet["benchmark"] not in ("helmet_rag", "synth"):
-        raise IcrError(f"{task.config.task} does not mark gold documents; rank icr_helmet_rag_* or icr_synth_rag_* tasks")
+        raise IcrError(
+            f"{task.config.task} does not mark gold documents; rank icr_helmet_rag_* or icr_synth_rag_* tasks"
+        )
     source = Chat(tokenizer, window)
     builder = task._builder(source.apply_chat_template if chat else None, None)
     builder.overflow, builder.max_gen_toks = "skip", 0

@@ -106,7 +106,9 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if report.get("best_head"):
         best = report["best_head"]
-        lines.append(f"\nBest single head, chosen on one half and measured on the other: NDCG@10 {100 * best['ndcg@10']:.1f}")
+        lines.append(
+            f"\nBest single head, chosen on one half and measured on the other: NDCG@10 {100 * best['ndcg@10']:.1f}"
+        )
     for name, value in (report.get("correlation") or {}).items():
         lines.append(
             f"Spearman of NDCG@10 ({name}) and the task score: {value['spearman']:+.2f} "

@@ -36,7 +36,9 @@ def locate(text: str, parts: Sequence[str], question: str, tokenizer: Any, *, sp
     for number, part in enumerate(parts):
         begin = text.find(part, at)
         if begin < 0:
-            raise IcrError(f"document {number} is not in the prompt as it was rendered; a chat template changed the text")
+            raise IcrError(
+                f"document {number} is not in the prompt as it was rendered; a chat template changed the text"
+            )
         at = begin + len(part)
         bounds.append((begin, at))
     document = np.full(len(starts), -1, np.int32)

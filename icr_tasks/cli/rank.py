@@ -33,7 +33,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--prompt", help="ao (default), id, idc, idq, judge, official")
     parser.add_argument("--definition", default="attention", help="attention, paper_code, or both with a comma")
     parser.add_argument("--limit", type=int, help="items per task")
-    parser.add_argument("--max-length", type=int, help="prompts longer than this are left out (default: the model's window)")
+    parser.add_argument(
+        "--max-length", type=int, help="prompts longer than this are left out (default: the model's window)"
+    )
+    parser.add_argument("--allow-partial", action="store_true", help="accept data with another count than the official")
     parser.add_argument("--no-chat-template", action="store_true")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device")
@@ -67,7 +70,8 @@ def _reports(args: argparse.Namespace, definitions: list[str]) -> Any:
     from ..runs import manager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    metadata = {"pretrained": args.model, "revision": args.revision, **({"prompt": args.prompt} if args.prompt else {})}
+    metadata = {"pretrained": args.model, "revision": args.revision, "allow_partial": args.allow_partial or None}
+    metadata = {k: v for k, v in {**metadata, "prompt": args.prompt}.items() if v is not None}
     loaded = manager(metadata).load([t.strip() for t in args.tasks.split(",")])["tasks"]
     model, tokenizer = attention.load(args.model, revision=args.revision, dtype=args.dtype, device=args.device)
     window = args.max_length or getattr(model.config, "max_position_embeddings", None)
@@ -98,7 +102,9 @@ def _report(args: argparse.Namespace, name: str, task: Any, items: list[Any], le
         "revision": args.revision,
         "task": name,
         "prompt": task.prompt_format.name,
-        "data": {k: task.sheet[k] for k in ("benchmark", "dataset", "length", "data_source", "data_revision", "official")},
+        "data": {
+            k: task.sheet[k] for k in ("benchmark", "dataset", "length", "data_source", "data_revision", "official")
+        },
         "n_items": len(items),
         "n_left_out": len(left_out),
         "left_out": left_out[:20],
@@ -107,9 +113,15 @@ def _report(args: argparse.Namespace, name: str, task: Any, items: list[Any], le
         "methods": report.summary(items),
         "best_head": report.best_head(items),
         "correlation": correlation,
-        "items": [{"item": i.id, "cluster": i.cluster, "tokens": i.n_tokens, "ndcg@10": {m: r["ndcg@10"] for m, r in i.rows.items()}} for i in items],  # fmt: skip
+        "items": [
+            {
+                "item": i.id,
+                "cluster": i.cluster,
+                "tokens": i.n_tokens,
+                "ndcg@10": {m: r["ndcg@10"] for m, r in i.rows.items()},
+            }
+            for i in items
+        ],  # fmt: skip
         "peak_memory": rank.peak_memory(),
         "seconds": seconds,
     }
-
-

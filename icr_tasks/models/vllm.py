@@ -22,7 +22,7 @@ from lm_eval.models.vllm_causallms import VLLM
 from tqdm import tqdm
 
 from ..errors import IcrError
-from . import identity, resume
+from . import identity, kv_vllm, resume
 from .encode import encode
 from .store import AnswerStore
 
@@ -34,6 +34,7 @@ class IcrVLLM(VLLM):
     """lm-eval's VLLM with streaming requests. `store` is a folder for answers, `in_flight` the requests queued at once."""
 
     def __init__(self, pretrained: str, store: str | None = None, in_flight: int = 64, **kwargs: Any) -> None:
+        kv_vllm.prepare(kwargs)
         kwargs.setdefault("enable_prefix_caching", True)
         kwargs.setdefault("disable_log_stats", False)  # per-request timing
         super().__init__(pretrained, **kwargs)
@@ -46,6 +47,7 @@ class IcrVLLM(VLLM):
 
         self.in_flight = int(in_flight)
         args = {**self.model_args, "engine": vllm.__version__, "lora": kwargs.get("lora_local_path")}
+        args |= {"kv": kv_vllm.asked()} if kv_vllm.asked() else {}
         self.store = AnswerStore(store, identity.engine(args)) if store else None
         if self.store is not None and self.store.damaged:
             log.warning("%s: %d damaged lines skipped; those items run again", self.store.path, self.store.damaged)

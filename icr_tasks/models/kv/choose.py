@@ -7,6 +7,7 @@ from typing import Any
 
 from ...context.setting import Setting
 from ...errors import IcrError
+from .. import kv_vllm
 
 PREFIX = "kv_"
 # other arguments that begin alike
@@ -16,10 +17,10 @@ NOT_OURS = ("kv_cache_dtype", "kv_cache_memory_bytes", "kv_transfer_config", "kv
 
 
 def from_args(args: Mapping[str, Any]) -> Setting | None:
-    """Setting named by kv=METHOD, kv_budget=, kv_split= and kv_<knob>= in model arguments; None without any."""
+    """Setting named by kv=METHOD, kv_budget=, kv_split= and kv_<knob>= in model arguments, else by ICR_KV; or None."""
     ours = {k: v for k, v in args.items() if k == "kv" or (k.startswith(PREFIX) and k not in NOT_OURS)}
     if not ours:
-        return None
+        return None if kv_vllm.asked() is None else Setting.parse(str(kv_vllm.asked()))
     if "kv" not in ours:
         raise IcrError(f"{next(iter(ours))}= is given without kv=METHOD, e.g. kv=topk,kv_budget=0.05")
     method = ours.pop("kv")
@@ -48,10 +49,12 @@ def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
     """What an engine measured, with an `error` when it did not run the compressed setting that was asked for."""
     if not setting.compressed or setting.method in native() or found.get("error"):
         return found
+    if kv_vllm.asked() is not None:
+        found = {**found, "kv": kv_vllm.measured()}
     ran = found.get("kv", {}).get("setting", "full")
     if ran == str(setting):
         return found
-    return {**found, "error": f"the engine ran {ran}, not {setting}; use --model icr-hf"}
+    return {**found, "error": f"the engine ran {ran}, not {setting}; use --model icr-hf, or {kv_vllm.VARIABLE} with vLLM"}
 
 
 def native() -> tuple[str, ...]:

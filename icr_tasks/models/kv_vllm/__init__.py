@@ -10,6 +10,9 @@ It gathers blocks in PyTorch: what it measures is answers and bytes read, not sp
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from ...errors import IcrError
 
 METHODS = ("topk", "page", "steady")
@@ -29,3 +32,38 @@ def parse(text: str) -> str:
     if setting.params.get("split") == "query-agnostic":
         raise IcrError(f"{VARIABLE}={text}: compression before the question needs --model icr-hf")
     return str(setting)
+
+
+def asked() -> str | None:
+    """The setting that ICR_KV asks of vLLM in this process, or None."""
+    return parse(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+
+
+def measured() -> dict[str, Any]:
+    """What the engine's workers counted so far, and the setting that ran: `full` when no step was sparse."""
+    from . import counters
+
+    found = counters.totals()
+    ran = asked() if found["sparse_steps"] else None
+    if ran is None:
+        return {"setting": "full", **found}
+    shares = {"read_fraction": found["bytes_read"] / found["bytes_full"], "tokens_read_fraction": found["tokens_read"] / found["tokens_full"]}  # fmt: skip
+    return {"setting": ran, "scope": "run", **shares, **found}
+
+
+def prepare(args: dict[str, Any]) -> None:
+    """Turn kv=METHOD, kv_budget= ... of model arguments into ICR_KV and the engine's own options, in place."""
+    from ..kv import choose
+
+    ours = {
+        k: args.pop(k) for k in list(args) if k == "kv" or (k.startswith(choose.PREFIX) and k not in choose.NOT_OURS)
+    }
+    found = choose.from_args(ours)
+    if found is None or found.kind == "full":
+        return
+    os.environ[VARIABLE] = parse(str(found))
+    args["enforce_eager"] = True
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        args["attention_backend"] = "ICR_KV"
