@@ -2,9 +2,11 @@
 
     icr score --task icr_infbench_mc --predictions preds.jsonl
     icr score --task icr_helmet_rag_nq_4k --predictions preds.jsonl --json
+    icr score --task icr_infbench_mc --predictions preds.jsonl --xfinder-base-url http://localhost:8002/v1 --xfinder-model ...
+    icr score --task icr_loong_fin --predictions preds.jsonl --judge-base-url http://localhost:8001/v1 --judge-model ...
 
 Predictions are JSON lines with `id` and `prediction` (or `pred`). The gold answers are the task's data, or a
-`ground_truth` (or `label`) field as in InfiniteBench's released results.
+`ground_truth` (or `label`) field as in InfiniteBench's released results. A judge or xFinder needs the task's data.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from ..errors import IcrError, unknown
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0; raises IcrError (exit 2) for predictions that do not cover the task exactly."""
+    """Returns 0, or 3 when a judge or extractor failed and all else was printed.
+
+    Raises IcrError (exit 2) for predictions that do not cover the task exactly.
+    """
     parser = argparse.ArgumentParser(
         prog="icr score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -36,16 +41,52 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--allow-partial-data", action="store_true", help="accept task data with another count than the official"
     )
+    for who in ("xfinder", "judge"):
+        for name in ("base-url", "model"):
+            parser.add_argument(f"--{who}-{name}", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any judge_* or xfinder_* option of docs/judge.md",
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    result = score(args.task, args.predictions, args.model, args.allow_missing, args.allow_partial_data or None)
+    graders = _graders(args)
+    result = score(
+        args.task, args.predictions, args.model, args.allow_missing, args.allow_partial_data or None, graders
+    )
     if args.json:
         sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
-        return 0
+        return _failed(result)
     print(f"{result['task']}  n={result['n']}" + (f"  missing={result['n_failed']}" if result["n_failed"] else ""))
     for name, value in result["metrics"].items():
-        print(f"  {name:<16} {100 * value:6.2f}")
-    return 0
+        print(f"  {name:<20} {100 * value:6.2f}")
+    for name, why in result.get("reasons", {}).items():
+        print(f"  {name:<20} {'–':>6}  {why}")
+    return _failed(result)
+
+
+def _failed(result: dict[str, Any]) -> int:
+    if "error" in result:
+        print(f"icr: error: {result['error']}", file=sys.stderr)
+    return 3 if "error" in result else 0
+
+
+def _graders(args: argparse.Namespace) -> Any:
+    """The judge and extractor asked for, or None."""
+    given = {k: v for k, v in vars(args).items() if k.startswith(("judge_", "xfinder_")) and v is not None}
+    for text in args.option:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise IcrError(f"--option {key!r}: write KEY=VALUE, e.g. judge_rubric=paper")
+        given[key] = orjson.loads(value) if value.startswith("{") else value
+    if not given:
+        return None
+    from ..tasks.grading import Graders
+
+    return Graders.parse(given)
 
 
 def sheet_of(task: str) -> dict[str, Any]:
@@ -61,15 +102,21 @@ def sheet_of(task: str) -> dict[str, Any]:
 
 
 def score(
-    task: str, path: Path, model: str | None = None, allow_missing: bool = False, allow_partial: object = None
-) -> dict[str, Any]:
-    """{"task", "n", "n_failed", "metrics"} with values 0-1. Raises IcrError for ids that miss, repeat or are unknown."""
+    task: str, path: Path, model: str | None = None, allow_missing: bool = False, allow_partial: object = None,
+    graders: Any = None,
+) -> dict[str, Any]:  # fmt: skip
+    """{"task", "n", "n_failed", "metrics"} with values 0-1. Raises IcrError for ids that miss, repeat or are unknown.
+
+    With `graders` also their metrics, or `reasons` by metric and an `error`; metrics are means over the items that have them.
+    """
     from ..tasks.scoring import SCORERS
 
     sheet = sheet_of(task)
     rows = _rows(path, task, model)
-    docs = _docs_from_rows(rows, sheet) if _has_gold(rows) else _docs_from_data(sheet, allow_partial)
-    expected = sheet.get("n") if _has_gold(rows) else len(docs)
+    fields: dict[str, Any] = {}
+    alone = _has_gold(rows) and graders is None
+    docs = _docs_from_rows(rows, sheet) if alone else _docs_from_data(sheet, allow_partial, fields)
+    expected = sheet.get("n") if alone else len(docs)
     got = {row["id"]: row["text"] for row in rows}
     problems = _problems(rows, docs, expected)
     if problems and not (allow_missing and set(problems) == {"missing"}):
@@ -79,7 +126,22 @@ def score(
     if not scored:
         raise IcrError(f"{path}: no prediction for {task}")
     metrics = {name: sum(s[name] for s in scored) / len(scored) for name in scored[0]}
-    return {"task": task, "n": len(scored), "n_failed": problems.get("missing", 0), "metrics": metrics}
+    result = {"task": task, "n": len(scored), "n_failed": problems.get("missing", 0), "metrics": metrics}
+    return result if graders is None else {**result, **_graded(sheet, graders, docs, fields, got, metrics)}
+
+
+def _graded(sheet: Any, graders: Any, docs: Any, fields: Any, got: dict[str, str], metrics: Any) -> dict[str, Any]:
+    """`metrics` with those of the judge or extractor added, `reasons` for missing ones, and the `error` there was."""
+    from ..tasks.grading import Answer, grade, means
+
+    answers = [Answer(doc, fields[i], got[i]) for i, doc in docs.items() if i in got]
+    grades = grade(sheet["scorer"], graders, answers)
+    reasons = grades.sheet.get("reasons")
+    return {
+        "metrics": {**metrics, **means(list(grades.metrics.values()))},
+        **({"reasons": reasons} if reasons else {}),
+        **({"error": str(grades.error)} if grades.error else {}),
+    }
 
 
 def _rows(path: Path, task: str, model: str | None) -> list[dict[str, Any]]:
@@ -145,18 +207,16 @@ def _docs_from_rows(rows: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[s
     return docs
 
 
-def _docs_from_data(sheet: dict[str, Any], allow_partial: object) -> dict[str, dict[str, Any]]:
+def _docs_from_data(sheet: dict[str, Any], allow_partial: object, fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
     from .. import data
     from ..tasks.base import light
 
     items = data.load(sheet["benchmark"], sheet["dataset"], sheet.get("length"), allow_partial=allow_partial)
-    docs = {}
-    for item in items.items:
-        doc = light(item)
-        docs[item.id] = doc
-    # The benchmarks' own numeric ids are accepted too.
-    short = {i.removeprefix(f"{sheet['dataset']}-"): doc for i, doc in docs.items()}
-    return short if sheet["benchmark"] == "infbench" else docs
+    # InfiniteBench's own numeric ids are accepted too; `fields` gets what only a judge needs.
+    start = f"{sheet['dataset']}-" if sheet["benchmark"] == "infbench" else ""
+    docs = {item.id.removeprefix(start): light(item) for item in items.items}
+    fields.update({item.id.removeprefix(start): item.fields for item in items.items})
+    return docs
 
 
 def _problems(rows: list[dict[str, Any]], docs: dict[str, Any], expected: int | None) -> dict[str, int]:

@@ -1,0 +1,111 @@
+"""`icr agreement` on a small table of our own: numbers against an independent computation, formats, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icr_tasks.cli.agreement import main, read
+from icr_tasks.errors import IcrError
+from icr_tasks.metrics.agreement import Labelled, calls, disagreements, kappa, measure
+
+TABLE = Path(__file__).parent / "agreement_labels.jsonl"
+
+
+def test_the_metrics_differ_where_they_should() -> None:
+    rows = read(TABLE)
+    found = measure(rows)
+    assert len(rows) == 24 and sum(r.human for r in rows) == 11
+    wrong = {name: {r.answer for r in disagreements(rows, name)} for name in found}
+    # plain SubEM takes "no" in "known", "4" in "14", "art" in "party"; the word-safe one does not
+    for text in ("Answer: It is not known", "Answer: 14", "Answer: a party"):
+        assert text in wrong["subem"] and text not in wrong["subem_word"]
+    # the whole text mentions the gold answer, the final answer is another one
+    assert "It was not Jane Austen; the answer is: Mary Shelley" in wrong["subem_raw"] - wrong["subem"]
+    assert "Answer: July 20, 1969" in wrong["em"] - wrong["subem_word"]
+    assert found["subem_word"]["accuracy"] > found["subem"]["accuracy"] > found["subem_raw"]["accuracy"]
+    assert found["subem_word"]["kappa"] > found["subem"]["kappa"]
+    for m in found.values():
+        assert m["accuracy_ci"][0] <= m["accuracy"] <= m["accuracy_ci"][1]
+        assert m["false_yes"] + m["false_no"] == round((1 - m["accuracy"]) * 24)
+
+
+def test_f1_threshold_moves_the_call() -> None:
+    row = Labelled("q", ("atmospheric pressure",), "Answer: the pressure of the air", True)
+    assert calls(0.3)["f1"](row) and not calls(0.9)["f1"](row)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_kappa_is_cohens(pairs: list[tuple[bool, bool]]) -> None:
+    a, b = (np.array(v) for v in zip(*pairs, strict=True))
+    n = len(a)
+    po = sum(x == y for x, y in pairs) / n
+    pe = sum((a == v).sum() * (b == v).sum() for v in (True, False)) / n**2
+    if pe == 1:
+        assert math.isnan(kappa(a, b))
+    else:
+        assert kappa(a, b) == pytest.approx((po - pe) / (1 - pe), abs=1e-12)
+
+
+def test_intervals_count_questions_not_answers() -> None:
+    """Fifty equal answers to each of four questions tell no more than one answer each."""
+    base = [Labelled(f"q{i}", ("x",), "Answer: x" if i < 2 else "Answer: y", i % 2 == 0) for i in range(4)]
+    one, many = measure(base)["em"], measure(base * 50)["em"]
+    assert one["accuracy"] == many["accuracy"] and one["accuracy_ci"] == many["accuracy_ci"]
+
+
+def test_prints_table_and_examples_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(TABLE), "--examples", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "24 answers to 11 questions, 11 called correct by humans" in out and "| subem_word |" in out
+    assert "subem says right, human says wrong:" in out and "It is not known" in out
+    assert main([str(TABLE), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 24 and set(found["metrics"]) == {"subem", "subem_raw", "subem_word", "em", "f1"}
+    assert found["disagreements"]["subem"][0]["question"]
+
+
+def test_csv_tsv_and_other_names_give_the_same(tmp_path: Path) -> None:
+    rows = read(TABLE)
+    for suffix, delimiter in (("csv", ","), ("tsv", "\t")):
+        path = tmp_path / f"t.{suffix}"
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.writer(file, delimiter=delimiter)
+            writer.writerow(["input", "golden_answers", "pred", "human_label"])
+            for n, r in enumerate(rows):
+                golds = json.dumps(r.golds) if n % 2 else " | ".join(r.golds)
+                writer.writerow([r.question, golds, r.answer, "Correct" if r.human else "incorrect"])
+        assert read(path) == rows
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("", "has no rows"), ("[1]", "expected a JSON object"), ("{", ":1: not valid JSON"), ('{"question":"q"}', "no golds"),
+    ('{"question":"q","golds":[],"answer":"a","label":1}', "gold answers must be"), ('{"question":"q","golds":["x"],"answer":"a","label":"maybe"}', "neither yes nor no"),
+    ('{"question":"q","golds":["x"],"answer":3,"label":1}', "must be a text"), ('{"question":"q","golds":{"a":1},"answer":"a","label":1}', "gold answers must be"),
+])  # fmt: skip
+def test_bad_files_name_the_line(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(text)
+    with pytest.raises(IcrError, match=says):
+        main([str(path)])
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(IcrError, match="cannot read"):
+        read(tmp_path / "none.jsonl")
+    (tmp_path / "t.csv").write_bytes(b"question,golds\n\xff\xfe")
+    with pytest.raises(IcrError, match="UTF-8|no answer"):
+        read(tmp_path / "t.csv")
+
+
+@given(st.text(max_size=40), st.lists(st.text(max_size=10), min_size=1, max_size=3), st.booleans())
+def test_any_row_can_be_measured(answer: str, golds: list[str], human: bool) -> None:
+    found = measure([Labelled("q", tuple(golds), answer, human)], draws=10)
+    assert all(m["accuracy"] in (0.0, 1.0) for m in found.values())
