@@ -20,7 +20,7 @@ from icr_tasks.errors import IcrError, unknown
 
 from . import pipeline, report, synth
 from .config import MODES, STAGE_OPTIONS, Config, config
-from .store import Manifest, read
+from .store import Manifest, alone, read
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,8 +64,11 @@ def main(argv: list[str]) -> int:
     known = {f.name for f in fields(Config)}
     given |= {k: v for k, v in vars(args).items() if k in known}
     cfg = config(given)
-    if args.synth is not None:
-        return _synth(args, cfg)
+    with alone(args.output):
+        return _synth(args, cfg) if args.synth is not None else _stages(args, cfg)
+
+
+def _stages(args: argparse.Namespace, cfg: Config) -> int:
     for name, entry, ran in pipeline.run(cfg, args.output, args.until):
         counts = ", ".join(f"{k} {v:,}" for k, v in entry["counts"].items())
         spent = f"{entry['seconds']:8.1f} s" if ran else " as before"

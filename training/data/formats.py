@@ -59,7 +59,7 @@ def target(row: Mapping[str, Any], name: str) -> str:
 def quote(document: str, about: str, size: int = _QUOTE_WORDS) -> str:
     """The sentence of the document that shares most words with `about`, at most `size` words of it."""
     wanted = set(normalize(about).split())
-    sentences = [s for s in _SENTENCE.split(document.strip()) if len(s.split()) >= 3] or [document.strip()]
+    sentences = [s for s in _SENTENCE.split(document.strip()) if len(s.split()) >= 5] or [document.strip()]
     words = max(sentences, key=lambda s: len(wanted & set(normalize(s).split()))).split()
     starts = range(max(1, len(words) - size + 1))
     best = max(starts, key=lambda i: len(wanted & set(normalize(" ".join(words[i : i + size])).split())))

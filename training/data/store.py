@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -44,7 +45,7 @@ def write(path: Path, records: Iterable[Record], columns: Mapping[str, str], bat
     """Write records in batches; the file appears only when complete. Returns the number of records."""
     pa = arrow()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")  # one writer a folder (see `alone`)
     total, pending = 0, []
     form = schema(columns)
     try:
@@ -91,6 +92,20 @@ def sha256(path: Path) -> str:
 def key_of(value: Any) -> str:
     """16 hex digits that name a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a data folder for this process; IcrError when another one is at work in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise IcrError(
+                f"another `icr train data` is at work in {folder}; wait for it, or choose another -o"
+            ) from error
+        yield
 
 
 @dataclass

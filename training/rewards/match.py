@@ -99,10 +99,9 @@ def contained(quote: str, document: str, options: Options) -> bool:
 
     A whole-string similarity cannot tell: a verbatim 23-word quote of a 100-word passage scores 0.41 of 1.
     """
-    words = normalize(quote).split()
-    if len(words) < options.quote_min_words or len(words) > options.quote_max_words:
+    if not options.quote_min_words <= len(quote.split()) <= options.quote_max_words:
         return False
-    needle, hay = " ".join(words), normalize(document)
+    needle, hay = normalize(quote), normalize(document)
     if f" {needle} " in f" {hay} ":
         return True
     if len(needle) > len(hay):  # partial_ratio would look for the document in the quote

@@ -72,7 +72,7 @@ class Options:
     ids: str = "equal"
     content_threshold: float = 0.8
     quote_threshold: float = 90.0
-    quote_min_words: int = 3
+    quote_min_words: int = 5
     quote_max_words: int = 50
     hybrid: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
