@@ -25,6 +25,7 @@ from .board_join import join_prompts, mark_stale, name_variants
 from .board_rows import Row
 from .load import Run, load_run, read_head
 from .views import VIEWS, Options, Table
+from .views_ranking import rows as ranked
 
 
 @dataclass
@@ -119,6 +120,7 @@ def build(
         why = f"; {len(board.bad)} could not be read: {board.bad[0]}" if board.bad else ""
         raise IcrError(f"no run below {root} to show{why}" + ("; widen the filters" if patterns else ""))
     mark_stale(single)
+    options.rankings = ranked(root, board.bad)
     board.rows = name_variants(join_prompts(single))
     board.tables = [t for name in views or VIEWS for t in VIEWS[name](board.rows, options)]
     if options.sort and not any(options.sort in t.columns for t in board.tables):

@@ -32,6 +32,9 @@ class Items:
         self._path = out / "items.csv" if out else None
         self._file: TextIO | None = None
         self._fields: dict[str, str] = {}
+        self._depths: dict[Any, str] = {}
+        self._room = 400  # items of a cell; halved while there are too many in all
+        self._kept = 0
 
     def add(self, run: Run) -> None:
         """Write and sample the items of one run."""
@@ -42,7 +45,13 @@ class Items:
             if file:
                 self._write(file, run, task, score)
             if len(task) and self.limit:
-                self.cells[f"{run.fingerprint} {task.name}"] = self._sample(run, task, score)
+                made = self.cells[f"{run.fingerprint} {task.name}"] = self._sample(run, task, score)
+                self._kept += len(made["rows"])
+        while self._kept > 2 * self.limit and self._room > 3:
+            self._room //= 2
+            for made in self.cells.values():
+                made["rows"] = _thin(made["rows"], self._room)
+            self._kept = sum(len(made["rows"]) for made in self.cells.values())
 
     def _open(self) -> TextIO | None:
         if self._path and self._file is None:
@@ -71,28 +80,37 @@ class Items:
             found = self._fields[text] = escape.csv(text)
         return found
 
+    def _short(self, value: Any) -> str:
+        value = value if value is None or isinstance(value, int | float) else str(value)
+        found = self._depths.get(value)
+        if found is None:
+            found = self._depths[value] = f"{value:g}" if isinstance(value, int | float) else escape.csv(value)
+        return found
+
     def _write(self, file: TextIO, run: Run, task: TaskItems, score: list[float]) -> None:
         sheet = task.sheet
         fixed = (run.fingerprint, run.model, run.setting, run.prompt, task.name, task.benchmark, sheet.get("dataset") or "",
                  task.length, sheet.get("metric") or "")  # fmt: skip
         head = ",".join(map(self._field, map(str, fixed)))
         depth = task.keys.get("depth")
-        depths = [""] * len(task) if depth is None else [_short(d) for d in depth.tolist()]
+        depths = [""] * len(task) if depth is None else list(map(self._short, depth.tolist()))
         field, errors = self._field, task.errors
         columns = zip(
-            map(field, task.item.tolist()), task.occ.tolist(), map(field, task.cluster.tolist()), depths, score,
-            task.n_prompt_tokens.tolist(), task.n_out_tokens.tolist(), task.truncated.tolist(), strict=True,
+            map(field, task.item.tolist()), task.occ.tolist(), map(field, task.cluster.tolist()), depths, _words(score, "g"),
+            _words(task.n_prompt_tokens.tolist(), ".0f"), _words(task.n_out_tokens.tolist(), ".0f"),
+            task.truncated.astype(int).tolist(), strict=True,
         )  # fmt: skip
-        file.writelines(
-            f"{head},{item},{occ},{cluster},{d},{_number(s)},{_whole(p)},{_whole(o)},{cut:d},"
-            f"{escape.csv(errors[i]) if i in errors else ''}\n"
-            for i, (item, occ, cluster, d, s, p, o, cut) in enumerate(columns)
-        )
+        lines = [
+            f"{head},{item},{occ},{cluster},{d},{s},{p},{o},{cut}," for item, occ, cluster, d, s, p, o, cut in columns
+        ]
+        for i, error in errors.items():
+            lines[i] += escape.csv(error)
+        file.write("\n".join(lines) + "\n")
 
     def _sample(self, run: Run, task: TaskItems, score: list[float]) -> dict[str, Any]:
         """Every item of a small cell; of a large one the failed items and then evenly spaced ones."""
         n = len(task)
-        room = min(n, max(3, 400))
+        room = min(n, self._room)
         picked = sorted({*list(task.errors)[: room // 2], *(i * n // room for i in range(room))})[:room]
         depth = task.keys.get("depth")
         rows = [
@@ -112,21 +130,19 @@ class Items:
         share = min(1.0, self.limit / total) if total else 1.0
         found = {}
         for key, c in sorted(self.cells.items()):
-            keep = max(1, int(len(c["rows"]) * share))
-            found[key] = c | {"rows": [c["rows"][i * len(c["rows"]) // keep] for i in range(keep)]}
+            found[key] = c | {"rows": _thin(c["rows"], max(1, int(len(c["rows"]) * share)))}
         return found
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else escape.csv(value)
+def _thin(rows: list[Any], keep: int) -> list[Any]:
+    """Evenly spaced ones of them."""
+    return rows if len(rows) <= keep else [rows[i * len(rows) // keep] for i in range(keep)]
 
 
-def _number(value: float) -> str:
-    return "" if value != value else f"{value:g}"
-
-
-def _whole(value: float) -> str:
-    return "" if value != value else str(int(value))
+def _words(values: list[float], form: str) -> list[str]:
+    """Numbers as text, NaN as nothing; most values repeat, so each is written once."""
+    known = {v: "" if v != v else format(v, form) for v in set(values)}
+    return [known[v] for v in values]
 
 
 def _json(value: float) -> float | None:

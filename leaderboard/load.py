@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -20,8 +19,7 @@ import orjson
 from icr_tasks.errors import IcrError, unknown
 
 from . import ledger
-
-_GONE = float("nan")
+from .load_columns import columns
 
 
 @dataclass(frozen=True)
@@ -172,6 +170,24 @@ def load_run(folder: Path, head: dict[str, Any] | None = None) -> Run:
     head = head or read_head(folder / "run.json")
     path = folder / "items.jsonl.gz"
     by_task: dict[str, list[dict[str, Any]]] = {name: [] for name in head["tasks"]}
+    try:
+        rows = orjson.loads(b"[%b]" % gzip.decompress(path.read_bytes()).rstrip(b"\n").replace(b"\n", b","))
+        for row in rows:
+            by_task[row["task"]].append(row)
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
+        by_task = _by_line(path, head)  # slower, and names the line
+    try:
+        tasks = {name: TaskItems(intern(name), head["tasks"][name], **columns(rows)) for name, rows in by_task.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IcrError(
+            f"{path}: not a ledger ({type(error).__name__}: {error}); `icr check {folder}` names the line"
+        ) from error
+    return Run(folder, head, tasks)
+
+
+def _by_line(path: Path, head: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Rows by task. Raises IcrError with file and line."""
+    by_task: dict[str, list[dict[str, Any]]] = {name: [] for name in head["tasks"]}
     number = 0
     try:
         with gzip.open(path, "rb") as file:
@@ -185,13 +201,7 @@ def load_run(folder: Path, head: dict[str, Any] | None = None) -> Run:
         raise IcrError(f"{path}:{number}: no task of run.json ({error}); collect the run again") from error
     except (OSError, EOFError, zlib.error) as error:
         raise IcrError(f"{path}: unreadable after line {number} ({error}); collect the run again") from error
-    try:
-        tasks = {name: _columns(name, head["tasks"][name], rows) for name, rows in by_task.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IcrError(
-            f"{path}: not a ledger ({type(error).__name__}: {error}); `icr check {folder}` names the line"
-        ) from error
-    return Run(folder, head, tasks)
+    return by_task
 
 
 def find(results: str | Path, spec: str) -> Run:
@@ -213,51 +223,3 @@ def find(results: str | Path, spec: str) -> Run:
         raise unknown("run", spec, [h["fingerprint"] for _, h in heads])
     listed = "; ".join(f"{h['fingerprint']} {h['model']['id']} {h['setting']['text']}" for _, h in hits[:12])
     raise IcrError(f"{spec} is {len(hits)} runs, name one by its fingerprint: {listed}")
-
-
-def _columns(name: str, sheet: dict[str, Any], rows: list[dict[str, Any]]) -> TaskItems:
-    metrics = dict.fromkeys(m for row in rows for m in row["score"])
-    keys = dict.fromkeys(k for row in rows for k in row.get("keys") or ())
-    return TaskItems(
-        name=intern(name),
-        sheet=sheet,
-        item=_texts(row["item"] for row in rows),
-        occ=np.array([row.get("occ", 0) for row in rows], np.int32),
-        cluster=_texts("" if row.get("cluster") is None else str(row["cluster"]) for row in rows),
-        score={intern(m): np.array([row["score"].get(m, _GONE) for row in rows], float) for m in metrics},
-        keys={intern(k): _objects((row.get("keys") or {}).get(k) for row in rows) for k in keys},
-        n_prompt_tokens=_numbers(rows, "n_prompt_tokens"),
-        n_out_tokens=_numbers(rows, "n_out_tokens"),
-        truncated=np.array([bool(row.get("truncated")) for row in rows], bool),
-        resp_hash=_hashes(rows, "resp_hash"),
-        prompt_hash=_hashes(rows, "prompt_hash"),
-        target_hash=_hashes(rows, "target_hash"),
-        errors={i: str(row["error"]) for i, row in enumerate(rows) if row.get("error")},
-    )
-
-
-def _texts(values: Iterable[str]) -> np.ndarray:
-    return _objects(map(intern, values))
-
-
-def _objects(values: Iterable[Any]) -> np.ndarray:
-    listed = list(values)
-    out = np.empty(len(listed), object)
-    out[:] = listed
-    return out
-
-
-def _numbers(rows: list[dict[str, Any]], key: str) -> np.ndarray:
-    return np.array([_GONE if row.get(key) is None else row[key] for row in rows], float)
-
-
-def _hashes(rows: list[dict[str, Any]], key: str) -> np.ndarray:
-    return np.array([_hash64(row.get(key)) for row in rows], np.uint64)
-
-
-def _hash64(text: str | None) -> int:
-    """The first 64 bits of a hexadecimal hash; other writers' labels are hashed. Absent: 0."""
-    try:
-        return int(text[:16], 16) if text else 0
-    except ValueError:
-        return int.from_bytes(blake2b(str(text).encode(), digest_size=8).digest())

@@ -71,6 +71,12 @@ class Effect:
 
 def codes(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
     """Integers 0..k-1 in order of first appearance, and the k values."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu":  # the same by sorting, many times faster
+        names, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        rank = np.empty(len(names), np.int64)
+        rank[order] = np.arange(len(names))
+        return rank[inverse], names[order].tolist()
     known: dict[Any, int] = {}
     listed = values.tolist() if isinstance(values, np.ndarray) else values
     found = np.fromiter((known.setdefault(v, len(known)) for v in listed), np.int64, len(listed))
@@ -105,7 +111,7 @@ class Design:
         # stratum of each cluster: connected components of datasets linked by a cluster
         parent = list(range(datasets))
         home = np.full(self.clusters, -1)
-        for c, s in {(c, s) for c, s in zip(self.cluster.tolist(), dataset_code.tolist(), strict=True)}:
+        for c, s in (divmod(pair, datasets) for pair in np.unique(self.cluster * datasets + dataset_code).tolist()):
             if home[c] >= 0:
                 parent[_root(parent, s)] = _root(parent, int(home[c]))
             home[c] = s

@@ -57,11 +57,12 @@ class Table:
 
 @dataclass
 class Options:
-    """What a user chose: `base` model for difference-in-differences, `sort` column, rank partial cells or not."""
+    """What a user chose: `base` model for difference-in-differences, `sort` column; and the rows of `icr rank`."""
 
     base: str | None = None
     sort: str | None = None
     level: float = 0.95
+    rankings: list[Row] = field(default_factory=list)
 
 
 def shown(cell: Cell | None, level: float, columns: Sequence[Column] = ()) -> Shown:
@@ -225,6 +226,13 @@ def drop(rows: Sequence[Row], options: Options) -> list[Table]:
     return tables(rows, options)
 
 
+def ranking(rows: Sequence[Row], options: Options) -> list[Table]:
+    """Table 4: how well attention ranks the documents."""
+    from .views_ranking import tables
+
+    return tables(options)
+
+
 def cost(rows: Sequence[Row], options: Options) -> list[Table]:
     """What each row costs."""
     from .views_cost import table
@@ -239,5 +247,6 @@ VIEWS: dict[str, Callable[[Sequence[Row], Options], list[Table]]] = {
     "drop": drop,
     "rag": rag,
     "depth": depth,
+    "ranking": ranking,
     "cost": cost,
 }

@@ -1,0 +1,160 @@
+"""How `icr board` and `icr collect` scale: 200 runs x 5,000 items, and 200 MB of samples, on one core.
+
+    python benchmarks/board_scale.py [--runs 200] [--items 5000] [--megabytes 200]
+
+Prints one JSON line, with CPU seconds (start-up of Python included) beside wall-clock ones: the board's, megabytes a CPU second and peak memory of collect on our own
+(slim) and on stock lm-eval (prompt and document on every row) samples, and of plain `json.loads` over the same lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+CALL = (
+    "import json, resource, sys, time; from icr_tasks.cli import main; t = time.perf_counter(); code = main(sys.argv[1:]); "
+    "print(json.dumps({'code': code, 'seconds': time.perf_counter() - t, 'cpu_seconds': time.process_time(), "
+    "'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), file=sys.stderr)"
+)
+DATASETS = [(d, n) for d in ("nq", "hotpotqa", "triviaqa", "popqa") for n in ("4k", "8k", "16k", "32k", "64k")]
+
+
+def measured(*args: str) -> dict[str, Any]:
+    """One `icr` command in a process of its own, with its time and peak memory."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", CALL, *args], capture_output=True, text=True, check=False, env=env)
+    last = done.stderr.strip().splitlines()[-1]
+    try:
+        found = json.loads(last)
+    except ValueError:
+        sys.exit(f"icr {' '.join(args)}: {done.stderr[-2000:]}")
+    if found.pop("code"):
+        sys.exit(f"icr {' '.join(args)} failed: {done.stderr[-2000:]}")
+    return found
+
+
+def ledgers(root: Path, runs: int, items: int) -> None:
+    """A results tree: one model in four, every setting, 20 cells a run."""
+    from icr_tasks.leaderboard import ledger
+
+    settings = [("full", None), ("none", None), ("rag", 4096), ("rag", 32768), ("kv", 0.05)]
+    per_cell = max(1, items // len(DATASETS))
+    for number in range(runs):
+        kind, size = settings[number % 5]
+        text = kind if size is None else f"rag@{size // 1024}k" if kind == "rag" else f"kv:topk@{size}"
+        setting = {"text": text, "kind": kind, "method": None, "amount": size, "params": {}}
+        inputs = {
+            "model": f"org/model-{number // 5}",
+            "setting": setting,
+            "prompt": "ao",
+            "model_args": {},
+            "engine": "icr-vllm",
+        }
+        rng, tasks, rows = random.Random(number), {}, []
+        for dataset, length in DATASETS:
+            task = f"icr_helmet_rag_{dataset}_{length}"
+            tasks[task] = {
+                "benchmark": "helmet_rag", "dataset": dataset, "length": length, "metric": "subem", "metric_version": 1, "task_version": "1-A",
+                "data_revision": "r", "official": True, "n_expected": per_cell, "n_scored": per_cell, "n_failed": 0, "n_truncated": 0, "status": "complete",
+            }  # fmt: skip
+            for i in range(per_cell):
+                hit = float(rng.random() < 0.6)
+                rows.append({
+                    "task": task, "item": f"{dataset}{i // 6:08x}-{i % 6}", "occ": 0, "cluster": f"{dataset}{i // 6:08x}",
+                    "keys": {"length": length, "depth": (i % 6) / 5}, "score": {"subem": hit, "subem_raw": hit, "em": 0.0, "f1": hit, "parsed": 1.0},
+                    "n_prompt_tokens": 4000 + i, "n_out_tokens": 12, "truncated": False, "gold_kept": [1, 1],
+                    "resp_hash": f"{rng.getrandbits(64):016x}", "prompt_hash": f"{i:016x}", "target_hash": f"{i // 6:016x}", "error": None,
+                })  # fmt: skip
+        run = {
+            "schema": 1, "fingerprint": ledger.fingerprint(inputs), "fingerprint_inputs": inputs, "model": {"id": inputs["model"]},
+            "engine": {"name": "icr-vllm"}, "setting": setting, "prompt": "ao", "tasks": tasks, "started": 1.7e9 + number, "status": "complete",
+            "seconds": {"total": 100.0}, "tokens": {"prompt": 4000 * items, "output": 12 * items},
+        }  # fmt: skip
+        ledger.write(root, run, rows)
+
+
+def samples(folder: Path, megabytes: int, *, stock: bool) -> Path:
+    """An lm_eval output tree. Stock rows carry document and prompt (here 30 kB of text), ours a digest."""
+    folder.mkdir(parents=True)
+    rng = random.Random(0)
+    words = [f"word{i}" for i in range(5000)]
+    text = " ".join(rng.choices(words, k=4500))
+    digest = {"icr": 1, "sha256": "a" * 64, "n_chars": 123456, "n_prompt_tokens": 31000, "n_context_tokens": 30800, "truncated": False,
+              "n_gold": 2, "gold_kept": 2, "n_units": 220, "n_units_kept": 220, "head": text[:300], "tail": text[-300:], "error": None}  # fmt: skip
+    name, stamp, written, i = "icr_helmet_rag_nq_32k", "2026-01-01T00-00-00", 0, 0
+    with (folder / f"samples_{name}_{stamp}.jsonl").open("w") as file:
+        while written < megabytes * 1e6:
+            cut = rng.randrange(10000)
+            doc = {
+                "id": f"q{i}",
+                "question": text[cut : cut + 80],
+                "answers": ["word1", "word2"],
+                "cluster": f"q{i // 6}",
+                "keys": {"length": "32k", "depth": 0.2},
+            }
+            arg = text[cut:] if stock else json.dumps(digest)
+            sample = {
+                "doc_id": i, "doc": doc | ({"context": text[cut:]} if stock else {}), "target": "word1", "arguments": {"gen_args_0": {"arg_0": arg, "arg_1": {"until": [], "max_gen_toks": 20}}},
+                "resps": [["word1 because"]], "filtered_resps": ["word1 because"], "filter": "none", "metrics": ["subem", "subem_raw", "f1", "parsed", "out_tokens", "truncated"],
+                "doc_hash": f"{i:064x}", "prompt_hash": f"{i:064x}", "target_hash": f"{i // 6:064x}", "subem": 1.0, "subem_raw": 1.0, "f1": 0.5, "parsed": 1, "out_tokens": 4, "truncated": 0,
+            }  # fmt: skip
+            written += file.write(json.dumps(sample) + "\n")
+            i += 1
+    sheet = {
+        "benchmark": "helmet_rag",
+        "dataset": "nq",
+        "length": "32k",
+        "metric": "subem",
+        "n_expected": i,
+        "prompt": "ao",
+    }
+    results = {"configs": {name: {"metadata": {"icr": sheet}}}, "config": {"model": "icr-vllm", "model_args": {"pretrained": "org/m"}}, "versions": {name: "1-A"}, "n-samples": {name: {"original": i}}}  # fmt: skip
+    (folder / f"results_{stamp}.json").write_text(json.dumps(results))
+    return folder
+
+
+def stock_json(folder: Path) -> float:
+    """Megabytes a second of `json.loads` alone over the sample lines."""
+    path = next(folder.glob("samples_*"))
+    start = time.process_time()
+    with path.open() as file:
+        for line in file:
+            json.loads(line)
+    return path.stat().st_size / 1e6 / (time.process_time() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--items", type=int, default=5000)
+    parser.add_argument("--megabytes", type=int, default=200)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        ledgers(root / "results", args.runs, args.items)
+        found: dict[str, Any] = {"runs": args.runs, "items": args.runs * args.items}
+        found["board"] = measured("board", str(root / "results"), "-o", str(root / "board"))
+        found["files_mb"] = {
+            p.name: round(p.stat().st_size / 1e6, 1)
+            for p in sorted((root / "board").iterdir())
+            if p.stat().st_size > 5e5
+        }
+        for name, stock in (("ours", False), ("stock", True)):
+            folder = samples(root / name, args.megabytes, stock=stock)
+            size = sum(p.stat().st_size for p in folder.iterdir()) / 1e6
+            collect = measured("collect", str(folder), "-o", str(root / f"results-{name}"))
+            collect["mb_per_cpu_s"] = size / collect["cpu_seconds"]
+            found[f"collect_{name}"] = collect | {"json_loads_mb_per_cpu_s": stock_json(folder)}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
