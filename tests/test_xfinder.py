@@ -292,3 +292,49 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
     assert isinstance(extracted.text, str)
     row = metrics(RegexExtractor(), case(text), extracted)
     assert set(row.values()) <= {0.0, 1.0} and json.dumps(row)
+
+
+def test_icr_score_with_an_endpoint(package: str, replica: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """Regex accuracy stays; the extractor's is added; when it is away, all else is printed and the exit code is 3."""
+    from icr_tasks import data
+    from icr_tasks.cli.score import main
+
+    if package == "real":
+        pytest.skip("once is enough")
+    monkeypatch.setenv("ICR_DATA_DIR", str(replica))
+    items = list(data.load("infbench", "mc", allow_partial=True).items)
+    path = tmp_path / "preds.jsonl"
+    gold = ["ABCD"[i.options.index(i.answers[0])] for i in items]
+    rows = [
+        {"id": i.id.removeprefix("mc-"), "prediction": f"The answer is {g}"} for i, g in zip(items, gold, strict=True)
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    command = [
+        "--task",
+        "icr_infbench_mc",
+        "--predictions",
+        str(path),
+        "--allow-partial-data",
+        "--json",
+        "--xfinder-model",
+        "m",
+    ]
+    with FakeEndpoint(lambda p: p.split("The answer is ")[1][0]) as server:
+        code = main([*command, "--xfinder-base-url", server.url, "--option", "xfinder_store=off"])
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0 and found["n"] == len(items) and found["metrics"]["acc"] == 1.0
+    assert (
+        found["metrics"]["acc_xfinder"] == found["metrics"]["acc_xfinder_cmp"] == 1.0
+        and found["metrics"]["extract_error_rate"] == 0
+    )
+    code = main(
+        [*command, "--xfinder-base-url", server.url, "--option", "xfinder_retries=0", "--option", "xfinder_store=off"]
+    )
+    out = capsys.readouterr()
+    found = json.loads(out.out)
+    assert (
+        code == 3
+        and found["metrics"] == {"acc": 1.0, "acc_v1": 1.0}
+        and "does not answer" in found["reasons"]["acc_xfinder"]
+        and "icr: error" in out.err
+    )

@@ -15,6 +15,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def main(argv: list[str]) -> int:
         cells += [_pct(m["precision"]), _pct(m["recall"]), str(m["false_yes"]), str(m["false_no"])]
         print(f"| {name} | {' | '.join(cells)} |")
     for name, rows_ in wrong.items():
-        for r in rows_[: args.examples]:
+        # Both kinds of disagreement in turn, a wrong yes first.
+        sides = [[r for r in rows_ if r.human is human] for human in (False, True)]
+        for r in [r for pair in zip_longest(*sides) for r in pair if r][: args.examples]:
             print(f"\n{name} says {'wrong' if r.human else 'right'}, human says {'right' if r.human else 'wrong'}:")
             print(
                 f"  question  {_line(r.question)}\n  golds     {_line(' | '.join(r.golds))}\n  answer    {_line(r.answer)}"
