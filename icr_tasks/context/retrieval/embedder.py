@@ -42,6 +42,8 @@ class Embedder:
             return Path(spec.origin).parent / "model"
         if Path(self.name).expanduser().is_dir():
             return Path(self.name).expanduser()
+        if self.name.startswith(("/", ".", "~")) or self.name.count("/") > 1:
+            raise IcrError(f"embedder {self.name!r} cannot be loaded: there is no such folder")
         return _hub(self.name, self._revision or None, download=not self._served)
 
     @property

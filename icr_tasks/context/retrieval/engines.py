@@ -33,9 +33,9 @@ def _st(place: str, revision: str | None, options: dict[str, Any]) -> Encode:
     except ImportError as error:
         raise IcrError("retriever 'dense' needs sentence-transformers: pip install 'icr-tasks[rag]'") from error
     model = SentenceTransformer(place, revision=revision, device=options.get("device"))
-    # sentence-transformers invents an empty tokenizer for some folders without one: it would embed nothing but padding
-    if not len(model.tokenizer) or model.tokenizer("word retrieval", add_special_tokens=False)["input_ids"] == []:
-        raise IcrError(f"embedder {place!r} has no tokenizer; give a complete model folder")
+    # For a folder without one, transformers invents a tokenizer that knows no word: all texts would look alike.
+    if model.tokenizer("retrieval")["input_ids"] == model.tokenizer("word")["input_ids"]:
+        raise IcrError(f"embedder {place!r} has no tokenizer (or one that knows no words); give a complete folder")
     batch = int(options.get("batch", 32))
     return lambda texts: model.encode(texts, batch_size=batch, convert_to_numpy=True, show_progress_bar=False)
 

@@ -5,6 +5,7 @@ A file is a .npy followed by 16 bytes of BLAKE2 over it, so that a truncated or 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -50,7 +51,7 @@ def has(path: Path, rows: int) -> bool:
 def _open(path: Path, rows: int) -> np.ndarray | None:
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     identity = (str(path), stat.st_mtime_ns)
     try:
@@ -78,7 +79,8 @@ def _write(path: Path, array: np.ndarray) -> None:
         temporary.write_bytes(raw + _sum(raw))
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         log.warning("vectors not kept on disk: %s", error)
 
 
