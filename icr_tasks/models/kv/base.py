@@ -125,9 +125,8 @@ class Method:
         picked = self.select(query, keys, zone, scale) if zone.end > zone.start else None
         parts_k, parts_v = [keys[:, : zone.start]], [values[:, : zone.start]]
         if picked is not None:
-            at = picked.positions.unsqueeze(-1).expand(-1, -1, dim)
-            parts_k.append(middle.gather(1, at))
-            parts_v.append(values[:, zone.start : zone.end].gather(1, at))
+            parts_k.append(take(middle, picked.positions))
+            parts_v.append(take(values[:, zone.start : zone.end], picked.positions))
         parts_k.append(keys[:, zone.end :])
         parts_v.append(values[:, zone.end :])
         near_k, near_v = torch.cat(parts_k, 1), torch.cat(parts_v, 1)
@@ -169,6 +168,16 @@ class Method:
         if self.frees:
             return {"stored": per_token * self.n_kept(n), "read": per_token * (self.n_kept(n) + 1), "index": 0}
         return {"stored": per_token * n, "read": per_token * (n + 1), "index": 0}
+
+
+def take(x: Tensor, positions: Tensor) -> Tensor:
+    """Rows of x (kv_heads, n, dim) at positions (kv_heads, m). On a CPU gather copies number by number: 10x slower."""
+    if x.device.type != "cpu":
+        return x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+    out = x.new_empty(*positions.shape, x.shape[2])
+    for head in range(x.shape[0]):
+        torch.index_select(x[head], 0, positions[head], out=out[head])
+    return out
 
 
 def _merge(scores: Tensor, values: Tensor, estimate: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Method, Picked, Zone, rank
+from .base import Method, Picked, Zone, rank, take
 from .kmeans import BUILDS, n_clusters
 
 _NUMBER = 4  # bytes of an entry of members, starts and sizes
@@ -61,7 +61,7 @@ class Cluster(Method):
         centres = flat.index_add(0, at, keys.reshape(-1, dim).float()).view(heads, clusters, dim)
         sums = flat.index_add(0, at, values.reshape(-1, dim).float()).view(heads, clusters, dim)
         centres = centres / sizes.clamp(min=1).unsqueeze(-1)
-        members = label.argsort(1, stable=True).int()
+        members = label.argsort(dim=1, stable=True).int()
         starts = (sizes.cumsum(1) - sizes).int()
         return Index(centres.to(keys.dtype), sums.to(values.dtype), members, starts, sizes.int())
 
@@ -85,14 +85,13 @@ class Cluster(Method):
         logits.masked_fill_((index.sizes == 0).unsqueeze(1), -torch.inf)
         best = rank(logits).topk(read + estimated, dim=-1).indices
         at, valid = _expand(index, best[:, :read])
-        heads, _, dim = query.shape
         cost = index.centres.numel() * index.centres.element_size() + index.sizes.numel() * _NUMBER
         cost += int(valid.sum()) * _NUMBER
         if not estimated:
             return Picked(at, valid, None, cost)
         rough = best[:, read:]
         weights = logits.gather(2, rough.unsqueeze(1).expand(-1, logits.shape[1], -1))
-        sums = index.sums.gather(1, rough.unsqueeze(-1).expand(-1, -1, dim))
+        sums = take(index.sums, rough)
         sizes = index.sizes.gather(1, rough).float()
         return Picked(at, valid, (weights, sums, sizes), cost + sums.numel() * sums.element_size())
 
@@ -117,7 +116,7 @@ def _expand(index: Index, best: Tensor) -> tuple[Tensor, Tensor]:
     sizes, starts = index.sizes.gather(1, best).long(), index.starts.gather(1, best).long()
     ends = sizes.cumsum(1)
     width = int(ends[:, -1].max())
-    slot = torch.arange(width, device=best.device).expand(best.shape[0], -1)
+    slot = torch.arange(width, device=best.device).repeat(best.shape[0], 1)
     which = torch.searchsorted(ends, slot, right=True).clamp(max=best.shape[1] - 1)
     inside = slot - (ends - sizes).gather(1, which)
     valid = slot < ends[:, -1:]
