@@ -63,9 +63,8 @@ class XFinderConfig:
         if (prompt := str(given.get("prompt", "as_released"))) not in MODES:
             raise unknown("xfinder_prompt", prompt, MODES)
         texts = {k: str(given[k]) for k in ("base_url", "revision", "template", "system", "device") if given.get(k)}
-        whole = {k: max(int(given[k]), 1) for k in ("max_chars", "batch_size") if k in given}
         key = api_key(given.get("api_key_env"), given.get("api_key"), "ICR_XFINDER_API_KEY")
-        return cls(model=str(given["model"]), prompt=prompt, api_key=key, **texts, **whole, **common(given, "xfinder_"))
+        return cls(model=str(given["model"]), prompt=prompt, api_key=key, **texts, **common(given, "xfinder_"))
 
     def sheet(self) -> dict[str, Any]:
         """What decides the scores, for the results file."""

@@ -90,6 +90,7 @@ def prefixed(metadata: Mapping[str, Any], prefix: str, known: tuple[str, ...]) -
 
 _NUMBERS: dict[str, tuple[type, float, float]] = {
     "concurrency": (int, 1, 1024), "timeout": (float, 0.001, 86400), "retries": (int, 0, 100), "max_tokens": (int, 1, 1 << 20),
+    "max_chars": (int, 100, 1 << 30), "batch_size": (int, 1, 1 << 16),
 }  # fmt: skip
 
 

@@ -1,0 +1,88 @@
+"""Engine level: `icr judge serve` on real vLLM with SmolLM2, and stock lm_eval judging a log by it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_contract import lm_eval, results
+from test_engine_vllm import CPU, smollm2
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
+__all__ = ["smollm2"]  # a fixture
+ICR = str(Path(sys.executable).parent / "icr")
+
+
+@pytest.fixture(scope="module")
+def served(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pytest.importorskip("openai")
+    log = tmp_path_factory.mktemp("served") / "log"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [ICR, "judge", "serve", "--model", str(smollm2), "--name", "judge", "--port", str(port), "--max-model-len", "4096"]  # fmt: skip
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **CPU}, start_new_session=True)
+    url = f"http://127.0.0.1:{port}/v1"
+    try:
+        for _ in range(500):
+            try:
+                urllib.request.urlopen(f"{url}/models", timeout=2).read()
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()[-3000:]
+                time.sleep(1)
+        else:
+            pytest.fail(log.read_text()[-3000:])
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def test_a_logged_run_is_judged_by_a_real_server(served: str, replica: Path, tmp_path: Path) -> None:
+    """The scores mean nothing; that each answer has one stored raw reply and one outcome does."""
+    data = {"allow_partial": True, "questions_file": "loong_replica.jsonl"}
+    env = {"ICR_DATA_DIR": str(replica), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    run = lm_eval("oracle", ("icr_loong_fin",), tmp_path / "out", data, "--limit", "4", env=env)
+    assert run.returncode == 0, run.stderr[-2000:]
+    store = tmp_path / "verdicts.sqlite"
+    metadata = {
+        **data,
+        "judge_base_url": served,
+        "judge_model": "judge",
+        "judge_max_tokens": 60,
+        "judge_store": str(store),
+    }
+    metadata |= {"judge_timeout": 250}
+    samples = ("--limit", "4", "--model_args", f"samples={tmp_path / 'out'}")
+    run = lm_eval("icr-replay", ("icr_loong_fin",), tmp_path / "judged", metadata, *samples, env=env)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = results(tmp_path / "judged")["icr_loong_fin"]
+    assert found["judge_parsed,none"] + found["judge_failed,none"] == 1.0
+    config = json.loads(next((tmp_path / "judged").rglob("results_*.json")).read_text())["configs"]["icr_loong_fin"]
+    assert config["metadata"]["icr"]["judge"] == {"model": "judge", "revision": "", "rubric": "loong-1"}
+    assert config["metadata"]["icr"]["judged"]["n"] == 4
+    import sqlite3
+
+    rows = sqlite3.connect(store).execute("SELECT key, reply FROM replies").fetchall()
+    assert len({key for key, _ in rows}) == 4 and all(reply for _, reply in rows)
+
+
+def test_check_shows_what_a_judge_says(served: str) -> None:
+    command = [ICR, "judge", "check", "--base-url", served, "--model", "judge", "--max-tokens", "40"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode in (0, 3) and "---" in run.stdout, run.stderr[-1000:]
+    command[-3] = "no-such-model"
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 3 and "does not know this path or model" in run.stderr
