@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,27 @@ from .stats import Design, Effect
 Column = tuple[str, str, str]  # benchmark, dataset, length ("" where a benchmark has none)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Items of one cell that have a score, sorted by item; shape (items,). `target` digests the gold answers."""
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Who the items of a cell are, sorted by item; shape (items,). Runs with the same items share one object."""
 
     item: np.ndarray
-    score: np.ndarray
     cluster: np.ndarray
     depth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one cell in the order of `at.item`; shape (items,). `target` digests the gold answers."""
+
+    at: Places
+    score: np.ndarray
     target: int
-    by_item: bool  # no cluster was logged: items are taken as independent
 
     def same_items(self, other: Scores) -> bool:
         """Whether both hold the same items with the same gold answers."""
-        return self.target == other.target and np.array_equal(self.item, other.item)
+        same = self.at is other.at or np.array_equal(self.at.item, other.at.item)
+        return same and self.target == other.target
 
 
 @dataclass
@@ -57,15 +64,56 @@ def short_column(column: Column) -> str:
     return f"{name} {length}".strip()
 
 
+_DESIGNS: dict[Any, tuple[list[Places], Design]] = {}
+
+
+def design(parts: Sequence[Places], columns: Iterable[Column], depth: float | None = None) -> Design:
+    """The weights and clusters of several cells (of their items at one depth); made once for all rows that share them."""
+    kept, columns = list(parts), tuple(columns)
+    key = (*map(id, kept), columns, depth)
+    if key not in _DESIGNS:
+        if len(_DESIGNS) > 4096:
+            _DESIGNS.clear()
+        known: dict[tuple[str, str], int] = {}
+        dataset = np.repeat([known.setdefault(c[:2], len(known)) for c in columns], [len(p.item) for p in kept])
+        cell = np.repeat(np.arange(len(kept)), [len(p.item) for p in kept])
+        cluster = np.concatenate([p.cluster for p in kept])
+        if depth is not None:
+            mask = np.concatenate([at_depth(p, depth) for p in kept])
+            dataset, cell, cluster = dataset[mask], cell[mask], cluster[mask]
+        _DESIGNS[key] = (kept, Design(cluster, cell, dataset))  # holding the parts keeps their ids unique
+    return _DESIGNS[key][1]
+
+
+def at_depth(places: Places, depth: float) -> np.ndarray:
+    """Mask of the items at one depth."""
+    return np.abs(places.depth - depth) < 1e-3
+
+
 class Codes:
-    """Integers for names, the same over all runs."""
+    """Integers for names, the same over all runs; and the places of a task, one object while the items stay the same."""
 
     def __init__(self) -> None:
         self._known: dict[Any, int] = {}
+        self._last: dict[str, tuple[list[Any], Places, np.ndarray]] = {}
 
     def __call__(self, values: Iterable[Any]) -> np.ndarray:
         known = self._known
         return np.fromiter((known.setdefault(v, len(known)) for v in values), np.int64)
+
+    def places(self, task: TaskItems) -> tuple[Places, np.ndarray]:
+        """Places of all items of a task, and the order that sorts its rows by item."""
+        depth = task.keys.get("depth")
+        key = [task.item.tolist(), task.occ.tolist(), task.cluster.tolist(), None if depth is None else depth.tolist()]
+        last = self._last.get(task.name)
+        if last is None or last[0] != key:
+            items = self(zip(key[0], key[1], strict=True))
+            order = np.argsort(items, kind="stable")
+            # without a cluster in the ledger, items are taken as independent
+            named = ((task.benchmark, c) for c in key[2]) if any(key[2]) else ((task.name, i) for i in items.tolist())
+            depths = np.array([_depth(d) for d in key[3] or [None] * len(items)])
+            last = self._last[task.name] = (key, Places(items[order], self(named)[order], depths[order]), order)
+        return last[1], last[2]
 
 
 def column_of(task: TaskItems) -> Column:
@@ -91,11 +139,14 @@ def cell(task: TaskItems, run: str, codes: Codes) -> Cell:
         return made
     values = task.score[named]
     have = ~np.isnan(values)
+    if not have.any():
+        made.status, made.reason = "error", sheet.get("reason") or f"no item has the metric {named}"
+        return made
     if ((values[have] < 0) | (values[have] > 1)).any():
         made.status, made.reason = "error", f"{named} is not a score between 0 and 1"
         return made
-    made.scores = _scores(task, values, have, codes)
-    made.effect = Design(made.scores.cluster).score(made.scores.score)
+    made.scores = _scores(task, values, codes)
+    made.effect = design([made.scores.at], [column_of(task)]).score(made.scores.score)
     made.reason = sheet.get("reason") or ""
     if not task.complete:
         made.status = "partial"
@@ -103,16 +154,14 @@ def cell(task: TaskItems, run: str, codes: Codes) -> Cell:
     return made
 
 
-def _scores(task: TaskItems, values: np.ndarray, have: np.ndarray, codes: Codes) -> Scores:
-    items = codes(zip(task.item.tolist(), task.occ.tolist(), strict=True))[have]
-    order = np.argsort(items, kind="stable")
-    by_item = not any(task.cluster.tolist())
-    named = zip(task.item.tolist(), task.occ.tolist(), strict=True) if by_item else task.cluster.tolist()
-    clusters = codes((task.name if by_item else task.benchmark, c) for c in named)[have]
-    depth = task.keys.get("depth")
-    depths = np.full(len(items), np.nan) if depth is None else np.array([_depth(d) for d in depth[have]])
-    target = hash(task.target_hash[have][order].tobytes())
-    return Scores(items[order], values[have][order], clusters[order], depths[order], target, by_item)
+def _scores(task: TaskItems, values: np.ndarray, codes: Codes) -> Scores:
+    at, order = codes.places(task)
+    values = values[order]
+    have = ~np.isnan(values)
+    target = hash(task.target_hash[order][have].tobytes())
+    if not have.all():
+        at, values = Places(at.item[have], at.cluster[have], at.depth[have]), values[have]
+    return Scores(at, values, target)
 
 
 def _depth(value: Any) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .board_cells import Cell, Column, short_column
+from .board_cells import Cell, Column, at_depth, short_column
 from .board_join import started
 from .board_rows import Row, columns_of, difference
 from .plots import Dot, Line, Panel, Point, Step, curve, forest, heat, pareto, trend
@@ -119,7 +119,7 @@ def _matrix(
         counts.append([])
         for length in lengths:
             parts = [row.cells[c].scores for c in columns if c[2] == length]
-            found = [s.score[np.abs(s.depth - d) < 1e-3] for s in parts if s is not None]
+            found = [s.score[at_depth(s.at, d)] for s in parts if s is not None]
             found = [f for f in found if len(f)]
             grid[-1].append(100 * float(np.mean([f.mean() for f in found])) if found else None)
             counts[-1].append(sum(map(len, found)))

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .board_cells import Cell, Column, Scores, short_column
-from .stats import Design, Effect
+from .board_cells import Cell, Column, design, short_column
+from .stats import Design
 from .suite import order
 from .summary import tokens
 
@@ -74,24 +74,11 @@ class Row:
             return Cell("missing", reason)
         if len(columns) == 1:
             return self.cells[columns[0]]
-        _, effect = stacked([self.cells[c].scores for c in columns], columns)
-        return Cell("complete", effect=effect)
-
-
-def design(parts: list[Scores], columns: Iterable[Column]) -> Design:
-    """The weights and clusters of several cells."""
-    columns = list(columns)
-    cell = np.repeat(np.arange(len(parts)), [len(p.item) for p in parts])
-    known: dict[tuple[str, str], int] = {}
-    dataset = np.array([known.setdefault(c[:2], len(known)) for c in columns])[cell]
-    return Design(np.concatenate([p.cluster for p in parts]), cell, dataset)
-
-
-def stacked(parts: list[Scores | None], columns: Iterable[Column]) -> tuple[np.ndarray, Effect]:
-    """Scores of several cells one after the other, and their macro average."""
-    found = [p for p in parts if p is not None]
-    scores = np.concatenate([p.score for p in found])
-    return scores, design(found, columns).score(scores)
+        parts = [scores for c in columns if (scores := self.cells[c].scores)]
+        effect = design([p.at for p in parts], columns).score(np.concatenate([p.score for p in parts]))
+        if all(self.cells[c].status == "complete" for c in columns):
+            return Cell("complete", effect=effect)
+        return Cell("partial", "average over partial cells", effect, counts_as_complete=True)
 
 
 def difference(new: Row, base: Row, columns: Iterable[Column]) -> tuple[Design, np.ndarray, np.ndarray] | str:
@@ -110,7 +97,7 @@ def difference(new: Row, base: Row, columns: Iterable[Column]) -> tuple[Design, 
     ours = [new.cells[c].scores for c in columns]
     theirs = [base.cells[c].scores for c in columns]
     scores = [np.concatenate([p.score for p in side if p]) for side in (ours, theirs)]
-    return design([p for p in ours if p], columns), scores[0], scores[1]
+    return design([p.at for p in ours if p], columns), scores[0], scores[1]
 
 
 def columns_of(found: Iterable[Row]) -> list[Column]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -165,11 +164,11 @@ def latex(tables: Sequence[Table]) -> str:
 
 def data(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Tables as plain data; `text` is each cell as Markdown shows it."""
-    return [{**asdict(t), "lines": [_line(line) for line in t.lines]} for t in tables]
+    return [vars(t) | {"lines": [_line(line) for line in t.lines]} for t in tables]
 
 
 def _line(line: Line) -> dict[str, Any]:
-    return {**asdict(line), "cells": [{**asdict(c), "text": text(c)} for c in line.cells]}
+    return vars(line) | {"cells": [vars(c) | {"text": text(c)} for c in line.cells]}
 
 
 def json(tables: Sequence[Table]) -> str:

@@ -6,41 +6,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .board_cells import Column
-from .board_rows import Row, columns_of, design
-from .stats import Design, Effect
+from .board_cells import Column, at_depth, design
+from .board_rows import Row, columns_of
+from .stats import Effect
 from .suite import title
 from .views import Line, Options, Shown, Table, of_effect
 
 
 def depths(rows: Sequence[Row], columns: Sequence[Column]) -> list[float]:
     """All depths in these columns, ascending."""
-    found = [r.cells[c].scores.depth for r in rows for c in columns if c in r.cells and r.cells[c].scores]  # type: ignore[union-attr]
-    return sorted({round(float(d), 4) for values in found for d in np.unique(values[~np.isnan(values)])})
+    cells = [r.cells[c] for r in rows for c in columns if c in r.cells]
+    places = {id(cell.scores.at): cell.scores.at.depth for cell in cells if cell.scores}  # shared by most rows
+    return sorted({round(float(d), 4) for values in places.values() for d in np.unique(values[~np.isnan(values)])})
 
 
-def at_depth(row: Row, columns: Sequence[Column], depth: float) -> Effect | None:
+def score(row: Row, columns: Sequence[Column], depth: float) -> Effect | None:
     """Macro average over columns of the items at one depth; None where a column has none or is not complete."""
-    parts, masks = [], []
-    for column in columns:
-        cell = row.cells.get(column)
-        if cell is None or not cell.usable or cell.scores is None:
-            return None
-        mask = np.abs(cell.scores.depth - depth) < 1e-3
-        if not mask.any():
-            return None
-        parts.append(cell.scores)
-        masks.append(mask)
-    at = np.concatenate(masks)
-    whole = design(parts, columns)
-    picked = Design(whole.cluster[at], whole.cell[at], _datasets(parts, columns)[at])
-    return picked.score(np.concatenate([p.score for p in parts])[at])
-
-
-def _datasets(parts: Sequence, columns: Sequence[Column]) -> np.ndarray:  # type: ignore[type-arg]
-    known: dict[tuple[str, str], int] = {}
-    codes = [known.setdefault(c[:2], len(known)) for c in columns]
-    return np.repeat(codes, [len(p.item) for p in parts])
+    parts = [cell.scores for c in columns if (cell := row.cells.get(c)) and cell.usable and cell.scores]
+    masks = [at_depth(p.at, depth) for p in parts]
+    if len(parts) < len(columns) or not all(mask.any() for mask in masks):
+        return None
+    values = np.concatenate([p.score[mask] for p, mask in zip(parts, masks, strict=True)])
+    return design([p.at for p in parts], columns, depth).score(values)
 
 
 def table(rows: Sequence[Row], options: Options) -> Table | None:
@@ -65,7 +52,7 @@ def table(rows: Sequence[Row], options: Options) -> Table | None:
 
 
 def _shown(row: Row, columns: Sequence[Column], depth: float, options: Options) -> Shown:
-    effect = at_depth(row, columns, depth) if columns else None
+    effect = score(row, columns, depth) if columns else None
     if effect is None:
         return Shown(reason=row.gaps(columns) or "no item at this depth")
     return of_effect(effect, options.level)

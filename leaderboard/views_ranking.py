@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from .board_cells import Cell, Codes, Scores
+from .board_cells import Cell, Codes, Places, Scores
 from .board_rows import Row, columns_of
 from .stats import Design
 from .views import Options, Table, grid
@@ -43,7 +43,7 @@ def _add(found: dict[tuple[str, str, str, str], Row], report: dict, path: Path, 
         order = np.argsort(items, kind="stable")
         cluster = codes((data["benchmark"], i["cluster"]) for i in have)[order]
         score = np.array([i[METRIC][method] for i in have], float)[order]
-        scores = Scores(items[order], score, cluster, np.full(len(have), np.nan), 0, False)
+        scores = Scores(Places(items[order], cluster, np.full(len(have), np.nan)), score, 0)
         row.cells[column] = Cell(
             "complete", "", Design(cluster).score(score), scores, len(have), report["task"], path.stem, version
         )
