@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--domain", default="", help="comma-separated: biography,business,arts,geography")
     made.add_argument("--kinds", default="", help="comma-separated: single,hop,comparison,yesno")
     made.add_argument("--passages", type=int, help="passages a row, instead of a length")
-    group = {option: stage for stage, options in STAGE_OPTIONS.items() for option in options}
+    group = {option: stage for stage, options in reversed(STAGE_OPTIONS.items()) for option in options}
     groups: dict[str, Any] = {}
     for field in fields(Config):
         if field.name == "mode":

@@ -64,8 +64,8 @@ def chosen(reply: str | None, n: int) -> tuple[list[int], list[int]] | None:
     return [i for i in named if 1 <= i <= n], [i for i in named if not 1 <= i <= n]
 
 
-def _asker(cfg: Config, folder: Path) -> Ask:
-    """The configured judge; every reply is kept in `judge.sqlite`, so an interrupted stage goes on where it stopped."""
+def asker(cfg: Config, store: Path | None) -> Ask:
+    """The configured judge; every reply is kept in `store`, so an interrupted stage goes on where it stopped."""
     from ..ask import Asker
 
     def accept(reply: str) -> None:
@@ -74,7 +74,7 @@ def _asker(cfg: Config, folder: Path) -> Ask:
 
     judge = {"base_url": cfg.judge_base_url, "model": cfg.judge_model, "max_tokens": cfg.judge_max_tokens}
     judge |= {"api_key_env": cfg.judge_api_key_env}
-    return Asker(judge, accept, kind="refine", version=key_of(PROMPT), store=folder / "judge.sqlite")
+    return Asker(judge, accept, kind="refine", version=key_of(PROMPT), store=store)
 
 
 def _outcome(candidates: list[int], reply: str | None, unjudged: str) -> Record:
@@ -91,7 +91,7 @@ def _outcome(candidates: list[int], reply: str | None, unjudged: str) -> Record:
 def run(cfg: Config, folder: Path, ask: Ask | None = None) -> dict[str, Any]:
     """Write judged.parquet. `ask` replaces the configured judge; without either every candidate is unjudged."""
     if ask is None and cfg.judge_base_url:
-        ask = _asker(cfg, folder)
+        ask = asker(cfg, folder / "judge.sqlite")
     counts: Counter[str] = Counter()
 
     def rows() -> Iterator[Record]:

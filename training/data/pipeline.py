@@ -66,14 +66,26 @@ def plan(cfg: Config) -> dict[str, tuple[str, dict[str, Any], dict[str, str]]]:
     return out
 
 
+def preflight(cfg: Config, until: str | None) -> None:
+    """What would fail only after hours fails now: the judge's options and client, the tokenizer."""
+    stages = list(STAGES)
+    wanted = stages[: stages.index(until) + 1] if until else stages
+    if "judge" in wanted and cfg.judge_base_url:
+        judge.asker(cfg, None)
+    if "pack" in wanted:
+        pack.tokens_of(cfg.tokenizer)
+
+
 def run(cfg: Config, folder: Path, until: str | None = None) -> Iterator[tuple[str, Record, bool]]:
     """Yield (stage, manifest entry, ran now) as stages finish. Raises IcrError for bad input, before later stages run."""
     if until is not None and until not in STAGES:
         raise unknown("stage", until, STAGES)
     arrow()
+    planned = plan(cfg)
+    preflight(cfg, until)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest.load(folder)
-    for name, (key, options, inputs) in plan(cfg).items():
+    for name, (key, options, inputs) in planned.items():
         if manifest.fresh(name, key):
             yield name, manifest.stages[name], False
         else:

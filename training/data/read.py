@@ -12,6 +12,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -55,30 +56,53 @@ def _pairs(value: Any, first: str, second: str) -> list[tuple[str, Any]]:
     return [(a, b) for a, b in value]
 
 
-def gold(record: Record, unit: str) -> list[tuple[str, str]]:
-    """(title, text) of the evidence, in order of the supporting facts, each once; [] when a fact cannot be found.
+def gold(record: Record, unit: str, size: int = 100) -> list[tuple[str, str]]:
+    """(title, text) of the evidence, in order of the supporting facts; [] when a fact's paragraph is not there.
 
-    `passage`: whole paragraphs. `sentence`: single supporting sentences, as the released code has it.
+    `passage`: as much of the paragraph as a passage of the corpus holds (`size` words) around its supporting sentences,
+    so that length does not give gold away. `paragraph`: all of it. `sentence`: single supporting sentences, as in the
+    released code. A fact that points past the end of its paragraph, as some official ones do, is left out.
     """
     context = {title: sentences for title, sentences in _pairs(record["context"], "title", "sentences")}
-    found: dict[tuple[str, int], tuple[str, str]] = {}
+    facts: dict[str, list[int]] = {}
     for title, number in _pairs(record["supporting_facts"], "title", "sent_id"):
-        sentences = context.get(title)
-        if sentences is None:
+        if title not in context:
             return []
-        if unit == "passage":
-            found[title, 0] = (title, " ".join(" ".join(sentences).split()))
-        elif 0 <= int(number) < len(sentences):  # some official facts point past the end of their paragraph
-            found[title, int(number)] = (title, " ".join(sentences[int(number)].split()))
-    return [(title, text) for title, text in found.values() if text]
+        if 0 <= int(number) < len(context[title]):
+            facts.setdefault(title, []).append(int(number))
+    found: list[tuple[str, str]] = []
+    for title, numbers in facts.items():
+        sentences = [s.split() for s in context[title]]
+        if unit == "sentence":
+            found += [(title, " ".join(sentences[n])) for n in sorted(set(numbers))]
+        else:
+            width = size if unit == "passage" else sum(map(len, sentences))
+            found += [(title, text) for text in windows(sentences, numbers, width)]
+    return [(title, text) for title, text in found if text]
 
 
-def _one(record: Record, dataset: str, unit: str) -> tuple[Record | None, str]:
+def windows(sentences: list[list[str]], numbers: list[int], size: int) -> list[str]:
+    """Runs of at most `size` words of a paragraph that together hold the numbered sentences, as few as possible."""
+    words = [word for sentence in sentences for word in sentence]
+    ends = list(accumulate((len(s) for s in sentences), initial=0))
+    out: list[str] = []
+    todo = sorted(set(numbers))
+    while todo:
+        first = ends[todo[0]]
+        held = [n for n in todo if ends[n + 1] - first <= size] or todo[:1]
+        spare = max(0, size - (ends[held[-1] + 1] - first))
+        start = max(0, min(first - spare // 2, len(words) - size))
+        out.append(" ".join(words[start : start + size]))
+        todo = [n for n in todo if n not in held]
+    return out
+
+
+def _one(record: Record, dataset: str, unit: str, size: int) -> tuple[Record | None, str]:
     """(row, "kept"), or (None, why not)."""
     try:
         name = str(record.get("_id") or record["id"])
         question, answer = record["question"].strip(), record["answer"]
-        evidence = gold(record, unit)
+        evidence = gold(record, unit, size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IcrError(
             f"a {dataset} record lacks {error} (has {', '.join(sorted(record))}); give the official file"
@@ -102,7 +126,7 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
             continue
         part, seen = [], set()
         for record in records(Path(path)):
-            row, outcome = _one(record, dataset, cfg.gold)
+            row, outcome = _one(record, dataset, cfg.gold, cfg.words)
             if row is not None and row["id"] in seen:
                 row, outcome = None, "dropped: duplicate id"
             elif row is not None and normalize(row["question"]) in held:
