@@ -81,7 +81,7 @@ class FakeEndpoint:
             nth = self._seen[prompt]
             self._seen[prompt] += 1
             self.prompts.append(prompt)
-            self.headers.append({**headers, ":path": path})
+            self.headers.append({**{k.lower(): v for k, v in headers.items()}, ":path": path})
             self.bodies.append(body)
             self._now += 1
             self.peak = max(self.peak, self._now)
