@@ -88,7 +88,8 @@ def samples(folder: Path, megabytes: int, *, stock: bool) -> Path:
     words = [f"word{i}" for i in range(5000)]
     text = " ".join(rng.choices(words, k=4500))
     digest = {"icr": 1, "sha256": "a" * 64, "n_chars": 123456, "n_prompt_tokens": 31000, "n_context_tokens": 30800, "truncated": False,
-              "n_gold": 2, "gold_kept": 2, "n_units": 220, "n_units_kept": 220, "head": text[:300], "tail": text[-300:], "error": None}  # fmt: skip
+              "n_gold": 2, "gold_kept": 2, "n_units": 220, "n_units_kept": 220, "head": text[:200], "tail": text[-200:], "error": None,
+              "timing": {"prefill": 1.25, "decode": 0.5, "engine": 1.75}, "dropped": [], "retrieval": None, "cached_tokens": 0}  # fmt: skip
     name, stamp, written, i = "icr_helmet_rag_nq_32k", "2026-01-01T00-00-00", 0, 0
     with (folder / f"samples_{name}_{stamp}.jsonl").open("w") as file:
         while written < megabytes * 1e6:

@@ -133,7 +133,7 @@ def _minus(a: float | None, b: float | None) -> float | None:
 _AXES = {
     "tokens": "prompt tokens an item",
     "kv-stored": "measured KV bytes stored an item",
-    "kv-read": "measured KV bytes read for each decoded token",
+    "kv-read": "measured KV bytes read in a decode step",
 }
 
 
@@ -154,10 +154,10 @@ def _paretos(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
 
 
 def _dot(row: Row, columns: Sequence[Column], name: str) -> Dot | None:
-    x = value(row, "prompt tokens / item")
-    if name != "tokens":
-        a_token = value(row, f"KV bytes {name.removeprefix('kv-')} / token")
-        x = x * a_token if x and a_token else None
+    x = value(row, "KV read / step" if name == "kv-read" else "prompt tokens / item")
+    if name == "kv-stored":
+        each = value(row, "KV stored / token")
+        x = x * each if x and each else None
     point = _point(row.average(columns))
     if not x or point is None:
         return None

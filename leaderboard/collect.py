@@ -8,6 +8,7 @@ A run is one model x setting x prompt; its tasks may come from several lm_eval c
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import orjson
 from icr_tasks.errors import IcrError
 
 from . import ledger, read
+from .collect_means import Means
 from .summary import table
 
 
@@ -56,13 +58,17 @@ def collect(outs: list[Path], results: Path, bad: list[str] | None = None) -> li
             inputs = read.identity(evaluation.results, task)
             grouped.setdefault(read.run_fingerprint(inputs), {})[task] = (evaluation, inputs)
     written = []
-    for fingerprint, tasks in grouped.items():
-        try:
-            written.append(_write(results, fingerprint, tasks))
-        except IcrError as error:
-            if bad is None:
-                raise
-            bad.append(str(error))
+    gc.disable()  # many short-lived rows, no cycles among them
+    try:
+        for fingerprint, tasks in grouped.items():
+            try:
+                written.append(_write(results, fingerprint, tasks))
+            except IcrError as error:
+                if bad is None:
+                    raise
+                bad.append(str(error))
+    finally:
+        gc.enable()
     return written
 
 
@@ -77,6 +83,7 @@ def _write(
 
 def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """Rows of all tasks; fills in the run's counts while they pass."""
+    kv = Means()
     for task, (evaluation, _) in sorted(tasks.items()):
         counts = run["tasks"][task] = _sheet(evaluation.results, task)
         path = evaluation.samples.get(task)
@@ -84,8 +91,11 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
             counts["n_failed" if row["error"] or not row["score"] else "n_scored"] += 1
             counts["n_truncated"] += bool(row["truncated"])
             for metric, value in row["score"].items():
-                total, n = counts["sums"].get(metric, (0.0, 0))
-                counts["sums"][metric] = (total + value, n + 1)
+                total = counts["sums"].setdefault(metric, [0.0, 0])
+                total[0] += value
+                total[1] += 1
+            if "kv" in row:
+                kv.add(row["kv"])
             run["tokens"]["prompt"] += row["n_prompt_tokens"] or 0
             run["tokens"]["output"] += row["n_out_tokens"] or 0
             counts["filter"] = row.pop("filter")
@@ -102,6 +112,9 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
             counts["status"] = "error"
             why = (counts["reasons"] or {}).get(counts["metric"])  # the task's own: no judge, judge not reachable
             counts["reason"] = why or f"{path.name}: no row has the metric {counts['metric']!r}, only {', '.join(sums)}"
+    if kv.n:
+        run["kv"] = kv.means()
+        run["peak_memory_bytes"] = kv.largest.get("peak_memory_bytes")
     statuses = {counts["status"] for counts in run["tasks"].values()}
     run["status"] = "complete" if statuses == {"complete"} else "error" if statuses == {"error"} else "partial"
 

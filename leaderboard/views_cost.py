@@ -28,7 +28,8 @@ def _sum(path: str) -> Callable[[Sequence[Head]], float | None]:
 
 def _at(head: Head, path: str) -> float | None:
     value: Any = head
-    for key in path.split("."):
+    first, _, rest = path.partition(".")
+    for key in (first, rest) if rest else (first,):
         value = value.get(key) if isinstance(value, dict) else None
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
@@ -65,6 +66,11 @@ def _mean(path: str) -> Callable[[Sequence[Head]], float | None]:
     return mean
 
 
+def _percent(path: str) -> Callable[[Sequence[Head]], float | None]:
+    mean = _mean(path)
+    return lambda heads: None if (share := mean(heads)) is None else 100 * share
+
+
 def _cut(heads: Sequence[Head]) -> float | None:
     tasks = [t for h in heads for t in h["tasks"].values()]
     n = sum(t.get("n_scored") or 0 for t in tasks)
@@ -79,8 +85,11 @@ COSTS: dict[str, tuple[str, Callable[[Sequence[Head]], float | None]]] = {
     "prefill tokens / s, a request": ("", _ratio("tokens.prompt", "seconds.prefill")),
     "decode tokens / s, a request": ("", _ratio("tokens.output", "seconds.decode")),
     "peak memory": ("B", _max("peak_memory_bytes")),
-    "KV bytes stored / token": ("B", _mean("kv.bytes_stored_per_token")),
-    "KV bytes read / token": ("B", _mean("kv.bytes_read_per_token")),
+    "KV stored / token": ("B", _mean("kv.bytes_stored_per_token")),
+    "KV read / step": ("B", _mean("kv.bytes_read_per_step")),
+    "KV stored": ("%", _percent("kv.stored_fraction")),
+    "KV read": ("%", _percent("kv.read_fraction")),
+    "attention kept": ("%", _percent("kv.mass_kept")),
     "prompts cut": ("%", _cut),
 }
 
@@ -104,6 +113,7 @@ def table(rows: Sequence[Row]) -> Table:
         lines.append(Line((row.name, row.setting["text"], " ".join(p for p in (row.prompt, row.variant) if p)), cells))
     notes = [
         "Seconds are those of the lm_eval calls; answers found in a store cost none. Prefill and decode rates are "
-        "those one request sees while others run beside it. KV bytes are measured, stored after prefill and read per decoded token."
+        "those one request sees while others run beside it. KV bytes are measured: stored after prefill, for each token "
+        "of the prompt, and read in each decode step; the shares are of what full attention stores and reads."
     ]
     return Table("cost", "Cost", columns, sorted(lines, key=lambda line: line.labels), notes)

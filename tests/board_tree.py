@@ -101,14 +101,20 @@ def run(
 
 def tree(root: Path) -> Path:
     """Two models, three checkpoints of one, full context, compression and retrieval, with every kind of gap."""
-    full = {"bytes_stored_per_token": 57344.0, "bytes_read_per_token": 57344.0}
-    small = {"bytes_stored_per_token": 57344.0, "bytes_read_per_token": 2867.0}
+    full = {
+        "bytes_stored_per_token": 57344.0,
+        "bytes_read_per_step": 3.1e9,
+        "stored_fraction": 1.0,
+        "read_fraction": 1.0,
+    }
+    small = full | {"bytes_read_per_step": 1.6e8, "read_fraction": 0.05, "mass_kept": 0.91}
+    short = full | {"bytes_read_per_step": 2.3e8}
     base, ours = "org/base-7b", "org/ours-7b-step-300"
     out = ("mc", "qa", "all")
     run(root, base, kv=full)
     run(root, base, "kv:topk@0.05", kv=small, started=1.7e9 + 1)
-    run(root, base, "rag@4k", datasets=out, kv=full, started=1.7e9 + 2)
-    run(root, base, "rag@32k", datasets=out, kv=full, started=1.7e9 + 3)
+    run(root, base, "rag@4k", datasets=out, kv=short, started=1.7e9 + 2)
+    run(root, base, "rag@32k", datasets=out, kv=full | {"bytes_read_per_step": 1.8e9}, started=1.7e9 + 3)
     run(root, base, "none", started=1.7e9 + 4)
     run(root, ours, skill=0.6, kv=full, started=1.7e9 + 5)
     run(root, ours, "kv:topk@0.05", skill=0.7, kv=small, started=1.7e9 + 6)
