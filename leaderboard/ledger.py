@@ -44,7 +44,7 @@ def write(root: Path, run: dict[str, Any], items: Iterable[dict[str, Any]]) -> P
     try:
         building.mkdir(parents=True)
         # mtime=0: the same items give the same bytes
-        with (building / "items.jsonl.gz").open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
+        with (building / "items.jsonl.gz").open("wb") as raw, gzip.GzipFile("", "wb", 4, raw, mtime=0) as file:
             for lines in batched(map(orjson.dumps, items), 500):  # one compressor call for many small rows
                 file.write(b"\n".join(lines) + b"\n")
         (building / "run.json").write_bytes(orjson.dumps(run, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))

@@ -17,6 +17,8 @@ from icr_tasks.errors import IcrError
 from .ledger import fingerprint
 
 _STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl?$")
+_NOT_SCORES = frozenset({"out_tokens", "truncated", "bypass"})
+_NUMBER = frozenset({int, float, bool})
 _NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
 # Changes speed, not answers: kept in the run, not in its fingerprint.
 _OPERATIONAL = (
@@ -138,15 +140,15 @@ def _why(raw: bytes, error: Exception, otherwise: str) -> str:
 def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
     doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
     sent = digest(sample)
-    score = {m: sample[m] for m in sample["metrics"] if isinstance(sample.get(m), int | float)}
+    score = {m: v for m in sample["metrics"] if type(v := sample.get(m)) in _NUMBER}
     response = str((sample.get("filtered_resps") or [""])[0])
-    return {
+    row = {
         "task": task,
         "item": str(doc.get("id") or sample["doc_hash"][:16]),
         "occ": 0,
         "cluster": doc.get("cluster"),
         "keys": doc.get("keys", {}),
-        "score": {m: v for m, v in score.items() if m not in ("out_tokens", "truncated", "bypass")},
+        "score": {m: v for m, v in score.items() if m not in _NOT_SCORES},
         "n_prompt_tokens": sent.get("n_prompt_tokens"),
         "n_out_tokens": int(score["out_tokens"]) if "out_tokens" in score else None,
         "truncated": sent.get("truncated"),
@@ -156,10 +158,11 @@ def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
         "target_hash": sample["target_hash"][:16],
         "error": sent.get("error"),
         "filter": sample.get("filter", "none"),
-        **({"retrieval": sent["retrieval"]} if sent.get("retrieval") else {}),
-        **({"timing": sent["timing"]} if sent.get("timing") else {}),
-        **({"kv": sent["kv"]} if sent.get("kv") else {}),
     }
+    for name in ("retrieval", "timing", "kv"):
+        if sent.get(name):
+            row[name] = sent[name]
+    return row
 
 
 def digest(sample: dict[str, Any]) -> dict[str, Any]:
