@@ -278,7 +278,7 @@ def test_options_are_checked_before_anything_runs(monkeypatch: pytest.MonkeyPatc
         ({**base, "judge_base_url": "localhost:8001"}, "not http"), ({**base, "judge_base_url": "http://x:y/v1"}, "cannot be read"),
         ({**base, "judge_rubric": "lo"}, "Did you mean 'loong'"), ({**base, "judge_api": "responses"}, "judge_api"),
         ({**base, "judge_timeout": "soon"}, "must be a number"), ({**base, "judge_timeout": float("nan")}, "must be a number"), ({**base, "judge_concurrency": 0}, "from 1 to"),
-        ({**base, "judge_extra": [1]}, "JSON object"), ({**base, "judge_api_key_env": "NOT_SET_ANYWHERE"}, "not set"),
+        ({**base, "judge_extra": [1]}, "JSON object"), ({**base, "judge_api_key_env": "NOT_SET_ANYWHERE"}, "not set"), ({**base, "judge_api_key_env": KEY}, "must be the name"),
     ]  # fmt: skip
     for metadata, says in wrong:
         with pytest.raises(IcrError, match=says):

@@ -19,6 +19,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.plugin import deferred
 from icr_tasks.runs import manager
 from icr_tasks.tasks.grading import Answer, Graders, grade
+from icr_tasks.tasks.options import Options
 
 pytest.importorskip("openai")
 TASK = "icr_loong_fin"
@@ -117,10 +118,28 @@ def test_predict_only_calls_nobody(loong: Any) -> None:
 
 
 def test_wrong_options_stop_before_anything_is_generated(loong: Any) -> None:
-    with pytest.raises(IcrError, match="Did you mean 'judge_"):
+    with pytest.raises(IcrError, match="[Dd]id you mean 'judge_"):
         loong(judge_modell="x", judge_base_url="http://x/v1")
     with pytest.raises(IcrError, match="unknown option 'xfinder_url'"):
         Graders.parse({"xfinder_url": "http://x/v1"})
+    with pytest.raises(IcrError, match="did you mean 'judge_model'"):
+        Options.parse({"jugde_model": "x"})
+    assert (
+        Options.parse({"model": "x", "base_url": "x", "max_tokens": 1, "num_concurrent": 4, "batch_size": 1}).graders
+        == Graders()
+    )
+
+
+def test_nested_secrets_are_not_saved_and_still_sent(loong: Any) -> None:
+    with FakeEndpoint(lambda p: "Rating: [[50]]") as server:
+        task, _ = loong(
+            judge_base_url=server.url, judge_model="f", judge_extra={"proxy_token": SECRET}, judge_api_key_env="PATH"
+        )
+        assert server.bodies[0]["proxy_token"] == SECRET
+    assert (
+        SECRET not in json.dumps(task.config.metadata, default=str)
+        and task.config.metadata["judge_api_key_env"] == "PATH"
+    )
 
 
 def _tracker(saved: list[str]) -> Any:

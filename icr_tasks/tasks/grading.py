@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import IcrError
+from ..metrics.judge.config import KEYS as JUDGE_KEYS
 from ..metrics.judge.config import JudgeConfig
+from ..metrics.xfinder import KEYS as XFINDER_KEYS
 from ..metrics.xfinder import XFinderConfig
 
 log = logging.getLogger("icr_tasks")
+GRADER_KEYS = (*(f"judge_{key}" for key in JUDGE_KEYS), *(f"xfinder_{key}" for key in XFINDER_KEYS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from ..context.setting import KV_NATIVE, Setting
 from ..errors import IcrError, unknown
 from ..metrics.judge.secrets import redact_url
 from ..models.kv import choose
-from .grading import Graders
+from .grading import GRADER_KEYS, Graders
 
 OURS = ("setting", "prompt", "truncation", "overflow", "allow_partial", "tokenizer", "questions_file", "prepared", "embedder", "embed_engine", "embed_url")  # fmt: skip
 _NEARLY = 0.8
 _SECRET = ("api_key", "token", "secret", "password", "header")
-_NOT_SECRET = ("tokenizer", "think_end_token", "prefix_token_id", "add_bos_token", "max_gen_toks", "judge_max_tokens")
+_NOT_SECRET = ("tokenizer", "think_end_token", "prefix_token_id", "add_bos_token", "max_gen_toks", "judge_max_tokens", "xfinder_max_tokens", "judge_api_key_env", "xfinder_api_key_env")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Options:
     def parse(cls, metadata: Mapping[str, Any]) -> Options:
         """Raises IcrError for a misspelt key, an unknown setting or an unknown rule."""
         for key in metadata:
-            near = difflib.get_close_matches(key, [o for o in OURS if o != "tokenizer"], n=1, cutoff=_NEARLY)
-            if near and key not in OURS:
+            known = [o for o in (*OURS, *GRADER_KEYS) if o != "tokenizer"]
+            near = difflib.get_close_matches(key, known, n=1, cutoff=_NEARLY)
+            if near and key not in (*known, "tokenizer"):
                 raise IcrError(f"--metadata has {key!r}; did you mean {near[0]!r}?")
         setting = _with_engine(Setting.parse(_with_embedder(metadata)), metadata)
         truncation, overflow = metadata.get("truncation"), str(metadata.get("overflow", "truncate"))
@@ -50,7 +51,16 @@ class Options:
         data = {k: metadata[k] for k in ("allow_partial", "questions_file") if k in metadata}
         embed = {k.removeprefix("embed_"): metadata[k] for k in ("embed_engine", "embed_url") if metadata.get(k)}
         ahead = bool(metadata.get("prepared", True))
-        return cls(setting, None if prompt is None else str(prompt), truncation, overflow, data, ahead, embed, Graders.parse(metadata))
+        return cls(
+            setting,
+            None if prompt is None else str(prompt),
+            truncation,
+            overflow,
+            data,
+            ahead,
+            embed,
+            Graders.parse(metadata),
+        )
 
 
 def _with_embedder(metadata: Mapping[str, Any]) -> str:
@@ -83,3 +93,6 @@ def redact(metadata: dict[str, Any]) -> None:
             metadata[key] = "***"
         elif key.endswith("_url") and isinstance(value, str):
             metadata[key] = redact_url(value)
+        elif isinstance(value, dict) and key != "icr":
+            metadata[key] = dict(value)  # a copy: the options hold the original
+            redact(metadata[key])

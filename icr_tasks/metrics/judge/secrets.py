@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,8 @@ def api_key(env: str | None, given: str | None = None, default: str = DEFAULT_KE
     """The key from the argument or the named environment variable; IcrError when a named variable is not set."""
     if given:
         return str(given)
+    if env and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,60}", str(env)):  # perhaps the key itself: not repeated
+        raise IcrError("api_key_env must be the name of an environment variable, such as ICR_JUDGE_API_KEY")
     found = os.environ.get(env or default)
     if env and not found:
         raise IcrError(f"api_key_env names {env}, which is not set; export it, or leave the option out")
