@@ -61,7 +61,7 @@ def rows(columns: Mapping[str, Sequence[Any]], n: int) -> list[Row]:
 
 @dataclass(frozen=True)
 class Options:
-    """Knobs of the `paper` preset. The defaults are equations 6-10 with the guards of docs/training.md.
+    """Knobs of the `paper` preset. The defaults are equations 6-10 with the guards of docs/rewards.md.
 
     `guard=False` is the literal reading (SubEM of whatever stands after the marker). `ids="f1"` replaces set equality.
     `hybrid` lets a judge's third criterion (answer correct) count where the rule says no.
