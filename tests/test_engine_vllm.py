@@ -101,7 +101,7 @@ def test_the_demo_small_and_interrupted(smollm2: Path, tmp_path: Path) -> None:
     command = [str(BIN / "icr"), "demo", "-o", str(tmp_path), "--lengths", "512", "--items", "3"]
     first = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert first.returncode == 0, first.stderr[-3000:]
-    for setting in ("full", "gold", "gold@only", "none"):
+    for setting in ("full", "rag@512", "gold", "gold@only", "none"):
         assert f"| {setting} |" in first.stdout
     assert "(3/100)" in first.stdout and "Data: generated" in first.stdout
     second = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -51,7 +51,8 @@ def test_prepared_runs_show_the_same_and_retrieve_nothing(
 ) -> None:
     before = build(tokenizer)
     assert main(["prepare", "--tasks", TASK, "--setting", "rag@1k", "--tokenizer", tokenizer, "--limit", "4"]) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
+    *_, line, advice = capsys.readouterr().out.splitlines()
+    assert advice == """run it with  --metadata '{"setting":"rag@1k"}'"""
     assert line.startswith(f"| {TASK} | rag@1k | 4 | 5.0 |") and "% (4)" in line
     from icr_tasks.context import retrieve
 
@@ -105,7 +106,12 @@ def test_prepare_bad_input(tokenizer: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_rag_512_through_lm_eval(tokenizer: str, tmp_path: Path) -> None:
-    metadata = {"setting": "rag@512,bm25", "tokenizer": words(tmp_path / "words"), "max_model_len": 100_000, "prompt": "id"}
+    metadata = {
+        "setting": "rag@512,bm25",
+        "tokenizer": words(tmp_path / "words"),
+        "max_model_len": 100_000,
+        "prompt": "id",
+    }
     run = lm_eval("oracle", ("icr_synth_rag_512", "icr_synth_rag_4k"), tmp_path / "out", metadata, "--limit", "6")
     assert run.returncode == 0, run.stderr[-3000:]
     for task in ("icr_synth_rag_512", "icr_synth_rag_4k"):

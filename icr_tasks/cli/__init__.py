@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": (".data.cli:main", "fetch and verify benchmark data"),
     "lm-eval": (".plugin.wrapper:main", "run lm_eval with our tasks and models, without start-up hook"),
     "tasks-path": (".plugin.wrapper:tasks_path", "print the folder for lm_eval --include_path"),
-    "demo": (".cli.demo:main", "a real small model under four settings, on this machine, in minutes"),
+    "demo": (".cli.demo:main", "a real small model under five settings, on this machine, in minutes"),
     "sweep": (".cli.sweep:main", "models x settings x prompts x tasks from one file, resumable"),
     "status": (".cli.status:main", "what a study has done, what is missing, and the command for each gap"),
     "score": (".cli.score:main", "score anybody's predictions, no model needed"),

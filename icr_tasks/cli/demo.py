@@ -1,4 +1,4 @@
-"""`icr demo`: SmolLM2-135M under four settings and four lengths, by vLLM on this machine's CPU or GPU, in minutes.
+"""`icr demo`: SmolLM2-135M under five settings and four lengths, by vLLM on this machine's CPU or GPU, in minutes.
 
     icr demo -o demo-out                # interrupted? run it again: finished answers are kept
 
@@ -21,7 +21,7 @@ from ..errors import IcrError
 
 # Items per length: prefill cost grows with length, so about the same number of tokens is spent on each.
 ITEMS = {"512": 48, "1k": 24, "2k": 14, "4k": 8}
-SETTINGS = ("full", "gold", "gold@only", "none")
+SETTINGS = ("full", "rag@512", "gold", "gold@only", "none")
 GEN = {"max_gen_toks": 24}
 
 
@@ -38,8 +38,9 @@ def main(argv: list[str]) -> int:
     lengths = [s.strip() for s in args.lengths.split(",")]
     if unknown := [length for length in lengths if length not in ITEMS]:
         raise IcrError(f"the demo has no length {unknown[0]!r}; choose of {', '.join(ITEMS)}")
-    if importlib.util.find_spec("vllm") is None:
-        raise IcrError("the demo runs on vLLM: `make setup`, or pip install icr-tasks[vllm]")
+    for module, extra in (("vllm", "vllm"), ("bm25s", "rag")):
+        if importlib.util.find_spec(module) is None:
+            raise IcrError(f"the demo needs {module}: `make setup`, or pip install icr-tasks[vllm,rag] ({extra})")
     try:
         return _run(args.out, args.model, lengths, args.items)
     except KeyboardInterrupt:
@@ -69,7 +70,7 @@ def _run(out: Path, model: str | None, lengths: list[str], items: int | None) ->
         "\nData: generated (icr_synth_rag, a fictional world; no model has seen it). Not one of the published benchmarks."
     )
     print(
-        "full = all passages; gold = all passages, then the gold ones again; gold@only = only those; none = no context."
+        "full = all passages; rag@512 = those BM25 finds, up to 512 tokens; gold = all passages, then the gold ones again; gold@only = only those; none = no context."
     )
     print(
         f"Files: {out}/lm_eval (lm_eval's own output), {out}/results (ledgers), {out}/answers. {time.time() - started:.0f} s"

@@ -10,6 +10,7 @@ that prepares theirs.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from typing import Any
 
@@ -46,11 +47,14 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     rows = [row for setting in args.setting for row in _prepare(args, setting)]
     print(HEADER)
-    print("\n".join(rows))
+    print("\n".join(row for _, row in rows))
+    for setting in dict.fromkeys(setting for setting, _ in rows):
+        metadata = {"setting": setting} | ({"prompt": args.prompt} if args.prompt else {})
+        print(f"run it with  --metadata '{json.dumps(metadata, separators=(',', ':'))}'")
     return 0
 
 
-def _prepare(args: argparse.Namespace, setting: str) -> list[str]:
+def _prepare(args: argparse.Namespace, setting: str) -> list[tuple[str, str]]:
     metadata = {
         "setting": setting, "tokenizer": args.tokenizer, "tokenizer_revision": args.tokenizer_revision,
         "prompt": args.prompt, "embedder": args.embedder, "embed_engine": args.embed_engine,
@@ -60,7 +64,8 @@ def _prepare(args: argparse.Namespace, setting: str) -> list[str]:
     counter = tokens.counter(metadata)
     if counter is None:
         raise IcrError("retrieval counts tokens: --tokenizer must name the evaluated model's tokenizer")
-    return [_task(task, counter, args.limit) for task in _load(args.tasks, metadata)]
+    tasks = _load(args.tasks, metadata)
+    return [(str(task.options.setting), _task(task, counter, args.limit)) for task in tasks]
 
 
 def _load(names: str, metadata: dict[str, Any]) -> list[Any]:
