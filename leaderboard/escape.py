@@ -76,7 +76,7 @@ def tsv(value: object) -> str:
 
 def script_json(data: Any) -> str:
     """JSON for a <script type="application/json"> element: nothing in it can end the element."""
-    text = orjson.dumps(data).decode()
-    for char in "<>&\u2028\u2029":
+    text = _CONTROL.sub("\ufffd", orjson.dumps(data).decode())
+    for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return text

@@ -78,10 +78,9 @@ def shown(cell: Cell | None, level: float, columns: Sequence[Column] = ()) -> Sh
 
 def of_effect(effect: Effect, level: float, *, kind: str = "score", reason: str = "", runs: tuple = ()) -> Shown:  # type: ignore[type-arg]
     """A mean with its interval x 100."""
-    low, high = (100 * v for v in effect.ci(level))
-    known = math.isfinite(low) and math.isfinite(high)
+    known = math.isfinite(effect.se)
     reason = reason or ("" if known else "one cluster: no interval")
-    bounds = (low, high) if known else (None, None)
+    bounds = [100 * v for v in effect.ci(level)] if known else (None, None)
     return Shown(kind, 100 * effect.mean, *bounds, effect.n, reason, runs=runs)
 
 
