@@ -99,6 +99,8 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
             run["tokens"]["prompt"] += row["n_prompt_tokens"] or 0
             run["tokens"]["output"] += row["n_out_tokens"] or 0
             counts["filter"] = row.pop("filter")
+            if (cached := row.pop("engine_tokens", {}).get("cached")) is not None:  # prefix-cache hits
+                run["tokens"]["cached"] = run["tokens"].get("cached", 0) + cached
             for part, seconds in row.pop("timing", {}).items():
                 run["seconds"][part] = run["seconds"].get(part, 0.0) + seconds
             yield row

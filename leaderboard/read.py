@@ -159,7 +159,7 @@ def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
         "error": sent.get("error"),
         "filter": sample.get("filter", "none"),
     }
-    for name in ("retrieval", "timing", "kv"):
+    for name in ("retrieval", "timing", "engine_tokens", "kv"):
         if sent.get(name):
             row[name] = sent[name]
     return row

@@ -15,16 +15,16 @@ from lm_eval.api.registry import register_model
 
 @register_model("counting")
 class Counting(LM):
-    """Deterministic answers (half of them right) from the prompt alone; writes each call to `log`.
+    """Deterministic answers (half of them right) from the prompt alone; writes each call to `$COUNTING_LOG`.
 
     `delay` seconds an item; `poison`: a prompt that holds this text raises; `broken`: loading raises.
     """
 
-    def __init__(self, pretrained: str = "counting", log: str | None = None, delay: float = 0.0, poison: str = "", broken: bool = False, **_: Any) -> None:  # fmt: skip
+    def __init__(self, pretrained: str = "counting", delay: float = 0.0, poison: str = "", broken: bool = False, **_: Any) -> None:  # fmt: skip
         super().__init__()
         if broken:
             raise RuntimeError("no such weights")
-        self.log, self.delay, self.poison = log, float(delay), poison
+        self.log, self.delay, self.poison = os.environ.get("COUNTING_LOG"), float(delay), poison
 
     @property
     def tokenizer_name(self) -> str:

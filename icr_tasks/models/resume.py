@@ -19,7 +19,7 @@ from .store import AnswerStore
 log = logging.getLogger("icr_tasks")
 # One finished request: index, text, what was measured ("error" when it failed).
 Stream = Callable[[Sequence[Any], list[int]], Iterator[tuple[int, str, dict[str, Any]]]]
-_FIRST_CUT, _GROWTH = 512, 1.5
+_FIRST_CUT, _GROWTH = 128, 1.5
 _GIVE_UP = 5
 
 

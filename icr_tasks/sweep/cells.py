@@ -96,6 +96,7 @@ def _identity(packed: str) -> dict[str, Any]:
 
 def matrix(study: Study) -> list[Cell]:
     """All cells of a study, grouped by engine and unit. Raises IcrError for combinations that cannot work."""
+    _identity.cache_clear()  # folders may have changed since the last look
     cells = [cell for model in study.models for cell in _of_model(study, model)]
     seen: dict[tuple[str, ...], Cell] = {}
     for cell in cells:

@@ -18,7 +18,7 @@ def current(folder: Folder) -> list[dict[str, Any]]:
     newest: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
     for record in folder.records():
         output = folder.lm_eval / record["fingerprint"]
-        if record["status"] == "error" or not output.is_dir():
+        if record["status"] == "error" or not folder.whole({**record, "status": "done"}):
             continue
         made, where = output.stat().st_mtime, tuple(record["where"])
         if where not in newest or newest[where][0] <= made:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import orjson
 
 from ..data.roots import write_atomic
 from ..errors import IcrError
+from ..models.store import CannotStore
 from .cells import Cell
 
 SCHEMA = 1
@@ -77,11 +79,17 @@ class Folder:
             write_atomic(path, data)
         except OSError as error:
             path.with_name(f".{path.name}.{os.getpid()}").unlink(missing_ok=True)
-            raise IcrError(f"cannot write {path} ({error.strerror}); free space, then run the same command again") from error  # fmt: skip
+            raise CannotStore(f"cannot write {path} ({error.strerror}); free space, then run the same command again") from error  # fmt: skip
+
+    def outputs(self, fingerprint: str) -> dict[str, str]:
+        """sha256 of each file lm_eval wrote for a cell."""
+        root = self.lm_eval / fingerprint
+        paths = sorted(p for p in root.rglob("*") if p.is_file())
+        return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
     def whole(self, record: dict[str, Any]) -> bool:
-        """True when the record says done and its lm_eval output is still there."""
-        return record["status"] == "done" and any((self.lm_eval / record["fingerprint"]).rglob("results_*.json"))
+        """True when the record says done and lm_eval's output is as it was written."""
+        return record["status"] == "done" and record["outputs"] == self.outputs(record["fingerprint"])
 
     @contextmanager
     def lock(self, name: str, *, wait: bool) -> Iterator[bool]:

@@ -59,7 +59,14 @@ class Runner:
 
     def _done(self, cell: Cell) -> bool:
         record = self.folder.record(cell.fingerprint)
-        return record is not None and self.folder.whole(record)
+        if record is None:
+            if (self.folder.cells / f"{cell.fingerprint}.json").exists():
+                self.progress.say(f"the record of {cell.name} is damaged; the cell is scored again")
+            return False
+        whole = self.folder.whole(record)
+        if record["status"] == "done" and not whole:
+            self.progress.say(f"lm_eval's output of {cell.name} is damaged or gone; the cell is scored again")
+        return whole
 
     def _work(self, cells: list[Cell]) -> None:
         try:
@@ -84,7 +91,7 @@ class Runner:
                 self._engine = (cell.load_key, _reason(error))
             else:
                 if damaged := self._engine[1].damaged:  # type: ignore[union-attr]
-                    self.progress.say(f"{damaged} cut-off lines in the answer store skipped; those items run again")
+                    self.progress.say(f"{damaged} damaged lines in the answer store skipped; those items run again")
         found = self._engine[1]
         if isinstance(found, str):
             raise IcrError(found)
@@ -141,12 +148,9 @@ class Runner:
         facts = _facts(results["samples"][cell.task], results["configs"][cell.task]["metadata"]["icr"])
         status = "partial" if facts["n_engine_failed"] else "done"
         self.folder.write(
-            cell,
-            status=status,
-            seconds=round(time.time() - started, 2),
-            tokens_per_second=self.progress.speed(),
-            **facts,
-        )
+            cell, status=status, outputs=self.folder.outputs(cell.fingerprint), **facts,
+            seconds=round(time.time() - started, 2), tokens_per_second=self.progress.speed(),
+        )  # fmt: skip
         if status == "partial":
             self.failed[cell.name] = f"{facts['n_engine_failed']} items failed: {facts['reason']}"
         self.progress.cell(cell)

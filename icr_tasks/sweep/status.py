@@ -54,7 +54,7 @@ def _state(study: Study, folder: Folder, cell: Cell, older: list[dict[str, Any]]
         done, items = record["n_items"] - record["n_failed"], record["n_items"]
         note = f"{record['n_failed']} not sent: {record['reason']}" if record["n_failed"] else ""
         if not folder.whole({**record, "status": "done"}):
-            return state("partial", n_done, n_items, "lm_eval's output was removed; answers are stored")
+            return state("partial", n_done, n_items, "lm_eval's output is damaged or gone; the answers are stored")
         return state("done", done, items, note, None) if record["status"] == "done" else state("partial", done, items, note)  # fmt: skip
     if record:
         return state("error", n_done, n_items, str(record["reason"]))

@@ -16,7 +16,14 @@ from .runner import Runner
 
 def run(found: study.Study, todo: list[cells.Cell]) -> int:
     """Run cells in this process: 0, 1 when a cell failed, 2 when the disk is full, 130 when interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)  # what schedulers send before they kill
+    before = signal.signal(signal.SIGTERM, _interrupt)  # what schedulers send before they kill
+    try:
+        return _run(found, todo)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(found: study.Study, todo: list[cells.Cell]) -> int:
     engine.import_plugins(found.imports, str(found.path.resolve().parent))
     engine.check_names(sorted({cell.engine for cell in todo}))
     folder = Folder(found.out)

@@ -27,7 +27,6 @@ from ..models import boundary, measure
 from ..models.kv import choose
 from ..plugin.guard import check_output_path
 from . import graded
-from . import graded
 from .instance import PromptInstance
 from .options import Options, redact
 from .scoring import SCORERS
@@ -151,7 +150,6 @@ class ICRTask(ConfigurableTask):
         if cache_requests:
             raise IcrError("--cache_requests re-uses prompts made for another setting; leave it out for icr_ tasks")
         self._limit = limit
-        self._limit = limit
         builder = self._builder(chat_template if apply_chat_template else None, system_instruction)
         docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
         self._instances = [
@@ -245,8 +243,6 @@ class ICRTask(ConfigurableTask):
             instance.release(dumps(built.digest))
         for item_id, scores in graded.run(self).items():
             self._verdicts.setdefault(item_id, {}).update(scores)
-        for item_id, scores in graded.run(self).items():
-            self._verdicts.setdefault(item_id, {}).update(scores)
         self._tokens = None if self._replaying else tokens.counter(self.config.metadata)
 
     def _recall(self, item_id: str, doc: dict[str, Any], built: Built) -> None:
@@ -268,7 +264,7 @@ class ICRTask(ConfigurableTask):
         if not instance.resps:
             return
         prompt = instance.arguments[0]
-        found = (measure.lookup(prompt) if isinstance(prompt, str) else None) or {}
+        found = measure.lookup(getattr(prompt, "prompt", prompt)) or {}  # a chat API gets JsonChatStr
         found = choose.verify(self.options.setting, found)
         built.digest.update(found)
         if found.get("error"):

@@ -1,0 +1,136 @@
+"""What `--model icr-vllm` is made of, without an engine: exact tokens in pieces, answers stored as they come."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icr_tasks.models import measure, resume
+from icr_tasks.models.encode import encode
+from icr_tasks.models.store import AnswerStore
+
+WORDS = [
+    "the",
+    " quick",
+    " brown",
+    "\n",
+    "\n\n",
+    "  ",
+    "中文",
+    "é",
+    "12345678",
+    "😀",
+    "<|end|>",
+    "don't",
+    ".",
+    "aaaaaaaa",
+]
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    """A byte-level BPE trained on the spot, with GPT-2's word rule and a BOS token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rng = random.Random(0)
+    corpus = ["".join(rng.choices(WORDS, k=200)) for _ in range(50)]
+    raw.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=400, special_tokens=["<s>", "<|end|>"]))
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>")
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=0, max_size=3000), st.booleans(), st.integers(300, 5000))
+@settings(max_examples=60, deadline=None)
+def test_pieces_give_the_tokens_of_the_whole(trained: Any, words: list[str], special: bool, piece: int) -> None:
+    text = "".join(words) * 3
+    expected = trained(text, add_special_tokens=special)["input_ids"]
+    found = encode(trained, text, special=special, piece=piece)
+    assert found.dtype == np.int32 and found.tolist() == expected
+
+
+@pytest.mark.parametrize("text", ["a" * 20_000, " " * 20_000, "\n" * 9_999 + "x", "1234567890" * 2_000, "中" * 9_000])
+def test_text_without_joints_is_exact_too(trained: Any, text: str) -> None:
+    assert encode(trained, text, piece=1000).tolist() == trained(text, add_special_tokens=False)["input_ids"]
+    one_token_a_byte = tiny.tokenizer()
+    expected = one_token_a_byte(text, add_special_tokens=False)["input_ids"]
+    assert encode(one_token_a_byte, text, piece=1000).tolist() == expected
+
+
+class _Request:
+    task_name, doc_id = "t", 0
+
+    def __init__(self, prompt: str, **kwargs: Any) -> None:
+        self.args = (prompt, kwargs)
+
+
+def test_answers_are_stored_as_they_come_and_never_made_twice(tmp_path: Path) -> None:
+    measure.clear()
+    store, made = AnswerStore(tmp_path, {}), []
+
+    def stream(requests: Any, order: list[int]) -> Any:
+        for i in order:
+            prompt = requests[i].args[0]
+            made.append(prompt)
+            if prompt == "stop":
+                raise KeyboardInterrupt
+            yield i, prompt.upper(), {"error": "refused"} if prompt == "bad" else {"timing": {"engine": 1.0}}
+
+    asked = [_Request(p) for p in ("b", "a", "bad", "a")]
+    assert resume.answer(asked, store, stream) == ["B", "A", "BAD", "A"]
+    assert sorted(made) == ["a", "b", "bad"] and len(store) == 2  # one of two equal ones; a failure is not stored
+    measure.clear()
+    made.clear()
+    again = AnswerStore(tmp_path, {})
+    with pytest.raises(KeyboardInterrupt):
+        resume.answer([*asked, _Request("stop"), _Request("c")], again, stream)
+    assert "a" not in made and "b" not in made
+    assert measure.lookup("a") == {"timing": {"engine": 1.0}}  # what was measured comes back with the answer
+
+
+def test_sampled_repeats_differ_and_settings_that_change_the_cache_are_kept_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from icr_tasks.context import active
+    from icr_tasks.context.setting import Setting
+
+    greedy, sampled = _Request("p"), _Request("p", do_sample=True)
+    assert len(set(resume.keys_of([greedy, greedy]))) == 1 and len(set(resume.keys_of([sampled, sampled]))) == 2
+    plain = resume.key_of(greedy)
+    for text, same in (("full", True), ("gold", True), ("kv:fp8", False)):
+        monkeypatch.setattr(active, "setting", lambda text=text: Setting.parse(text))
+        assert (resume.key_of(greedy) == plain) is same
+
+
+def test_a_failing_batch_fails_one_item_and_a_broken_engine_everything() -> None:
+    def generate(requests: list[Any]) -> list[str]:
+        if any(r.args[0].startswith("bad") for r in requests):
+            raise ValueError("too long")
+        return [r.args[0].upper() for r in requests]
+
+    stream = resume.batches(generate, 4)
+    found = list(stream([_Request(p) for p in ("a", "bad", "b", "c", "d")], [0, 1, 2, 3, 4]))
+    assert [(i, text) for i, text, _ in found] == [(0, "A"), (1, ""), (2, "B"), (3, "C"), (4, "D")]
+    assert found[1][2]["error"] == "engine refused: too long"
+    with pytest.raises(ValueError, match="too long"):
+        list(stream([_Request(f"bad{i}") for i in range(9)], list(range(9))))
+
+
+def test_a_store_is_shared_while_it_is_open(tmp_path: Path) -> None:
+    one, two = AnswerStore(tmp_path, {"m": 1}), AnswerStore(tmp_path, {"m": 1})
+    one.put("k", {"text": "x"})
+    assert two.get("k") is None
+    two.refresh()
+    assert two.get("k") == {"key": "k", "text": "x"}
+    two.put("k", {"text": "y"})
+    third = AnswerStore(tmp_path, {"m": 1})
+    assert third.get("k") == {"key": "k", "text": "x"} and third.damaged == 0  # the first answer stays
