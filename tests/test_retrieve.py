@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from icr_tasks.context import chunk, prompts
 from icr_tasks.context.build import Builder, DoesNotFit
+from icr_tasks.context.lru import Lru
 from icr_tasks.context.recall import answers, contains
 from icr_tasks.context.setting import Setting
 from icr_tasks.context.tokens import TokenCounter
@@ -160,13 +161,25 @@ def test_controls() -> None:
         builder("rag@1k,oracle").build(book(story()))
 
 
-def test_a_document_is_tokenized_once_however_many_questions_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    text, calls = story(8, filler=50), []
-    real = TokenCounter.offsets
+def test_a_document_is_tokenized_and_indexed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from icr_tasks.context.retrieval import bm25
+
+    text, calls, built = story(8, filler=50), [], []
+    real, index = TokenCounter.offsets, bm25._build
+    monkeypatch.setattr(bm25, "_build", lambda groups: built.append(1) or index(groups))
     monkeypatch.setattr(TokenCounter, "offsets", lambda self, t: calls.append(len(t)) or real(self, t))
     for n in range(5):
         builder("rag@1k").build(book(text, f"What does {NAMES[n]} keep?"))
-    assert calls == [len(text)]
+    assert calls == [len(text)] and built == [1]
+
+
+def test_the_cache_is_bounded_by_bytes() -> None:
+    cache: Lru[int, str] = Lru(100)
+    for n in range(10):
+        cache.put(n, str(n), 30)
+    assert len(cache) == 3 and cache.get(9) == "9" and cache.get(6) is None
+    cache.put(10, "large", 500)  # the newest stays even when it alone is too large
+    assert cache.get(10) == "large" and len(cache) == 1
 
 
 def test_chunks_partition_the_text_between_words() -> None:
