@@ -2,92 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import sys
-import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 from fake_endpoint import FakeEndpoint
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from xfinder_standin import OPTIONS, case, package, real_is_installed
 
 from icr_tasks.errors import IcrError
 from icr_tasks.metrics import xfinder_package
 from icr_tasks.metrics.judge.endpoint import Unreachable
 from icr_tasks.metrics.xfinder import XFinder, XFinderConfig
-from icr_tasks.metrics.xfinder_cases import NO_ANSWER, ChoiceCase, Extraction, RegexExtractor, metrics, to_letter
+from icr_tasks.metrics.xfinder_cases import NO_ANSWER, metrics
 from icr_tasks.tasks.grading import Answer, Graders, grade
 
-OPTIONS = ("The Moon", "Mars", "Walking Georgie", "Light housework")
-
-
-def case(response: str, gold: str = "B", n: int = 0) -> ChoiceCase:
-    return ChoiceCase(str(n), f"Question {n}: where?", OPTIONS, gold, response)
-
-
-def real_is_installed() -> bool:
-    try:
-        importlib.metadata.version("xfinder")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def stand_in() -> dict[str, types.ModuleType]:
-    """Modules with the package's names and interface, and none of its text."""
-
-    class Extractor:
-        STOP_TOKENS = ["<STOP>", "<|END|>"]
-
-        def __init__(
-            self, model_name: str, inference_mode: str, model_path_or_url: str, temperature: float = 0
-        ) -> None:
-            self.model_name, self.inference_mode, self.system_prompt = model_name, inference_mode, "SYSTEM"
-
-        def create_formatted_prompt(self, query: str) -> str:
-            return templates[self.model_name].format(system=self.system_prompt, input=query)
-
-        def _execute_api_inference(self, query: str) -> str:
-            raise AssertionError("the adapter must not use the package's network code")
-
-        def generate_output(self, question: str, llm_output: str, standard_answer_range: object) -> str:
-            return self._execute_api_inference(f"Q<{question}> O<{llm_output}> R<{standard_answer_range}>")
-
-    class Comparator:
-        def compare(self, pair: tuple[Any, ...]) -> list[Any]:
-            _, answer_range, extracted, correct = pair
-            texts = {letter: text for letter, text in answer_range}
-            return [*pair, int(extracted.lower() in (correct.lower(), texts[correct].lower()))]
-
-    templates = {"xFinder-qwen1505": "Q5 {system} {input}:", "xFinder-llama38it": "L3 {system} {input}:"}
-    modules = {n: types.ModuleType(n) for n in ("xfinder", "xfinder.helpers", "xfinder.modules", "xfinder.modules.answer_extractor", "xfinder.modules.answer_comparator")}  # fmt: skip
-    modules["xfinder.helpers"].PROMPT_TEMPLATE = templates  # type: ignore[attr-defined]
-    extractor = modules["xfinder.modules.answer_extractor"]
-    extractor.Extractor, extractor.Instruction = Extractor, "INSTRUCTION "  # type: ignore[attr-defined]
-    modules["xfinder.modules"].answer_extractor = extractor  # type: ignore[attr-defined]
-    modules["xfinder.modules.answer_comparator"].Comparator = Comparator  # type: ignore[attr-defined]
-    return modules
-
-
-@pytest.fixture(params=["stand-in", "real"])
-def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    xfinder_package.package.cache_clear()
-    if request.param == "real":
-        if not real_is_installed():
-            pytest.skip("xfinder is not installed (pip install --no-deps xfinder)")
-    else:
-        for name, module in stand_in().items():
-            monkeypatch.setitem(sys.modules, name, module)
-        version = importlib.metadata.version
-        monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if name == "xfinder" else version(name))
-    yield request.param
-    xfinder_package.package.cache_clear()
+__all__ = ["package"]  # a fixture
 
 
 def config(url: str | None, **more: Any) -> XFinderConfig:
@@ -245,53 +179,6 @@ def test_missing_package_and_bad_options(monkeypatch: pytest.MonkeyPatch) -> Non
     ):  # fmt: skip
         with pytest.raises(IcrError, match=text):
             XFinderConfig.parse(metadata)
-
-
-def test_regex_extractor_has_the_same_interface() -> None:
-    extractor = RegexExtractor()
-    texts = [
-        "The answer is B",
-        "The answer is (B).",
-        "The answer is Mars.",
-        "The answer is B. Mars",
-        "I do not know",
-        "The answer is A",
-    ]
-    cases = [case(t) for t in texts]
-    rows = [metrics(extractor, c, f) for c, f in zip(cases, extractor.extract(cases), strict=True)]
-    assert [r["acc_xfinder"] for r in rows] == [1, 1, 1, 1, 0, 0] and [r["no_valid_answer_rate"] for r in rows] == [
-        0,
-        0,
-        0,
-        0,
-        1,
-        0,
-    ]
-    assert metrics(extractor, cases[0], Extraction(None, "x")) == {"extract_error_rate": 1.0}
-
-
-@pytest.mark.parametrize(("text", "letter"), [
-    ("B", "B"), ("(b)", "B"), ("B.", "B"), ("B) Mars", "B"), ("Mars", "B"), ("mars.", "B"), ("B: Light housework", "B: Light housework"),
-    ("E", "E"), ("Be careful", "Be careful"), ("A lot", "A lot"), ("", ""), ("(B", "B"),
-])  # fmt: skip
-def test_to_letter(text: str, letter: str) -> None:
-    assert to_letter(case(""), text) == letter
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.text(max_size=60)
-    | st.lists(st.sampled_from([*OPTIONS, "A", "B", "(", ")", ".", " ", "\n", "The answer is"]), max_size=8).map(
-        "".join
-    )
-)
-def test_no_text_breaks_the_parsers(text: str) -> None:
-    found = to_letter(case(""), text)
-    assert found in ("A", "B", "C", "D") or found == text.strip()
-    [extracted] = RegexExtractor().extract([case(text)])
-    assert isinstance(extracted.text, str)
-    row = metrics(RegexExtractor(), case(text), extracted)
-    assert set(row.values()) <= {0.0, 1.0} and json.dumps(row)
 
 
 def test_icr_score_with_an_endpoint(package: str, replica: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
