@@ -25,8 +25,11 @@ from .board_cells import Codes, cell, column_of
 from .board_join import join_prompts, mark_stale, name_variants
 from .board_rows import Row
 from .load import Run, load_run, read_head
-from .views import VIEWS, Options, Table
+from .views import VIEWS
+from .views_grid import Options, Table
 from .views_ranking import rows as ranked
+
+PATTERNS = ("model", "setting", "prompt", "benchmark", "dataset", "length")  # filters of runs, then of tasks
 
 
 @dataclass
@@ -49,7 +52,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-o", "--out", type=Path, help="write the whole board into this folder")
     parser.add_argument("--format", choices=[*render.FORMATS, "html"], default="md", help="for standard output")
     parser.add_argument("--view", action="append", help=f"only these, of {', '.join(VIEWS)} (repeatable)")
-    for name in ("model", "setting", "prompt", "benchmark"):
+    for name in PATTERNS:
         parser.add_argument(
             f"--{name}", action="append", metavar="PATTERN", help=f"only this {name} (*, ?; repeatable)"
         )
@@ -76,7 +79,7 @@ def main(argv: list[str]) -> int:
         args.results,
         Options(args.base, args.sort),
         views=args.view,
-        patterns={n: getattr(args, n) for n in ("model", "setting", "prompt", "benchmark") if getattr(args, n)},
+        patterns={n: getattr(args, n) for n in PATTERNS if getattr(args, n)},
         partial=args.partial,
         seen=items.add if items else None,
     )
@@ -116,7 +119,7 @@ def build(
         for run in _runs(root, patterns, board.bad):
             if seen:
                 seen(run)
-            single.append(_row(run, codes, patterns.get("benchmark"), partial))
+            single.append(_row(run, codes, patterns, partial))
             board.n_runs += 1
             board.n_items += sum(map(len, run.tasks.values()))
     finally:
@@ -150,20 +153,30 @@ def _runs(root: Path, patterns: dict[str, list[str]], bad: list[str]) -> Iterato
 
 
 def _wanted(head: dict[str, Any], patterns: dict[str, list[str]]) -> bool:
-    values = {"model": head["model"]["id"], "setting": head["setting"]["text"], "prompt": head.get("prompt") or ""}
-    values = {k: [str(v)] for k, v in values.items()}
-    values["benchmark"] = [str(t.get("benchmark") or name) for name, t in head["tasks"].items()]
-    return all(any(fnmatchcase(v, p) for v in values[k] for p in ps) for k, ps in patterns.items())
+    """Whether a run passes the filters of runs and has a task that passes those of tasks."""
+    own = {"model": head["model"]["id"], "setting": head["setting"]["text"], "prompt": head.get("prompt") or ""}
+    return _passes(own, patterns) and any(_passes(_place(name, t), patterns) for name, t in head["tasks"].items())
 
 
-def _row(run: Run, codes: Codes, benchmarks: list[str] | None, partial: bool) -> Row:
+def _place(name: str, sheet: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "benchmark": sheet.get("benchmark") or name,
+        "dataset": sheet.get("dataset") or name,
+        "length": sheet.get("length") or "",
+    }
+
+
+def _passes(values: dict[str, Any], patterns: dict[str, list[str]]) -> bool:
+    return all(any(fnmatchcase(str(v), p) for p in patterns[k]) for k, v in values.items() if k in patterns)
+
+
+def _row(run: Run, codes: Codes, patterns: dict[str, list[str]], partial: bool) -> Row:
     model = run.head["model"]
     checkpoint = str(model.get("revision") or model.get("adapter") or (model.get("weights_hash") or "")[:8])
     row = Row(run.model, checkpoint, run.head["setting"], run.prompt, [run.head])
     for task in run.tasks.values():
-        if benchmarks and not any(fnmatchcase(task.benchmark, p) for p in benchmarks):
-            continue
-        made = cell(task, run.fingerprint, codes)
-        made.counts_as_complete = partial and made.status == "partial"
-        row.cells[column_of(task)] = made
+        if _passes(_place(task.name, task.sheet), patterns):
+            made = cell(task, run.fingerprint, codes)
+            made.counts_as_complete = partial and made.status == "partial"
+            row.cells[column_of(task)] = made
     return row

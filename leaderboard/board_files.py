@@ -17,7 +17,7 @@ from .board_items import Items
 from .board_plots import plots
 from .board_rows import columns_of
 from .board_todo import command, open_tasks
-from .views import Table
+from .views_grid import Table
 from .views_published import findings, tables
 
 __all__ = ["Items", "page", "write"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import escape, render
 from .suite import count
-from .views import Line, Shown, Table
+from .views_grid import Line, Shown, Table
 
 _FOLDER = Path(__file__).with_name("html")
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from .board_cells import Cell, Column, at_depth, short_column
 from .board_join import started
-from .board_rows import Row, columns_of, difference
+from .board_rows import Row, columns_of, difference, suite_of
 from .plots import Dot, Line, Panel, Point, Step, curve, forest, heat, pareto, trend
 from .plots import Row as ForestRow
 from .suite import title
 from .summary import tokens
-from .views import Table
 from .views_cost import value
 from .views_depth import depths
+from .views_grid import Table
 
 LINES = 8  # more lines than this cannot be told apart
 _STEP = re.compile(r"(.*?)[-_/@]?(?:checkpoint|global_step|step)[-_]?(\d+)$")
@@ -139,7 +139,8 @@ _AXES = {
 
 def _paretos(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
     """Score against prompt tokens, and against measured KV bytes an item, over the columns most rows share."""
-    groups = [[c for c in columns_of(rows) if not c[2]], columns_of(rows)]
+    columns = suite_of(columns_of(rows))
+    groups = [[c for c in columns if not c[2]], columns]
     for columns in groups:
         usable = [r for r in rows if columns and r.average(columns).usable]
         if len(usable) < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ from .board_cells import Cell, Column, design, short_column
 from .stats import Design
 from .suite import order
 from .summary import tokens
+
+SUITE = ("helmet_rag", "infbench", "longbench_v2", "loong_fin")
 
 
 @dataclass
@@ -108,6 +110,11 @@ def columns_of(found: Iterable[Row]) -> list[Column]:
         return order(c[0]), _dataset_rank(c[1]), c[1], tokens(c[2])
 
     return sorted(known, key=rank)
+
+
+def suite_of(columns: Sequence[Column]) -> list[Column]:
+    """The paper's four benchmarks where there are any; synthetic and foreign tasks do not enter the suite's average."""
+    return [c for c in columns if c[0] in SUITE] or list(columns)
 
 
 def _dataset_rank(dataset: str) -> int:

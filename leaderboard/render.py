@@ -10,7 +10,7 @@ import orjson
 from . import escape
 from .plots.canvas import si
 from .suite import DASH, MINUS
-from .views import Line, Shown, Table
+from .views_grid import Line, Shown, Table
 
 
 def number(value: float, *, sign: bool = False) -> str:

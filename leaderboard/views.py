@@ -1,160 +1,19 @@
-"""The paper's tables as views over the rows of a board. A new view is one function and one line in VIEWS.
-
-A view returns a Table: plain data with intervals, N and reasons, which `render` turns into every format.
-"""
+"""The paper's tables as views over the rows of a board. A new view is one function and one line in VIEWS."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-from .board_cells import Cell, Column, short_column
-from .board_rows import Row, columns_of, difference
-from .stats import Effect
+from . import views_cost, views_depth, views_drop, views_ranking
+from .board_cells import Column, short_column
+from .board_rows import Row, columns_of, suite_of
 from .suite import title
-
-HEADS = ("model", "setting", "prompt")
-
-
-@dataclass
-class Shown:
-    """One table cell, in display units. `kind`: score, diff (signed) or number. `runs` are (fingerprint, task)."""
-
-    kind: str = "score"
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    reason: str = ""
-    mark: str = ""  # best, tied or "" in the column that ranks
-    extra: str = ""
-    unit: str = ""
-    runs: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass
-class Line:
-    """One table row: its labels (model, setting, prompt) and cells."""
-
-    labels: tuple[str, ...]
-    cells: list[Shown]
-    ranked: bool = True
-
-
-@dataclass
-class Table:
-    """A view. `notes` stand below it; `key` is the index of the column that lines are sorted by, None for blocks."""
-
-    name: str
-    title: str
-    columns: list[str]
-    lines: list[Line]
-    notes: list[str] = field(default_factory=list)
-    heads: tuple[str, ...] = HEADS
-    key: int | None = None
-
-
-@dataclass
-class Options:
-    """What a user chose: `base` model for difference-in-differences, `sort` column; and the rows of `icr rank`."""
-
-    base: str | None = None
-    sort: str | None = None
-    level: float = 0.95
-    rankings: list[Row] = field(default_factory=list)
-
-
-def shown(cell: Cell | None, level: float, columns: Sequence[Column] = ()) -> Shown:
-    """A cell or average for a table."""
-    if cell is None:
-        return Shown(reason="no run has it")
-    runs = ((cell.run, cell.task),) if cell.run else ()
-    if cell.effect is None:
-        return Shown(reason=cell.reason, n=0 if cell.run else None, runs=runs)
-    reason = f"{cell.status}: {cell.reason}" if cell.status in ("partial", "stale") else ""
-    return of_effect(cell.effect, level, reason=reason, runs=runs)
-
-
-def of_effect(effect: Effect, level: float, *, kind: str = "score", reason: str = "", runs: tuple = ()) -> Shown:  # type: ignore[type-arg]
-    """A mean with its interval x 100."""
-    known = math.isfinite(effect.se)
-    reason = reason or ("" if known else "one cluster: no interval")
-    bounds = [100 * v for v in effect.ci(level)] if known else (None, None)
-    return Shown(kind, 100 * effect.mean, *bounds, effect.n, reason, runs=runs)
-
-
-def grid(
-    name: str, heading: str, rows: Sequence[Row], groups: Sequence[tuple[str, Sequence[Column]]], options: Options,
-    *, average: str = "avg", order: Callable[[Row], tuple] | None = None,  # type: ignore[type-arg]
-) -> Table | None:  # fmt: skip
-    """Rows x groups of columns plus their average; the average column ranks. None when no row has any of it."""
-    every = [c for _, columns in groups for c in columns]
-    lines: list[tuple[Row, Line]] = []
-    for row in rows:
-        have = [c for c in every if c in row.cells]
-        if not have:
-            continue
-        cells = [shown(_cell(row, columns), options.level) for _, columns in groups]
-        if len(groups) > 1:
-            cells.append(shown(row.average(every), options.level))
-        lines.append((row, Line((row.name, row.setting["text"], _prompt(row)), cells, _ranked(row, have))))
-    if not lines:
-        return None
-    heads = [head for head, _ in groups] + ([average] if len(groups) > 1 else [])
-    ranked = [(row, line) for row, line in lines if line.ranked]
-    _marks([(row, line) for row, line in ranked if line.cells[-1].value is not None], every)
-    by = _column(options.sort, heads)
-    lines.sort(key=lambda pair: (not pair[1].ranked, *(order(pair[0]) if order else ()), *_by(pair[1], by)))
-    return Table(name, heading, heads, [line for _, line in lines], key=None if order else by)
-
-
-def _cell(row: Row, columns: Sequence[Column]) -> Cell | None:
-    if len(columns) == 1:
-        return row.cells.get(columns[0])
-    return row.average(columns)
-
-
-def _prompt(row: Row) -> str:
-    return " ".join(p for p in (row.prompt, row.variant) if p)
-
-
-def _ranked(row: Row, columns: Sequence[Column]) -> bool:
-    """Partial, stale and failed cells keep a row out of the ranking of a view; missing ones leave a dash."""
-    return all(row.cells[c].usable for c in columns)
-
-
-def _by(line: Line, at: int) -> tuple[float, tuple[str, ...]]:
-    value = line.cells[at].value if 0 <= at < len(line.cells) else None
-    return (math.inf if value is None else -value, line.labels)
-
-
-def _column(wanted: str | None, heads: Sequence[str]) -> int:
-    """Index of the column to sort by: the named one where this view has it, else the last."""
-    return list(heads).index(wanted) if wanted in heads else len(heads) - 1
-
-
-def _marks(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> None:
-    """Best of the ranking column, and the rows whose paired difference to it is within noise (p >= 0.05)."""
-    if len(ranked) < 2:
-        return
-    best, line = max(ranked, key=lambda pair: (pair[1].cells[-1].value or 0.0, pair[1].labels))
-    line.cells[-1].mark = "best"
-    for row, other in ranked:
-        if row is best:
-            continue
-        paired = difference(row, best, columns)
-        if isinstance(paired, str):
-            other.cells[-1].extra = "not comparable with the best: " + paired
-            continue
-        found = paired[0].effect(paired[1] - paired[2])
-        if found.p >= 0.05:
-            other.cells[-1].mark = "tied"
+from .views_grid import Options, Table, grid
 
 
 def overview(rows: Sequence[Row], options: Options) -> list[Table]:
     """Model x setting: one column a benchmark, and the suite (datasets equal)."""
-    columns = columns_of(rows)
+    columns = suite_of(columns_of(rows))
     benchmarks = list(dict.fromkeys(c[0] for c in columns))
     groups = [(title(b), [c for c in columns if c[0] == b]) for b in benchmarks]
     found = grid("board", "Board", rows, groups, options, average="suite")
@@ -186,12 +45,17 @@ def _settings_order(row: Row) -> tuple[int, float, str]:
 
 
 def settings(rows: Sequence[Row], options: Options) -> list[Table]:
-    """Tables 2 and 12: benchmarks without nominal lengths, blocks by setting."""
+    """Tables 2 and 12: benchmarks without nominal lengths, blocks by setting; foreign tasks have tables of their own."""
     columns = [c for c in columns_of(rows) if not c[2]]
-    groups = [(short_column(c), [c]) for c in columns]
     order = None if options.sort else lambda row: _settings_order(row)[:1]
-    found = grid("settings", "Benchmarks by setting", rows, groups, options, order=order)
-    return [found] if found else []
+    parts = {"settings": ("Benchmarks by setting", suite_of(columns))}
+    for benchmark in dict.fromkeys(c[0] for c in columns if c not in parts["settings"][1]):
+        parts[f"settings-{benchmark}"] = (title(benchmark), [c for c in columns if c[0] == benchmark])
+    found = [
+        grid(name, heading, rows, [(short_column(c), [c]) for c in own], options, order=order)
+        for name, (heading, own) in parts.items()
+    ]
+    return [t for t in found if t]
 
 
 def rag(rows: Sequence[Row], options: Options) -> list[Table]:
@@ -199,7 +63,8 @@ def rag(rows: Sequence[Row], options: Options) -> list[Table]:
     kept = [r for r in rows if r.setting.get("kind") in ("full", "rag")]
     models = {r.name for r in kept if r.setting["kind"] == "rag"}
     kept = [r for r in kept if r.name in models]
-    columns = [c for c in columns_of(kept) if not c[2]] or columns_of(kept)
+    columns = suite_of(columns_of(kept))
+    columns = [c for c in columns if not c[2]] or columns
     groups: dict[str, list[Column]] = {}
     for c in columns:
         groups.setdefault(short_column((*c[:2], "")), []).append(c)
@@ -212,31 +77,23 @@ def rag(rows: Sequence[Row], options: Options) -> list[Table]:
 
 def depth(rows: Sequence[Row], options: Options) -> list[Table]:
     """Score by position of the gold passage (0 = start), averaged over datasets and lengths."""
-    from .views_depth import table
-
-    found = table(rows, options)
+    found = views_depth.table(rows, options)
     return [found] if found else []
 
 
 def drop(rows: Sequence[Row], options: Options) -> list[Table]:
     """Table 3: what compression costs, and whether training reduces that."""
-    from .views_drop import tables
-
-    return tables(rows, options)
+    return views_drop.tables(rows, options)
 
 
 def ranking(rows: Sequence[Row], options: Options) -> list[Table]:
     """Table 4: how well attention ranks the documents."""
-    from .views_ranking import tables
-
-    return tables(options)
+    return views_ranking.tables(options)
 
 
 def cost(rows: Sequence[Row], options: Options) -> list[Table]:
     """What each row costs."""
-    from .views_cost import table
-
-    return [table(rows)]
+    return [views_cost.table(rows)]
 
 
 VIEWS: dict[str, Callable[[Sequence[Row], Options], list[Table]]] = {

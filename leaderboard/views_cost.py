@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .board_rows import Row
-from .views import Line, Shown, Table
+from .views_grid import Line, Shown, Table
 
 Head = dict[str, Any]
 

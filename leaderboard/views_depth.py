@@ -10,7 +10,7 @@ from .board_cells import Column, at_depth, design
 from .board_rows import Row, columns_of
 from .stats import Effect
 from .suite import title
-from .views import Line, Options, Shown, Table, of_effect
+from .views_grid import Line, Options, Shown, Table, of_effect
 
 
 def depths(rows: Sequence[Row], columns: Sequence[Column]) -> list[float]:

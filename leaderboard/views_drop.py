@@ -9,8 +9,8 @@ import numpy as np
 
 from .board_cells import Column, short_column
 from .board_join import started
-from .board_rows import Row, columns_of, difference
-from .views import Line, Options, Shown, Table, of_effect
+from .board_rows import Row, columns_of, difference, suite_of
+from .views_grid import Line, Options, Shown, Table, of_effect
 
 
 def tables(rows: Sequence[Row], options: Options) -> list[Table]:
@@ -19,7 +19,7 @@ def tables(rows: Sequence[Row], options: Options) -> list[Table]:
     if not pairs:
         return []
     groups = _groups([row for row, _ in pairs])
-    every = [c for _, columns in groups for c in columns]
+    every = suite_of([c for _, columns in groups for c in columns])
     base = _base(pairs, options.base)
     lines = []
     for row, full in pairs:

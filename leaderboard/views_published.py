@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import escape, published
-from .views import Line, Shown, Table
+from .views_grid import Line, Shown, Table
 
 
 def tables() -> list[Table]:

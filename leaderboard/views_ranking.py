@@ -10,7 +10,7 @@ import orjson
 from .board_cells import Cell, Codes, Places, Scores
 from .board_rows import Row, columns_of
 from .stats import Design
-from .views import Options, Table, grid
+from .views_grid import Options, Table, grid
 
 METRIC = "ndcg@10"
 

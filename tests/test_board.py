@@ -18,7 +18,8 @@ from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
 from icr_tasks.leaderboard import ledger, render
 from icr_tasks.leaderboard.board import Board, build
-from icr_tasks.leaderboard.views import VIEWS, Options, Table
+from icr_tasks.leaderboard.views import VIEWS
+from icr_tasks.leaderboard.views_grid import Options, Table
 
 GOLDEN = Path(__file__).parent / "golden" / "board.md"
 
@@ -137,6 +138,19 @@ def test_ties_are_paired(tree: Path, board: Board) -> None:
             assert (mark == "tied") == (design.effect(new - old).p >= 0.05)
 
 
+def test_foreign_tasks_do_not_enter_the_suite(tmp_path: Path) -> None:
+    """One model with one more benchmark must not turn everybody's average into a dash."""
+
+    def foreign(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        head["tasks"]["icr_longbench_v2"] |= {"benchmark": "gsm8k", "dataset": "gsm8k"}
+
+    board_tree.run(tmp_path, "a", datasets=("mc", "qa"))
+    board_tree.run(tmp_path, "b", datasets=("mc", "qa", "all"), change=foreign)
+    made = build(tmp_path, Options())
+    assert all(line.cells[-1].value is not None for line in table(made, "settings").lines)
+    assert table(made, "board").columns == ["InfiniteBench"] and table(made, "settings-gsm8k").columns == ["gsm8k"]
+
+
 def test_rows_with_other_items_are_not_compared(tmp_path: Path) -> None:
     def other(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         rows[0]["item"] = "another"
@@ -208,6 +222,12 @@ def test_filters_sort_and_views(tree: Path, capsys: pytest.CaptureFixture[str]) 
     assert {(r.model, r.setting["kind"]) for r in kept.rows} == {("org/base-7b", "full"), ("org/base-7b", "rag")}
     only = build(tree, Options(), patterns={"benchmark": ["infbench"]})
     assert {c[0] for r in only.rows for c in r.cells} == {"infbench"}
+    short = build(tree, Options(), patterns={"dataset": ["nq"], "length": ["4k", "16k"]})
+    assert table(short, "length-helmet_rag-nq").columns == [
+        "4k",
+        "16k",
+        "avg",
+    ] and "length-helmet_rag-hotpotqa" not in [t.name for t in short.tables]
     sorted_by = table(build(tree, Options(sort="hotpotqa")), "datasets-helmet_rag")
     values = [line.cells[0].value for line in sorted_by.lines if line.ranked]
     assert values == sorted(values, reverse=True)
