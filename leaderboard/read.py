@@ -204,8 +204,15 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 def _model_id(name: str) -> str:
-    """A hub id as it is; a local folder by its name, so that results do not carry a machine's paths."""
-    return Path(name).name if name.startswith(("/", ".", "~")) else name
+    """A hub id as it is; a local folder by its name, so that results do not carry a machine's paths.
+
+    A trainer's folder RUN/checkpoint-40 is RUN@40: "checkpoint-40" alone would be the same for every run.
+    """
+    if not name.startswith(("/", ".", "~")):
+        return name
+    path = Path(name)
+    step = re.fullmatch(r"checkpoint-(\d+)", path.name)
+    return f"{path.parent.name}@{step[1]}" if step and path.parent.name else path.name
 
 
 def run_fingerprint(inputs: dict[str, Any]) -> str:

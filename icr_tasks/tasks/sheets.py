@@ -16,6 +16,10 @@ HELMET_LENGTHS = {"4k": 20, "8k": 50, "16k": 105, "32k": 220, "64k": 440, "128k"
 HELMET_DATASETS = {"nq": (600, 6), "hotpotqa": (300, 3), "triviaqa": (600, 6), "popqa": (600, 6)}
 PAPER_DATASETS = ("nq", "hotpotqa", "triviaqa")  # Table 1 of the paper averages these three
 SYNTH_LENGTHS = ("512", "1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k", "256k", "512k", "1M")
+SYNTH_SHORT = {  # one-sentence passages, for models too small to read prose; one data set a domain for studies across them
+    "short": ("128", "256", "512", "1k", "2k", "4k"),
+    **{f"short_{domain}": ("256",) for domain in ("arts", "biography", "business", "geography")},
+}
 QA_METRICS = (
     "subem", "subem_raw", "subem_word", "em", "f1", "parsed", "cite_p", "cite_r", "cite_f1",
     "subem_official", "em_official", "f1_official", "out_tokens", "truncated",
@@ -149,6 +153,12 @@ def _synth() -> Iterator[tuple[str, dict[str, Any]]]:
         sheet = {"benchmark": "synth", "dataset": "rag", "length": length, **SYNTH}
         yield f"synth/rag_{length}", _leaf(f"icr_synth_rag_{length}", sheet)
     tasks = [f"icr_synth_rag_{length}" for length in SYNTH_LENGTHS]
+    for name, lengths in SYNTH_SHORT.items():
+        for length in lengths:
+            sheet = {"benchmark": "synth", "dataset": name, "length": length, **SYNTH}
+            yield f"synth/{name}_{length}", _leaf(f"icr_synth_{name}_{length}", sheet)
+    short = [f"icr_synth_short_{length}" for length in SYNTH_SHORT["short"]]
+    yield "synth/group_short", _group("icr_synth_short", "synth, one-sentence passages", short, "subem")
     yield "synth/group", _group("icr_synth_rag", "synth RAG", tasks, "subem")
 
 

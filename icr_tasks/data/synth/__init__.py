@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import IcrError, unknown
 from ..item import Item, ItemSet, Unit
-from . import names
+from . import names, short
 from .questions import DOMAINS, TYPES, Question, make
 from .world import KINDS, World, contains, passage
 
@@ -42,8 +42,14 @@ def load(
 ) -> ItemSet:
     """`n` questions at a nominal length, the same at every length; gold positions cycle through `depths`.
 
-    `passages` overrides the number of passages. Deterministic in all arguments. Raises IcrError for unknown names.
+    `passages` overrides the number of passages. Dataset `short` (or `short_<domain>`) has passages of one sentence
+    (`synth/short.py`). Deterministic in all arguments. Raises IcrError for unknown names.
     """
+    if dataset != "rag":
+        head, _, name = dataset.partition("_")
+        if head != "short":
+            raise unknown("synth dataset", dataset, ("rag", "short", *(f"short_{d}" for d in short.RELATIONS)))
+        return short.load(name or domain, length, seed=seed, n=n, split=split, passages=passages, depths=depths)
     if length not in PASSAGES and passages is None:
         raise unknown("synth length", str(length), PASSAGES)
     if split not in ("test", "train"):

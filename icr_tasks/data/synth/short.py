@@ -108,7 +108,7 @@ def load(
     length: str | None = None,
     *,
     seed: int = 0,
-    n: int = 200,
+    n: int = 100,
     split: str = "test",
     passages: int | None = None,
     depths: Sequence[float] = DEPTHS,
