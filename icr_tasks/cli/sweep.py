@@ -51,7 +51,6 @@ def main(argv: list[str]) -> int:
 
 
 def _run(found, chosen, executor: str, jobs: int) -> int:  # type: ignore[no-untyped-def]
-    from ..leaderboard.summary import table
     from ..sweep import ledgers
     from ..sweep.executors import EXECUTORS, parts
     from ..sweep.records import Folder
@@ -71,7 +70,7 @@ def _run(found, chosen, executor: str, jobs: int) -> int:  # type: ignore[no-unt
             code = int(bool(EXECUTORS[executor](found, split, jobs)))
     if code in (2, 130):
         return code
-    print(table(ledgers.write(folder)))
+    print(ledgers.write(folder, show=True))
     left = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
     for cell in left:
         record = folder.record(cell.fingerprint) or {"reason": "not run"}

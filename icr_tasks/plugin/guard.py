@@ -74,11 +74,13 @@ def _checked(method: Any, logger: logging.Logger) -> Any:
     def save(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _ours([*args, *kwargs.values()]):
             return method(self, *args, **kwargs)
-        catch = _Catch()
+        catch, level = _Catch(), logger.level
         logger.addHandler(catch)
+        logger.setLevel(min(level, logging.WARNING) or logging.WARNING)  # a quiet logger must not hide the failure
         try:
             out = method(self, *args, **kwargs)
         finally:
+            logger.setLevel(level)
             logger.removeHandler(catch)
         if catch.caught is not None:
             saved = _rescue(args, kwargs)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from pathlib import Path
 from typing import Any
 
 from ..leaderboard.collect import collect
+from ..leaderboard.summary import table
 from .records import Folder
 
 _BUILDING = re.compile(r"\.[0-9a-f]{12}\.\d+\Z")
@@ -26,12 +26,16 @@ def current(folder: Folder) -> list[dict[str, Any]]:
     return [record for _, record in newest.values()]
 
 
-def write(folder: Folder) -> list[tuple[Path, dict[str, Any]]]:
-    """Write the ledgers of all finished cells; returns (folder, run) of each."""
+def write(folder: Folder, *, show: bool = False) -> str:
+    """Write the ledgers of all finished cells; with `show`, returns their table.
+
+    The table reads the ledgers, so it is made before another process may replace them.
+    """
     with folder.lock("results", wait=True):
         _sweep_up(folder)
         outputs = [folder.lm_eval / record["fingerprint"] for record in current(folder)]
-        return collect(outputs, folder.results) if outputs else []
+        runs = collect(outputs, folder.results) if outputs else []
+        return table(runs) if show else ""
 
 
 def _sweep_up(folder: Folder) -> None:

@@ -156,7 +156,10 @@ class Runner:
         self.progress.cell(cell)
 
     def _keep(self, building: Path, cell: Cell) -> None:
-        """Move lm_eval's output to its place in one step."""
+        """Move lm_eval's output to its place in one step, if it was written whole."""
+        for path in building.rglob("*.json*"):
+            for raw in path.open("rb") if path.suffix == ".jsonl" else [path.read_bytes()]:
+                orjson.loads(raw)
         target = self.folder.lm_eval / cell.fingerprint
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
