@@ -54,7 +54,10 @@ def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
     ran = found.get("kv", {}).get("setting", "full")
     if ran == str(setting):
         return found
-    return {**found, "error": f"the engine ran {ran}, not {setting}; use --model icr-hf, or {kv_vllm.VARIABLE} with vLLM"}
+    return {
+        **found,
+        "error": f"the engine ran {ran}, not {setting}; use --model icr-hf, or {kv_vllm.VARIABLE} with vLLM",
+    }
 
 
 def native() -> tuple[str, ...]:

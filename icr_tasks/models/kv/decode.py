@@ -99,7 +99,7 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
         start = _now(model)
         with press(model) if press is not None else nullcontext():
             logits = _prefill(batch, width - job.after, width if press is not None else job.chunk)
-        prefilled = _now(model)
+        prefilled, session.prefilled = _now(model), width - job.after
         pads = session.finish_prefill(batch.cache, job.max_new + job.after)
         batch.repad(pads, job.after + job.max_new)
         stored = [stored_bytes(batch.cache, b, pad) for b, pad in enumerate(pads)]

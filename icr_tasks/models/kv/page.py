@@ -46,7 +46,8 @@ class Page(Method):
         """All tokens of the pages with the highest bound."""
         low, high = zone.index
         bound = query.clamp(min=0) @ high.transpose(1, 2) + query.clamp(max=0) @ low.transpose(1, 2)
-        best = rank(bound * scale).topk(min(zone.retrieve, low.shape[1]), dim=-1, sorted=False).indices
+        count = low.shape[1] if self.budget == 1 else min(zone.retrieve, low.shape[1])
+        best = rank(bound * scale).topk(count, dim=-1, sorted=False).indices
         inside = torch.arange(self.page, device=keys.device)
         at = (best.unsqueeze(-1) * self.page + inside).flatten(1)
         size = zone.end - zone.start

@@ -43,6 +43,7 @@ class Session:
         self.method, self.pads, self.layers = method, pads, layers
         self.tallies = [Tally() for _ in pads]
         self.decoding = False
+        self.prefilled = 0  # tokens a row went through, when a press already thinned the cache
         self.alive = [True] * len(pads)
         self.untimed = 0.0  # seconds spent on measurements that production would not do
         self._scales = [1.0] * layers
@@ -63,7 +64,7 @@ class Session:
     @property
     def sparse(self) -> bool:
         """True when decode steps must go through `attend`."""
-        return self.decoding and self.method is not None and not self.method.frees
+        return bool(self.decoding and self.method and not self.method.frees and not hasattr(self.method, "press"))
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """One decode step: query (batch, heads, 1, dim), keys and values of the whole cache -> (batch, 1, heads, dim)."""
@@ -107,7 +108,10 @@ class Session:
         for tally, pad in zip(self.tallies, self.pads, strict=True):
             tally.prompt = tally.kept = width - pad
             tally.fallback = self.method is not None and not self.method.applies(tally.prompt)
-        if self.method is not None and self.method.frees:
+        if hasattr(self.method, "press"):
+            for tally in self.tallies:  # kvpress has thinned the cache during the prefill
+                tally.prompt, tally.fallback = self.prefilled, False
+        elif self.method is not None and self.method.frees:
             self._evict(cache, room)
         elif self.method is not None:
             self._index(cache)

@@ -30,7 +30,7 @@ class TopK(Method):
     def select(self, query: Tensor, keys: Tensor, zone: Zone, scale: float) -> Picked:
         """The zone's keys with the largest share of the exact softmax over all keys, summed over the query group."""
         scores = rank(query @ keys.transpose(1, 2) * scale)[:, zone.start : zone.end]
-        k = min(zone.retrieve, scores.shape[1])
+        k = scores.shape[1] if self.budget == 1 else min(zone.retrieve, scores.shape[1])
         found = scores.topk(k, dim=-1, sorted=False).indices
         return Picked(found, index_bytes=(scores.shape[1] - k) * keys.shape[0] * keys.shape[2] * keys.element_size())
 

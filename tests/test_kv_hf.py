@@ -1,0 +1,275 @@
+"""icr-hf: equal to stock transformers where it must be, honest where it differs; random weights of six architectures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+import tiny  # noqa: E402
+
+from icr_tasks.context import active  # noqa: E402
+from icr_tasks.context.setting import Setting  # noqa: E402
+from icr_tasks.errors import IcrError  # noqa: E402
+from icr_tasks.models import boundary, measure  # noqa: E402
+from icr_tasks.models.kv import METHODS, attention, decode, make, models  # noqa: E402
+
+SHAPE = {
+    "vocab_size": 120, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 2048, "pad_token_id": 0, "head_dim": 8,
+}  # fmt: skip
+NEW = 12
+ARCHITECTURES = {
+    "llama": ("Llama", {}), "qwen2": ("Qwen2", {}), "qwen3": ("Qwen3", {}), "mistral": ("Mistral", {"sliding_window": None}),
+    "glm": ("Glm", {}), "phi3": ("Phi3", {"sliding_window": None}),
+}  # fmt: skip
+
+
+def model(kind: str = "qwen2", **extra: Any) -> Any:
+    name, given = ARCHITECTURES[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**{**SHAPE, **given, **extra})
+    built = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    for parameter in built.parameters():  # random weights attend to everything alike; sharper ones can go wrong
+        parameter.data.mul_(3 if parameter.dim() > 1 else 1)
+    return built
+
+
+def prompt(n: int, seed: int = 1) -> list[int]:
+    return torch.randint(1, 120, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def small(name: str, budget: float | None = None) -> Any:
+    knobs = {"sink": 2, "window": 8, "update": 16, "size": 4, "segment": 64, "page": 4, "kernel": 3}
+    return make(name, budget, {k: v for k, v in knobs.items() if k in METHODS[name].params})
+
+
+def ours(built: Any, prompts: list[list[int]], method: Any, **job: Any) -> list[decode.Answer]:
+    built.set_attn_implementation(attention.register())
+    return decode.generate(built, decode.Job(prompts, NEW, frozenset(), keep_logits=True, **job), method)
+
+
+def stock(built: Any, ids: list[int]) -> tuple[list[int], Any]:
+    built.set_attn_implementation("sdpa")
+    out = built.generate(
+        torch.tensor([ids]), max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    return out.sequences[0, len(ids) :].tolist(), torch.stack([step[0] for step in out.logits])
+
+
+@pytest.mark.parametrize("kind", models.ARCHITECTURES)
+def test_full_is_stock_and_full_budget_is_close(kind: str) -> None:
+    built, ids = model(kind), prompt(150)
+    models.check(built.config, "kv:topk")
+    tokens, logits = stock(built, ids)
+    full = ours(built, [ids], None)[0]
+    assert full.tokens == tokens
+    assert torch.equal(torch.stack(full.logits), logits)
+    for name in ("topk", "cluster", "page", "snapkv", "keydiff", "streaming"):
+        answer = ours(built, [ids], small(name, 1.0))[0]
+        assert answer.tokens == tokens, name
+        assert (torch.stack(answer.logits) - logits).abs().max() < 1e-4, name
+        assert answer.kv["sparse_steps"] == NEW - 1
+    lossy = ours(built, [ids], small("steady"))[0]
+    assert (torch.stack(lossy.logits) - logits).abs().max() > 1e-4
+    assert torch.equal(lossy.logits[0], logits[0]), "the first token comes from the dense prefill"
+
+
+def test_chunked_prefill_agrees() -> None:
+    built, ids = model(), prompt(150)
+    whole, pieces = ours(built, [ids], small("snapkv", 0.3))[0], ours(built, [ids], small("snapkv", 0.3), chunk=32)[0]
+    assert whole.tokens == pieces.tokens
+    torch.testing.assert_close(torch.stack(whole.logits), torch.stack(pieces.logits), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [None, *METHODS])
+def test_left_padded_batches_agree_with_batch_1_in_any_order(name: str | None) -> None:
+    built, prompts = model(), [prompt(150), prompt(90, 2), prompt(8, 3)]
+    batch = ours(built, prompts, name and small(name))
+    turned = ours(built, prompts[::-1], name and small(name))[::-1]
+    for ids, a, b in zip(prompts, batch, turned, strict=True):
+        alone = ours(built, [ids], name and small(name))[0]
+        assert a.tokens == b.tokens == alone.tokens
+        torch.testing.assert_close(torch.stack(a.logits), torch.stack(alone.logits), atol=1e-4, rtol=1e-4)
+        same = ("tokens", "tokens_stored", "fallback", "steps", "bytes_stored_per_token", "bytes_read_per_step")
+        assert {k: a.kv[k] for k in same} == {k: alone.kv[k] for k in same}
+    assert batch[2].kv["fallback"] == (name is not None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bytes_are_those_of_the_tensors(name: str) -> None:
+    kv = ours(model(), [prompt(150)], small(name))[0].kv
+    per_token = 2 * 2 * 8 * 4 * 2  # keys and values, KV heads, dimension, bytes, layers
+    assert kv["bytes_full_per_token"] == per_token
+    assert kv["bytes_stored_per_token"] == kv["formula"]["bytes_stored_per_token"]
+    if METHODS[name].frees:
+        assert kv["tokens_stored"] == 75
+        assert kv["stored_fraction"] == kv["bytes_stored_per_token"] / per_token == 0.5
+    else:
+        assert kv["stored_fraction"] == 1
+        assert 0 < kv["mass_kept"] < 1
+    assert kv["read_fraction"] < 0.75
+    slack = {"cluster": 0.5, "page": 0.05}.get(name, 1e-6)
+    assert kv["bytes_read_per_step"] == pytest.approx(kv["formula"]["bytes_read_per_step"], rel=slack)
+    assert kv["index_bytes"] == kv["formula"]["index_bytes"]
+    assert kv["peak_memory_bytes"] > 1e6
+
+
+def test_evicted_tensors_are_gone() -> None:
+    from icr_tasks.models.kv.cache import gather, new_cache
+
+    cache = new_cache(1, 100)
+    cache.layers[0].update(torch.randn(1, 2, 80, 4), torch.randn(1, 2, 80, 4))
+    before = cache.layers[0].keys[0, 1, 7].clone()
+    gather(cache.layers[0], [torch.tensor([[1, 3], [7, 9]])], room=5)
+    assert torch.equal(cache.layers[0].keys[0, 1, 0], before)
+    assert cache.layers[0].keys.untyped_storage().nbytes() == 2 * 7 * 4 * 4
+
+
+@pytest.mark.parametrize("name", ["topk", "snapkv"])
+def test_query_agnostic_does_not_see_the_question(name: str) -> None:
+    """With the question after compression the first token can change; with a full budget it does not."""
+    built, ids = model(), prompt(150)
+    _, logits = stock(built, ids)
+    whole = ours(built, [ids], small(name, 1.0), after=9)[0]
+    torch.testing.assert_close(torch.stack(whole.logits), logits, atol=1e-4, rtol=1e-4)
+    part = ours(built, [ids], small(name, 0.2), after=9)[0]
+    assert part.kv["tokens"] == 141
+    assert part.kv["steps"] == 9 + NEW - 1
+    assert not torch.allclose(part.logits[0], logits[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (transformers.MistralConfig(sliding_window=128), "sliding_window=128"),
+        (transformers.Qwen2Config(use_sliding_window=True, sliding_window=64, max_window_layers=1), "sliding_window"),
+        (transformers.DeepseekV3Config(), "MLA"),
+        (transformers.GPT2Config(), "not tested on model type 'gpt2'"),
+    ],
+)
+def test_other_attention_is_refused_by_name(config: Any, said: str) -> None:
+    with pytest.raises(IcrError, match=said):
+        models.check(config, "setting kv:topk@0.05")
+
+
+# -- through lm-eval's model interface ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Any:
+    active.clear()
+    yield
+    active.clear()
+
+
+def lm(folder: Path, **args: Any) -> Any:
+    from icr_tasks.models.hf import IcrHF
+
+    return IcrHF(str(folder), dtype="float32", device="cpu", **args)
+
+
+def request(text: str, task: str = "t", **kwargs: Any) -> Any:
+    from icr_tasks.tasks.instance import PromptInstance
+
+    gen = {"until": [], "do_sample": False, "max_gen_toks": 6, **kwargs}
+    return PromptInstance(doc={}, prompt=text, gen_kwargs=gen, digest="{}", task=task, doc_id=0, repeats=1)
+
+
+TEXT = "The river Ilessdell runs through Dorovgate. " * 6
+
+
+def test_both_entries_choose_the_setting_and_full_equals_stock(folder: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    plain = HFLM(str(folder), dtype="float32", device="cpu").generate_until([request(TEXT)], disable_tqdm=True)
+    full = lm(folder)
+    assert full.generate_until([request(TEXT)], disable_tqdm=True) == plain
+    assert measure.lookup(TEXT)["kv"]["method"] == "full"
+    active.register("t", Setting.parse("kv:topk@0.05,window=16"))
+    by_task = full.generate_until([request(TEXT)], disable_tqdm=True)
+    found = measure.lookup(TEXT)["kv"]
+    assert found["setting"] == "kv:topk@0.05,window=16"
+    assert found["sparse_steps"] == 5
+    by_args = lm(folder, kv="topk", kv_budget=0.05, kv_window=16)
+    assert by_args.generate_until([request(TEXT)], disable_tqdm=True) == by_task
+    assert by_args.get_model_info()["kv"]["tasks"]["t"] == {"items": 1, "compressed": 1, "fallback": 0}
+
+
+def test_likelihoods_are_refused_only_when_compressed(folder: Path) -> None:
+    from lm_eval.api.instance import Instance
+
+    ask = Instance("loglikelihood", {}, ("the river", " runs"), 0, ("t", 0, 1))
+    assert lm(folder).loglikelihood([ask], disable_tqdm=True)[0][0] < 0
+    compressed = lm(folder, kv="steady")
+    for method in (compressed.loglikelihood, compressed.loglikelihood_rolling):
+        with pytest.raises(IcrError, match="would be the uncompressed ones"):
+            method([ask])
+
+
+def test_a_run_without_a_compressed_step_is_an_error(folder: Path) -> None:
+    active.register("short", Setting.parse("kv:cluster"))
+    lm(folder).generate_until([request("Too short. " * 3, "short")], disable_tqdm=True)
+    found = measure.lookup("Too short. " * 3)
+    assert "no compressed step ran under kv:cluster@0.018: 1 of 1 prompts are too short" in found["error"]
+    assert found["kv"]["fallback"]
+
+
+def test_items_that_cannot_run_fail_alone(folder: Path) -> None:
+    engine = lm(folder, kv="snapkv", kv_budget=0.3, batch_size=2)
+    long = "A long text that has enough tokens for the window. " * 6
+    answers = engine.generate_until([request("x" * 100), request(long)], disable_tqdm=True)
+    assert answers[0] == ""
+    assert "fewer than sink 0 + window 64" in measure.lookup("x" * 100)["error"]
+    assert measure.lookup(long)["kv"]["stored_fraction"] == pytest.approx(0.3, abs=0.01)
+
+
+def test_query_agnostic_takes_the_boundary_out_of_band(folder: Path) -> None:
+    engine = lm(folder, kv="keydiff", kv_budget=0.5, kv_split="query-agnostic")
+    engine.generate_until([request(TEXT + "no boundary known")], disable_tqdm=True)
+    assert "does not say where its context ends" in measure.lookup(TEXT + "no boundary known")["error"]
+    text = TEXT + "Which river?"
+    boundary.note(text, len(TEXT))
+    engine.generate_until([request(text)], disable_tqdm=True)
+    assert measure.lookup(text)["kv"]["steps"] == len("Which river?") + 5  # one token a byte
+
+
+def test_answers_are_kept(folder: Path, tmp_path: Path) -> None:
+    first = lm(folder, kv="topk", store=str(tmp_path)).generate_until([request(TEXT)], disable_tqdm=True)
+    again = lm(folder, kv="topk", store=str(tmp_path))
+    again.model.forward = None  # nothing is computed
+    measure._FOUND.clear()
+    assert again.generate_until([request(TEXT)], disable_tqdm=True) == first
+    assert measure.lookup(TEXT)["kv"]["setting"] == "kv:topk@0.05"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "said"),
+    [
+        ({"attn_implementation": "flash_attention_2"}, {}, "hides the keys"),
+        ({"kv": "topk"}, {"do_sample": True, "temperature": 1.0}, "decodes greedily"),
+        ({"kv": "topk"}, {"num_beams": 4}, "does not know the generation argument 'num_beams'"),
+        ({"kv": "fp8"}, {}, "option of vLLM"),
+    ],
+)
+def test_bad_input(folder: Path, args: dict, kwargs: dict, said: str) -> None:
+    with pytest.raises(IcrError, match=said):
+        lm(folder, **args).generate_until([request(TEXT, **kwargs)], disable_tqdm=True)
+
+
+def test_padding_is_masked_under_our_attention_name() -> None:
+    """Without a mask function of the same name transformers would attend to padding."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    assert attention.register() in ALL_MASK_ATTENTION_FUNCTIONS
+    assert SimpleNamespace(n=attention.register()).n == "icr_kv"

@@ -1,0 +1,101 @@
+"""KV settings as strings and as model arguments: every knob round-trips, every mistake has a sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from icr_tasks.context.setting import Setting
+from icr_tasks.errors import IcrError
+from icr_tasks.models.kv import METHODS, choose
+from icr_tasks.tasks.options import Options
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("kv:topk@0.05", "kv:topk@0.05"),
+        ("kv:topk", "kv:topk@0.05"),
+        ("kv:topk@0.05,window=64,sink=4", "kv:topk@0.05"),
+        ("kv:cluster,estimation=0.1,sink=8", "kv:cluster@0.018,sink=8,estimation=0.1"),
+        ("kv:steady,window=1024", "kv:steady,window=1024"),
+        ("kv:snapkv@0.25,query-agnostic,window=32", "kv:snapkv@0.25,window=32,query-agnostic"),
+        ("kv:snapkv@0.25,query-aware", "kv:snapkv@0.25"),
+        ("kv:cluster,build=naive", "kv:cluster@0.018,build=naive"),
+        ("kv:fp8", "kv:fp8"),
+    ],
+)
+def test_round_trip(text: str, shown: str) -> None:
+    assert str(Setting.parse(text)) == shown
+    assert Setting.parse(shown) == Setting.parse(text)
+
+
+def test_params_carry_every_default() -> None:
+    params = Setting.parse("kv:cluster").params
+    assert (params["estimation"], params["sink"], params["window"], params["size"]) == (0.232, 4, 64, 16)
+    assert params["split"] == "query-aware"
+    assert Setting.parse("kv:cluster").amount == 0.018
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kv:topk@1.5", r"outside \(0, 1\]"),
+        ("kv:topk@0", r"outside \(0, 1\]"),
+        ("kv:topk@lots", "is not a number"),
+        ("kv:topc@0.1", "topk"),
+        ("kv:topk,windw=3", "window"),
+        ("kv:topk,window=3.5", "whole number >= 0"),
+        ("kv:topk,window=-1", "whole number >= 0"),
+        ("kv:snapkv,kernel=4", "must be odd"),
+        ("kv:cluster,estimation=2", "between 0 and 1"),
+        ("kv:cluster,build=slow", "fast"),
+        ("kv:topk,split=query-awre", "query-aware"),
+        ("kv:topk,sink=1,sink=2", "twice"),
+        ("kv:fp8@0.5", "takes no parameters"),
+        ("kv", "needs a method"),
+    ],
+)
+def test_bad_settings(text: str, said: str) -> None:
+    with pytest.raises(IcrError, match=said):
+        Setting.parse(text)
+
+
+def test_model_arguments_are_the_same_setting() -> None:
+    args = {"pretrained": "x", "kv": "cluster", "kv_budget": 0.018, "kv_estimation": 0.1, "kv_split": "query-agnostic"}
+    assert str(choose.from_args(args)) == "kv:cluster@0.018,estimation=0.1,query-agnostic"
+    assert str(Options.parse(args).setting) == "kv:cluster@0.018,estimation=0.1,query-agnostic"
+    assert choose.from_args({"kv_cache_dtype": "fp8"}) is None
+    assert str(Options.parse({"setting": "kv:topk@0.05", "kv": "topk"}).setting) == "kv:topk@0.05"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"kv_budget": 0.1}, "without kv=METHOD"),
+        ({"kv": None}, "kv=steady"),
+        ({"kv": "full", "kv_sink": 3}, "takes no kv_sink"),
+        ({"kv": "topk", "setting": "kv:page@0.1"}, "contradicts"),
+        ({"kv": "topk", "setting": "rag@4k"}, "contradicts"),
+    ],
+)
+def test_bad_model_arguments(args: dict, said: str) -> None:
+    with pytest.raises(IcrError, match=said):
+        Options.parse(args)
+
+
+def test_settings_parse_without_torch() -> None:
+    code = "import sys\nfrom icr_tasks.context.setting import Setting\n" + "\n".join(
+        f"Setting.parse('kv:{name}').params" for name in METHODS
+    )
+    subprocess.run([sys.executable, "-c", code + "\nassert 'torch' not in sys.modules"], check=True)
+
+
+def test_an_engine_that_ignores_the_setting_gives_an_error_not_a_score() -> None:
+    asked = Setting.parse("kv:topk@0.05")
+    assert "not kv:topk@0.05" in choose.verify(asked, {})["error"]
+    assert "not kv:topk@0.05" in choose.verify(asked, {"kv": {"setting": "kv:page@0.05"}})["error"]
+    assert "error" not in choose.verify(asked, {"kv": {"setting": "kv:topk@0.05"}})
+    assert "error" not in choose.verify(Setting.parse("kv:fp8"), {})
