@@ -2,8 +2,9 @@
 
     python benchmarks/board_scale.py [--runs 200] [--items 5000] [--megabytes 200]
 
-Prints one JSON line, with CPU seconds (start-up of Python included) beside wall-clock ones: the board's, megabytes a CPU second and peak memory of collect on our own
-(slim) and on stock lm-eval (prompt and document on every row) samples, and of plain `json.loads` over the same lines.
+Prints one JSON line: seconds (wall clock and CPU, start-up of Python and printing included) and peak memory of the board
+and of collect, on our own (slim) and on stock lm-eval samples (prompt and document on every row); megabytes a CPU second,
+and those of plain `json.loads` over the same lines.
 """
 
 from __future__ import annotations
@@ -83,53 +84,67 @@ def ledgers(root: Path, runs: int, items: int) -> None:
 
 def samples(folder: Path, megabytes: int, *, stock: bool) -> Path:
     """An lm_eval output tree. Stock rows carry document and prompt (here 30 kB of text), ours a digest."""
-    folder.mkdir(parents=True)
     rng = random.Random(0)
     words = [f"word{i}" for i in range(5000)]
     text = " ".join(rng.choices(words, k=4500))
     digest = {"icr": 1, "sha256": "a" * 64, "n_chars": 123456, "n_prompt_tokens": 31000, "n_context_tokens": 30800, "truncated": False,
               "n_gold": 2, "gold_kept": 2, "n_units": 220, "n_units_kept": 220, "head": text[:200], "tail": text[-200:], "error": None,
               "timing": {"prefill": 1.25, "decode": 0.5, "engine": 1.75}, "dropped": [], "retrieval": None, "cached_tokens": 0}  # fmt: skip
-    name, stamp, written, i = "icr_helmet_rag_nq_32k", "2026-01-01T00-00-00", 0, 0
-    with (folder / f"samples_{name}_{stamp}.jsonl").open("w") as file:
-        while written < megabytes * 1e6:
-            cut = rng.randrange(10000)
-            doc = {
-                "id": f"q{i}",
-                "question": text[cut : cut + 80],
-                "answers": ["word1", "word2"],
-                "cluster": f"q{i // 6}",
-                "keys": {"length": "32k", "depth": 0.2},
-            }
-            arg = text[cut:] if stock else json.dumps(digest)
-            sample = {
-                "doc_id": i, "doc": doc | ({"context": text[cut:]} if stock else {}), "target": "word1", "arguments": {"gen_args_0": {"arg_0": arg, "arg_1": {"until": [], "max_gen_toks": 20}}},
-                "resps": [["word1 because"]], "filtered_resps": ["word1 because"], "filter": "none", "metrics": ["subem", "subem_raw", "f1", "parsed", "out_tokens", "truncated"],
-                "doc_hash": f"{i:064x}", "prompt_hash": f"{i:064x}", "target_hash": f"{i // 6:064x}", "subem": 1.0, "subem_raw": 1.0, "f1": 0.5, "parsed": 1, "out_tokens": 4, "truncated": 0,
-            }  # fmt: skip
-            written += file.write(json.dumps(sample) + "\n")
-            i += 1
-    sheet = {
-        "benchmark": "helmet_rag",
-        "dataset": "nq",
-        "length": "32k",
-        "metric": "subem",
-        "n_expected": i,
-        "prompt": "ao",
-    }
-    results = {"configs": {name: {"metadata": {"icr": sheet}}}, "config": {"model": "icr-vllm", "model_args": {"pretrained": "org/m"}}, "versions": {name: "1-A"}, "n-samples": {name: {"original": i}}}  # fmt: skip
-    (folder / f"results_{stamp}.json").write_text(json.dumps(results))
+    name, stamp, written, model = "icr_helmet_rag_nq_32k", "2026-01-01T00-00-00", 0.0, 0
+    while written < megabytes * 1e6:
+        out = folder / f"m{model}"
+        out.mkdir(parents=True)
+        path = out / f"samples_{name}_{stamp}.jsonl"
+        with path.open("w") as file:
+            for i in range(10_000):
+                written += file.write(json.dumps(_sample(i, text, rng.randrange(10000), digest, stock=stock)) + "\n")
+                if written >= megabytes * 1e6:
+                    break
+        sheet = {
+            "benchmark": "helmet_rag",
+            "dataset": "nq",
+            "length": "32k",
+            "metric": "subem",
+            "n_expected": i + 1,
+            "prompt": "ao",
+        }
+        config = {"model": "icr-vllm", "model_args": {"pretrained": f"org/m{model}"}}
+        body = {
+            "configs": {name: {"metadata": {"icr": sheet}}},
+            "config": config,
+            "versions": {name: "1-A"},
+            "n-samples": {name: {"original": i + 1}},
+        }
+        (out / f"results_{stamp}.json").write_text(json.dumps(body))
+        model += 1
     return folder
+
+
+def _sample(i: int, text: str, cut: int, digest: dict[str, Any], *, stock: bool) -> dict[str, Any]:
+    doc = {
+        "id": f"q{i}",
+        "question": text[cut : cut + 80],
+        "answers": ["word1", "word2"],
+        "cluster": f"q{i // 6}",
+        "keys": {"length": "32k", "depth": 0.2},
+    }
+    arg = text[cut:] if stock else json.dumps(digest)
+    return {
+        "doc_id": i, "doc": doc | ({"context": text[cut:]} if stock else {}), "target": "word1", "arguments": {"gen_args_0": {"arg_0": arg, "arg_1": {"until": [], "max_gen_toks": 20}}},
+        "resps": [["word1 because"]], "filtered_resps": ["word1 because"], "filter": "none", "metrics": ["subem", "subem_raw", "f1", "parsed", "out_tokens", "truncated"],
+        "doc_hash": f"{i:064x}", "prompt_hash": f"{i:064x}", "target_hash": f"{i // 6:064x}", "subem": 1.0, "subem_raw": 1.0, "f1": 0.5, "parsed": 1, "out_tokens": 4, "truncated": 0,
+    }  # fmt: skip
 
 
 def stock_json(folder: Path) -> float:
     """Megabytes a second of `json.loads` alone over the sample lines."""
-    path = next(folder.glob("samples_*"))
-    start = time.process_time()
-    with path.open() as file:
-        for line in file:
-            json.loads(line)
-    return path.stat().st_size / 1e6 / (time.process_time() - start)
+    start, size = time.process_time(), 0
+    for path in folder.rglob("samples_*"):
+        size += path.stat().st_size
+        with path.open() as file:
+            for line in file:
+                json.loads(line)
+    return size / 1e6 / (time.process_time() - start)
 
 
 def main() -> None:
@@ -150,7 +165,7 @@ def main() -> None:
         }
         for name, stock in (("ours", False), ("stock", True)):
             folder = samples(root / name, args.megabytes, stock=stock)
-            size = sum(p.stat().st_size for p in folder.iterdir()) / 1e6
+            size = sum(p.stat().st_size for p in folder.rglob("samples_*")) / 1e6
             collect = measured("collect", str(folder), "-o", str(root / f"results-{name}"))
             collect["mb_per_cpu_s"] = size / collect["cpu_seconds"]
             found[f"collect_{name}"] = collect | {"json_loads_mb_per_cpu_s": stock_json(folder)}

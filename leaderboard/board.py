@@ -10,7 +10,6 @@ a run could not be read (the board of the others is written all the same).
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
 
-from . import render
+from . import ledger, render
 from .board_cells import Codes, cell, column_of
 from .board_join import join_prompts, mark_stale, name_variants
 from .board_rows import Row
@@ -114,16 +113,13 @@ def build(
     patterns = patterns or {}
     board = Board([], [])
     codes, single = Codes(), []
-    gc.disable()  # millions of short-lived rows without a cycle among them: a third of the time would be looking for one
-    try:
+    with ledger.no_cycles():
         for run in _runs(root, patterns, board.bad):
             if seen:
                 seen(run)
             single.append(_row(run, codes, patterns, partial))
             board.n_runs += 1
             board.n_items += sum(map(len, run.tasks.values()))
-    finally:
-        gc.enable()
     if not single:
         why = f"; {len(board.bad)} could not be read: {board.bad[0]}" if board.bad else ""
         raise IcrError(f"no run below {root} to show{why}" + ("; widen the filters" if patterns else ""))

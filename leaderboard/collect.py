@@ -8,7 +8,6 @@ A run is one model x setting x prompt; its tasks may come from several lm_eval c
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,8 +57,7 @@ def collect(outs: list[Path], results: Path, bad: list[str] | None = None) -> li
             inputs = read.identity(evaluation.results, task)
             grouped.setdefault(read.run_fingerprint(inputs), {})[task] = (evaluation, inputs)
     written = []
-    gc.disable()  # many short-lived rows, no cycles among them
-    try:
+    with ledger.no_cycles():
         for fingerprint, tasks in grouped.items():
             try:
                 written.append(_write(results, fingerprint, tasks))
@@ -67,8 +65,6 @@ def collect(outs: list[Path], results: Path, bad: list[str] | None = None) -> li
                 if bad is None:
                     raise
                 bad.append(str(error))
-    finally:
-        gc.enable()
     return written
 
 

@@ -8,18 +8,14 @@ from typing import Any
 
 import orjson
 
+from .suite import plain
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "–": "--", "≈": r"$\approx$", "±": r"$\pm$", "−": "-",
 }  # fmt: skip
-
-
-def plain(text: object) -> str:
-    """One line without control, direction-override or surrogate characters; for terminals and every format below."""
-    shown = "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in str(text))
-    return " ".join(shown.split())
 
 
 def markdown(text: object) -> str:

@@ -13,6 +13,7 @@ import orjson
 
 from icr_tasks.errors import IcrError
 
+from . import forest_report
 from .compare import CELL_FDR, Line
 from .gate import INCONCLUSIVE, NOT_COMPARABLE, PASS, REGRESSED, Endpoint, Verdict
 from .load import Run
@@ -131,13 +132,14 @@ def junit(found: Verdict) -> str:
 
 
 def write(folder: Path, found: Verdict, base: Run | None, new: Run | None, text: str, first: Verdict | None) -> None:
-    """gate.md, gate.json and gate.xml; gate.md is also appended to $GITHUB_STEP_SUMMARY when that is set."""
+    """gate.md, gate.json, gate.xml and gate.svg; gate.md is also appended to $GITHUB_STEP_SUMMARY when that is set."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "gate.md").write_text(text, encoding="utf-8")
         body = orjson.dumps(data(found, base, new, first), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
         (folder / "gate.json").write_bytes(body + b"\n")
         (folder / "gate.xml").write_text(junit(found), encoding="utf-8")
+        (folder / "gate.svg").write_text(forest_report.of_gate(found, f"Gate: {found.verdict}"), encoding="utf-8")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(summary).open("a", encoding="utf-8") as file:
                 file.write(text + "\n")

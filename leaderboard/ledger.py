@@ -5,6 +5,7 @@ Files are written beside their place and renamed, run.json last: where run.json 
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import json
@@ -12,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,18 @@ def write(root: Path, run: dict[str, Any], items: Iterable[dict[str, Any]]) -> P
     finally:
         shutil.rmtree(building, ignore_errors=True)  # gone after the rename; left over after any error
     return folder
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """Pause Python's cycle collector: it would walk millions of short-lived rows again and again and find nothing."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def batched(values: Iterable[bytes], size: int) -> Iterator[list[bytes]]:

@@ -363,3 +363,15 @@ def test_a_folder_that_cannot_be_written(tree: Path, tmp_path: Path) -> None:
 def test_views_are_documented() -> None:
     text = (Path(__file__).parent.parent / "docs" / "leaderboard.md").read_text()
     assert all(f"`{name}`" in text for name in VIEWS)
+
+
+def test_golden_of_real_runs(tmp_path: Path) -> None:
+    """SmolLM2-135M under four settings and four lengths, as `icr demo` left them (items were limited: partial)."""
+    assert main(["board", str(GOLDEN.parent / "smollm2"), "-o", str(tmp_path), "--partial"]) == 0
+    text = (tmp_path / "board.md").read_text()
+    golden = GOLDEN.with_name("board_smollm2.md")
+    if os.environ.get("ICR_UPDATE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+    assert main(["board", str(GOLDEN.parent / "smollm2"), "-o", str(tmp_path / "strict")]) == 0
+    assert "Not ranked, partial or stale" in (tmp_path / "strict" / "board.md").read_text()

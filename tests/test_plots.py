@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -177,3 +179,21 @@ def test_counts(value: float, text: str) -> None:
 )
 def test_degenerate_data_still_draw(make: Callable[[], str]) -> None:
     parse(make())
+
+
+def test_forest_of_gate_and_comparison(tmp_path: Path) -> None:
+    """`icr gate` writes gate.svg, `icr compare --plot` a file; the numbers are those of the tables."""
+    import board_tree
+
+    from icr_tasks.cli import main
+
+    base = board_tree.run(tmp_path / "r", "base", datasets=("nq", "mc"))
+    new = board_tree.run(tmp_path / "r", "new", skill=0.5, datasets=("nq", "mc"))
+    assert main(["compare", str(base), str(new), "--plot", str(tmp_path / "c.svg")]) == 0
+    svg = (tmp_path / "c.svg").read_text()
+    assert {"suite", "HELMET-RAG", "InfiniteBench"} <= {t.text for t in tags(svg, "text")}
+    assert main(["gate", str(new), "--baseline", str(base), "-o", str(tmp_path / "g")]) == 0
+    gate = (tmp_path / "g" / "gate.svg").read_text()
+    assert gate.count('class="line s1"') == 3  # a margin bar for each endpoint
+    verdict = json.loads((tmp_path / "g" / "gate.json").read_text())["verdict"]
+    assert f"Gate: {verdict}" in gate

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from ..errors import IcrError
-from ..leaderboard import compare_report, flips, load, pairs
+from ..leaderboard import compare, compare_report, flips, forest_report, load, pairs
 from ..leaderboard.refuse import WAIVABLE
 
 
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("new", metavar="B", help="run to judge")
     add_pairing(parser)
     parser.add_argument("--metric", help="another logged metric in place of each task's headline metric")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="write the differences as a forest plot")
     parser.add_argument("--flips", type=Path, metavar="FILE.md", help="write what flipped, by length and depth")
     parser.add_argument(
         "--samples", type=Path, nargs="+", help="lm_eval output folders: adds questions and answers to --flips"
@@ -51,10 +52,15 @@ def main(argv: list[str]) -> int:
     if joined.refusals:
         return 4
     if args.flips:
-        text = flips.markdown(joined, base, new, samples=args.samples, limit=args.limit)
-        try:
-            args.flips.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise IcrError(f"cannot write {args.flips}: {error.strerror}; give another file") from error
-        print(f"flips: {args.flips}", file=sys.stderr)
+        _write("flips", args.flips, flips.markdown(joined, base, new, samples=args.samples, limit=args.limit))
+    if args.plot:
+        _write("plot", args.plot, forest_report.of_comparison(compare.compare(joined), f"{base.label} to {new.label}"))
     return 0
+
+
+def _write(what: str, path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise IcrError(f"cannot write {path}: {error.strerror}; give another file") from error
+    print(f"{what}: {path}", file=sys.stderr)
