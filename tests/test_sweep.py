@@ -166,7 +166,11 @@ def test_slurm_through_submitit(tmp_path: Path) -> None:
 
 def test_ray_tasks(tmp_path: Path) -> None:
     """The Ray executor on a Ray started here."""
-    pytest.importorskip("ray")
+    ray = pytest.importorskip("ray")
+    try:
+        ray.init(num_cpus=2)
+    except Exception as error:
+        pytest.skip(f"Ray does not start on this machine: {error}")
     path = write(tmp_path, ray={"num_cpus": 1})
     assert main(["sweep", str(path), "--executor", "ray"]) == 0
     assert [s.state for s in status.states(studies.load(path))] == ["done"]

@@ -128,7 +128,10 @@ def ray(study: Study, todo: list[list[Cell]], jobs: int) -> int:
     options = dict(study.ray)
     address = options.pop("address", None)
     if not engine.is_initialized():
-        engine.init(address=address, log_to_driver=True)
+        try:
+            engine.init(address=address, log_to_driver=True)
+        except Exception as error:  # Ray raises plain Exceptions here
+            raise IcrError(f"Ray did not start, or is not at {address!r}: {error}") from error
     has_gpus = engine.cluster_resources().get("GPU", 0) > 0
     waiting = []
     for part in todo:
