@@ -209,7 +209,7 @@ def _docs_from_rows(rows: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[s
 
 def _docs_from_data(sheet: dict[str, Any], allow_partial: object, fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
     from .. import data
-    from ..tasks.base import light
+    from ..tasks.docs import light
 
     items = data.load(sheet["benchmark"], sheet["dataset"], sheet.get("length"), allow_partial=allow_partial)
     # InfiniteBench's own numeric ids are accepted too; `fields` gets what only a judge needs.

@@ -27,27 +27,12 @@ from ..models import boundary, measure
 from ..models.kv import choose
 from ..plugin.guard import check_output_path
 from . import graded
+from .docs import Docs, light
 from .instance import PromptInstance
 from .options import Options, redact
 from .scoring import SCORERS
 
 log = logging.getLogger("icr_tasks")
-
-
-class Docs(list):
-    """The light documents lm-eval iterates over; it asks a dataset for `.features`."""
-
-    @property
-    def features(self) -> dict[str, None]:
-        """Column names, as keys."""
-        return dict.fromkeys(self[0] if self else ())
-
-
-def light(item: Item) -> dict[str, Any]:
-    """What lm-eval logs as `doc`: no context."""
-    doc = {"id": item.id, "question": item.question, "answers": list(item.answers), "cluster": item.cluster}
-    doc["keys"] = dict(item.keys)
-    return {**doc, "options": list(item.options)} if item.options else doc
 
 
 class ICRTask(ConfigurableTask):

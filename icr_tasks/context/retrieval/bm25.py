@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +14,6 @@ from ..lru import Lru
 from ..pool import Group, Pool
 from .base import Retriever
 
-try:
-    import bm25s
-    from bm25s.stopwords import STOPWORDS_EN
-except ImportError as error:
-    raise IcrError("retriever 'bm25' needs bm25s: pip install 'icr-tasks[rag]'") from error
-
-STOP_WORDS = frozenset(STOPWORDS_EN)
 _WORD = re.compile(r"\w+")
 
 
@@ -68,9 +62,21 @@ class BM25(Retriever):
         return found._replace(order=members)
 
 
+@lru_cache(maxsize=1)
+def _package() -> tuple[Any, frozenset[str]]:
+    """(bm25s, its English stop words)."""
+    try:
+        import bm25s
+        from bm25s.stopwords import STOPWORDS_EN
+    except ImportError as error:
+        raise IcrError("retriever 'bm25' needs bm25s: pip install 'icr-tasks[rag]'") from error
+    return bm25s, frozenset(STOPWORDS_EN)
+
+
 def _hash(text: str) -> np.ndarray:
     # Python's string hash: 64 bits, fast, and never stored, so that it differs between processes does not matter.
-    return np.array([hash(w) for w in _WORD.findall(text.lower()) if w not in STOP_WORDS], dtype=np.int64)
+    _, stop_words = _package()
+    return np.array([hash(w) for w in _WORD.findall(text.lower()) if w not in stop_words], dtype=np.int64)
 
 
 def _terms(pool: Pool, group: Group) -> _Terms:
@@ -90,7 +96,7 @@ def _build(groups: Sequence[_Terms]) -> _Index:
     for group in groups:
         rows += [ids[start + a : start + b].tolist() for a, b in zip(group.bounds[:-1], group.bounds[1:], strict=True)]
         start += len(group.hashes)
-    engine = bm25s.BM25()
+    engine = _package()[0].BM25()
     if not len(vocabulary):  # only stop words or symbols: every score is zero
         vocabulary, rows = np.zeros(1, dtype=np.int64), [[0] for _ in rows]
     engine.scores = engine.build_index_from_ids(list(range(len(vocabulary))), rows, show_progress=False)
