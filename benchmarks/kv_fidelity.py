@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,7 @@ def measure(model_path: str, texts: list[Path], lengths: list[int], steps: int, 
             todo = [s for s in SETTINGS if (path.name, n, s) not in done]
             if not todo:
                 continue
-            raw = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-            with raw as file:
+            with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
                 ids = tokenizer(file.read(8 * (n + steps)), verbose=False)["input_ids"][: n + steps]
             prefilled = Prefilled(model, ids, steps)
             full, _ = prefilled.run("full")
@@ -113,7 +112,9 @@ def _read(out: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, means over texts; one row a setting and length."""
+    """Markdown, means over the texts that have every setting; one row a setting and length."""
+    whole = Counter((r["text"], r["n"]) for r in rows)
+    rows = [r for r in rows if whole[r["text"], r["n"]] == max(whole.values())]
     cells: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         cells[row["n"], row["setting"]].append(row)

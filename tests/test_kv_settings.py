@@ -24,6 +24,7 @@ from icr_tasks.tasks.options import Options
         ("kv:snapkv@0.25,query-agnostic,window=32", "kv:snapkv@0.25,window=32,query-agnostic"),
         ("kv:snapkv@0.25,query-aware", "kv:snapkv@0.25"),
         ("kv:cluster,build=naive", "kv:cluster@0.018,build=naive"),
+        ("kv:press.SnapKV@0.5,query-agnostic", "kv:press.SnapKV@0.5,query-agnostic"),
         ("kv:fp8", "kv:fp8"),
     ],
 )
@@ -54,6 +55,8 @@ def test_params_carry_every_default() -> None:
         ("kv:cluster,build=slow", "fast"),
         ("kv:topk,split=query-awre", "query-aware"),
         ("kv:topk,sink=1,sink=2", "twice"),
+        ("kv:press.SnapKw@0.5", "SnapKV"),
+        ("kv:press.SnapKV@0.5,window=3", "window"),
         ("kv:fp8@0.5", "takes no parameters"),
         ("kv", "needs a method"),
     ],
@@ -99,3 +102,17 @@ def test_an_engine_that_ignores_the_setting_gives_an_error_not_a_score() -> None
     assert "not kv:topk@0.05" in choose.verify(asked, {"kv": {"setting": "kv:page@0.05"}})["error"]
     assert "error" not in choose.verify(asked, {"kv": {"setting": "kv:topk@0.05"}})
     assert "error" not in choose.verify(Setting.parse("kv:fp8"), {})
+
+
+def test_kvpress_missing_or_too_new_names_the_environment() -> None:
+    pytest.importorskip("torch")
+    from icr_tasks.models.kv import PRESS_FREES, PRESS_MASKS, make
+
+    assert make("press.SnapKV", 0.5).frees
+    assert not make("press.AdaKV", 0.5).frees
+    assert not set(PRESS_FREES) & set(PRESS_MASKS)
+    transformers = pytest.importorskip("transformers")
+    if tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 3):
+        pytest.skip("this environment is the one kvpress runs in")
+    with pytest.raises(IcrError, match=r"needs (kvpress|one below 5.3).*icr-tasks\[kv\]"):
+        _ = make("press.SnapKV", 0.5).press

@@ -149,7 +149,9 @@ class IcrHF(HFLM):
                 chunk=self.prefill_chunk,
             )
             done = decode.generate(self.model, job, method)
-        except IcrError as error:
+        except (IcrError, ValueError) as error:
+            if isinstance(error, ValueError) and not str(setting.method).startswith("press."):
+                raise  # kvpress alone refuses inputs this way
             if len(requests) > 1:
                 return [self._answer([r], setting)[0] for r in requests]
             log.warning("%s doc %s: %s", requests[0].task_name, requests[0].doc_id, error)
