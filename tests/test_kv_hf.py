@@ -273,3 +273,22 @@ def test_padding_is_masked_under_our_attention_name() -> None:
 
     assert attention.register() in ALL_MASK_ATTENTION_FUNCTIONS
     assert SimpleNamespace(n=attention.register()).n == "icr_kv"
+
+
+def test_from_a_task_to_the_ledger(folder: Path, tmp_path: Path) -> None:
+    """The boundary travels from the task to the engine, the measurements from the engine to run.json."""
+    import orjson
+
+    from icr_tasks.leaderboard.collect import collect
+    from icr_tasks.runs import Cell, evaluate
+
+    cell = Cell(("icr_synth_rag_512",), {"setting": "kv:snapkv@0.5,query-agnostic"}, 2)
+    evaluate(
+        lm(folder), cell, engine="icr-hf", model_args={"pretrained": str(folder)}, gen_kwargs={"max_gen_toks": 4},
+        out=tmp_path / "out",
+    )  # fmt: skip
+    (where, run), *_ = collect([tmp_path / "out"], tmp_path / "results")
+    stored = orjson.loads((where / "run.json").read_bytes())
+    assert stored["setting"]["text"] == "kv:snapkv@0.5,query-agnostic"
+    assert stored["kv"]["stored_fraction"] == pytest.approx(0.5, abs=0.01)
+    assert stored["tasks"]["icr_synth_rag_512"]["n_scored"] == 2
