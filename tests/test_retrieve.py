@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icr_tasks import data
 from icr_tasks.context import chunk, prompts
 from icr_tasks.context.build import Builder, DoesNotFit
 from icr_tasks.context.lru import Lru
@@ -239,3 +241,24 @@ def test_answers_are_found_as_words() -> None:
     assert contains("cost $12.5 million", ["$12.5"]) and not contains("1999", ["199"])
     letter = Item("x", "q", ("B",), "x", list, options=("red", "blue", "green", "tan"))
     assert answers(letter) == ["blue"]
+
+
+def _recalls(items: list[Item], benchmark: str, dataset: str, k: str, retriever: str) -> float:
+    run = builder(f"rag@{k},{retriever}", benchmark, dataset)
+    return sum(run.build(i).digest["retrieval"]["recall"] or 0.0 for i in items) / len(items)
+
+
+def test_retrieval_beats_its_controls_on_synth() -> None:
+    items = list(data.load("synth", "rag", "4k", n=16).items)
+    bm25, head, random, oracle = (
+        _recalls(items, "synth", "rag", "2k", r) for r in ("bm25", "head", "random", "oracle")
+    )
+    assert oracle == 1.0 and bm25 >= 0.65 and bm25 >= max(head, random) + 0.3
+
+
+def test_retrieval_beats_its_controls_on_wikipedia(replica: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICR_DATA_DIR", str(replica))
+    found = data.load("helmet_rag", "hotpotqa", "8k", allow_partial=True).items
+    items = list({i.cluster: i for i in found}.values())[:16]
+    bm25, head, random = (_recalls(items, "helmet_rag", "hotpotqa", "4k", r) for r in ("bm25", "head", "random"))
+    assert bm25 >= max(head, random) + 0.3
