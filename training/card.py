@@ -57,7 +57,7 @@ def card(found: dict[str, Any], name: str) -> str:
     shown["model"] = base
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     adapter = (found["config"].get("lora") or {}).get("save") == "adapter"
-    engine = (
+    engine = (  # an adapter alone needs its base named
         f"lm_eval --model vllm --model_args pretrained={base},enable_lora=True,lora_local_path=FOLDER ..."
         if adapter
         else "lm_eval --model vllm --model_args pretrained=FOLDER --tasks icr_helmet_rag --apply_chat_template ..."

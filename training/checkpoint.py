@@ -104,15 +104,12 @@ def complete(
 ) -> None:
     """Add what evaluation needs: generation config, tokenizer with chat template, card; merge a LoRA adapter.
 
-    With lora.save "merged" the root is an ordinary model and the adapter lies in `adapter/`; with "adapter" the root is the
-    adapter with its base model's config, which `--model hf` loads and vLLM takes as lora_local_path.
+    With lora.save "merged" the root is an ordinary model and the adapter lies in `adapter/`. With "adapter" the root is the
+    adapter alone, which is small and needs its base named: `peft=` for hf, `lora_local_path=` for vLLM.
     """
     tokenizer.save_pretrained(folder)
-    if lora:
-        if lora.get("save", "merged") == "merged":
-            _merge(folder, base)
-        else:
-            getattr(model, "base_model", model).model.config.save_pretrained(folder)
+    if lora and lora.get("save", "merged") == "merged":
+        _merge(folder, base)
     generation = getattr(model, "generation_config", None)
     if generation is not None and not (folder / "generation_config.json").is_file():
         generation.save_pretrained(folder)

@@ -87,10 +87,13 @@ HEIGHT = _H
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """Logged steps of a run (metrics.jsonl). A step logged again after a resume replaces its first log."""
+    """Logged steps of a run (metrics.jsonl), one row a step. What a resumed run logs again replaces its first log."""
     path = run / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line] if path.is_file() else []
-    return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
+    rows: dict[int, dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        row = json.loads(line)
+        rows.setdefault(row["step"], {}).update(row)
+    return [row for _, row in sorted(rows.items())]
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -30,6 +30,7 @@ class Trained:
     folder: Path
     base: str
     prompt: str
+    adapter: bool = False
 
     @property
     def name(self) -> str:
@@ -47,7 +48,8 @@ def read(folder: Path) -> Trained:
         raise IcrError(f"{folder} is not a checkpoint of `icr train` (no icr.json){hint}")
     try:
         found = json.loads(path.read_text())
-        return Trained(folder, found["base_model"], found["prompt"])
+        lora = found["config"].get("lora") or {}
+        return Trained(folder, found["base_model"], found["prompt"], lora.get("save") == "adapter")
     except (ValueError, KeyError) as error:
         raise IcrError(f"{path} cannot be read: {error!r}") from error
 
@@ -72,7 +74,7 @@ def study(
         for base, used in prompts.items()
     ]  # fmt: skip
     models += [
-        {"name": one.name, "model": engine, "model_args": {"pretrained": str(one.folder), **(args or {})}, "prompts": [one.prompt]}
+        {"name": one.name, "model": engine, "model_args": {**_weights(one, engine), **(args or {})}, "prompts": [one.prompt]}
         for one in trained
         if str(one.folder) not in prompts
     ]  # fmt: skip
@@ -86,26 +88,41 @@ def name_of(model: str) -> str:
     return f"{path.parent.name}@{checkpoint.step_of(path)}" if checkpoint.step_of(path) >= 0 else path.name
 
 
+def _weights(one: Trained, engine: str) -> dict[str, Any]:
+    """Model arguments of a checkpoint: the folder, or base and adapter."""
+    if not one.adapter:
+        return {"pretrained": str(one.folder)}
+    if "vllm" in engine:
+        return {"pretrained": _local(one.base), "enable_lora": True, "lora_local_path": str(one.folder)}
+    return {"pretrained": _local(one.base), "peft": str(one.folder)}
+
+
 def _local(model: str) -> str:
     """A local folder as an absolute path; a hub id as it is."""
     path = Path(model).expanduser()
     return str(path.resolve()) if path.is_dir() else model
 
 
-def verdicts(results: Path, trained: Sequence[Trained], margin: float) -> list[tuple[str, str, str, Any]]:
-    """(checkpoint, setting, prompt, gate verdict) for every setting that a checkpoint and its base model both finished."""
+def verdicts(
+    results: Path, trained: Sequence[Trained], margin: float, *, whole: bool = True
+) -> list[tuple[str, str, str, Any]]:
+    """(checkpoint, setting, prompt, gate verdict) for every setting that a checkpoint and its base model both finished.
+
+    `whole=False` also compares runs that were limited to the same items.
+    """
     from icr_tasks.leaderboard import gate, load, pairs
 
     runs = {}
     for run in load.load(results):
-        source = str(run.head["fingerprint_inputs"]["model_args"].get("pretrained"))
+        given = run.head["fingerprint_inputs"]["model_args"]
+        source = str(given.get("peft") or given.get("lora_local_path") or given.get("pretrained"))
         runs[source, run.setting, run.prompt] = run
     out = []
     for one in trained:
         for (source, setting, prompt), run in runs.items():
             base = runs.get((_local(one.base), setting, one.prompt))
             if source == str(one.folder) and prompt == one.prompt and base is not None:
-                joined = pairs.pair(base, run, whole=True)
+                joined = pairs.pair(base, run, whole=whole)
                 out.append((one.name, setting, prompt, gate.gate(joined, margin=margin, benchmark_margin=margin)))
     return out
 
@@ -172,7 +189,7 @@ def run(tree: dict[str, Any], trained: Sequence[Trained], out: Path, *, margin: 
     code = sweep.main([str(path), *(["--dry-run"] if dry else [])])
     if code or dry:
         return code
-    found = verdicts(out / "results", trained, margin)
+    found = verdicts(out / "results", trained, margin, whole="limit" not in tree)
     text = table(found)
     (out / "eval.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\n\nledgers: {out / 'results'} (icr board, icr compare); this table: {out / 'eval.md'}")

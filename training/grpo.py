@@ -79,7 +79,7 @@ class Recorder:
             if outer:
                 outer(name, values)
 
-        given = self.reward(completions=completions, log_extra=note, **columns)
+        given = self.reward(completions=completions, log_extra=note, trainer_state=trainer_state, **columns)
         rewards = [None if r is None or not math.isfinite(r) else float(r) for r in given]
         if rewards and all(r is None for r in rewards):
             raise IcrError(

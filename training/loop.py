@@ -22,7 +22,7 @@ def command(kind: str, argv: list[str], train: Callable[[Config, bool], Path], a
     parser.add_argument("overrides", nargs="*", help="key=value, such as output=runs/a or trl.learning_rate=1e-5")
     parser.add_argument("--check", action="store_true", help="check config, data and run folder, then stop")
     parser.add_argument("--fresh", action="store_true", help="discard the run in the output folder and start over")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     config = load(args.config, args.overrides)
     if config.kind != kind:
         raise IcrError(f"{args.config} is a config for `icr train {config.kind}`")

@@ -93,7 +93,9 @@ def rows(config: Config, path: Path, tokenizer: Any, report: Report) -> Iterator
             continue
         example: dict[str, Any] = {"prompt": formats.messages(cut, config.prompt)}
         if config.kind == "sft":
-            text = cut.get("target") or formats.target(cut, config.prompt)
+            # A row may bring its own demonstration; after a cut its passage numbers would be wrong.
+            own = cut.get("target") if cut["n_dropped"] == row["n_dropped"] else None
+            text = own or formats.target(cut, config.prompt)
             example["completion"] = [{"role": "assistant", "content": text}]
             example["id"] = cut["id"]
         else:
@@ -120,14 +122,12 @@ def prepare(config: Config, path: Path, resume: Path | None, block: int) -> Prep
         if not (folder / "report.json").is_file():
             shutil.rmtree(folder, ignore_errors=True)
             report = Report()
-            examples = list(rows(config, path, tokenizer, report)) if config.limit else None
-            dataset = (
-                Dataset.from_list(examples)
-                if examples is not None
-                else Dataset.from_generator(lambda: rows(config, path, tokenizer, report), keep_in_memory=False)
-            )
-            if not len(dataset):
-                raise IcrError(f"no row of {path} can be used: {report}")
+            try:
+                dataset = Dataset.from_generator(lambda: rows(config, path, tokenizer, report))
+            except Exception as error:
+                if report.rows == len(report.left_out):  # datasets has no first row to take the columns from
+                    raise IcrError(f"no row of {path} can be used: {report}") from error
+                raise
             dataset.save_to_disk(str(folder))
             body = {"text": str(report), "left_out": report.left_out, "data_hash": data_hash}
             write_atomic(folder / "report.json", json.dumps(body).encode())

@@ -1,0 +1,169 @@
+"""The stages of the demonstration. Each skips what is done; training goes through the same `sft` and `grpo` as any run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from .. import checkpoint
+from .. import config as configs
+from .. import evaluate as evaluation
+from . import rows
+
+if TYPE_CHECKING:
+    from .run import Size
+
+TASKS = ("icr_synth_short_256", "icr_synth_short_512")
+_ANSWER = {"ao": 8, "id": 14}
+_COMMON: dict[str, Any] = {
+    "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True, "save_total_limit": 2,
+    "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "save_steps": 10,
+}  # fmt: skip
+
+
+class Workers:
+    """Processes that train, one thread each, so that every run is the same on any number of cores."""
+
+    def __init__(self, count: int) -> None:
+        self.pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quiet)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def train(self, made: Sequence[configs.Config], steps: Sequence[int]) -> None:
+        """Train all configs; one progress bar over all their steps."""
+        runs = [Path(c.output) for c in made]
+        before = [checkpoint.step_of(last) if (last := checkpoint.latest(run)) else 0 for run in runs]
+        waiting = [(c, s) for c, s, b in zip(made, steps, before, strict=True) if b < s]
+        futures = [self.pool.submit(_train, c.dump()) for c, _ in waiting]
+        _watch(futures, [Path(c.output) for c, _ in waiting], sum(s for _, s in waiting), "steps")
+
+
+def base(out: Path, size: Size, workers: Workers) -> Path:
+    """The base model's folder."""
+    folder = out / "base"
+    if not folder.is_dir():
+        _watch([workers.pool.submit(_base, str(folder), size.conversations)], [], 0, "base model")
+    return folder
+
+
+def warm(out: Path, size: Size, workers: Workers) -> None:
+    """SFT on careless demonstrations, one run a prompt format."""
+    made = []
+    for prompt in size.rewards:
+        data = _rows(out / f"data-sft-{prompt}", size.warm, prompt, seed=1, passages=size.passages)
+        made.append(_config(out, "sft", f"sft-{prompt}", out / "base", data, prompt, 0, per_device_train_batch_size=24))
+    workers.train(made, [size.warm // 24] * len(made))
+
+
+def reinforce(out: Path, size: Size, workers: Workers) -> None:
+    """GRPO from the warm start, every reward under every seed."""
+    made = []
+    for seed in range(size.seeds):
+        for prompt in size.rewards:
+            count = size.steps * size.prompts
+            data = _rows(out / f"data-grpo-{prompt}-s{seed}", count, prompt, seed=100 + seed, passages=size.passages)
+            start = checkpoint.latest(out / f"sft-{prompt}")
+            assert start is not None
+            made.append(_config(
+                out, "grpo", f"{prompt}-s{seed}", start, data, prompt, seed, num_generations=5, temperature=1.0,
+                per_device_train_batch_size=5 * size.prompts, beta=0.001, loss_type="bnpo", use_bias_correction_kl=False,
+            ))  # fmt: skip
+    workers.train(made, [size.steps] * len(made))
+
+
+def evaluate(out: Path, size: Size) -> list[evaluation.Trained]:
+    """Sweep over the last checkpoint of every run (and what it started from); returns them."""
+    trained = []
+    for run in [f"{p}-s{s}" for p in size.rewards for s in range(size.seeds)] + [f"sft-{p}" for p in size.rewards]:
+        last = checkpoint.latest(out / run)
+        assert last is not None
+        trained.append(evaluation.read(last))
+    tree = evaluation.study(
+        trained, engine="icr-hf", settings=size.settings, tasks=TASKS, limit=size.items, args={"device": "cpu"},
+        gen={"max_gen_toks": max(_ANSWER.values())}, out=out / "eval",
+    )  # fmt: skip
+    _threads()
+    evaluation.run(tree, trained, out / "eval", margin=0.02)
+    return trained
+
+
+def _config(
+    out: Path, kind: str, name: str, model: Path, data: Path, prompt: str, seed: int, **trl: Any
+) -> configs.Config:
+    tree: dict[str, Any] = {
+        "kind": kind, "model": str(model), "data": str(data), "output": str(out / name), "prompt": prompt, "seed": seed,
+        "max_prompt_length": 512, "max_response_length": _ANSWER[prompt], "log_completions": 10,
+        "trl": {**_COMMON, "learning_rate": 1e-3, "logging_steps": 1, **trl},
+    }  # fmt: skip
+    return configs.of(tree | ({"reward": {"name": prompt, "preset": "paper"}} if kind == "grpo" else {}))
+
+
+def _rows(folder: Path, n: int, prompt: str, *, seed: int, passages: int) -> Path:
+    options = {"n": n, "prompt": prompt, "seed": seed, "passages": passages}
+    if not (folder / "manifest.json").is_file():
+        rows.save(folder, rows.rows(n, [passages], prompt, seed), options)
+    return folder
+
+
+def _watch(futures: list[Future[Any]], runs: list[Path], total: int, what: str) -> None:
+    """One bar over the logged steps of all runs; errors of the workers come out here."""
+    with tqdm(total=total or None, desc=what, unit=" step" if total else " s") as bar:
+        while not all(f.done() for f in futures):
+            time.sleep(1)
+            bar.n = sum(_lines(run / "metrics.jsonl") for run in runs) if total else bar.n + 1
+            bar.refresh()
+        for future in futures:
+            future.result()
+        if total:
+            bar.n = total
+
+
+def _lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.is_file() else 0
+
+
+def _threads() -> None:
+    import torch
+
+    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+
+def _quiet() -> None:
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)  # TRL prints every log; errors come back through the future
+    os.dup2(null, 2)
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _base(folder: str, conversations: int) -> None:
+    from .base import train
+
+    train(Path(folder), seed=0, conversations_=conversations, passages=24)
+
+
+def _train(text: str) -> str:
+    import yaml
+
+    config = configs.of(yaml.safe_load(text))
+    if config.kind == "sft":
+        from ..sft import train
+    else:
+        from ..grpo import train
+    return str(train(config))
