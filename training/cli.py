@@ -1,4 +1,4 @@
-"""`icr train COMMAND ...`: data, sft, grpo, eval. Each module loads only when its command runs.
+"""`icr train COMMAND ...`: data, sft, grpo, eval ... Each module loads only when its command runs.
 
 A new command is one line in COMMANDS; its target is `main(argv: list[str]) -> int | None`.
 """
@@ -14,6 +14,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sft": (".sft:main", "supervised fine-tuning from a config"),
     "grpo": (".grpo:main", "GRPO from a config"),
     "eval": (".evaluate:main", "evaluate checkpoints with the harness"),
+    "verl": (".verl:main", "rows, reward and command line for verl (sequence parallelism)"),
+    "configs": (".config:main", "list the configs that ship, or print one"),
+    "demo": (".demo.run:main", "a tiny model learns in-context retrieval on this machine, in minutes"),
 }
 
 
@@ -22,7 +25,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: icr train COMMAND [options]\n")
         for name, (_, text) in COMMANDS.items():
-            print(f"  {name:<6} {text}")
+            print(f"  {name:<8} {text}")
         print("\nicr train COMMAND --help shows each command's options")
         return 0 if argv else 2
     if argv[0] not in COMMANDS:

@@ -129,6 +129,17 @@ def difference(old: Config, new: Config) -> list[str]:
     return [k for k in keys if flat_old.get(k) != flat_new.get(k) and k not in HARMLESS]
 
 
+def main(argv: list[str]) -> int:
+    """`icr train configs [NAME]`: the shipped configs and their folder, or one of them with everything it extends."""
+    if argv and argv[0] not in ("-h", "--help"):
+        print(load(argv[0], argv[1:]).dump(), end="")
+        return 0
+    print(f"in {SHIPPED}:")
+    for path in sorted(SHIPPED.rglob("*.yaml")):
+        print(f"  {path.relative_to(SHIPPED)}")
+    return 0
+
+
 def world_size() -> int:
     """Processes of this launch (accelerate and torchrun set WORLD_SIZE)."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -21,7 +21,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 # What the heads of the first layer look at before any training: tokens this far back.
-OFFSETS = (2.0, 3.0, 4.5, 5.5)
+OFFSETS = (2.0, 3.0, 4.0, 5.0)
 
 
 def pieces() -> list[str]:
@@ -36,7 +36,19 @@ def pieces() -> list[str]:
     for template in templates:
         for part in re.split(r"\{\w+\}", template):
             out += [part, part.lstrip("\n"), part.lstrip(".?\n")]
-    out += [".\n\n", "Question: ", "Answer: ", "The answer is: ", "\n", ", ", *(f"[DOC {i}]" for i in range(MAX_DOCS))]
+    # The end of a question and what follows it in prompt `ao` are one token: the name is then as far from the answer as in `id`.
+    rest = prompts.get("synth", "ao").user.rpartition("}")[2]
+    out += [r.question.rpartition("}")[2] + rest for rel in short.RELATIONS.values() for r in rel.values()]
+    out += [
+        ".\n\n",
+        "Question: ",
+        "Answer: ",
+        "The answer is",
+        ": ",
+        "\n",
+        ", ",
+        *(f"[DOC {i}]\n" for i in range(MAX_DOCS)),
+    ]
     return [p for p in dict.fromkeys(out) if p]
 
 
