@@ -1,4 +1,4 @@
-# make demo | test | setup | lint | lock      VENV=path chooses the environment (default .venv)
+# make demo | train-demo | test | setup | lint | lock      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
 # What is installed: the checkout itself, or a built wheel (WHEEL=dist/x.whl), which is what CI tests.
@@ -9,10 +9,14 @@ FIND := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),)
 TORCH_INDEX := $(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
 STAMP := $(VENV)/.icr-stack
 
-.PHONY: setup demo test lint lock
+.PHONY: setup demo train-demo test lint lock
 
 demo: setup
 	$(BIN)/icr demo -o demo-out
+
+# Ten to fifteen minutes on two cores: a tiny model learns in-context retrieval. TRAIN_DEMO_ARGS=--quick for CI.
+train-demo: setup
+	$(BIN)/icr train demo -o train-demo $(TRAIN_DEMO_ARGS)
 
 test: setup
 	$(BIN)/python -P -m pytest $(PYTEST_ARGS)

@@ -65,7 +65,7 @@ def test_kill_in_the_second_epoch_changes_nothing(tmp_path: Path, monkeypatch: p
     )
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     child = subprocess.Popen(
-        [sys.executable, "-c", code, str(root / "config.yaml")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [sys.executable, "-P", "-c", code, str(root / "config.yaml")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         text=True, env=env,
     )  # fmt: skip
     torch.set_num_threads(1)
