@@ -344,7 +344,7 @@ def test_the_board_needs_no_engine(tree: Path, tmp_path: Path) -> None:
         "sys.exit(f'imported {bad}' if bad else code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "board", str(tree), "-o", str(tmp_path / "b")],
+        [sys.executable, "-P", "-c", code, "board", str(tree), "-o", str(tmp_path / "b")],
         capture_output=True,
         text=True,
         check=False,

@@ -179,5 +179,5 @@ def test_no_heavy_imports() -> None:
     modules = ["compare", "gate", "baseline", "check"]
     heavy = "{'torch', 'transformers', 'vllm', 'lm_eval', 'datasets', 'pandas', 'scipy.stats'}"
     code = f"import sys, {', '.join('icr_tasks.cli.' + m for m in modules)}; print({heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stdout + done.stderr

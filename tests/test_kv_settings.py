@@ -93,7 +93,7 @@ def test_settings_parse_without_torch() -> None:
     code = "import sys\nfrom icr_tasks.context.setting import Setting\n" + "\n".join(
         f"Setting.parse('kv:{name}').params" for name in METHODS
     )
-    subprocess.run([sys.executable, "-c", code + "\nassert 'torch' not in sys.modules"], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code + "\nassert 'torch' not in sys.modules"], check=True)
 
 
 def test_an_engine_that_ignores_the_setting_gives_an_error_not_a_score() -> None:

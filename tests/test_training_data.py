@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -130,10 +131,16 @@ def test_the_judge_decides_and_an_interrupted_stage_goes_on(
         assert run(*judged, "--judge-base-url", address) == 3
         assert "refuses the key" in capsys.readouterr().err and not (tmp_path / "judged.parquet").exists()
         server.fault = lambda prompt, nth: None
-        first = set(server.prompts[:asked_before_the_fault])
+        # calls run side by side, so the store says which replies arrived before the fault
+        with sqlite3.connect(tmp_path / "judge.sqlite") as kept:
+            (arrived,) = kept.execute("SELECT COUNT(DISTINCT key) FROM replies WHERE status = 'ok'").fetchone()
+        assert arrived > 0
         server.prompts.clear()
         assert run(*judged, "--judge-base-url", address) == 0
-        assert not first & set(server.prompts)
+        asked_again = len(set(server.prompts))
+        with sqlite3.connect(tmp_path / "judge.sqlite") as kept:
+            (total,) = kept.execute("SELECT COUNT(DISTINCT key) FROM replies WHERE status = 'ok'").fetchone()
+        assert asked_again == total - arrived
     counts = store.Manifest.load(tmp_path).stages["judge"]["counts"]
     offered = counts["rows judged"]
     assert counts["promoted"] == counts["ids never offered"] == offered > 20
