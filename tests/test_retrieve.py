@@ -103,6 +103,8 @@ def test_document_order_restores_position_and_score_order_does_not() -> None:
     by_score = shown(builder("rag@1k,chunk=512").build(book(text, question)))
     by_place = shown(builder("rag@1k,chunk=512,document").build(book(text, question)))
     assert by_score.index("hopebird") < by_score.index("adabird")
+    best_last = shown(builder("rag@1k,chunk=512,reverse").build(book(text, question)))
+    assert best_last.split("\n") == by_score.split("\n")[::-1]
     assert by_place.index("hopebird") > by_place.index("adabird")
 
 

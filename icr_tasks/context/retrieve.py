@@ -72,7 +72,7 @@ def retrieve(
         shown, spans, n_tokens = _compat(pool, order, k, tokens, prompt)
         whole = False
     else:
-        picked, n_tokens, whole = _choose(pool, order, k, tokens, prompt, by_score=params["order"] == "score")
+        picked, n_tokens, whole = _choose(pool, order, k, tokens, prompt, str(params["order"]))
         shown = list(units) if whole else [pool.unit(i) for i in picked]
         spans = [] if whole else [_span(pool, i) for i in picked]
     share, by = recall(item, units, shown, marked=mode == "passages")
@@ -96,7 +96,7 @@ def _span(pool: Pool, i: int) -> tuple[int, int, int]:
 
 
 def _choose(
-    pool: Pool, order: np.ndarray, k: int, tokens: TokenCounter, prompt: Prompt, *, by_score: bool
+    pool: Pool, order: np.ndarray, k: int, tokens: TokenCounter, prompt: Prompt, arrange: str
 ) -> tuple[list[int], int, bool]:
     """(chunks in prompt order, rendered tokens, whether that is the whole context unchanged)."""
     sizes = _Sizes(pool, order, tokens, prompt)
@@ -113,7 +113,7 @@ def _choose(
 
     def arranged(count: int) -> tuple[list[int], int]:
         chosen = [int(i) for i in order[skipped : skipped + count]]
-        chosen = chosen if by_score else sorted(chosen)
+        chosen = {"score": chosen, "document": sorted(chosen), "reverse": chosen[::-1]}[arrange]
         return chosen, tokens.count(prompt.context([pool.unit(i) for i in chosen])) if chosen else 0
 
     chosen, n = arranged(taken)

@@ -20,7 +20,7 @@ from ..errors import IcrError, unknown
 
 KINDS = ("full", "none", "gold", "rag", "kv")
 RETRIEVERS = ("bm25", "dense", "hybrid", "oracle", "random", "head")
-ORDERS = ("score", "document")
+ORDERS = ("score", "document", "reverse")  # reverse: best last, next to the question
 # name -> default, per kind; a flag is the bare value of one of the enumerations below
 RAG_PARAMS: dict[str, Any] = {
     "retriever": "bm25", "order": "score", "chunk": 2048, "overlap": 0, "instruction": True, "paper_compat": False,
