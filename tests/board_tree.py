@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from icr_tasks.leaderboard import ledger
+from icr_tasks.leaderboard.board import Board
+from icr_tasks.leaderboard.views_grid import Table
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "full": {"text": "full", "kind": "full", "method": None, "amount": None, "params": {}},
@@ -131,3 +133,17 @@ def tree(root: Path) -> Path:
     run(root, "org/partial", drop=0.25, started=1.7e9 + 9, datasets=("hotpotqa", "mc"))
     run(root, "org/old", version="0-A", started=1.7e9 - 9, datasets=("nq",))
     return root
+
+
+def table(board: Board, name: str) -> Table:
+    return next(t for t in board.tables if t.name == name)
+
+
+def cells(t: Table, model: str, setting: str = "full") -> dict[str, Any]:
+    line = next(line for line in t.lines if line.labels[:2] == (model, setting))
+    return dict(zip(t.columns, line.cells, strict=True))
+
+
+def scores(tree: Path, model: str, setting: str, task: str, metric: str = "subem") -> dict[str, float]:
+    [folder] = (tree / ledger.slug(model) / ledger.slug(setting)).iterdir()
+    return {r["item"]: r["score"][metric] for r in ledger.items(folder) if r["task"] == task}
