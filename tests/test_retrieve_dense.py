@@ -141,7 +141,9 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         "    vectors._write(path, made)\n"
         "    assert np.array_equal(vectors.get(path, 3, lambda: 1 / 0), made)\n"
     )
-    running = [subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(2)]
+    running = [
+        subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(2)
+    ]
     for process in running:
         _, error = process.communicate(timeout=100)
         assert process.returncode == 0, error.decode()[-2000:]
