@@ -22,7 +22,7 @@ from lm_eval.models.vllm_causallms import VLLM
 from tqdm import tqdm
 
 from ..errors import IcrError
-from . import identity, kv_vllm, resume
+from . import dual_chunk, identity, kv_vllm, resume
 from .encode import encode
 from .store import AnswerStore
 
@@ -35,6 +35,7 @@ class IcrVLLM(VLLM):
 
     def __init__(self, pretrained: str, store: str | None = None, in_flight: int = 64, **kwargs: Any) -> None:
         kv_vllm.prepare(kwargs)
+        self.changed = dual_chunk.switch_off(kwargs, dual_chunk.config_of(pretrained, kwargs.get("revision")))
         kwargs.setdefault("enable_prefix_caching", True)
         kwargs.setdefault("disable_log_stats", False)  # per-request timing
         super().__init__(pretrained, **kwargs)
@@ -81,6 +82,10 @@ class IcrVLLM(VLLM):
         finally:
             if running:  # interrupted, or the caller cannot store: the engine must not go on with them
                 engine.abort_request(list(running))
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What was changed of the model's own configuration, for the results file."""
+        return self.changed or {}
 
     def tokens_of(self, prompt: str) -> Any:
         """Ids of a prompt as lm-eval's `tok_encode` gives them, as an int32 array at 4 bytes a token."""

@@ -12,17 +12,11 @@ from vllm.v1.attention.backends.cpu_attn import (
 )
 
 from .sparse import attend, refuse
-from .steps import plan
+from .steps import Planning
 
 
-class Builder(CPUAttentionMetadataBuilder):
+class Builder(Planning, CPUAttentionMetadataBuilder):
     """Adds the plan of the batch's generated tokens."""
-
-    def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
-        """vLLM's metadata with `icr_steps`."""
-        found = super().build(common_prefix_len, common_attn_metadata, fast_build)
-        found.icr_steps = plan(common_attn_metadata, self.block_size)
-        return found
 
 
 class Impl(CPUAttentionBackendImpl):

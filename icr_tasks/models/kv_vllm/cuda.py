@@ -13,10 +13,10 @@ from vllm.v1.attention.backends.flash_attn import (
 )
 
 from .sparse import attend, refuse
-from .steps import plan
+from .steps import Planning
 
 
-class Builder(FlashAttentionMetadataBuilder):
+class Builder(Planning, FlashAttentionMetadataBuilder):
     """Adds the plan of the batch's generated tokens."""
 
     _cudagraph_support: ClassVar[AttentionCGSupport] = AttentionCGSupport.NEVER
@@ -25,12 +25,6 @@ class Builder(FlashAttentionMetadataBuilder):
     def get_cudagraph_support(cls, *args: Any, **kwargs: Any) -> AttentionCGSupport:
         """No CUDA graphs."""
         return AttentionCGSupport.NEVER
-
-    def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
-        """vLLM's metadata with `icr_steps`."""
-        found = super().build(common_prefix_len, common_attn_metadata, fast_build)
-        found.icr_steps = plan(common_attn_metadata, self.block_size)
-        return found
 
 
 class Impl(FlashAttentionImpl):

@@ -39,3 +39,15 @@ def plan(common: Any, block_size: int) -> list[Step]:
         for position in range(max(prompt, first), lengths[row]):
             found.append(Step(starts[row] + position - first, slots[: position + 1], prompt))
     return found
+
+
+class Planning:
+    """Mixin of metadata builders: vLLM's metadata with `icr_steps`, the batch's generated tokens."""
+
+    block_size: int
+
+    def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
+        """As the builder's own."""
+        found = super().build(common_prefix_len, common_attn_metadata, fast_build)  # type: ignore[misc]
+        found.icr_steps = plan(common_attn_metadata, self.block_size)
+        return found
