@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,13 @@ def replica() -> Path:
     if base is None:
         pytest.skip("no replica data: set ICR_DATA_DIR to a folder that holds replica/")
     return base / "replica"
+
+
+@pytest.fixture(autouse=True)
+def no_tasks_of_other_tests() -> Iterator[None]:
+    """Tasks that an earlier test of this process still holds would count as tasks of this run."""
+    from icr_tasks.context import active
+
+    active.clear()
+    yield
+    active.clear()

@@ -134,3 +134,20 @@ def test_a_store_is_shared_while_it_is_open(tmp_path: Path) -> None:
     two.put("k", {"text": "y"})
     third = AnswerStore(tmp_path, {"m": 1})
     assert third.get("k") == {"key": "k", "text": "x"} and third.damaged == 0  # the first answer stays
+
+
+def test_a_notebook_may_evaluate_one_setting_after_the_other() -> None:
+    from icr_tasks.context import active
+    from icr_tasks.errors import IcrError
+    from icr_tasks.runs import manager
+
+    def load(text: str) -> Any:
+        return manager({"setting": text}).load(["icr_synth_rag_512"])["tasks"]
+
+    first = load("rag@256")
+    assert str(active.setting()) == "rag@256"
+    second = load("full")
+    with pytest.raises(IcrError, match=r"ask for full, rag@256; run them apart"):
+        active.setting()
+    del first
+    assert str(active.setting()) == "full" and second

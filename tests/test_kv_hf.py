@@ -166,13 +166,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.llama(tmp_path_factory.mktemp("llama"))
 
 
-@pytest.fixture(autouse=True)
-def clean() -> Any:
-    active.clear()
-    yield
-    active.clear()
-
-
 def lm(folder: Path, **args: Any) -> Any:
     from icr_tasks.models.hf import IcrHF
 
@@ -196,7 +189,7 @@ def test_both_entries_choose_the_setting_and_full_equals_stock(folder: Path) -> 
     full = lm(folder)
     assert full.generate_until([request(TEXT)], disable_tqdm=True) == plain
     assert measure.lookup(TEXT)["kv"]["method"] == "full"
-    active.register("t", Setting.parse("kv:topk@0.05,window=16"))
+    active.register(lm, Setting.parse("kv:topk@0.05,window=16"))
     by_task = full.generate_until([request(TEXT)], disable_tqdm=True)
     found = measure.lookup(TEXT)["kv"]
     assert found["setting"] == "kv:topk@0.05,window=16"
@@ -218,7 +211,7 @@ def test_likelihoods_are_refused_only_when_compressed(folder: Path) -> None:
 
 
 def test_a_run_without_a_compressed_step_is_an_error(folder: Path) -> None:
-    active.register("short", Setting.parse("kv:cluster"))
+    active.register(lm, Setting.parse("kv:cluster"))
     lm(folder).generate_until([request("Too short. " * 3, "short")], disable_tqdm=True)
     found = measure.lookup("Too short. " * 3)
     assert "no compressed step ran under kv:cluster@0.018: 1 of 1 prompts are too short" in found["error"]

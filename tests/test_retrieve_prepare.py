@@ -12,7 +12,6 @@ import tiny
 from test_contract import lm_eval, results
 
 from icr_tasks.cli import main
-from icr_tasks.context import active
 from icr_tasks.errors import IcrError
 from icr_tasks.runs import manager
 
@@ -39,7 +38,6 @@ def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def build(tokenizer: str, setting: str = "rag@1k", task: str = TASK, n: int = 4, **more: Any) -> list[dict[str, Any]]:
     """Digests of the first n items, as a run would make them."""
-    active.clear()
     metadata = {"setting": setting, "tokenizer": tokenizer, "max_model_len": 100_000, **more}
     found = manager(metadata).load([task])["tasks"][task]
     found.build_all_requests(limit=n)

@@ -64,7 +64,7 @@ class ICRTask(ConfigurableTask):
         self._verdicts: dict[str, dict[str, float]] = {}
         super().__init__(config=config)
         self._config.process_results = None  # the log would otherwise carry this class's source text
-        active.register(self._config.task, self.options.setting)
+        active.register(self, self.options.setting)
 
     @staticmethod
     def _options(task: str, metadata: dict[str, Any]) -> Options:
