@@ -24,6 +24,7 @@ _NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
 _OPERATIONAL = (
     "batch_size", "max_batch_size", "device", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
     "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enable_prefix_caching", "store", "samples",
+    "prefill_store", "prefill_store_gb",
     "distributed_executor_backend", "enforce_eager", "download_dir", "parallelize", "disable_log_stats",
 )  # fmt: skip
 

@@ -21,8 +21,9 @@ from ..context import active
 from ..context.setting import Setting
 from ..errors import IcrError
 from ..tasks.instance import PromptInstance
-from . import boundary, measure
+from . import boundary, identity, measure
 from .kv import attention, choose, decode, make, models
+from .kv.prefills import PrefillStore
 from .store import AnswerStore
 
 log = logging.getLogger("icr_tasks")
@@ -34,10 +35,14 @@ class IcrHF(HFLM):
     """HFLM whose generate_until follows the run's setting.
 
     `kv=METHOD` and `kv_<knob>=` choose a setting here, else the task's setting counts. `prefill_chunk`: tokens per
-    dense prefill pass. `store`: folder for finished answers, which are never generated twice.
+    dense prefill pass. `store`: folder for finished answers, which are never generated twice. `prefill_store`: folder
+    for dense prefills (up to `prefill_store_gb`), which all settings share; batches are then of one prompt.
     """
 
-    def __init__(self, pretrained: Any, prefill_chunk: int = 4096, store: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, pretrained: Any, prefill_chunk: int = 4096, store: str | None = None, prefill_store: str | None = None,
+        prefill_store_gb: float = 20, **kwargs: Any,
+    ) -> None:  # fmt: skip
         self.asked = choose.from_args(kwargs)
         for name in [k for k in kwargs if k == "kv" or k.startswith(choose.PREFIX)]:
             del kwargs[name]
@@ -54,8 +59,15 @@ class IcrHF(HFLM):
             raise IcrError(f"icr-hf needs a decoder-only model, not backend {self.backend!r}")
         self.model.set_attn_implementation(attention.register())
         self.totals: dict[str, dict[str, int]] = {}
-        identity = {"pretrained": str(pretrained), "dtype": str(self.model.dtype), **kwargs, "engine": "icr-hf"}
-        self.store = AnswerStore(store, identity) if store else None
+        if (store or prefill_store) and not isinstance(pretrained, str):
+            raise IcrError("store= and prefill_store= need pretrained= as a name or folder, which tells weights apart")
+        args = {**kwargs, "pretrained": pretrained, "dtype": str(self.model.dtype)}
+        same = identity.engine(args) if store or prefill_store else {}
+        self.store = AnswerStore(store, {**same, "engine": "icr-hf"}) if store else None
+        self.prefills = None
+        if prefill_store:
+            here = {"on": self.model.device.type, "chunk": self.prefill_chunk, **identity.versions()}
+            self.prefills = PrefillStore(prefill_store, {**same, **here}, prefill_store_gb)
 
     # -- which setting -------------------------------------------------------------------------------------------
 
@@ -120,6 +132,7 @@ class IcrHF(HFLM):
         """Longest prompts first (memory runs out at once or never); one generation config a batch."""
         size = self.batch_size if isinstance(self.batch_size, int) else 1
         alone = setting.params.get("split") == "query-agnostic" or str(setting.method).startswith("press.")
+        alone = alone or self.prefills is not None
         size = 1 if alone else max(size, 1)
         order = sorted(todo, key=lambda i: (str(requests[i].args[1]), -len(requests[i].args[0])))
         batch: list[int] = []
@@ -147,6 +160,7 @@ class IcrHF(HFLM):
                 stop=lambda tokens: self._stopped(tokens, until),
                 after=self._after(requests[0].args[0], prompts[0], setting),
                 chunk=self.prefill_chunk,
+                prefills=self.prefills,
             )
             done = decode.generate(self.model, job, method)
         except (IcrError, ValueError) as error:

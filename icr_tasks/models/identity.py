@@ -13,7 +13,7 @@ SPEED_ONLY = (
     "batch_size", "max_batch_size", "device", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
     "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enable_prefix_caching", "disable_log_stats",
     "distributed_executor_backend", "enforce_eager", "download_dir", "parallelize", "store", "in_flight",
-    "num_concurrent", "max_retries", "timeout",
+    "num_concurrent", "max_retries", "timeout", "prefill_store", "prefill_store_gb",
 )  # fmt: skip
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SMALL = 1 << 20

@@ -19,6 +19,7 @@ from . import attention
 from .base import Method
 from .cache import new_cache, stored_bytes
 from .memory import peak_bytes, reset_peak
+from .prefills import TAIL, Prefill, PrefillStore
 from .report import report
 from .session import Session
 
@@ -39,6 +40,7 @@ class Job:
 
     `after` tokens at the end of each prompt (the question) are read after compression; 0 = query-aware.
     `forced` replaces greedy tokens by given ones (teacher forcing, one sequence): for measuring fidelity.
+    `prefills` keeps and reuses the dense prefill (one sequence; not with a press, which changes the prefill).
     """
 
     prompts: list[list[int]]
@@ -49,6 +51,7 @@ class Job:
     chunk: int = 4096
     forced: list[int] | None = None
     keep_logits: bool = False
+    prefills: PrefillStore | None = None
 
 
 class _Batch:
@@ -93,13 +96,18 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
     press = getattr(method, "press", None)
     batch = _Batch(model, job, n_layers, stock=press is not None)
     width = batch.ids.shape[1]
-    session = Session(method, batch.pads, n_layers)
+    shared = job.prefills if press is None else None
+    session = Session(method, batch.pads, n_layers, TAIL if shared else 0)
     reset_peak(model.device)
     with attention.active(session):
-        start = _now(model)
-        with press(model) if press is not None else nullcontext():
-            logits = _prefill(batch, width - job.after, width if press is not None else job.chunk)
-        prefilled, session.prefilled = _now(model), width - job.after
+        if shared is not None:
+            logits, seconds, reused = _shared(batch, session, job, shared)
+        else:
+            start = _now(model)
+            with press(model) if press is not None else nullcontext():
+                logits = _prefill(batch, width - job.after, width if press is not None else job.chunk)
+            seconds, reused = _now(model) - start, False
+        session.prefilled = width - job.after
         pads = session.finish_prefill(batch.cache, job.max_new + job.after)
         batch.repad(pads, job.after + job.max_new)
         stored = [stored_bytes(batch.cache, b, pad) for b, pad in enumerate(pads)]
@@ -109,10 +117,11 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
         answers = _decode(batch, session, job, logits)
         done = _now(model)
     peak, rows = peak_bytes(model.device), len(answers)
-    timing = {"prefill": prefilled - start, "decode": max(done - decoding - session.untimed, 0.0)}
+    timing = {"prefill": seconds, "decode": max(done - decoding - session.untimed, 0.0)}
     for b, answer in enumerate(answers):
         answer.timing = {k: round(v / rows, 4) for k, v in timing.items()}
         answer.kv = report(session, b, stored[b], batch.cache, timing, peak)
+        answer.kv |= {"prefill_reused": reused} if shared else {}
     return answers
 
 
@@ -120,6 +129,23 @@ def _now(model: Any) -> float:
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return time.perf_counter()
+
+
+def _shared(batch: _Batch, session: Session, job: Job, store: PrefillStore) -> tuple[Tensor, float, bool]:
+    """Logits after the prefill, the seconds of the run that computed it, and whether that was an earlier one."""
+    (ids,), model = job.prompts, batch.model
+    ids = ids[: len(ids) - job.after]
+    found = store.get(ids, session.tail)
+    if found is not None:
+        for layer, (keys, values) in zip(batch.cache.layers, found.cache, strict=True):
+            layer.update(keys.to(model.device), values.to(model.device))
+        session.recall([q.to(model.device) for q in found.queries], found.scales)
+        return found.logits.to(model.device), found.seconds, True
+    start = _now(model)
+    logits = _prefill(batch, len(ids), job.chunk)
+    seconds = _now(model) - start
+    store.put(ids, Prefill([(x.keys, x.values) for x in batch.cache.layers], *session.observed(), logits, seconds))
+    return logits, seconds, False
 
 
 def _prefill(batch: _Batch, end: int, chunk: int) -> Tensor:

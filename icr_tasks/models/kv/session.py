@@ -39,8 +39,10 @@ class Tally:
 class Session:
     """State of one batch under one method; `method=None` is full attention and only counts."""
 
-    def __init__(self, method: Method | None, pads: list[int], layers: int) -> None:
+    def __init__(self, method: Method | None, pads: list[int], layers: int, tail: int = 0) -> None:
+        """`tail`: last queries of the prompt to remember, whatever the method needs."""
         self.method, self.pads, self.layers = method, pads, layers
+        self.tail = max(tail, 0 if method is None else method.needs_queries)
         self.tallies = [Tally() for _ in pads]
         self.decoding = False
         self.prefilled = 0  # tokens a row went through, when a press already thinned the cache
@@ -55,11 +57,18 @@ class Session:
     def observe(self, layer: int, query: Tensor, scale: float) -> None:
         """Remember the last queries of the prompt: query (batch, heads, q, dim), after RoPE."""
         self._scales[layer] = scale
-        need = 0 if self.method is None else self.method.needs_queries
-        if need and not self.decoding:
+        if self.tail and not self.decoding:
             seen = self._queries[layer]
-            tail = query[:, :, -need:]
-            self._queries[layer] = tail if seen is None else torch.cat([seen, tail], 2)[:, :, -need:]
+            tail = query[:, :, -self.tail :]
+            self._queries[layer] = tail if seen is None else torch.cat([seen, tail], 2)[:, :, -self.tail :]
+
+    def observed(self) -> tuple[list[Tensor], list[float]]:
+        """What `observe` remembered: queries and scale of each layer."""
+        return [q for q in self._queries if q is not None], self._scales
+
+    def recall(self, queries: list[Tensor], scales: list[float]) -> None:
+        """Take the place of a prefill that `observe` saw in another run."""
+        self._queries, self._scales = list(queries), list(scales)
 
     @property
     def sparse(self) -> bool:
@@ -155,8 +164,8 @@ class Session:
         queries = self._queries[layer]
         if queries is None:
             return None
-        row = queries[b]
-        return row.view(kv_heads, -1, *row.shape[1:])[:, :, -self.tallies[b].prompt :]
+        row, need = queries[b], min(self.tallies[b].prompt, self.method.needs_queries if self.method else 0)
+        return row.view(kv_heads, -1, *row.shape[1:])[:, :, row.shape[1] - need :]
 
     def step_done(self, cache: Any, tokens: int = 1) -> None:
         """After `tokens` decode steps (evictors take the question at once). Dense reading is counted here."""

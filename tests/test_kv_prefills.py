@@ -1,0 +1,121 @@
+"""Prefills shared between settings: the same answers as without, and nothing wrong is ever reused."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+import tiny  # noqa: E402
+
+from icr_tasks.errors import IcrError  # noqa: E402
+from icr_tasks.models import boundary, measure  # noqa: E402
+from icr_tasks.models.kv import decode  # noqa: E402
+from icr_tasks.models.kv.prefills import PrefillStore  # noqa: E402
+
+TEXT = "The river Ilessdell runs through Dorovgate. " * 6
+SETTINGS: list[dict[str, Any]] = [
+    {"kv": "full"}, {"kv": "topk", "kv_window": 16}, {"kv": "page", "kv_window": 16}, {"kv": "steady"},
+    {"kv": "cluster", "kv_update": 32}, {"kv": "snapkv", "kv_window": 16}, {"kv": "snapkv", "kv_window": 100},
+    {"kv": "keydiff"}, {"kv": "snapkv", "kv_window": 16, "kv_split": "query-agnostic"},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.llama(tmp_path_factory.mktemp("llama"))
+
+
+def ask(folder: Path, text: str = TEXT, **args: Any) -> tuple[str, dict[str, Any]]:
+    from icr_tasks.models.hf import IcrHF
+    from icr_tasks.tasks.instance import PromptInstance
+
+    boundary.note(text, len(text) - 20)
+    measure._FOUND.clear()
+    gen = {"until": [], "do_sample": False, "max_gen_toks": 8}
+    request = PromptInstance(doc={}, prompt=text, gen_kwargs=gen, digest="{}", task="t", doc_id=0, repeats=1)
+    engine = IcrHF(str(folder), dtype="float32", device="cpu", **args)
+    (answer,) = engine.generate_until([request], disable_tqdm=True)
+    return answer, measure.lookup(text)
+
+
+def test_every_setting_answers_as_without_sharing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, original = [], decode._prefill
+    monkeypatch.setattr(decode, "_prefill", lambda *args: ran.append(1) or original(*args))
+    reused = []
+    for args in SETTINGS:
+        alone, measured = ask(folder, **args)
+        before = len(ran)
+        shared, found = ask(folder, **args, prefill_store=str(tmp_path))
+        assert shared == alone, args
+        same = ("steps", "sparse_steps", "bytes_read_per_step", "bytes_stored_per_token", "tokens_stored", "mass_kept")
+        assert {k: found["kv"][k] for k in same} == {k: measured["kv"][k] for k in same}, args
+        assert found["kv"]["prefill_reused"] == (len(ran) == before)
+        assert "prefill_reused" not in measured["kv"]
+        reused.append(found["kv"]["prefill_reused"])
+    # a window of 100 needs more queries than were kept; a context without its question is another prompt
+    assert reused == [False, True, True, True, True, True, False, True, False]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_reused_seconds_are_those_of_the_run_that_computed_it(folder: Path, tmp_path: Path) -> None:
+    _, first = ask(folder, kv="full", prefill_store=str(tmp_path))
+    _, again = ask(folder, kv="topk", prefill_store=str(tmp_path))
+    assert not first["kv"]["prefill_reused"]
+    assert again["kv"]["prefill_reused"]
+    assert again["timing"]["prefill"] == first["timing"]["prefill"]
+    assert again["kv"]["prefill_tokens_per_s"] == first["kv"]["prefill_tokens_per_s"]
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "other"])
+def test_a_damaged_file_is_computed_again(
+    folder: Path, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer, _ = ask(folder, kv="topk", prefill_store=str(tmp_path))
+    (path,) = tmp_path.iterdir()
+    good = path.read_bytes()
+    bad = bytearray(good)
+    bad[-5] ^= 1
+    path.write_bytes({"flip": bytes(bad), "cut": good[:-100], "empty": b"", "other": b"x" * 1000}[harm])
+    with caplog.at_level(logging.WARNING, "icr_tasks"):
+        again, found = ask(folder, kv="topk", prefill_store=str(tmp_path))
+    assert again == answer
+    assert not found["kv"]["prefill_reused"]
+    assert "is damaged" in caplog.text
+    assert path.stat().st_size == len(good)
+    assert ask(folder, kv="topk", prefill_store=str(tmp_path))[1]["kv"]["prefill_reused"]
+
+
+def test_other_weights_other_pieces_other_text_share_nothing(folder: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    other = tiny.llama(tmp_path / "other", seed=1)
+    for args in ({"folder": folder}, {"folder": other}, {"folder": folder, "prefill_chunk": 32}, {"folder": folder, "text": TEXT + "!"}):  # fmt: skip
+        assert not ask(**args, prefill_store=store)[1]["kv"]["prefill_reused"]
+    assert ask(folder, prefill_store=store, batch_size=4)[1]["kv"]["prefill_reused"]
+
+
+def test_a_full_folder_stops_the_keeping_not_the_run(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "icr_tasks"):
+        _, found = ask(folder, kv="topk", prefill_store=str(tmp_path), prefill_store_gb=1e-6)
+    assert "takes no more prefills" in caplog.text
+    assert not found["kv"]["prefill_reused"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_folders_and_models_without_a_name(folder: Path, tmp_path: Path) -> None:
+    from icr_tasks.models.hf import IcrHF
+
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(IcrError, match="choose another"):
+        PrefillStore(tmp_path / "file", {})
+    built = IcrHF(str(folder), dtype="float32", device="cpu")
+    with pytest.raises(IcrError, match="tells weights apart"):
+        IcrHF(built.model, tokenizer=built.tokenizer, prefill_store=str(tmp_path))
