@@ -13,7 +13,7 @@ pytest.importorskip("rapidfuzz", reason="quotes and contents are compared with r
 from icr_tasks.errors import IcrError
 from icr_tasks.training.data import formats
 from icr_tasks.training.data.read import records
-from icr_tasks.training.rewards import NAMES, Options, Row, check, score
+from icr_tasks.training.rewards import Options, Row, check, score
 
 SEINE = "Paris is the capital and most populous city of France, on the river Seine, with two million residents."
 TOWER = "The Eiffel Tower is a lattice tower on the Champ de Mars in Paris, named after the engineer Gustave Eiffel."
@@ -153,9 +153,7 @@ def test_data_are_checked_before_training() -> None:
             check(rows, "id")
 
 
-@given(
-    st.text(max_size=300), st.sampled_from([n for n in NAMES if n != "judge"]), st.sampled_from(["paper", "paper_code"])
-)
+@given(st.text(max_size=300), st.sampled_from(["ao", "id", "idc", "idq"]), st.sampled_from(["paper", "paper_code"]))
 @settings(max_examples=150, deadline=None)
 def test_any_text_has_a_finite_reward(text: str, name: str, preset: str) -> None:
     found = score(name, [text], [ROW], preset=preset)[0]

@@ -66,7 +66,7 @@ def test_appendix_c_in_trls_terms() -> None:
         ("reward.name=aoo", "ao"),
         ("reward.name=id", "prompt 'id'"),
         ("reward.options.gard=true", "guard"),
-        ("reward.judge.api_key=x", "base_url"),
+        ("reward.judge.api_key=x", "asks no judge"),
         ("kind=rl", "grpo"),
         ("model=", "no model"),
         ("nonsense", "key=value"),
@@ -204,3 +204,11 @@ def test_rules_skip_and_error() -> None:
     assert truncate.fit(row, 60, count, lambda ps: [len(p) for p in ps], "skip", report) is None
     with pytest.raises(IcrError, match="row a: the prompt has 106 tokens, the limit is 60"):
         truncate.fit(row, 60, count, lambda ps: [len(p) for p in ps], "error", report)
+
+
+def test_a_growing_order_starts_short_and_drops_no_long_rows() -> None:
+    sizes = [30, 10, 20, 10, 30, 20, 10, 20, 30]
+    order = Order.make([str(i) for i in range(9)], 2, 0, 4, sizes)
+    epochs = order.indices[:8], order.indices[8:]
+    assert all([sizes[i] for i in e] == sorted(sizes[i] for i in e) and len(set(e)) == 8 for e in epochs)
+    assert epochs[0] != epochs[1] and order.digest != Order.make([str(i) for i in range(9)], 2, 0, 4).digest

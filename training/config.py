@@ -23,7 +23,9 @@ import yaml
 
 from icr_tasks.errors import IcrError, unknown
 
+from . import config_checks
 from . import fields as trl_fields
+from .order import ORDERS
 from .truncate import RULES
 
 SHIPPED = Path(__file__).parent / "configs"
@@ -51,6 +53,7 @@ class Config:
     max_prompt_length: int = 32768
     max_response_length: int = 2048
     truncation: str = "keep_gold"
+    order: str = "shuffled"
     lora: dict[str, Any] = field(default_factory=dict)
     log_completions: int = 10
     trl: dict[str, Any] = field(default_factory=dict)
@@ -64,15 +67,17 @@ class Config:
                 raise IcrError(f"{name} is {getattr(self, name)!r}; it must be a whole number of at least 1")
         if self.truncation not in RULES:
             raise unknown("truncation", str(self.truncation), RULES)
-        _known("reward option", self.reward, _REWARD_KEYS)
-        _known("lora option", self.lora, _LORA_KEYS)
+        if self.order not in ORDERS:
+            raise unknown("order of the data", str(self.order), ORDERS)
+        config_checks.known("reward option", self.reward, _REWARD_KEYS)
+        config_checks.known("lora option", self.lora, _LORA_KEYS)
         if self.lora.get("save", "merged") not in ("merged", "adapter"):
             raise unknown("lora.save", str(self.lora["save"]), ("merged", "adapter"))
         object.__setattr__(self, "trl", trl_fields.checked(self.kind, self.trl))
-        _prompt(self)
+        config_checks.prompt(self)
         if self.kind == "grpo":
-            _reward(self)
-            _batches(self)
+            config_checks.reward(self)
+            config_checks.batches(self)
 
     @property
     def updates_per_rollout(self) -> int:
@@ -99,19 +104,19 @@ class Config:
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config; `overrides` are `key=value` or `trl.key=value`. Raises IcrError naming the nearest known key."""
-    tree = _read(Path(path))
+    tree = read(Path(path))
     for text in overrides:
         key, mark, value = text.partition("=")
         if not mark:
             raise IcrError(f"{text!r} is not an override; write key=value, such as trl.learning_rate=1e-6")
-        tree = _merge(tree, _nested(key.split("."), yaml.safe_load(value)))
+        tree = merge(tree, _nested(key.split("."), yaml.safe_load(value)))
     return of(tree)
 
 
 def of(tree: Mapping[str, Any]) -> Config:
     """A config from its mapping. Raises IcrError for unknown and missing keys."""
     names = [f.name for f in fields(Config)]
-    _known("config key", tree, names, also=trl_fields.RENAMED)
+    config_checks.known("config key", tree, names, also=trl_fields.RENAMED)
     missing = [name for name in ("kind", "model", "data", "output") if not tree.get(name)]
     if missing:
         raise IcrError(f"the config has no {', '.join(missing)}")
@@ -145,7 +150,8 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML file with what it extends, unchecked. IcrError when there is none, or it is no mapping."""
     found = path if path.is_file() else SHIPPED / path.name
     if not found.is_file():
         shipped = sorted(p.name for p in SHIPPED.glob("*.yaml"))
@@ -163,15 +169,15 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base is None:
         return tree
     beside = found.parent / base
-    return _merge(_read(beside if beside.is_file() else Path(base), (*seen, found.resolve())), tree)
+    return merge(read(beside if beside.is_file() else Path(base), (*seen, found.resolve())), tree)
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` wins; mappings are merged key by key, except `reward`, which belongs together."""
     out = dict(base)
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = _merge(out[key], value) if both else value
+        out[key] = merge(out[key], value) if both else value
     return out
 
 
@@ -185,72 +191,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping) and value
         out |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return out
-
-
-def _known(kind: str, given: Mapping[str, Any], names: Sequence[str], also: Mapping[str, str] | None = None) -> None:
-    for name in given:
-        if name not in names:
-            if also and name in also:
-                raise IcrError(f"unknown {kind} {name!r}; set {also[name]}")
-            raise unknown(kind, str(name), names)
-
-
-def _prompt(config: Config) -> None:
-    from icr_tasks.context import prompts
-
-    prompts.get("helmet_rag", config.prompt)
-    if config.kind == "sft" and config.prompt.startswith("judge"):
-        raise IcrError("prompt 'judge' has no reference completions for SFT; use ao, id, idc or idq")
-
-
-def _reward(config: Config) -> None:
-    from .rewards import registry
-
-    name, preset = config.reward.get("name"), config.reward.get("preset", "paper")
-    if not name:
-        raise IcrError(f"the config has no reward.name; one of {', '.join(registry.NAMES)}")
-    if name not in registry.NAMES:
-        raise unknown("reward", str(name), registry.NAMES)
-    registry.options_of(config.reward.get("options"), preset)
-    asked = config.prompt.removesuffix("_code")
-    if name != asked and (name != "ao" or asked not in registry.NAMES):
-        raise IcrError(f"reward {name!r} reads an answer in the format of prompt {name!r}, not {config.prompt!r}")
-    judge = config.reward.get("judge") or {}
-    if name == "judge" or judge:
-        from icr_tasks.metrics.judge.config import JudgeConfig
-
-        if not judge.get("base_url"):
-            raise IcrError("reward 'judge' needs reward.judge.base_url, the address of an OpenAI-compatible server")
-        if "api_key" in judge:
-            raise IcrError("reward.judge.api_key would be copied into every checkpoint; name a variable in api_key_env")
-        JudgeConfig.parse({f"judge_{key}": value for key, value in judge.items()})
-
-
-def _batches(config: Config) -> None:
-    """TRL's arithmetic, before its own imports: whole groups, whole rollouts, checkpoints between rollouts."""
-    given = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_generations": 8, **config.trl}
-    per_pass = given["per_device_train_batch_size"] * config.devices
-    if given.get("generation_batch_size") and given.get("steps_per_generation"):
-        raise IcrError("set trl.generation_batch_size or trl.steps_per_generation, not both")
-    size = given.get("generation_batch_size") or per_pass * (
-        given.get("steps_per_generation") or given["gradient_accumulation_steps"]
-    )
-    if given["num_generations"] < 2:
-        raise IcrError("trl.num_generations must be at least 2: advantages are relative to the group")
-    if size % given["num_generations"]:
-        raise IcrError(f"a rollout of {size} completions is no multiple of num_generations {given['num_generations']}")
-    if size % per_pass:
-        raise IcrError(f"generation_batch_size {size} is no multiple of {per_pass} (per device x devices)")
-    every, updates = given.get("save_steps", 500), config.updates_per_rollout
-    if given.get("save_strategy", "steps") == "steps" and every % updates:
-        raise IcrError(
-            f"save_steps {every} falls inside a rollout, which serves {updates} updates: a resumed run would generate it "
-            f"again; use a multiple of {updates}"
-        )
-    if (
-        window := given.get("vllm_max_model_length")
-    ) and window < config.max_prompt_length + config.max_response_length:
-        raise IcrError(
-            f"vllm_max_model_length {window} is shorter than prompt + response "
-            f"({config.max_prompt_length} + {config.max_response_length})"
-        )

@@ -2,6 +2,7 @@
 
 TRL's sampler restarts its shuffle when a run is resumed: in epoch 2 it replays epoch 1's order. So the order of all epochs
 is laid out in advance, the trainer sees one long epoch without shuffling, and a resumed run only has to skip.
+A curriculum is an order too: `growing` puts short prompts first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from icr_tasks.data.roots import write_atomic
 from icr_tasks.errors import IcrError
 
+ORDERS = ("shuffled", "growing")
+
 
 @dataclass(frozen=True)
 class Order:
@@ -25,8 +28,12 @@ class Order:
     digest: str
 
     @classmethod
-    def make(cls, ids: Sequence[str], epochs: int, seed: int, block: int = 1) -> Order:
+    def make(
+        cls, ids: Sequence[str], epochs: int, seed: int, block: int = 1, sizes: Sequence[int] | None = None
+    ) -> Order:
         """Each epoch a new shuffle, cut to whole blocks (rollouts), as verl drops the rest of an epoch.
+
+        `sizes`, the length of each row's prompt, makes every epoch grow from the shortest to the longest.
 
         Raises IcrError for duplicate ids and when an epoch has not one whole block.
         """
@@ -42,7 +49,7 @@ class Order:
         for epoch in range(epochs):
             rows = list(range(len(ids)))
             random.Random(f"{seed}/{epoch}").shuffle(rows)
-            out += rows[:size]
+            out += sorted(rows[:size], key=sizes.__getitem__) if sizes else rows[:size]
         body = json.dumps([list(ids), out]).encode()
         return cls(tuple(out), hashlib.sha256(body).hexdigest()[:16])
 

@@ -9,8 +9,9 @@ from typing import Any
 from icr_tasks.errors import IcrError
 
 from . import registry
+from .hybrid import JUDGED, replies_for
 from .row import Options, rows
-from .verdict import Ask, judge_of, question
+from .verdict import Ask, judge_of
 
 Completion = str | Sequence[Mapping[str, Any]]
 
@@ -37,13 +38,14 @@ def trl_reward(
 
     Reads the columns `answers`, `gold_ids`, `gold_docs`, `question`, `original_ids`. A row whose judge failed gives
     None, never a partial sum (TRL would count a missing term as zero against its siblings). Terms are logged as
-    metrics and columns where TRL offers it. Reward `judge` needs `judge` (base_url, model, ...) or `ask` (prompts -> replies).
+    metrics and columns where TRL offers it. Rewards `judge` and `hybrid`
+    need `judge` (base_url, model, ...) or `ask` (prompts -> replies).
     """
     chosen = registry.options_of(options, preset)
     registry.score(name, [], [], preset=preset, options=options, replies=[])  # names are checked before training
-    if name == "judge" and ask is None:
+    if name in JUDGED and ask is None:
         if not judge:
-            raise IcrError("reward 'judge' needs a judge: give judge={base_url, model} or ask= (docs/rewards.md)")
+            raise IcrError(f"reward {name!r} needs a judge: give judge={{base_url, model}} or ask= (docs/rewards.md)")
         ask = judge_of(judge, preset)
 
     def reward(
@@ -55,7 +57,7 @@ def trl_reward(
     ) -> list[float | None]:
         texts = [text_of(c) for c in completions]
         data = rows(columns, len(texts))
-        replies = ask([question(t, r) for t, r in zip(texts, data, strict=True)]) if ask and name == "judge" else None
+        replies = replies_for(name, texts, data, chosen, ask) if ask and name in JUDGED else None
         given = chosen if preset == "paper" else None
         scores = registry.score(name, texts, data, preset=preset, options=given, replies=replies)
         for term in scores[0] if scores else ():

@@ -13,8 +13,9 @@ from typing import Any
 
 from icr_tasks.errors import IcrError
 from icr_tasks.training.rewards import registry
+from icr_tasks.training.rewards.hybrid import JUDGED, replies_for
 from icr_tasks.training.rewards.row import Row
-from icr_tasks.training.rewards.verdict import Ask, judge_of, question
+from icr_tasks.training.rewards.verdict import Ask, judge_of
 
 
 def _row(ground_truth: Any, extra_info: Mapping[str, Any]) -> Row:
@@ -28,7 +29,7 @@ def _row(ground_truth: Any, extra_info: Mapping[str, Any]) -> Row:
 @lru_cache(maxsize=4)
 def _judge(options: str, preset: str) -> Ask:
     if options == "{}":
-        raise IcrError("reward 'judge' needs reward_kwargs.judge={base_url, model} (docs/rewards.md)")
+        raise IcrError("a judged reward needs reward_kwargs.judge={base_url, model} (docs/rewards.md)")
     return judge_of(json.loads(options), preset)
 
 
@@ -49,9 +50,9 @@ def compute_score(
     name = reward or extra.pop("reward", "ao")
     row = _row(ground_truth, extra)
     replies = None
-    if name == "judge":
+    if name in JUDGED:
         ask = ask or _judge(json.dumps(dict(judge or {}), sort_keys=True), preset)
-        replies = ask([question(solution_str, row)])
+        replies = replies_for(name, [solution_str], [row], registry.options_of(options, preset), ask)
     scores = registry.score(name, [solution_str], [row], preset=preset, options=options, replies=replies)[0]
     if scores["reward"] != scores["reward"]:
         raise IcrError(f"row {row.id!r} of {data_source}: the judge gave no readable verdict")

@@ -7,11 +7,12 @@ from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
 
-from . import paper, paper_code
+from . import hybrid, paper, paper_code
+from .hybrid import JUDGED
 from .row import Options, Row, Scores
 
-PRESETS = {"paper": paper.REWARDS, "paper_code": paper_code.REWARDS}
-NAMES = tuple(paper.REWARDS)
+PRESETS = {"paper": {**paper.REWARDS, hybrid.NAME: hybrid.hybrid}, "paper_code": paper_code.REWARDS}
+NAMES = tuple(PRESETS["paper"])
 NEEDS_GOLD = ("id", "idc", "idq", "judge")
 
 
@@ -35,17 +36,19 @@ def score(
 ) -> list[Scores]:
     """One dict a completion: `reward` and its terms, NaN where a judge reply is missing or unreadable.
 
-    `replies` are the judge's texts, for reward `judge` only. Raises IcrError for unknown names and unequal lengths.
+    `replies` are the judge's texts, for the rewards in `JUDGED` only. Raises IcrError for unknown names and unequal lengths.
     """
     chosen = options_of(options, preset)
     if name not in NAMES:
         raise unknown("reward", name, NAMES)
+    if name not in PRESETS[preset]:
+        raise IcrError(f"preset {preset!r} has no reward {name!r}; use preset 'paper'")
     if len(texts) != len(rows):
         raise IcrError(f"{len(texts)} completions but {len(rows)} rows; rewards need one row a completion")
-    if name != "judge":
+    if name not in JUDGED:
         return PRESETS[preset][name](texts, rows, chosen)
     if replies is None:
-        raise IcrError("reward 'judge' needs the judge's replies; configure a judge (docs/rewards.md)")
+        raise IcrError(f"reward {name!r} needs the judge's replies; configure a judge (docs/rewards.md)")
     return PRESETS[preset][name](texts, rows, chosen, replies=replies)
 
 
