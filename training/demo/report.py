@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,34 +12,101 @@ import numpy as np
 
 from ..curves import HEIGHT, chart, history, page
 from ..evaluate import Trained, table, verdicts
+from .stages import USAGE, peak
 
 if TYPE_CHECKING:
     from .run import Size
 
 _SMOOTH = 5
+_HEAD = (
+    "| reward | setting | items | warm start | after GRPO | Δ over all seeds | 95 % CI | p | each seed |\n"
+    "|---|---|---:|---:|---:|---:|---|---:|---|"
+)
+_CITED = "\n| citations | setting | warm start | after GRPO |\n|---|---|---:|---:|"
 
 
-def pooled(results: Path, trained: Sequence[Trained], reward: str) -> Any:
-    """Effect of GRPO over its start under setting `full`: item scores averaged over seeds, then the clustered paired test."""
+@dataclass(frozen=True)
+class Rise:
+    """GRPO's effect under one reward and setting: `start`, `end`, `delta` are the gate's estimates (0-1), `each` by seed."""
+
+    reward: str
+    setting: str
+    items: int
+    start: Any
+    end: Any
+    delta: Any
+    each: list[float]
+    cited: tuple[float, float] | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the 95 % interval of the difference lies above zero."""
+        return self.delta.ci(0.95)[0] > 0
+
+
+def rises(results: Path, trained: Sequence[Trained], size: Size) -> Iterator[Rise]:
+    """Every reward under every setting: item scores averaged over the seeds, then the clustered paired test."""
     from icr_tasks.leaderboard import load, pairs
 
-    runs = {(str(r.head["fingerprint_inputs"]["model_args"]["pretrained"]), r.prompt): r for r in load.load(results) if r.setting == "full"}  # fmt: skip
-    found = []
-    for one in trained:
-        if one.prompt == reward and not one.folder.parent.name.startswith("sft-"):
-            found.append(pairs.pair(runs[one.base, reward], runs[str(one.folder), reward]))
-    first = found[0]
-    everything = np.ones(len(first), bool)
-    new = np.mean([p.new for p in found], axis=0)
-    design = first.design(everything)
-    each = [float(design.mean(p.new - p.base)) for p in found]
-    return design.score(first.base), design.score(new), design.effect(new - first.base), each
+    runs = {(str(r.head["fingerprint_inputs"]["model_args"]["pretrained"]), r.prompt, r.setting): r for r in load.load(results)}  # fmt: skip
+    for reward in size.rewards:
+        ended = [t for t in trained if t.prompt == reward and not t.folder.parent.name.startswith("sft-")]
+        for setting in size.settings:
+            starts = [runs[t.base, reward, setting] for t in ended]
+            ends = [runs[str(t.folder), reward, setting] for t in ended]
+            found = [pairs.pair(a, b) for a, b in zip(starts, ends, strict=True)]
+            first = found[0]
+            design = first.design(np.ones(len(first), bool))
+            new = np.mean([p.new for p in found], axis=0)
+            each = [float(design.mean(p.new - p.base)) for p in found]
+            cited = (_mean(starts, "cite_f1"), _mean(ends, "cite_f1")) if reward != "ao" else None
+            yield Rise(
+                reward, setting, len(first), design.score(first.base), design.score(new), design.effect(new - first.base),
+                each, cited,
+            )  # fmt: skip
+
+
+def _mean(runs: Sequence[Any], metric: str) -> float:
+    return float(np.mean([np.nanmean(np.concatenate([t.score[metric] for t in r.tasks.values()])) for r in runs]))
+
+
+def rows(found: Sequence[Rise]) -> str:
+    """Markdown of `rises`."""
+    from icr_tasks.leaderboard.suite import interval, points
+
+    out = [_HEAD]
+    for r in found:
+        each = ", ".join(points(x, sign=True) for x in r.each)
+        out.append(
+            f"| {r.reward.upper()} | {r.setting} | {r.items} | {points(r.start.mean)} | {points(r.end.mean)} | "
+            f"{points(r.delta.mean, sign=True)} | {interval(r.delta.ci(0.95))} | {r.delta.p:.1g} | {each} |"
+        )
+    cited = [r for r in found if r.cited]
+    if cited:
+        out.append(_CITED)
+        out += [f"| {r.reward.upper()} | {r.setting} | {points(r.cited[0])} | {points(r.cited[1])} |" for r in cited]  # type: ignore[index]
+    return "\n".join(out)
+
+
+def usage(out: Path) -> str:
+    """CPU seconds by stage and the peak memory of a process, summed over interruptions."""
+    cpu: dict[str, list[float]] = {}
+    most = peak()
+    for line in (out / USAGE).read_text().splitlines():
+        row = json.loads(line)
+        cpu.setdefault(row["stage"], []).append(row["cpu"])
+        most = max(most, row["peak"])
+    parts = [f"{stage} {sum(found):.0f} ({len(found)} run(s))" for stage, found in cpu.items()]
+    return f"CPU seconds: {', '.join(parts)}. A process held at most {most / 2**30:.1f} GiB."
 
 
 def curves(out: Path, size: Size) -> str:
-    """Training reward and answer share by step: mean over seeds, band from lowest to highest."""
+    """Training reward, KL and length by step: mean over seeds, band from lowest to highest."""
     charts: list[str] = []
-    panels = [("training reward (AO: at most 1, ID: at most 2)", "reward"), ("KL to the warm start", "kl"), ("tokens of a completion", "completions/mean_length")]  # fmt: skip
+    panels = [
+        ("training reward (AO: at most 1, ID: at most 2)", "reward"), ("KL to the warm start", "kl"),
+        ("tokens of a completion", "completions/mean_length"),
+    ]  # fmt: skip
     for title, column in panels:
         lines: dict[str, list[tuple[float, float]]] = {}
         bands: dict[str, list[tuple[float, float, float]]] = {}
@@ -46,7 +115,7 @@ def curves(out: Path, size: Size) -> str:
             columns = [[float(r[column]) for r in rows if column in r] for rows in seeds]
             length = min(map(len, columns))
             smooth = np.array([[np.mean(c[max(0, i - _SMOOTH + 1) : i + 1]) for i in range(length)] for c in columns])
-            name = f"{reward.upper()}, {size.seeds} seed(s)"
+            name = f"{reward.upper()}, {size.seeds} seed{'s' * (size.seeds > 1)}"
             lines[name] = [(i + 1, float(v)) for i, v in enumerate(smooth.mean(0))]
             bands[name] = [(i + 1, float(a), float(b)) for i, (a, b) in enumerate(zip(smooth.min(0), smooth.max(0), strict=True))]  # fmt: skip
         charts.append(chart(title, lines, bands=bands, top=HEIGHT * len(charts)))
@@ -54,30 +123,20 @@ def curves(out: Path, size: Size) -> str:
 
 
 def write(out: Path, size: Size, trained: Sequence[Trained], seconds: float) -> bool:
-    """Write report.md, curves.svg and the board; print the summary. True when every reward rose significantly."""
+    """Write report.md, curves.svg and the board; print the summary. True when every difference is significantly positive."""
     from icr_tasks.leaderboard import board
-    from icr_tasks.leaderboard.suite import interval, points
 
     results = out / "eval" / "results"
-    lines, good = ["| reward | start | after GRPO | Δ over all seeds | 95 % CI | p | each seed |", "|---|---:|---:|---:|---|---:|---|"], True  # fmt: skip
-    for reward in size.rewards:
-        start, end, delta, each = pooled(results, trained, reward)
-        shown = ", ".join(points(x, sign=True) for x in each)
-        lines.append(
-            f"| {reward.upper()} | {points(start.mean)} | {points(end.mean)} | {points(delta.mean, sign=True)} | "
-            f"{interval(delta.ci(0.95))} | {delta.p:.2g} | {shown} |"
-        )
-        good &= delta.ci(0.95)[0] > 0
+    found = list(rises(results, trained, size))
     gated = table(verdicts(results, trained, 0.02))
     (out / "curves.svg").write_text(curves(out, size), encoding="utf-8")
     board.main([str(results), "-o", str(out / "board")])
     text = (
-        "Held-out SubEM x 100 under setting full (names and questions of the test split, 12 and 24 passages; training had "
-        f"{size.passages}). Pooled over {size.seeds} seed(s), clustered by question:\n\n" + "\n".join(lines)
+        "Held-out SubEM x 100: names and questions of the test split, 12 and 24 passages (training had "
+        f"{size.passages}). {size.seeds} seed(s); item scores averaged over seeds, paired and clustered by question.\n\n"
+        f"{rows(found)}\n\n{usage(out)} This command: {seconds:.0f} s."
     )
-    body = (
-        f"# Training demonstration\n\n{text}\n\n## Every checkpoint against its start\n\n{gated}\n\n{seconds:.0f} s.\n"
-    )
+    body = f"# Training demonstration\n\n{text}\n\n## Every checkpoint against its start\n\n{gated}\n"
     (out / "report.md").write_text(body, encoding="utf-8")
-    print(f"\n{text}\n\n{out / 'report.md'}, {out / 'curves.svg'}, {out / 'board'}; {seconds:.0f} s")
-    return good
+    print(f"\n{text}\n\n{out / 'report.md'}, {out / 'curves.svg'}, {out / 'board'}")
+    return all(r.significant for r in found)

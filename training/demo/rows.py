@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks.context import prompts
-from icr_tasks.data.item import Unit
 from icr_tasks.data.synth import names, short
 
 from ..data.store import ROW, Manifest, key_of, write
@@ -48,30 +47,24 @@ def save(folder: Path, records: Iterator[Record], options: Record) -> Path:
     return folder
 
 
-def conversations(n: int, most: int, seed: int, domain: str | None = None) -> Iterator[Record]:
-    """Conversations for the base model: a few passages about unrelated names, then a question about each of them.
+def conversation(r: random.Random, passages: int, most: int, domain: str | None = None) -> list[dict[str, str]]:
+    """Messages for the base model: passages about unrelated names, then a question about each of them, in either format.
 
-    Two or three passages for the first 45 %, then more and more up to `most`: nothing is learned from long ones at first.
+    Passages are numbered from anywhere below `most`, so that every number is seen, also in short contexts.
     """
-    forms = {name: prompts.get("synth", name) for name in ("ao", "id")}
-    for number in range(n):
-        r = names.rng("demo", seed, number)
-        grown = max(0.0, number / n - 0.45) / 0.55
-        k = min(round(2 + grown * (most - 2) + r.random()), most)
-        facts = _unrelated(r, k, domain or r.choice(sorted(short.RELATIONS)))
-        prompt = r.choice(("ao", "id"))
-        context = forms[prompt].context([Unit(str(i), f.text) for i, f in enumerate(facts)])
-        order = list(range(k))
-        r.shuffle(order)
-        messages: list[dict[str, str]] = []
-        for i in order:
-            question = short.RELATIONS[facts[i].domain][facts[i].relation].question.format(name=facts[i].name)
-            # Later turns repeat the end of the prompt, from the question on.
-            tail = "Question: " + forms[prompt].user.partition("Question: ")[2]
-            follow = [{"role": "user", "content": prompts.fill(tail, {"question": question})}]
-            messages += follow if messages else forms[prompt].messages(context=context, question=question)
-            messages.append({"role": "assistant", "content": answer(prompt, i, facts[i].value)})
-        yield {"messages": messages}
+    prompt = r.choice(("ao", "id"))
+    form = prompts.get("synth", prompt)
+    tail = "Question: " + form.user.partition("Question: ")[2]  # later turns repeat the prompt from the question on
+    facts = _unrelated(r, passages, domain or r.choice(sorted(short.RELATIONS)))
+    first = r.randint(0, max(0, most - passages))
+    parts = [prompts.fill(form.unit, {"i": first + i, "title": f.name, "text": f.text}) for i, f in enumerate(facts)]
+    messages: list[dict[str, str]] = []
+    for i in r.sample(range(passages), passages):
+        question = short.RELATIONS[facts[i].domain][facts[i].relation].question.format(name=facts[i].name)
+        follow = [{"role": "user", "content": prompts.fill(tail, {"question": question})}]
+        messages += follow if messages else form.messages(context=form.joiner.join(parts), question=question)
+        messages.append({"role": "assistant", "content": answer(prompt, first + i, facts[i].value)})
+    return messages
 
 
 def _unrelated(r: random.Random, count: int, domain: str) -> list[short.Fact]:

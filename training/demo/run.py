@@ -26,7 +26,7 @@ class Size:
 
     seeds: int
     rewards: tuple[str, ...]
-    conversations: int
+    base_steps: int
     steps: int
     items: int
     settings: tuple[str, ...] = ("full", "rag@96,bm25", "kv:topk@0.25")
@@ -35,8 +35,8 @@ class Size:
     prompts: int = 16
 
 
-FULL = Size(seeds=3, rewards=("ao", "id"), conversations=9600, steps=80, items=100)
-QUICK = Size(seeds=1, rewards=("ao",), conversations=9600, steps=40, items=60)
+FULL = Size(seeds=3, rewards=("ao", "id"), base_steps=320, steps=80, items=100)
+QUICK = Size(seeds=1, rewards=("ao",), base_steps=220, steps=40, items=60)
 
 
 def main(argv: list[str]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from .run import Size
 
 TASKS = ("icr_synth_short_256", "icr_synth_short_512")
+USAGE = "usage.jsonl"
+_before = 0.0  # CPU seconds of this process that are noted already
 _ANSWER = {"ao": 8, "id": 14}
 _COMMON: dict[str, Any] = {
     "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True, "save_total_limit": 2,
@@ -53,7 +57,8 @@ def base(out: Path, size: Size, workers: Workers) -> Path:
     """The base model's folder."""
     folder = out / "base"
     if not folder.is_dir():
-        _watch([workers.pool.submit(_base, str(folder), size.conversations)], [], 0, "base model")
+        future = workers.pool.submit(_base, str(folder), size.base_steps)
+        _watch([future], [out / "base-init"], size.base_steps, "base model")
     return folder
 
 
@@ -152,10 +157,11 @@ def _quiet() -> None:
     torch.set_num_threads(1)
 
 
-def _base(folder: str, conversations: int) -> None:
+def _base(folder: str, steps: int) -> None:
     from .base import train
 
-    train(Path(folder), seed=0, conversations_=conversations, passages=24)
+    train(Path(folder), seed=0, steps=steps)
+    _used("base", folder)
 
 
 def _train(text: str) -> str:
@@ -166,4 +172,23 @@ def _train(text: str) -> str:
         from ..sft import train
     else:
         from ..grpo import train
-    return str(train(config))
+    last = str(train(config))
+    _used(config.kind, config.output)
+    return last
+
+
+def _used(stage: str, output: str) -> None:
+    """Note what this worker process has used: CPU seconds since its last note, peak memory of its life so far."""
+    global _before
+    now = time.process_time()
+    row = {"stage": stage, "run": Path(output).name, "cpu": now - _before, "peak": peak()}
+    _before = now
+    with (Path(output).parent / USAGE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def peak() -> int:
+    """Bytes this process has held at most."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -21,7 +21,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 # What the heads of the first layer look at before any training: tokens this far back.
-OFFSETS = (2.0, 3.0, 4.0, 5.0)
+OFFSETS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 
 
 def pieces() -> list[str]:
@@ -36,19 +36,12 @@ def pieces() -> list[str]:
     for template in templates:
         for part in re.split(r"\{\w+\}", template):
             out += [part, part.lstrip("\n"), part.lstrip(".?\n")]
-    # The end of a question and what follows it in prompt `ao` are one token: the name is then as far from the answer as in `id`.
-    rest = prompts.get("synth", "ao").user.rpartition("}")[2]
-    out += [r.question.rpartition("}")[2] + rest for rel in short.RELATIONS.values() for r in rel.values()]
-    out += [
-        ".\n\n",
-        "Question: ",
-        "Answer: ",
-        "The answer is",
-        ": ",
-        "\n",
-        ", ",
-        *(f"[DOC {i}]\n" for i in range(MAX_DOCS)),
-    ]
+    # The end of a question and what follows it in the prompt are one token: a name is equally far from either answer.
+    rests = [prompts.get("synth", name).user.rpartition("}")[2] for name in ("ao", "id")]
+    ends = [r.question.rpartition("}")[2] for rel in short.RELATIONS.values() for r in rel.values()]
+    out += [end + rest for end in ends for rest in rests]
+    out += [".\n\n", "Question: ", "Answer: ", "The answer is: ", "Relevant documents: ", "\n", ", "]
+    out += [f"[DOC {i}]\n" for i in range(MAX_DOCS)]
     return [p for p in dict.fromkeys(out) if p]
 
 
@@ -71,8 +64,18 @@ def tokenizer() -> Any:
     return fast
 
 
-def build(folder: Path, seed: int, *, width: int = 64, layers: int = 2, heads: int = 4, head: int = 32) -> Path:
-    """Save a random-init Llama (about 170 thousand parameters at width 64) with its tokenizer; returns the folder."""
+def content_ids(tokenizer: Any) -> Any:
+    """Mask over the vocabulary: values and passage numbers, what an answer is right or wrong about."""
+    import torch
+
+    mask = torch.zeros(len(tokenizer), dtype=torch.bool)
+    words = [w for rel in short.RELATIONS.values() for r in rel.values() for w in short.pool(r.pool)]
+    mask[tokenizer.convert_tokens_to_ids([*words, *(f"[DOC {i}]\n" for i in range(MAX_DOCS))])] = True
+    return mask
+
+
+def build(folder: Path, seed: int, *, width: int = 128, layers: int = 2, head: int = 64) -> Path:
+    """Save a random-init Llama (about 0.7 million parameters) with its tokenizer; returns the folder."""
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -80,8 +83,9 @@ def build(folder: Path, seed: int, *, width: int = 64, layers: int = 2, heads: i
     fast = tokenizer()
     config = LlamaConfig(
         vocab_size=len(fast), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, head_dim=head, attention_bias=True,
-        max_position_embeddings=WINDOW, tie_word_embeddings=True, initializer_range=0.05,
+        num_attention_heads=len(OFFSETS), num_key_value_heads=len(OFFSETS), head_dim=head, attention_bias=True,
+        max_position_embeddings=WINDOW, tie_word_embeddings=True, initializer_range=0.03,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         pad_token_id=fast.pad_token_id, eos_token_id=fast.eos_token_id, bos_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
@@ -94,32 +98,34 @@ def build(folder: Path, seed: int, *, width: int = 64, layers: int = 2, heads: i
     return folder
 
 
-def _look_back(model: Any, sharpness: float = 6.0, gather: float = 0.7, match: float = 2.0, copy: float = 0.5) -> None:
+def _look_back(model: Any, sharpness: float = 6.0, gather: float = 0.5, match: float = 2.0, copy: float = 0.7) -> None:
     """Start the first layer with heads that look back a fixed distance, the second with heads that match what they gathered.
 
-    Large models have such heads from pre-training. From plain noise a model of this size stays at "any value of the right
-    type" for many minutes of CPU; with this start it finds what to match, and what to say, by itself. Matching lives in the
+    Large models have such heads from pre-training (induction heads). From plain noise a model of this size stays at "any
+    value of the right type" for many minutes of CPU; with this start it finds what to match, and what to say, by itself.
+    Half of the dimensions hold a token's own embedding, the other half what was gathered. Matching lives in the
     dimensions that rotary positions turn slowly, so that it works at any distance.
     """
     import torch
 
     config = model.config
     size, heads = config.head_dim, config.num_attention_heads
-    base = config.rope_parameters["rope_theta"]
-    turn = 1.0 / base ** (torch.arange(0, size, 2).float() / size)
+    turn = 1.0 / config.rope_parameters["rope_theta"] ** (torch.arange(0, size, 2).float() / size)
     mix = torch.linalg.qr(torch.randn(config.hidden_size, config.hidden_size))[0]
+    own, gathered = mix[:size], mix[-size:]
     first, second = (layer.self_attn for layer in model.model.layers[:2])
     slow = torch.cat([torch.arange(size // 4, size // 2), torch.arange(size - size // 4, size)])
     with torch.no_grad():
+        embedding = model.model.embed_tokens.weight
+        embedding.copy_(0.3 * torch.randn(len(embedding), size) @ own)
         for h, back in enumerate(OFFSETS[:heads]):
             part = slice(h * size, (h + 1) * size)
             first.q_proj.bias[part] = torch.cat([torch.full((size // 2,), sharpness), torch.zeros(size // 2)])
             first.k_proj.bias[part] = sharpness * torch.cat([torch.cos(turn * back), torch.sin(turn * back)])
-            first.v_proj.weight[part] += gather * mix[:size]
-            first.o_proj.weight[:, part] += gather * mix[:size].T
-            seen = mix[(h % 2) * size // 2 :][: size // 2]
+            first.v_proj.weight[part] += gather * own
+            first.o_proj.weight[:, part] += gather * gathered.T
+            seen = gathered[(h % 2) * size // 2 :][: size // 2]
             second.q_proj.weight[h * size + slow] += match * seen
             second.k_proj.weight[h * size + slow] += match * seen
-            moved = mix[:size] if h < heads // 2 else mix[-size:]
-            second.v_proj.weight[part] += copy * moved
-            second.o_proj.weight[:, part] += copy * moved.T
+            second.v_proj.weight[part] += copy * (own if h < heads // 2 else gathered)
+            second.o_proj.weight[:, part] += copy * own.T
