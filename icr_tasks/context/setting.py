@@ -31,7 +31,11 @@ _EMBEDDING_ONLY = ("embedder", "revision", "instruction")
 _COMPAT = {"retriever": "dense", "instruction": False}  # the paper's choices, implied by paper_compat
 _COMPAT_RESERVE = 2048  # tokens the released code takes off k
 # cache types an engine brings itself; they take no parameters
-KV_NATIVE = ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "nvfp4", "auto")
+KV_NATIVE = (
+    "auto", "fp8", "fp8_e4m3", "fp8_e5m2", "float16", "bfloat16", "nvfp4", "nvfp4_4over6", "int4_per_token_head",
+    "int8_per_token_head", "fp8_per_token_head", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc",
+    "turboquant_3bit_nc",
+)  # fmt: skip
 _PATTERN = re.compile(
     r"(?P<kind>[a-z]+)(?::(?P<method>[A-Za-z0-9_.\-]+))?(?:@(?P<amount>[^,]+))?(?P<rest>(?:,[^,]+)*)\Z"
 )

@@ -21,12 +21,15 @@ from lm_eval.models.utils import has_bos_prefix, postprocess_generated_text
 from lm_eval.models.vllm_causallms import VLLM
 from tqdm import tqdm
 
+from ..context import active
 from ..errors import IcrError
 from . import dual_chunk, identity, kv_vllm, resume
 from .encode import encode
+from .kv import native
 from .store import AnswerStore
 
 log = logging.getLogger("icr_tasks")
+_KV = ("setting", "scope", "read_fraction", "attended_fraction", "stored_fraction")
 _TOKENS_IN_FLIGHT = 1 << 22  # more than any KV cache holds: enough to keep an engine busy
 
 
@@ -35,6 +38,8 @@ class IcrVLLM(VLLM):
 
     def __init__(self, pretrained: str, store: str | None = None, in_flight: int = 64, **kwargs: Any) -> None:
         kv_vllm.prepare(kwargs)
+        if (dtype := str(kwargs.get("kv_cache_dtype", "auto"))) != "auto":
+            native.check(dtype)
         self.changed = dual_chunk.switch_off(kwargs, dual_chunk.config_of(pretrained, kwargs.get("revision")))
         kwargs.setdefault("enable_prefix_caching", True)
         kwargs.setdefault("disable_log_stats", False)  # per-request timing
@@ -58,8 +63,20 @@ class IcrVLLM(VLLM):
         with tqdm(total=len(requests), desc="icr-vllm", disable=disable_tqdm) as bar:
             return resume.answer(requests, self.store, self.stream, lambda index, stored: bar.update())
 
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Stock scoring; refused under a compressed setting."""
+        kv_vllm.refuse_scoring(active.setting())
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """Stock scoring; refused under a compressed setting."""
+        kv_vllm.refuse_scoring(active.setting())
+        return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
     def stream(self, requests: Sequence[Any], order: list[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """(index, text, measured) of each request as it finishes; at most `in_flight` are queued in the engine."""
+        if kv_vllm.follows_task():
+            kv_vllm.switch(active.setting())
         engine, queue = self.model.llm_engine, deque(order)
         running: dict[str, tuple[int, int, list[str], float]] = {}
         try:
@@ -121,7 +138,10 @@ class IcrVLLM(VLLM):
             timing["decode"] = round(stats.last_token_ts - stats.first_token_ts, 4)
         tokens = {"prompt": len(output.prompt_token_ids), "cached": output.num_cached_tokens or 0,
                   "output": len(output.outputs[0].token_ids)}  # fmt: skip
-        return text, {"timing": timing, "engine_tokens": tokens}
+        found: dict[str, Any] = {"timing": timing, "engine_tokens": tokens}
+        if kv_vllm.running() and (kv := kv_vllm.measured())["sparse_steps"]:
+            found["kv"] = {k: v for k, v in kv.items() if k in _KV}  # shares of the run so far
+        return text, found
 
     def _fail(self, request: Any, reason: str) -> dict[str, Any]:
         log.warning("%s doc %s: %s", request.task_name, request.doc_id, reason)

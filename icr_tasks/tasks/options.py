@@ -11,7 +11,7 @@ from ..context.fit import RULES
 from ..context.setting import KV_NATIVE, Setting
 from ..errors import IcrError, unknown
 from ..metrics.judge.secrets import redact_url
-from ..models.kv import choose
+from ..models.kv import choose, native
 from .grading import GRADER_KEYS, Graders
 
 OURS = ("setting", "prompt", "truncation", "overflow", "allow_partial", "tokenizer", "questions_file", "prepared", "embedder", "embed_engine", "embed_url")  # fmt: skip
@@ -73,6 +73,8 @@ def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
     """An engine-side cache option makes a full-context run `kv:fp8`, `kv:topk@0.05`; a contradiction is refused."""
     setting = choose.agree(setting, choose.from_args(metadata))
     dtype = metadata.get("kv_cache_dtype")
+    if dtype not in (None, "auto"):
+        native.check(str(dtype))
     if dtype in (None, "auto"):
         if setting.compressed and setting.method in KV_NATIVE:
             raise IcrError(

@@ -30,6 +30,10 @@ def from_args(args: Mapping[str, Any]) -> Setting | None:
         if ours:
             raise IcrError(f"kv=full takes no {next(iter(ours))}=")
         return Setting.parse("full")
+    if str(method) == kv_vllm.TASK:
+        if ours:
+            raise IcrError(f"kv=task takes no {next(iter(ours))}=: each task's own setting counts")
+        return None
     budget = ours.pop("kv_budget", None)
     text = f"kv:{method}" + ("" if budget is None else f"@{budget}")
     knobs = [f"{name.removeprefix(PREFIX)}={value}" for name, value in ours.items()]
@@ -49,7 +53,7 @@ def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
     """What an engine measured, with an `error` when it did not run the compressed setting that was asked for."""
     if not setting.compressed or setting.method in native() or found.get("error"):
         return found
-    if kv_vllm.asked() is not None:
+    if "kv" not in found and kv_vllm.running() is not None:
         found = {**found, "kv": kv_vllm.measured()}
     ran = found.get("kv", {}).get("setting", "full")
     if ran == str(setting):

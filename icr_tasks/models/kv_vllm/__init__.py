@@ -2,6 +2,7 @@
 
     ICR_KV=topk@0.05 lm_eval --tasks icr_helmet_rag_8k --model vllm --model_args pretrained=...,enforce_eager=True
     # CUDA: also attention_backend=ICR_KV
+    icr-vllm: kv=task follows the setting of each task, so that a sweep needs one engine for all of them
 
 The same methods as in `models/kv`, on vLLM's paged cache: prefill is vLLM's own dense kernel, and each generated token
 attends to what the method picks. Nothing is evicted, so prefix caching, chunked prefill and preemption stay valid.
@@ -11,12 +12,16 @@ It gathers blocks in PyTorch: what it measures is answers and bytes read, not sp
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import IcrError
 
+if TYPE_CHECKING:
+    from ...context.setting import Setting
+
 METHODS = ("topk", "page", "steady")
 VARIABLE = "ICR_KV"
+TASK = "task"
 
 
 def parse(text: str) -> str:
@@ -35,8 +40,44 @@ def parse(text: str) -> str:
 
 
 def asked() -> str | None:
-    """The setting that ICR_KV asks of vLLM in this process, or None."""
-    return parse(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+    """The one setting that ICR_KV asks of vLLM in this process, or None: nothing, or each task's own."""
+    text = os.environ.get(VARIABLE)
+    return parse(text) if text and text != TASK else None
+
+
+def follows_task() -> bool:
+    """Whether the engine was loaded with kv=task."""
+    return os.environ.get(VARIABLE) == TASK
+
+
+def running() -> str | None:
+    """The setting the workers act on now, or None for full attention."""
+    from . import counters
+
+    return (counters.told() or None) if follows_task() else asked()
+
+
+def switch(setting: Setting | None) -> None:
+    """Let the workers of an idle engine (kv=task) act on another setting; counts start anew when it differs.
+
+    Raises IcrError for a method this backend does not have.
+    """
+    from . import counters
+
+    compressed = setting is not None and setting.compressed
+    text = parse(str(setting)) if compressed else ""
+    if text != counters.told():
+        counters.tell(text)
+
+
+def refuse_scoring(setting: Setting | None) -> None:
+    """Raises IcrError for likelihoods under a compressed setting: vLLM scores the whole text in one dense prefill."""
+    found = asked() or (str(setting) if follows_task() and setting is not None and setting.compressed else None)
+    if found:
+        raise IcrError(
+            f"likelihoods under {found} would be the uncompressed ones (the engine scores prompt and answer in one dense "
+            "prefill); use tasks that generate"
+        )
 
 
 def measured() -> dict[str, Any]:
@@ -44,10 +85,11 @@ def measured() -> dict[str, Any]:
     from . import counters
 
     found = counters.totals()
-    ran = asked() if found["sparse_steps"] else None
+    ran = running() if found["sparse_steps"] else None
     if ran is None:
         return {"setting": "full", **found}
-    shares = {"read_fraction": found["bytes_read"] / found["bytes_full"], "tokens_read_fraction": found["tokens_read"] / found["tokens_full"]}  # fmt: skip
+    shares = {"read_fraction": found["bytes_read"] / found["bytes_full"],
+              "attended_fraction": found["tokens_read"] / found["tokens_full"], "stored_fraction": 1.0}  # fmt: skip
     return {"setting": ran, "scope": "run", **shares, **found}
 
 
@@ -59,9 +101,12 @@ def prepare(args: dict[str, Any]) -> None:
         k: args.pop(k) for k in list(args) if k == "kv" or (k.startswith(choose.PREFIX) and k not in choose.NOT_OURS)
     }
     found = choose.from_args(ours)
-    if found is None or found.kind == "full":
+    if ours.get("kv") == TASK:
+        os.environ[VARIABLE] = TASK
+    elif found is None or found.kind == "full":
         return
-    os.environ[VARIABLE] = parse(str(found))
+    else:
+        os.environ[VARIABLE] = parse(str(found))
     args["enforce_eager"] = True
     from vllm.platforms import current_platform
 

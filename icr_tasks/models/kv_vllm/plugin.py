@@ -6,7 +6,7 @@ import functools
 import os
 from typing import Any
 
-from . import VARIABLE, counters, parse, steps
+from . import TASK, VARIABLE, counters, parse, steps
 
 _done = False
 
@@ -16,7 +16,8 @@ def register() -> None:
     global _done
     if _done or not os.environ.get(VARIABLE):
         return
-    parse(os.environ[VARIABLE])
+    if os.environ[VARIABLE] != TASK:
+        parse(os.environ[VARIABLE])
     counters.path()
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -13,15 +12,20 @@ from ...context.setting import Setting
 from ...errors import IcrError
 from ..kv import make
 from ..kv.base import Method
-from . import VARIABLE, parse
+from . import VARIABLE, running
 from .counters import Counters
 from .steps import Step
 
 
-@lru_cache(maxsize=1)
-def method() -> Method:
-    """The method that ICR_KV names."""
-    setting = Setting.parse(parse(os.environ[VARIABLE]))
+def method() -> Method | None:
+    """The method that ICR_KV names, or the task's setting under ICR_KV=task; None for full attention."""
+    text = running()
+    return _made(text) if text else None
+
+
+@lru_cache(maxsize=4)
+def _made(text: str) -> Method:
+    setting = Setting.parse(text)
     knobs = {k: v for k, v in setting.params.items() if k != "split"}
     return make(str(setting.method), setting.amount, knobs)  # type: ignore[arg-type]
 
@@ -53,6 +57,8 @@ def attend(impl: Any, steps: list[Step], query: Tensor, output: Tensor, gather: 
     `gather(slots)` returns keys and values (kv_heads, tokens, dim) of those cache slots.
     """
     chosen = method()
+    if chosen is None:
+        return
     for step in steps:
         n = len(step.slots)
         per_token = 2 * impl.num_kv_heads * impl.head_size * query.element_size()
