@@ -24,8 +24,10 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
     with open(prompts_file) as file:
         prompts = [TokensPrompt(prompt_token_ids=p) for p in json.load(file)]
     params = SamplingParams(temperature=0.0, max_tokens=n_new, ignore_eos=True, logprobs=1)
-    common = dict(model=model, dtype="float32", enforce_eager=True, max_model_len=512, distributed_executor_backend="uni",
+    common = dict(model=model, dtype=os.environ.get("CASE_DTYPE", "float32"), enforce_eager=True, max_model_len=512, distributed_executor_backend="uni",
                   skip_tokenizer_init=True, disable_log_stats=False)  # fmt: skip
+    if "CASE_BACKEND" in os.environ:
+        common |= {"attention_backend": os.environ["CASE_BACKEND"], "gpu_memory_utilization": 0.3}
     found = {}
     for name, extra in {
         "plain": {"enable_prefix_caching": False},

@@ -35,7 +35,7 @@ def test_on_a_cpu_only_what_its_kernel_reads(name: str, monkeypatch: pytest.Monk
         Options.parse(args)
     said = str(error.value)
     if name in ("float16", "bfloat16"):
-        assert f"set dtype={name}" in said
+        assert f"set dtype={name} instead" in said
     else:
         assert "refused on cpu" in said
         assert "garbage" in said

