@@ -87,3 +87,12 @@ def test_same_bytes_in_another_process() -> None:
         for seed in ("0", "7")
     }
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("domain", [None, "arts", "biography", "business", "geography"])
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_every_domain_has_names_with_enough_relatives(domain: str | None, split: str) -> None:
+    from icr_tasks.data.synth import short
+
+    for item in short.load(domain, "256", n=300, split=split).items:
+        assert len(item.fields["candidates"]) == 3 and sum(u.gold for u in item.units()) == 1

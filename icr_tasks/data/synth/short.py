@@ -163,9 +163,11 @@ def _make(
             pass
         return pair
 
-    gold = Fact(domain, relation, *name(), value(relation))
-    kin = [f for f in firsts if f != gold.first and names._mine(f"{f} {gold.last}", split)]
-    same = [x for x in lasts if x != gold.last and names._mine(f"{gold.first} {x}", split)]
+    kin, same = [], []
+    while len(kin) < near or not same:  # some names have too few relatives in their split
+        gold = Fact(domain, relation, *name(), value(relation))
+        kin = [f for f in firsts if f != gold.first and names._mine(f"{f} {gold.last}", split)]
+        same = [x for x in lasts if x != gold.last and names._mine(f"{gold.first} {x}", split)]
     facts: list[Fact] = []
     for first in r.sample(kin, near):
         facts.append(Fact(domain, relation, first, gold.last, value(relation, gold.value, *(f.value for f in facts))))
