@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sft": (".sft:main", "supervised fine-tuning from a config"),
     "grpo": (".grpo:main", "GRPO from a config"),
     "eval": (".evaluate:main", "evaluate checkpoints with the harness"),
+    "study": (".study.run:main", "arms x seeds trained, evaluated and compared, from one file"),
     "verl": (".verl:main", "rows, reward and command line for verl (sequence parallelism)"),
     "configs": (".config:main", "list the configs that ship, or print one"),
     "demo": (".demo.run:main", "a tiny model learns in-context retrieval on this machine, in minutes"),

@@ -178,15 +178,17 @@ def main(argv: list[str]) -> int:
     return run(tree, trained, args.out, margin=args.margin / 100, dry=args.dry_run)
 
 
-def run(tree: dict[str, Any], trained: Sequence[Trained], out: Path, *, margin: float, dry: bool = False) -> int:
-    """Sweep and gate; writes study.yaml and eval.md into `out`."""
+def run(
+    tree: dict[str, Any], trained: Sequence[Trained], out: Path, *, margin: float, dry: bool = False, jobs: int = 1
+) -> int:
+    """Sweep (`jobs` engines at once) and gate; writes study.yaml and eval.md into `out`."""
     from icr_tasks.cli import sweep
     from icr_tasks.leaderboard.gate import CODES
 
     out.mkdir(parents=True, exist_ok=True)
     path = out / "study.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    code = sweep.main([str(path), *(["--dry-run"] if dry else [])])
+    code = sweep.main([str(path), "--jobs", str(jobs), *(["--dry-run"] if dry else [])])
     if code or dry:
         return code
     found = verdicts(out / "results", trained, margin, whole="limit" not in tree)

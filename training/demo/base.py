@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from ..curves import HEIGHT, chart, page
 from .rows import conversation
 from .tiny import build, content_ids
 
-FEWEST, MOST = 2, 24
+FEWEST = 2
 TOKENS = 3200  # of a batch, about
-STEPS = 420
 PASS = 0.85  # share right in the last _RECENT batches before contexts grow
 _RECENT = 6
 
 
-def train(folder: Path, *, seed: int, steps: int = STEPS, most: int = MOST, rate: float = 3e-3) -> Path:
+def train(
+    folder: Path, *, seed: int, steps: int, most: int, prompts: Sequence[str] = ("ao", "id"), rate: float = 3e-3
+) -> Path:
     """Make `folder` (a model with tokenizer), unless it is there; every step is a line of `<folder>-init/metrics.jsonl`.
 
     Contexts have at most `passages` passages, which grows from 2 to `most`. The loss is on the answers alone.
@@ -45,7 +47,8 @@ def train(folder: Path, *, seed: int, steps: int = STEPS, most: int = MOST, rate
         left = (steps - step) / (0.3 * steps)
         optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 40, max(0.05, left))
         now = r.randint(max(FEWEST, passages // 2), passages)
-        loss, right = _step(model, tokenizer, [conversation(r, now, most) for _ in range(_batch(now))], content)
+        talks = [conversation(r, now, most, prompts) for _ in range(_batch(now))]
+        loss, right = _step(model, tokenizer, talks, content)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from icr_tasks.errors import IcrError
+
 from ..curves import HEIGHT, chart, history, page
 from ..evaluate import Trained, table, verdicts
 from .stages import USAGE, peak
@@ -19,19 +21,22 @@ if TYPE_CHECKING:
 
 _SMOOTH = 5
 _HEAD = (
-    "| reward | setting | items | warm start | after GRPO | Δ over all seeds | 95 % CI | p | each seed |\n"
-    "|---|---|---:|---:|---:|---:|---|---:|---|"
+    "| reward | setting | items | base | warm start | after GRPO | Δ over all seeds | 95 % CI | p | each seed |\n"
+    "|---|---|---:|---:|---:|---:|---:|---|---:|---|"
 )
 _CITED = "\n| citations | setting | warm start | after GRPO |\n|---|---|---:|---:|"
 
 
 @dataclass(frozen=True)
 class Rise:
-    """GRPO's effect under one reward and setting: `start`, `end`, `delta` are the gate's estimates (0-1), `each` by seed."""
+    """GRPO's effect under one reward and setting: `base`, `start` (warm start), `end`, `delta` are the gate's estimates (0-1),
+    `each` the difference by seed, `cited` the F1 of cited passages before and after.
+    """
 
     reward: str
     setting: str
     items: int
+    base: Any
     start: Any
     end: Any
     delta: Any
@@ -46,12 +51,19 @@ class Rise:
 
 def rises(results: Path, trained: Sequence[Trained], size: Size) -> Iterator[Rise]:
     """Every reward under every setting: item scores averaged over the seeds, then the clustered paired test."""
+    from icr_tasks.context.setting import Setting
     from icr_tasks.leaderboard import load, pairs
 
     runs = {(str(r.head["fingerprint_inputs"]["model_args"]["pretrained"]), r.prompt, r.setting): r for r in load.load(results)}  # fmt: skip
+    bases = {t.prompt: t.base for t in trained if t.folder.parent.name.startswith("sft-")}
     for reward in size.rewards:
         ended = [t for t in trained if t.prompt == reward and not t.folder.parent.name.startswith("sft-")]
-        for setting in size.settings:
+        for setting in (str(Setting.parse(text)) for text in size.settings):
+            wanted = [(source, reward, setting) for t in ended for source in (t.base, str(t.folder), bases[reward])]
+            if missing := [w for w in wanted if w not in runs]:
+                raise IcrError(
+                    f"{len(missing)} evaluations did not finish, such as {missing[0]}; the same command goes on"
+                )
             starts = [runs[t.base, reward, setting] for t in ended]
             ends = [runs[str(t.folder), reward, setting] for t in ended]
             found = [pairs.pair(a, b) for a, b in zip(starts, ends, strict=True)]
@@ -60,9 +72,10 @@ def rises(results: Path, trained: Sequence[Trained], size: Size) -> Iterator[Ris
             new = np.mean([p.new for p in found], axis=0)
             each = [float(design.mean(p.new - p.base)) for p in found]
             cited = (_mean(starts, "cite_f1"), _mean(ends, "cite_f1")) if reward != "ao" else None
+            before = pairs.pair(runs[bases[reward], reward, setting], starts[0]).base
             yield Rise(
-                reward, setting, len(first), design.score(first.base), design.score(new), design.effect(new - first.base),
-                each, cited,
+                reward, setting, len(first), design.score(before), design.score(first.base), design.score(new),
+                design.effect(new - first.base), each, cited,
             )  # fmt: skip
 
 
@@ -78,7 +91,7 @@ def rows(found: Sequence[Rise]) -> str:
     for r in found:
         each = ", ".join(points(x, sign=True) for x in r.each)
         out.append(
-            f"| {r.reward.upper()} | {r.setting} | {r.items} | {points(r.start.mean)} | {points(r.end.mean)} | "
+            f"| {r.reward.upper()} | {r.setting} | {r.items} | {points(r.base.mean)} | {points(r.start.mean)} | {points(r.end.mean)} | "
             f"{points(r.delta.mean, sign=True)} | {interval(r.delta.ci(0.95))} | {r.delta.p:.1g} | {each} |"
         )
     cited = [r for r in found if r.cited]
@@ -132,8 +145,8 @@ def write(out: Path, size: Size, trained: Sequence[Trained], seconds: float) -> 
     (out / "curves.svg").write_text(curves(out, size), encoding="utf-8")
     board.main([str(results), "-o", str(out / "board")])
     text = (
-        "Held-out SubEM x 100: names and questions of the test split, 12 and 24 passages (training had "
-        f"{size.passages}). {size.seeds} seed(s); item scores averaged over seeds, paired and clustered by question.\n\n"
+        f"Held-out SubEM x 100 on {', '.join(size.tasks)} (training had {size.passages} passages; no name occurs in both). "
+        f"{size.seeds} seed(s); item scores averaged over seeds, paired and clustered by question.\n\n"
         f"{rows(found)}\n\n{usage(out)} This command: {seconds:.0f} s."
     )
     body = f"# Training demonstration\n\n{text}\n\n## Every checkpoint against its start\n\n{gated}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from icr_tasks.errors import IcrError
+
 from .. import checkpoint
 from .. import config as configs
 from .. import evaluate as evaluation
@@ -22,7 +25,6 @@ from . import rows
 if TYPE_CHECKING:
     from .run import Size
 
-TASKS = ("icr_synth_short_256", "icr_synth_short_512")
 USAGE = "usage.jsonl"
 _before = 0.0  # CPU seconds of this process that are noted already
 _ANSWER = {"ao": 8, "id": 14}
@@ -57,7 +59,7 @@ def base(out: Path, size: Size, workers: Workers) -> Path:
     """The base model's folder."""
     folder = out / "base"
     if not folder.is_dir():
-        future = workers.pool.submit(_base, str(folder), size.base_steps)
+        future = workers.pool.submit(_base, str(folder), size.base_steps, size.base_passages, size.rewards)
         _watch([future], [out / "base-init"], size.base_steps, "base model")
     return folder
 
@@ -87,7 +89,7 @@ def reinforce(out: Path, size: Size, workers: Workers) -> None:
     workers.train(made, [size.steps] * len(made))
 
 
-def evaluate(out: Path, size: Size) -> list[evaluation.Trained]:
+def evaluate(out: Path, size: Size, jobs: int) -> list[evaluation.Trained]:
     """Sweep over the last checkpoint of every run (and what it started from); returns them."""
     trained = []
     for run in [f"{p}-s{s}" for p in size.rewards for s in range(size.seeds)] + [f"sft-{p}" for p in size.rewards]:
@@ -95,11 +97,16 @@ def evaluate(out: Path, size: Size) -> list[evaluation.Trained]:
         assert last is not None
         trained.append(evaluation.read(last))
     tree = evaluation.study(
-        trained, engine="icr-hf", settings=size.settings, tasks=TASKS, limit=size.items, args={"device": "cpu"},
+        trained, engine="icr-hf", settings=size.settings, tasks=size.tasks, limit=size.items, args={"device": "cpu"},
         gen={"max_gen_toks": max(_ANSWER.values())}, out=out / "eval",
     )  # fmt: skip
-    _threads()
-    evaluation.run(tree, trained, out / "eval", margin=0.02)
+    for model in tree["models"]:
+        model["batch_size"] = 20
+    os.environ |= {"OMP_NUM_THREADS": "1"}  # an engine is a process
+    code = evaluation.run(tree, trained, out / "eval", margin=0.02, jobs=jobs)
+    # 1 is a verdict: the warm starts are worse than the base model, as they should be.
+    if code not in (0, 1):
+        raise IcrError(f"the evaluation stopped (code {code}); the same command goes on from here")
     return trained
 
 
@@ -138,13 +145,9 @@ def _lines(path: Path) -> int:
     return path.read_text().count("\n") if path.is_file() else 0
 
 
-def _threads() -> None:
-    import torch
-
-    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
-
-
 def _quiet() -> None:
+    """Start of a worker process: one thread, no output, and no life of its own when the command is killed."""
+    threading.Thread(target=_with_parent, args=(os.getppid(),), daemon=True).start()
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     import warnings
 
@@ -157,10 +160,16 @@ def _quiet() -> None:
     torch.set_num_threads(1)
 
 
-def _base(folder: str, steps: int) -> None:
+def _with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _base(folder: str, steps: int, most: int, prompts: tuple[str, ...]) -> None:
     from .base import train
 
-    train(Path(folder), seed=0, steps=steps)
+    train(Path(folder), seed=0, steps=steps, most=most, prompts=prompts)
     _used("base", folder)
 
 

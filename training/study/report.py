@@ -1,0 +1,191 @@
+"""What a study shows: one sentence a comparison, tables with intervals, the domain matrix, cost, a forest plot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from icr_tasks.data.roots import write_atomic
+from icr_tasks.errors import IcrError
+
+from ..curves import chart, history, page
+from ..pool import Pooled
+from . import matrix
+from .results import Results, equal_tokens
+from .spec import START, Study
+
+ALPHA = 0.05
+
+
+def write(study: Study, begin: str, into: Path | None = None) -> str:
+    """Write report.md, forest.svg and, for GRPO, reward.svg into the study's folder; returns the report."""
+    found = Results(study, begin)
+    text = render(found)
+    write_atomic(study.out / "report.md", f"# Study: {study.name}\n\n{text}\n".encode())
+    write_atomic(study.out / "forest.svg", forest(found).encode())
+    if drawn := rewards(found):
+        write_atomic(study.out / "reward.svg", drawn.encode())
+    if into:
+        insert(into, study.name, text)
+    return f"{text}\n\n{study.out / 'report.md'}, {study.out / 'forest.svg'}; ledgers: {study.out / 'eval' / 'results'}"
+
+
+def render(found: Results) -> str:
+    """The report as Markdown, without its title."""
+    study = found.study
+    parts = [f"**{study.question}**"] * bool(study.question) + [study.notes] * bool(study.notes) + [_conditions(found)]
+    for setting in found.settings():
+        if len(found.settings()) > 1:
+            parts.append(f"### Setting {setting}")
+        parts += ["\n".join(sentences(found, setting)), scores(found, setting), differences(found, setting)]
+        if study.domains:
+            parts.append(matrix.render(found, setting))
+    return "\n\n".join([*parts, cost(found)])
+
+
+def comparisons(study: Study) -> list[tuple[str, str]]:
+    """(arm, against): each arm against the control, then each against the start."""
+    return [(a, study.control) for a in study.arms if a != study.control] + [(a, START) for a in study.arms]
+
+
+def adjusted(found: Results, setting: str) -> dict[tuple[str, str], float]:
+    """Holm's p, once over the comparisons with the control and once over those with the start."""
+    from icr_tasks.leaderboard.stats import holm
+
+    out: dict[tuple[str, str], float] = {}
+    for control in (True, False):
+        family = [c for c in comparisons(found.study) if (c[1] != START) == control]
+        out |= zip(family, map(float, holm([found.pooled(*c, setting).total.p for c in family])), strict=True)
+    return out
+
+
+def sentence(arm: str, against: str, result: Pooled, p: float) -> str:
+    """The verdict in words: better, worse, or not distinguishable and what would have been seen."""
+    from icr_tasks.leaderboard.suite import interval, points
+
+    bounds, seeds = result.total.ci(1 - ALPHA), len(result.each)
+    shown = f"{points(result.delta.mean, sign=True)} points {interval(bounds)}, p = {p:.2g}"
+    shown += f", same sign in {result.agree} of {seeds} seeds" if seeds > 1 else ", one seed: its luck is not covered"
+    if p < ALPHA and (bounds[0] > 0 or bounds[1] < 0):
+        return f"- {arm} is significantly **{'better' if result.delta.mean > 0 else 'worse'}** than {against}: {shown}."
+    unseen = f"true differences below about {points(result.total.mde())} points would mostly go unseen"
+    return f"- {arm} is **not distinguishable** from {against}: {shown}; {unseen}."
+
+
+def sentences(found: Results, setting: str) -> list[str]:
+    """One sentence a comparison."""
+    p = adjusted(found, setting)
+    return [sentence(*c, found.pooled(*c, setting), p[c]) for c in comparisons(found.study)]
+
+
+def scores(found: Results, setting: str) -> str:
+    """Held-out score x 100 of the start and each arm (mean of seeds) with half of the 95 % interval over questions."""
+    from icr_tasks.leaderboard.suite import points
+
+    study, tasks = found.study, [str(t) for t in found.study.evaluate["tasks"]]
+    first = {t: found.pooled(study.control, START, setting, (t,)).delta for t in tasks}
+    everything = found.pooled(study.control, START, setting).delta
+    heads = [f"{t.removeprefix('icr_')} (N = {first[t].clusters})" for t in tasks]
+    heads += [f"all (N = {everything.n}, {everything.clusters} questions)"] * (len(tasks) > 1)
+    lines = [f"| score | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for arm in (START, *study.arms):
+        cells = []
+        for chosen in [(t,) for t in tasks] + [()] * (len(tasks) > 1):
+            one = found.pooled(study.control if arm == START else arm, START, setting, chosen)
+            side = one.base if arm == START else one.new
+            cells.append(f"{points(side.mean)} ±{points(side.half())}")
+        lines.append(f"| {arm}{' (control)' * (arm == study.control)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def differences(found: Results, setting: str) -> str:
+    """Every comparison over all tasks and on each task."""
+    from icr_tasks.leaderboard.suite import interval, points
+
+    tasks, p = [str(t) for t in found.study.evaluate["tasks"]], adjusted(found, setting)
+    lines = [
+        "| difference | on | Δ | 95 % CI, questions | 95 % CI, questions and seeds | p | p, Holm | each seed |",
+        "|---|---|---:|---|---|---:|---:|---|",
+    ]
+    for arm, against in comparisons(found.study):
+        chosen: list[tuple[str, ...]] = [()]
+        chosen += [(t,) for t in tasks] if len(tasks) > 1 and against != START else []
+        for of in chosen:
+            one = found.pooled(arm, against, setting, of)
+            each = ", ".join(points(d, sign=True) for d in one.each)
+            holm = f"{p[arm, against]:.2g}" if not of else ""
+            on = of[0].removeprefix("icr_") if of else "all"
+            lines.append(
+                f"| {arm} − {against} | {on} | {points(one.delta.mean, sign=True)} | {interval(one.delta.ci())} | "
+                f"{interval(one.total.ci())} | {one.total.p:.2g} | {holm} | {each} |"
+            )
+    return "\n".join(lines)
+
+
+def cost(found: Results) -> str:
+    """Steps, tokens and seconds of each arm, and whether they are equal."""
+    costs = {arm: found.cost(arm) for arm in found.study.arms}
+    lines = [
+        "| cost of a run | steps | tokens | CPU s | wall s | reward, last quarter |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for arm, c in costs.items():
+        reward = f"{c.reward:.2f}" if c.reward is not None else "–"
+        lines.append(f"| {arm} | {c.steps:.0f} | {c.tokens:,.0f} | {c.cpu:.0f} | {c.wall:.0f} | {reward} |")
+    return "\n".join(lines) + f"\n\n{equal_tokens(costs)} Numbers are means over seeds."
+
+
+def forest(found: Results) -> str:
+    """Every comparison over all tasks with its interval over questions and seeds."""
+    from icr_tasks.leaderboard.plots import Row
+    from icr_tasks.leaderboard.plots import forest as draw
+
+    rows = []
+    for setting in found.settings():
+        for arm, against in comparisons(found.study):
+            total = found.pooled(arm, against, setting).total
+            low, high = (100 * v for v in total.ci())
+            name = f"{arm} - {against}" + f", {setting}" * (len(found.settings()) > 1)
+            rows.append(Row(name, 100 * total.mean, low, high))
+    return draw(
+        f"Study: {found.study.name}", rows, x_label="difference in points, 95 % interval over questions and seeds"
+    )
+
+
+def rewards(found: Results) -> str:
+    """Training reward by step: mean over seeds, band from the lowest to the highest; empty for SFT."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    bands: dict[str, list[tuple[float, float, float]]] = {}
+    for arm in found.study.arms:
+        seeds = [
+            {r["step"]: r["reward"] for r in history(found.folder(arm, s).parent) if "reward" in r}
+            for s in found.study.seeds
+        ]
+        steps = sorted(set.intersection(*(set(s) for s in seeds)))
+        lines[arm] = [(x, sum(s[x] for s in seeds) / len(seeds)) for x in steps]
+        bands[arm] = [(x, min(s[x] for s in seeds), max(s[x] for s in seeds)) for x in steps]
+    drawn = chart(f"{found.study.name}: training reward", lines, bands=bands)
+    return page([drawn]) if drawn else ""
+
+
+def insert(path: Path, name: str, text: str) -> None:
+    """Replace what stands between `<!-- study: name -->` and `<!-- end study -->`. IcrError when the marks are not there."""
+    body, marks = path.read_text(encoding="utf-8"), (f"<!-- study: {name} -->\n", "<!-- end study -->")
+    pattern = re.compile(re.escape(marks[0]) + ".*?" + re.escape(marks[1]), re.S)
+    if not pattern.search(body):
+        raise IcrError(f"{path} has no lines {marks[0].strip()} and {marks[1]}")
+    write_atomic(path, pattern.sub(lambda _: f"{marks[0]}{text}\n{marks[1]}", body, count=1).encode())
+
+
+def _conditions(found: Results) -> str:
+    study: Study = found.study
+    seeds: Sequence[int] = study.seeds
+    base = Path(study.base).name or study.base
+    given = study.evaluate
+    limit = f", at most {given['limit']} items a task" if given.get("limit") else ""
+    return (
+        f"Base `{base}`, {'with a common start, ' if study.start else ''}control `{study.control}`, "
+        f"{len(seeds)} seed{'s' * (len(seeds) > 1)} an arm; evaluated by `{given.get('engine', 'icr-vllm')}` under "
+        f"{', '.join(found.settings())}{limit}. Scores are means over seeds; p and verdicts cover questions and seeds."
+    )

@@ -1,0 +1,110 @@
+"""The numbers of a finished study: ledgers of every arm and seed, paired and pooled, and what training cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icr_tasks.errors import IcrError
+
+from .. import checkpoint, curves
+from ..pool import Pooled, pooled
+from .spec import START, Study
+
+if TYPE_CHECKING:
+    from icr_tasks.leaderboard.load import Run
+    from icr_tasks.leaderboard.pairs import Pairs
+
+SAME = 0.02  # token counts within this share of each other are called equal
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means over an arm's seeds: optimizer steps, tokens TRL counted, CPU and wall seconds of the whole process, last reward."""
+
+    steps: float
+    tokens: float
+    cpu: float
+    wall: float
+    reward: float | None
+
+
+class Results:
+    """Ledgers of a study. `against` is an arm, or START: the model all arms began with."""
+
+    def __init__(self, study: Study, begin: str) -> None:
+        from icr_tasks.leaderboard import load
+
+        self.study, self.begin = study, begin
+        self.runs: dict[tuple[str, str, str], Run] = {}
+        for run in load.load(study.out / "eval" / "results"):
+            given = run.head["fingerprint_inputs"]["model_args"]
+            source = str(given.get("peft") or given.get("lora_local_path") or given["pretrained"])
+            self.runs[source, run.setting, run.prompt] = run
+        self.pairs = lru_cache(None)(self._pairs)
+
+    def settings(self) -> list[str]:
+        """Settings in the order of the study file."""
+        return [str(s) for s in self.study.evaluate.get("settings", ["full"])]
+
+    def _pairs(self, arm: str, against: str, setting: str) -> list[Pairs]:
+        from icr_tasks.leaderboard import pairs
+
+        return [
+            pairs.pair(
+                self._run(against, s, setting, self.study.prompt(arm)),
+                self._run(arm, s, setting, self.study.prompt(arm)),
+            )
+            for s in self.study.seeds
+        ]
+
+    def pooled(self, arm: str, against: str, setting: str, tasks: tuple[str, ...] = ()) -> Pooled:
+        """The arm's difference to `against` over all seeds, on the named tasks (default: all)."""
+        found = self.pairs(arm, against, setting)
+        return pooled(found, np.isin(found[0].task.astype(str), tasks) if tasks else None)
+
+    def folder(self, arm: str, seed: int) -> Path:
+        """The last checkpoint of a run."""
+        last = checkpoint.latest(self.study.out / "runs" / f"{arm}-s{seed}")
+        if last is None:
+            raise IcrError(f"{arm} has no checkpoint under seed {seed}; run the study again")
+        return last
+
+    def _run(self, arm: str, seed: int, setting: str, prompt: str) -> Run:
+        source = self.begin if arm == START else str(self.folder(arm, seed).resolve())
+        used = prompt if arm == START else self.study.prompt(arm)
+        try:
+            return self.runs[source, setting, used]
+        except KeyError:
+            raise IcrError(f"no ledger of {source} under {setting}; run the study again") from None
+
+    def cost(self, arm: str) -> Cost:
+        """What an arm's runs took, averaged over seeds."""
+        found: list[dict[str, Any]] = []
+        for seed in self.study.seeds:
+            last = self.folder(arm, seed)
+            spent = json.loads((last.parent / "study.json").read_text())
+            rows = curves.history(last.parent)
+            rewards = [r["reward"] for r in rows if "reward" in r]
+            found.append({
+                "steps": checkpoint.step_of(last), "tokens": max((r["num_tokens"] for r in rows if "num_tokens" in r), default=0),
+                "reward": np.mean(rewards[-max(1, len(rewards) // 4) :]) if rewards else np.nan, **spent,
+            })  # fmt: skip
+        mean = {k: float(np.mean([f[k] for f in found])) for k in ("steps", "tokens", "cpu", "wall", "reward")}
+        return Cost(**{**mean, "reward": None if np.isnan(mean["reward"]) else mean["reward"]})
+
+
+def equal_tokens(costs: dict[str, Cost]) -> str:
+    """One sentence: whether the arms saw equally many tokens and steps."""
+    steps, tokens = [c.steps for c in costs.values()], [c.tokens for c in costs.values()]
+    more = max(tokens) / min(tokens) - 1 if min(tokens) else float("inf")
+    same = "equal steps" if max(steps) == min(steps) else f"NOT equal steps ({min(steps):.0f} to {max(steps):.0f})"
+    if more <= SAME:
+        return f"Arms are at {same} and equal tokens (within {100 * more:.1f} %)."
+    most, least = max(costs, key=lambda a: costs[a].tokens), min(costs, key=lambda a: costs[a].tokens)
+    return f"Arms are at {same}, but NOT at equal tokens: {most} saw {100 * more:.0f} % more than {least}."
