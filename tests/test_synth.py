@@ -96,3 +96,12 @@ def test_every_domain_has_names_with_enough_relatives(domain: str | None, split:
 
     for item in short.load(domain, "256", n=300, split=split).items:
         assert len(item.fields["candidates"]) == 3 and sum(u.gold for u in item.units()) == 1
+
+
+def test_the_official_prompt_of_another_benchmark_is_refused() -> None:
+    from icr_tasks.context import prompts
+    from icr_tasks.errors import IcrError
+
+    assert list(prompts.table("synth"))[0] == "ao"
+    with pytest.raises(IcrError, match="official"):
+        prompts.get("synth", "official", "rag")

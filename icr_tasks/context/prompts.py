@@ -18,7 +18,7 @@ from ..errors import IcrError, unknown
 
 _HOMES = {
     "helmet_rag": "icr_tasks.tasks.helmet_rag.prompts",
-    "synth": "icr_tasks.tasks.helmet_rag.prompts",
+    "synth": "icr_tasks.tasks.synth.prompts",
     "infbench": "icr_tasks.tasks.infbench.prompts",
     "longbench_v2": "icr_tasks.tasks.longbench_v2.prompts",
     "loong_fin": "icr_tasks.tasks.loong_fin.prompts",
