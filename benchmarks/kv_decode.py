@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import torch
@@ -171,6 +172,8 @@ def main() -> None:
         return
     dtype = getattr(torch, args.dtype or ("float32" if args.device == "cpu" else "bfloat16"))
     print(show([row for n in lengths for row in layer(n, args.device, dtype, args.naive)]))
+    peak = torch.cuda.max_memory_allocated() if args.device == "cuda" else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
+    print(f"\npeak memory of all of it: {peak / 1e9:.2f} GB")
 
 
 if __name__ == "__main__":
