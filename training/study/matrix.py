@@ -57,15 +57,15 @@ def contrasts(found: Results, setting: str) -> list[str]:
             continue
         seen = {*home, *study.trained_on(arm)}
         groups = {
-            f"in the control's domain ({', '.join(home)})": [n for n in study.domains if n in home],
-            "outside the control's domain": [n for n in study.domains if n not in home],
-            "where neither was trained": [n for n in study.domains if n not in seen],
+            "Where the control was trained": [n for n in study.domains if n in home],
+            "Where the control was not trained": [n for n in study.domains if n not in home],
+            "Where neither was trained": [n for n in study.domains if n not in seen],
         }
         for where, names in groups.items():
             if names:
                 one = found.pooled(arm, study.control, setting, _tasks(found, names))
-                text = sentence(arm, study.control, one, one.total.p)
-                out.append(text.removesuffix(".") + f"; {where}: {', '.join(names)} (N = {one.delta.clusters}).")
+                text = sentence(arm, study.control, one, one.total.p).removeprefix("- ")
+                out.append(f"- {where} ({', '.join(names)}; N = {one.delta.clusters}): {text}")
     return out
 
 

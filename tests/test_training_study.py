@@ -1,0 +1,185 @@
+"""`icr train study`: from a file to trained arms, ledgers and sentences; resumed, refused, and its statistics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("trl", reason="training needs icr-tasks[train]")
+from icr_tasks.errors import IcrError
+from icr_tasks.leaderboard.stats import Design
+from icr_tasks.training import checkpoint
+from icr_tasks.training.data import store
+from icr_tasks.training.demo import tiny
+from icr_tasks.training.pool import Pooled, with_seeds
+from icr_tasks.training.study import data, report, results, run, spec
+
+SHIPPED = sorted(p.name for p in spec.SHIPPED.glob("[!_]*.yaml"))
+FAST = {
+    "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True, "bf16": False, "logging_steps": 1,
+    "save_steps": 2, "gradient_checkpointing": False, "disable_tqdm": True,
+}  # fmt: skip
+TASKS = ["icr_synth_short_arts_256", "icr_synth_short_business_256"]
+
+
+def tree(root: Path, **changes: Any) -> dict[str, Any]:
+    one, two = ({"short": {"n": 8, "passages": [6], "domains": [d]}} for d in ("arts", "business"))
+    return {
+        "name": "tiny", "base": str(root / "base"), "control": "arts", "seeds": [0, 1],
+        "common": {"kind": "sft", "prompt": "ao", "max_prompt_length": 400, "max_response_length": 6, "trl": FAST},
+        "arms": {
+            "arts": {"data": one, "trained_on": ["arts"]},
+            "other": {"data": two, "trained_on": ["business"], "order": "growing"},
+        },
+        "evaluate": {"tasks": TASKS, "engine": "icr-hf", "args": {"device": "cpu"}, "gen": {"max_gen_toks": 4}, "limit": 2},
+        "domains": {"arts": TASKS[:1], "business": TASKS[1:]}, **changes,
+    }  # fmt: skip
+
+
+def save(root: Path, **changes: Any) -> Path:
+    path = root / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree(root, **changes)))
+    return path
+
+
+def test_a_study_from_file_to_report(tmp_path: Path) -> None:
+    tiny.build(tmp_path / "base", seed=0, width=32, head=16)
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- study: tiny -->\nold\n<!-- end study -->\nafter\n")
+    args = [str(save(tmp_path)), "-o", str(tmp_path / "out"), "--into", str(page)]
+    assert run.main(args) == 0
+    spent = {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").glob(f"*/{run.DONE}")}
+    assert sorted(spent, key=spent.__getitem__) == ["arts-s0", "other-s0", "arts-s1", "other-s1"]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "other is **not distinguishable** from arts" in text and "N = 2" in text and "2 seeds" in text
+    assert "Where neither was trained" not in text and "Where the control was not trained (business; N = 2)" in text
+    assert "equal steps" in text and "| arts | 2 |" in text
+    assert "other - arts: +0.0" in (tmp_path / "out" / "forest.svg").read_text()
+    assert "old" not in page.read_text() and page.read_text().endswith("<!-- end study -->\nafter\n")
+    assert "other is" in page.read_text()
+
+    order = json.loads((tmp_path / "out" / "runs" / "other-s0" / "order.json").read_text())["indices"]
+    rows = list(
+        store.read(
+            Path(yaml.safe_load((tmp_path / "out/runs/other-s0/config.yaml").read_text())["data"]) / "train.parquet"
+        )
+    )
+    sizes = [sum(map(len, rows[i]["passages"])) + len(rows[i]["question"]) for i in order]
+    assert sizes == sorted(sizes) and {r["domain"] for r in rows} == {"business"}
+
+    study = spec.load(Path(args[0]), tmp_path / "out")
+    start = results.START
+    found = results.Results(study, str((tmp_path / "base").resolve()))
+    one = found.pooled("other", start, "full")
+    pairs = found.pairs("other", start, "full")
+    by_hand = np.mean([p.new for p in pairs], axis=0) - pairs[0].base
+    assert one.delta == pairs[0].design(np.ones(4, bool)).effect(by_hand) and one.delta.clusters == 4
+
+    assert run.main([*args, "--seeds", "1"]) == 0  # nothing left to train or to ask; one seed of the same runs
+    assert spent == {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").glob(f"*/{run.DONE}")}
+    assert "one seed: its luck is not covered" in (tmp_path / "out" / "report.md").read_text()
+    changed = tree(tmp_path)
+    changed["common"]["trl"]["learning_rate"] = 1e-4
+    Path(args[0]).write_text(yaml.safe_dump(changed))
+    with pytest.raises(IcrError, match=r"differs in trl\.learning_rate"):
+        run.main(args)
+
+
+def test_a_run_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    tiny.build(tmp_path / "base", seed=0, width=32, head=16)
+    path = save(tmp_path, launch='sh -c "echo out of memory; exit 3"')
+    with pytest.raises(IcrError, match="arts-s0 ended with code 3.*\n.*\n?.*out of memory"):
+        run.main([str(path), "-o", str(tmp_path / "out")])
+    spent = json.loads((tmp_path / "out" / "runs" / "arts-s0" / run.DONE).read_text())
+    assert not spent["done"] and spent["wall"] > 0 and checkpoint.latest(tmp_path / "out" / "runs" / "arts-s0") is None
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_studies_are_whole(name: str, tmp_path: Path) -> None:
+    study = spec.load(Path(name), tmp_path)
+    assert study.question and study.control in study.arms and len(study.seeds) >= 2
+    assert all(study.config(arm, seed, "m").seed == seed for arm, seed in study.runs())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"control": "artz"}, "Did you mean 'arts'"),
+        ({"seeds": [0, 0]}, "different whole numbers"),
+        ({"evaluat": {}}, "Did you mean 'evaluate'"),
+        ({"evaluate": {"task": []}}, "tasks"),
+        ({"domains": {"law": ["icr_x"]}}, "which evaluate.tasks does not hold"),
+        ({"arms": {"arts": {"data": "x", "trl": {"learning_rat": 1}}}}, "learning_rate"),
+        ({"arms": {"arts": {}}}, "has no data"),
+        ({"arms": {"arts": {"data": {"short": {"n": 3}}}}}, "passages"),
+        ({"arms": {"arts": {"data": {"short": {"n": 3, "passages": [6], "targets": 1}}}}}, "target"),
+        ({"arms": {"arts": {"data": "x", "trained_on": ["law"]}}}, "unknown domain 'law'"),
+        ({"arms": None}, "no arms"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(IcrError, match=says):
+        run.main([str(save(tmp_path, **changes)), "-o", str(tmp_path / "out"), "--check"])
+
+
+def test_units_carry_the_gold_with_them() -> None:
+    row = {
+        "id": "a",
+        "passages": list("abcdefg"),
+        "gold_ids": [1, 5],
+        "gold_docs": ["b", "f"],
+        "target": "x",
+        "n_dropped": 0,
+    }
+    made = data.joined(row, data._every(3))
+    assert made["passages"] == ["a\nb\nc", "d\ne\nf", "g"] and made["gold_ids"] == [0, 1] and "target" not in made
+    assert made["gold_docs"] == ["a\nb\nc", "d\ne\nf"]
+    assert data._budget(3, len)(["aa", "a", "bbbb", "c", "c", "cc"]) == [0, 0, 1, 2, 2, 3]
+
+
+def test_units_of_a_folder_of_real_rows(tmp_path: Path) -> None:
+    tiny.build(tmp_path / "base", seed=0, width=32, head=16)
+    made = data.make(*data.place({"short": {"n": 4, "passages": [6]}}, 0, "ao", tmp_path))
+    given = {"folder": str(made), "unit_tokens": 40, "tokenizer": str(tmp_path / "base")}
+    options, folder = data.place(given, 0, "ao", tmp_path)
+    rows = list(store.read(data.make(options, folder) / "train.parquet"))
+    assert len(rows) == 4 and all(1 < len(r["passages"]) < 6 for r in rows)
+    assert all(
+        r["gold_docs"][0] == r["passages"][r["gold_ids"][0]] and r["answers"][0] in r["gold_docs"][0] for r in rows
+    )
+    with pytest.raises(IcrError, match="has no rows of law"):
+        data.make(*data.place({**given, "domains": ["law"]}, 0, "ao", tmp_path))
+
+
+def test_seeds_widen_the_interval_and_never_help() -> None:
+    r = np.random.default_rng(0)
+    delta = Design(np.arange(200)).effect(0.05 + 0.3 * r.standard_normal(200))
+    agree, differ = with_seeds(delta, (0.05, 0.05, 0.05)), with_seeds(delta, (0.15, 0.05, -0.05))
+    assert agree.ci() == pytest.approx(delta.ci()) and agree.p == pytest.approx(delta.p)
+    assert differ.half() > 2 * delta.half() and differ.p > delta.p and with_seeds(delta, (0.05,)) is delta
+    assert differ.se == pytest.approx(np.sqrt(delta.se**2 + 0.01 / 3))
+
+
+def test_verdicts_in_words_follow_the_numbers() -> None:
+    def said(mean: float, spread: float) -> str:
+        each = (mean - spread, mean, mean + spread)
+        delta = Design(np.arange(400)).effect(np.where(np.arange(400) % 2, mean + 0.2, mean - 0.2))
+        one = Pooled(delta, delta, delta, with_seeds(delta, each), each)
+        return report.sentence("a", "b", one, one.total.p)
+
+    assert "significantly **better**" in said(0.1, 0.01) and "3 of 3 seeds" in said(0.1, 0.01)
+    assert "significantly **worse**" in said(-0.1, 0.01)
+    assert "not distinguishable" in said(0.1, 0.3) and "go unseen" in said(0.1, 0.3)  # seeds disagree
+    assert "not distinguishable" in said(0.001, 0.0)
+
+
+def test_tokens_that_differ_are_said() -> None:
+    cost = results.Cost(10, 1000, 1, 1, None)
+    assert "equal tokens (within 1.0 %)" in results.equal_tokens({"a": cost, "b": results.Cost(10, 1010, 1, 1, None)})
+    said = results.equal_tokens({"a": cost, "b": results.Cost(20, 1500, 1, 1, None)})
+    assert "NOT equal steps (10 to 20)" in said and "b saw 50 % more than a" in said
