@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,3 +68,65 @@ def test_vocabulary_covers_the_short_world(tmp_path: Path) -> None:
         assert tokenizer.decode(ids) == text
         assert len(ids) < 260
     assert tiny.content_ids(tokenizer).sum() > 200
+
+
+def test_a_folder_is_continued_only_with_its_own_size(tmp_path: Path) -> None:
+    from icr_tasks.errors import IcrError
+    from icr_tasks.training.demo import run
+
+    run._settle(tmp_path, run.QUICK)
+    run._settle(tmp_path, run.QUICK)
+    with pytest.raises(IcrError, match="another size"):
+        run._settle(tmp_path, run.FULL)
+    (tmp_path / "size.json").unlink()
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(IcrError, match="not empty"):
+        run._settle(tmp_path, run.FULL)
+
+
+def test_the_reduced_run_is_killed_goes_on_and_learns(tmp_path: Path) -> None:
+    """The whole chain in CI: minutes. Killed inside GRPO, it goes on from the last checkpoint; then SubEM must have risen."""
+    for needed in ("torch", "transformers", "trl", "datasets", "lm_eval"):
+        pytest.importorskip(needed)
+    from icr_tasks.training import curves
+    from icr_tasks.training.demo import report, run, stages
+
+    out, grpo = tmp_path / "demo", tmp_path / "demo" / "ao-s0"
+    with (tmp_path / "log").open("w") as log:
+        first = _start(out, log)
+        _wait(first, lambda: stages._lines(grpo / "metrics.jsonl") > 12, tmp_path / "log")
+        first.kill()
+        first.wait()
+    base = (out / "base" / "model.safetensors").stat().st_mtime_ns
+    with (tmp_path / "log").open("a") as log:
+        assert _start(out, log).wait() == 0, (tmp_path / "log").read_text()[-3000:]
+    assert (out / "base" / "model.safetensors").stat().st_mtime_ns == base
+    steps = [json.loads(line)["step"] for line in (grpo / "metrics.jsonl").read_text().splitlines()]
+    assert steps.count(10) == 1 and steps.count(11) == 2  # the checkpoint of step 10 was used
+    assert [row["step"] for row in curves.history(grpo)] == list(range(1, run.QUICK.steps + 1))
+
+    from icr_tasks.training import evaluate
+
+    trained = [evaluate.read(stages.checkpoint.latest(out / name)) for name in ("ao-s0", "sft-ao")]
+    found = list(report.rises(out / "eval" / "results", trained, run.QUICK))
+    assert [r.setting for r in found] == ["full", "rag@48", "kv:snapkv@0.3,window=8"]
+    for rise in found:
+        assert rise.items == run.QUICK.items * len(run.QUICK.tasks)
+        assert rise.significant and rise.delta.p < 0.01 and rise.delta.mean > 0.1, report.rows(found)
+    board = (out / "board" / "board.md").read_text()
+    for name in ("base", "sft-ao@", f"ao-s0@{run.QUICK.steps}", "rag@48", "kv:snapkv@0.3"):
+        assert name in board
+    assert (out / "board" / "board.html").is_file()
+    assert (out / "curves.svg").read_text().count("<polyline") == 3
+    assert report.rows(found) in (out / "report.md").read_text()
+
+
+def _start(out: Path, log: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "icr_tasks.cli", "train", "demo", "--quick", "-o", str(out)]
+    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})  # type: ignore[call-overload]
+
+
+def _wait(process: subprocess.Popen[bytes], done: Callable[[], bool], log: Path) -> None:
+    while not done():
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -48,13 +49,13 @@ def chart(
         return f"{px:.1f},{py:.1f}"
 
     out = [f'<text x="{_LEFT}" y="{top + 18}" class="t">{escape(title)}</text>']
-    for tick in range(5):
-        value = low + (high - low) * tick / 4
+    for value in _ticks(low, high):
         px, py = at((left, value)).split(",")
         out.append(f'<path d="M{px},{py}H{_W - _RIGHT}" class="g"/>')
-        out.append(f'<text x="{_LEFT - 6}" y="{float(py) + 4:.1f}" class="y">{value:.3g}</text>')
-        px, py = at((left + (right - left) * tick / 4, low)).split(",")
-        out.append(f'<text x="{px}" y="{float(py) + 16:.1f}" class="x">{left + (right - left) * tick / 4:.4g}</text>')
+        out.append(f'<text x="{_LEFT - 6}" y="{float(py) + 4:.1f}" class="y">{value:.4g}</text>')
+    for value in _ticks(left, right):
+        px, py = at((value, low)).split(",")
+        out.append(f'<text x="{px}" y="{float(py) + 16:.1f}" class="x">{value:.6g}</text>')
     middle = (_LEFT + _W - _RIGHT) / 2
     out.append(f'<text x="{middle:.0f}" y="{top + _H - 6}" class="x">{escape(x)}</text>')
     for number, (name, line) in enumerate(series.items()):
@@ -67,6 +68,15 @@ def chart(
         out.append(f'<path d="M{_W - _RIGHT + 10},{py}h16" stroke="{colour}" stroke-width="3"/>')
         out.append(f'<text x="{_W - _RIGHT + 30}" y="{py + 4}" class="l">{escape(name)}</text>')
     return "\n".join(out)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers from `low` to `high`."""
+    rough = (high - low) / 5
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * 0.99)
+    first = math.ceil(low / step - 1e-9)
+    return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def page(charts: Sequence[str]) -> str:

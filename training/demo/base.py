@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ PASS = 0.85  # share right in the last _RECENT batches before contexts grow
 _RECENT = 6
 
 
-def train(
-    folder: Path, *, seed: int, steps: int, most: int, prompts: Sequence[str] = ("ao", "id"), rate: float = 3e-3
-) -> Path:
+def train(folder: Path, *, seed: int, steps: int, most: int, rate: float = 3e-3) -> Path:
     """Make `folder` (a model with tokenizer), unless it is there; every step is a line of `<folder>-init/metrics.jsonl`.
 
     Contexts have at most `passages` passages, which grows from 2 to `most`. The loss is on the answers alone.
@@ -47,7 +44,7 @@ def train(
         left = (steps - step) / (0.3 * steps)
         optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 40, max(0.05, left))
         now = r.randint(max(FEWEST, passages // 2), passages)
-        talks = [conversation(r, now, most, prompts) for _ in range(_batch(now))]
+        talks = [conversation(r, now, most) for _ in range(_batch(now))]
         loss, right = _step(model, tokenizer, talks, content)
         optimizer.zero_grad()
         loss.backward()
@@ -95,8 +92,8 @@ def _step(model: Any, tokenizer: Any, talks: list[list[dict[str, str]]], content
 
 def _curves(rows: list[dict[str, float]]) -> str:
     titles = {"right": "base model: share of answers right", "passages": "passages of a context", "loss": "loss"}
-    charts = [
-        chart(title, {name: [(r["step"], r[name]) for r in rows]}, top=HEIGHT * i)
-        for i, (name, title) in enumerate(titles.items())
-    ]
+    charts = []
+    for i, (name, title) in enumerate(titles.items()):
+        line = [(r["step"], r[name]) for r in rows]
+        charts.append(chart(title, {name: line}, y_range=(0.0, max(y for _, y in line)), top=HEIGHT * i))
     return page(charts)

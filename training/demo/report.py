@@ -117,8 +117,8 @@ def curves(out: Path, size: Size) -> str:
     """Training reward, KL and length by step: mean over seeds, band from lowest to highest."""
     charts: list[str] = []
     panels = [
-        ("training reward (AO: at most 1, ID: at most 2)", "reward"), ("KL to the warm start", "kl"),
-        ("tokens of a completion", "completions/mean_length"),
+        (f"training reward, mean of {_SMOOTH} steps (AO: at most 1, ID: at most 2)", "reward"),
+        ("KL to the warm start", "kl"), ("groups without a gradient (all answers equally good)", "frac_reward_zero_std"),
     ]  # fmt: skip
     for title, column in panels:
         lines: dict[str, list[tuple[float, float]]] = {}
@@ -131,7 +131,8 @@ def curves(out: Path, size: Size) -> str:
             name = f"{reward.upper()}, {size.seeds} seed{'s' * (size.seeds > 1)}"
             lines[name] = [(i + 1, float(v)) for i, v in enumerate(smooth.mean(0))]
             bands[name] = [(i + 1, float(a), float(b)) for i, (a, b) in enumerate(zip(smooth.min(0), smooth.max(0), strict=True))]  # fmt: skip
-        charts.append(chart(title, lines, bands=bands, top=HEIGHT * len(charts)))
+        top = max(high for band in bands.values() for _, _, high in band)
+        charts.append(chart(title, lines, bands=bands, y_range=(0.0, top or 1.0), top=HEIGHT * len(charts)))
     return page(charts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,13 @@ def save(folder: Path, records: Iterator[Record], options: Record) -> Path:
     return folder
 
 
-def conversation(
-    r: random.Random, passages: int, most: int, formats: Sequence[str] = ("ao", "id"), domain: str | None = None
-) -> list[dict[str, str]]:
-    """Messages for the base model: passages about unrelated names, then a question about each of them, in one format.
+def conversation(r: random.Random, passages: int, most: int, domain: str | None = None) -> list[dict[str, str]]:
+    """Messages for the base model: passages about unrelated names, then a question about each of them.
 
+    One of both formats: with `ao` alone, two passages and four relations, the model long gets by without reading names.
     Passages are numbered from anywhere below `most`, so that every number is seen, also in short contexts.
     """
-    prompt = r.choice(formats)
+    prompt = r.choice(("ao", "id"))
     form = prompts.get("synth", prompt)
     tail = "Question: " + form.user.partition("Question: ")[2]  # later turns repeat the prompt from the question on
     facts = _unrelated(r, passages, domain or r.choice(sorted(short.RELATIONS)))

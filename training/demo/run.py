@@ -46,7 +46,7 @@ FULL = Size(
     tasks=("icr_synth_short_256", "icr_synth_short_512"),
 )  # fmt: skip
 QUICK = Size(
-    seeds=1, rewards=("ao",), base_steps=170, base_passages=12, warm=720, steps=40, prompts=10, passages=8,
+    seeds=1, rewards=("ao",), base_steps=220, base_passages=12, warm=720, steps=40, prompts=10, passages=8,
     tasks=("icr_synth_short_256",),
 )  # fmt: skip
 

@@ -59,7 +59,7 @@ def base(out: Path, size: Size, workers: Workers) -> Path:
     """The base model's folder."""
     folder = out / "base"
     if not folder.is_dir():
-        future = workers.pool.submit(_base, str(folder), size.base_steps, size.base_passages, size.rewards)
+        future = workers.pool.submit(_base, str(folder), size.base_steps, size.base_passages)
         _watch([future], [out / "base-init"], size.base_steps, "base model")
     return folder
 
@@ -166,10 +166,10 @@ def _with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _base(folder: str, steps: int, most: int, prompts: tuple[str, ...]) -> None:
+def _base(folder: str, steps: int, most: int) -> None:
     from .base import train
 
-    train(Path(folder), seed=0, steps=steps, most=most, prompts=prompts)
+    train(Path(folder), seed=0, steps=steps, most=most)
     _used("base", folder)
 
 
