@@ -10,6 +10,7 @@ and those of plain `json.loads` over the same lines.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -72,7 +73,7 @@ def ledgers(root: Path, runs: int, items: int) -> None:
                     "task": task, "item": f"{dataset}{i // 6:08x}-{i % 6}", "occ": 0, "cluster": f"{dataset}{i // 6:08x}",
                     "keys": {"length": length, "depth": (i % 6) / 5}, "score": {"subem": hit, "subem_raw": hit, "em": 0.0, "f1": hit, "parsed": 1.0},
                     "n_prompt_tokens": 4000 + i, "n_out_tokens": 12, "truncated": False, "gold_kept": [1, 1],
-                    "resp_hash": f"{rng.getrandbits(64):016x}", "prompt_hash": f"{i:016x}", "target_hash": f"{i // 6:016x}", "error": None,
+                    "resp_hash": f"{rng.getrandbits(64):016x}", "prompt_hash": _hash(f"p{kind}{size}", i)[:16], "target_hash": _hash("t", i // 6)[:16], "error": None,
                 })  # fmt: skip
         run = {
             "schema": 1, "fingerprint": ledger.fingerprint(inputs), "fingerprint_inputs": inputs, "model": {"id": inputs["model"]},
@@ -128,12 +129,17 @@ def _sample(i: int, text: str, cut: int, digest: dict[str, Any], *, stock: bool)
         "cluster": f"q{i // 6}",
         "keys": {"length": "32k", "depth": 0.2},
     }
-    arg = text[cut:] if stock else json.dumps(digest)
+    arg = text[cut:] if stock else json.dumps({**digest, "sha256": _hash("s", i)}, sort_keys=True)
+    answer = text[cut : cut + 60]
     return {
         "doc_id": i, "doc": doc | ({"context": text[cut:]} if stock else {}), "target": "word1", "arguments": {"gen_args_0": {"arg_0": arg, "arg_1": {"until": [], "max_gen_toks": 20}}},
-        "resps": [["word1 because"]], "filtered_resps": ["word1 because"], "filter": "none", "metrics": ["subem", "subem_raw", "f1", "parsed", "out_tokens", "truncated"],
-        "doc_hash": f"{i:064x}", "prompt_hash": f"{i:064x}", "target_hash": f"{i // 6:064x}", "subem": 1.0, "subem_raw": 1.0, "f1": 0.5, "parsed": 1, "out_tokens": 4, "truncated": 0,
+        "resps": [[answer]], "filtered_resps": [answer], "filter": "none", "metrics": ["subem", "subem_raw", "f1", "parsed", "out_tokens", "truncated"],
+        "doc_hash": _hash("d", i), "prompt_hash": _hash("p", i), "target_hash": _hash("t", i // 6), "subem": 1.0, "subem_raw": 1.0, "f1": 0.5, "parsed": 1, "out_tokens": 4, "truncated": 0,
     }  # fmt: skip
+
+
+def _hash(kind: str, i: int) -> str:
+    return hashlib.sha256(f"{kind}{i}".encode()).hexdigest()
 
 
 def stock_json(folder: Path) -> float:

@@ -16,13 +16,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from icr_tasks.errors import IcrError
 
 SCHEMA = 1
+T = TypeVar("T")
 
 
 def slug(text: str) -> str:
@@ -46,7 +47,7 @@ def write(root: Path, run: dict[str, Any], items: Iterable[dict[str, Any]]) -> P
     try:
         building.mkdir(parents=True)
         # mtime=0: the same items give the same bytes
-        with (building / "items.jsonl.gz").open("wb") as raw, gzip.GzipFile("", "wb", 4, raw, mtime=0) as file:
+        with (building / "items.jsonl.gz").open("wb") as raw, gzip.GzipFile("", "wb", 2, raw, mtime=0) as file:
             for lines in batched(map(orjson.dumps, items), 500):  # one compressor call for many small rows
                 file.write(b"\n".join(lines) + b"\n")
         (building / "run.json").write_bytes(orjson.dumps(run, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
@@ -71,7 +72,7 @@ def no_cycles() -> Iterator[None]:
             gc.enable()
 
 
-def batched(values: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of up to `size` values (itertools has it from Python 3.12)."""
     source = iter(values)
     while part := list(islice(source, size)):

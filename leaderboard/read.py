@@ -19,6 +19,8 @@ from .ledger import fingerprint
 _STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl?$")
 _NOT_SCORES = frozenset({"out_tokens", "truncated", "bypass"})
 _NUMBER = frozenset({int, float, bool})
+_KEPT = ("retrieval", "kv")  # of the prompt digest, whole
+_sha256 = hashlib.sha256
 _NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
 # Changes speed, not answers: kept in the run, not in its fingerprint.
 _OPERATIONAL = (
@@ -95,38 +97,53 @@ def _results(root: Path) -> list[Path]:
 def samples(path: Path) -> Iterator[dict[str, Any]]:
     """lm-eval's sample rows of one file. Raises IcrError naming file and line for what is not one."""
     seen: set[Any] = set()
-    known: str | None = None
-    with path.open("rb") as file:
+    loads = orjson.loads
+    known: Any = None
+    with path.open("rb", buffering=1 << 18) as file:
         for number, raw in enumerate(file, 1):
             try:
-                sample = orjson.loads(raw)
+                sample = loads(raw)
             except orjson.JSONDecodeError as error:
                 raise IcrError(f"{path}:{number}: {_why(raw, error, 'the file is cut off')}") from error
-            if not isinstance(sample, dict) or not sample.keys() >= _NEEDED:
+            if type(sample) is not dict or not sample.keys() >= _NEEDED:
                 gone = ", ".join(sorted(_NEEDED - sample.keys())) if isinstance(sample, dict) else "a JSON object"
                 raise IcrError(f"{path}:{number}: {gone} missing; the file is not from lm_eval 0.4.4 or newer")
-            used = str(sample.get("filter", "none"))
-            if known not in (None, used):
-                raise IcrError(f"{path}:{number}: two filters {sorted({known, used})}; score one filter per task")
-            known = used
-            if sample.get("doc_id") in seen:
-                raise IcrError(f"{path}:{number}: doc_id {sample['doc_id']} twice; two runs were written into one file")
-            seen.add(sample.get("doc_id", number))
+            used = sample.get("filter", "none")
+            if used != known and known is not None:
+                raise IcrError(f"{path}:{number}: two filters {sorted({str(known), str(used)})}; score one filter per task")
+            known, place = used, sample.get("doc_id", number)
+            if place in seen:
+                raise IcrError(f"{path}:{number}: doc_id {place} twice; two runs were written into one file")
+            seen.add(place)
             yield sample
 
 
-def rows(path: Path, task: str) -> Iterator[dict[str, Any]]:
-    """Ledger rows of one samples file. Raises IcrError naming file and line for broken or doubled rows."""
+def rows(path: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    """(ledger row, prompt digest, filter) of each line of a samples file. Raises IcrError naming file and line for
+    broken or doubled rows."""
     seen: dict[str, int] = {}
+    logged: list[str] | None = None
+    metrics: list[str] = []
     for number, sample in enumerate(samples(path), 1):
-        row = _row(sample, task)
-        for metric, value in row["score"].items():
-            if value < 0:
-                raise IcrError(
-                    f"{path}:{number}: {metric} is {value:g}; negative marks are not scores, use one task a length"
-                )
-        row["occ"] = seen[row["item"]] = seen.get(row["item"], -1) + 1
-        yield row
+        if sample["metrics"] != logged:  # the same list on every row, as a rule
+            logged = sample["metrics"]
+            metrics = [m for m in logged if m not in _NOT_SCORES]
+        try:
+            sent = digest(sample)
+            row = _row(sample, sent, task, metrics)
+        except (AttributeError, TypeError, KeyError, IndexError, ValueError) as error:
+            raise IcrError(f"{path}:{number}: not a sample row of lm_eval ({type(error).__name__}: {error})") from error
+        score, item = row["score"], row["item"]
+        if score and min(score.values()) < 0:
+            value, metric = min((v, m) for m, v in score.items())
+            raise IcrError(
+                f"{path}:{number}: {metric} is {value:g}; negative marks are not scores, use one task a length"
+            )
+        if item in seen:
+            row["occ"] = seen[item] = seen[item] + 1
+        else:
+            seen[item] = 0
+        yield row, sent, sample.get("filter", "none")
 
 
 def _why(raw: bytes, error: Exception, otherwise: str) -> str:
@@ -138,39 +155,45 @@ def _why(raw: bytes, error: Exception, otherwise: str) -> str:
     return "NaN or Infinity in place of a score; the metric failed, score again with icr-replay"
 
 
-def _row(sample: dict[str, Any], task: str) -> dict[str, Any]:
-    doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
-    sent = digest(sample)
-    score = {m: v for m in sample["metrics"] if type(v := sample.get(m)) in _NUMBER}
-    response = str((sample.get("filtered_resps") or [""])[0])
+def _row(sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[str]) -> dict[str, Any]:
+    doc = sample.get("doc")
+    doc = doc if type(doc) is dict else {}
+    of = sent.get
+    length, kept = sample.get("out_tokens"), of("gold_kept")
+    response = str((sample.get("filtered_resps") or ("",))[0])
     row = {
         "task": task,
         "item": str(doc.get("id") or sample["doc_hash"][:16]),
         "occ": 0,
         "cluster": doc.get("cluster"),
         "keys": doc.get("keys", {}),
-        "score": {m: v for m, v in score.items() if m not in _NOT_SCORES},
-        "n_prompt_tokens": sent.get("n_prompt_tokens"),
-        "n_out_tokens": int(score["out_tokens"]) if "out_tokens" in score else None,
-        "truncated": sent.get("truncated"),
-        "gold_kept": None if sent.get("gold_kept") is None else [sent["gold_kept"], sent.get("n_gold")],
-        "resp_hash": hashlib.sha256(response.encode("utf-8", "surrogatepass")).hexdigest()[:16],
-        "prompt_hash": (sent.get("sha256") or sample["prompt_hash"])[:16],
+        "score": {m: v for m in metrics if type(v := sample.get(m)) in _NUMBER},
+        "n_prompt_tokens": of("n_prompt_tokens"),
+        "n_out_tokens": int(length) if type(length) in _NUMBER and "out_tokens" in sample["metrics"] else None,
+        "truncated": of("truncated"),
+        "gold_kept": None if kept is None else [kept, of("n_gold")],
+        "resp_hash": _sha256(response.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        "prompt_hash": (of("sha256") or sample["prompt_hash"])[:16],
         "target_hash": sample["target_hash"][:16],
-        "error": sent.get("error"),
-        "filter": sample.get("filter", "none"),
+        "error": of("error"),
     }
-    for name in ("retrieval", "timing", "engine_tokens", "kv"):
-        if sent.get(name):
+    for name in _KEPT:
+        if of(name):
             row[name] = sent[name]
     return row
 
 
 def digest(sample: dict[str, Any]) -> dict[str, Any]:
     """The prompt digest our tasks log in place of the prompt; empty for other tasks."""
-    text = next(iter(sample.get("arguments", {}).values()), {}).get("arg_0", "")
-    if isinstance(text, str) and text.startswith('{"') and '"icr": 1' in text:
-        return orjson.loads(text)
+    for sent in sample.get("arguments", {}).values():
+        text = sent.get("arg_0")
+        if type(text) is not str or text[:2] != '{"':
+            break
+        try:
+            found = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            break
+        return found if type(found) is dict and found.get("icr") == 1 else {}
     return {}
 
 

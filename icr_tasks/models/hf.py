@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from tqdm import tqdm
@@ -52,9 +53,11 @@ class IcrHF(HFLM):
                 f"icr-hf computes attention itself (dense steps by sdpa); attn_implementation={backend} hides the keys "
                 "the methods must see: leave it out"
             )
-        super().__init__(pretrained, attn_implementation="sdpa", **kwargs) if isinstance(
+        # lm_eval's default device is "cuda", also where there is none
+        given = kwargs if torch.cuda.is_available() else {"device": "cpu", **kwargs}
+        super().__init__(pretrained, attn_implementation="sdpa", **given) if isinstance(
             pretrained, str
-        ) else super().__init__(pretrained, **kwargs)
+        ) else super().__init__(pretrained, **given)
         if self.backend != "causal":
             raise IcrError(f"icr-hf needs a decoder-only model, not backend {self.backend!r}")
         self.model.set_attn_implementation(attention.register())
