@@ -177,6 +177,8 @@ def evaluate(study: Study, begin: str) -> int:
         trained, engine=given.get("engine", "icr-vllm"), settings=given.get("settings", ["full"]), tasks=given["tasks"],
         limit=given.get("limit"), args=given.get("args"), gen=given.get("gen"), out=out,
     )  # fmt: skip
+    if "batch_size" in given:
+        tree["models"] = [model | {"batch_size": given["batch_size"]} for model in tree["models"]]
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     from icr_tasks.cli import sweep

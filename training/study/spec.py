@@ -30,7 +30,7 @@ from . import data as study_data
 SHIPPED = configs.SHIPPED / "studies"
 DEMO = "demo"
 START = "start"
-_EVALUATE = ("tasks", "settings", "engine", "args", "gen", "limit")
+_EVALUATE = ("tasks", "settings", "engine", "args", "gen", "limit", "batch_size")
 _ARM = ("data", "trained_on")
 
 
