@@ -143,7 +143,7 @@ def _runs(root: Path, patterns: dict[str, list[str]], bad: list[str]) -> Iterato
         try:
             head = read_head(path)
             if _wanted(head, patterns):
-                yield load_run(path.parent, head)
+                yield load_run(path.parent, head, shown=True)
         except IcrError as error:
             bad.append(str(error))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+import numpy as np
 
 from icr_tasks.errors import IcrError
 
@@ -31,8 +32,8 @@ class Items:
         self.texts = _texts(samples) if samples else {}
         self._path = out / "items.csv" if out else None
         self._file: TextIO | None = None
-        self._fields: dict[str, str] = {}
-        self._depths: dict[Any, str] = {}
+        self._last: dict[str, tuple[list[Any], list[str]]] = {}
+        self._scores, self._counts = _Words("g"), _Words(".0f")
         self._room = 400  # items of a cell; halved while there are too many in all
         self._kept = 0
 
@@ -74,52 +75,52 @@ class Items:
         self._temporary().replace(self._path)
         return self._path
 
-    def _field(self, text: str) -> str:
-        found = self._fields.get(text)
-        if found is None:
-            found = self._fields[text] = escape.csv(text)
-        return found
-
-    def _short(self, value: Any) -> str:
-        value = value if value is None or isinstance(value, int | float) else str(value)
-        found = self._depths.get(value)
-        if found is None:
-            found = self._depths[value] = f"{value:g}" if isinstance(value, int | float) else escape.csv(value)
-        return found
-
     def _write(self, file: TextIO, run: Run, task: TaskItems, score: list[float]) -> None:
         sheet = task.sheet
         fixed = (run.fingerprint, run.model, run.setting, run.prompt, task.name, task.benchmark, sheet.get("dataset") or "",
                  task.length, sheet.get("metric") or "")  # fmt: skip
-        head = ",".join(map(self._field, map(str, fixed)))
-        depth = task.keys.get("depth")
-        depths = [""] * len(task) if depth is None else list(map(self._short, depth.tolist()))
-        field, errors = self._field, task.errors
+        head = ",".join(map(escape.csv, map(str, fixed)))
         columns = zip(
-            map(field, task.item.tolist()), task.occ.tolist(), map(field, task.cluster.tolist()), depths, _words(score, "g"),
-            _words(task.n_prompt_tokens.tolist(), ".0f"), _words(task.n_out_tokens.tolist(), ".0f"),
-            task.truncated.astype(int).tolist(), strict=True,
+            self._who(task), map(self._scores.__getitem__, score), map(self._counts.__getitem__, task.n_prompt_tokens.tolist()),
+            map(self._counts.__getitem__, task.n_out_tokens.tolist()), task.truncated.astype(int).tolist(), strict=True,
         )  # fmt: skip
-        lines = [
-            f"{head},{item},{occ},{cluster},{d},{s},{p},{o},{cut}," for item, occ, cluster, d, s, p, o, cut in columns
-        ]
-        for i, error in errors.items():
+        lines = [f"{head},{who},{s},{p},{o},{cut}," for who, s, p, o, cut in columns]
+        for i, error in task.errors.items():
             lines[i] += escape.csv(error)
-        file.write("\n".join(lines) + "\n")
+        if lines:
+            file.write("\n".join(lines) + "\n")
+
+    def _who(self, task: TaskItems) -> list[str]:
+        """item,occ,cluster,depth of each row; runs of the same items share the text."""
+        depth = task.keys.get("depth")
+        key = [
+            task.item.tolist(),
+            task.occ.tolist(),
+            task.cluster.tolist(),
+            [None] * len(task) if depth is None else depth.tolist(),
+        ]
+        last = self._last.get(task.name)
+        if last is None or last[0] != key:
+            rows = zip(*key, strict=True)
+            made = [f"{escape.csv(i)},{occ},{escape.csv(c)},{_depth(d)}" for i, occ, c, d in rows]
+            last = self._last[task.name] = (key, made)
+        return last[1]
 
     def _sample(self, run: Run, task: TaskItems, score: list[float]) -> dict[str, Any]:
         """Every item of a small cell; of a large one the failed items and then evenly spaced ones."""
         n = len(task)
         room = min(n, self._room)
         picked = sorted({*list(task.errors)[: room // 2], *(i * n // room for i in range(room))})[:room]
+        at = np.array(picked, int)
         depth = task.keys.get("depth")
+        columns = zip(
+            task.item[at].tolist(), task.occ[at].tolist(), [None] * len(at) if depth is None else depth[at].tolist(),
+            task.n_prompt_tokens[at].tolist(), task.truncated[at].tolist(), picked, strict=True,
+        )  # fmt: skip
         rows = [
-            [
-                task.item[i], int(task.occ[i]), None if depth is None else depth[i], _json(score[i]),
-                _json(task.n_prompt_tokens[i]), bool(task.truncated[i]), task.errors.get(i, ""),
-                *self.texts.get((run.fingerprint, task.name, task.item[i], int(task.occ[i])), ()),
-            ]
-            for i in picked
+            [item, occ, where, _json(score[i]), _json(tokens), cut, task.errors.get(i, ""),
+             *self.texts.get((run.fingerprint, task.name, item, occ), ())]
+            for item, occ, where, tokens, cut, i in columns
         ]  # fmt: skip
         return {"model": run.model, "setting": run.setting, "prompt": run.prompt, "task": task.name, "length": task.length,
                 "run": run.fingerprint, "n": n, "metric": task.sheet.get("metric") or "", "rows": rows}  # fmt: skip
@@ -139,14 +140,27 @@ def _thin(rows: list[Any], keep: int) -> list[Any]:
     return rows if len(rows) <= keep else [rows[i * len(rows) // keep] for i in range(keep)]
 
 
-def _words(values: list[float], form: str) -> list[str]:
-    """Numbers as text, NaN as nothing; most values repeat, so each is written once."""
-    known = {v: "" if v != v else format(v, form) for v in set(values)}
-    return [known[v] for v in values]
+class _Words(dict[float, str]):
+    """Numbers as text, NaN as nothing; values repeat, so each is written once."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+
+    def __missing__(self, value: float) -> str:
+        if value != value:
+            return ""
+        if len(self) > 1 << 16:
+            self.clear()
+        found = self[value] = format(value, self.form)
+        return found
+
+
+def _depth(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else escape.csv(value if value is None else str(value))
 
 
 def _json(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return value if value == value else None
 
 
 def _texts(outs: Sequence[Path]) -> dict[tuple[str, str, str, int], tuple[str, str, str]]:

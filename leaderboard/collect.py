@@ -22,7 +22,6 @@ from . import ledger, read
 from .collect_means import Means
 from .summary import table
 
-
 _NONE: dict[str, Any] = {}
 
 

@@ -165,8 +165,9 @@ def read_head(path: Path) -> dict[str, Any]:
     return head
 
 
-def load_run(folder: Path, head: dict[str, Any] | None = None) -> Run:
-    """One run from its folder. Raises IcrError with file and line."""
+def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = False) -> Run:
+    """One run from its folder; `shown`: only the columns a board needs (headline score, depth, no answer and prompt
+    hashes). Raises IcrError with file and line."""
     head = head or read_head(folder / "run.json")
     path = folder / "items.jsonl.gz"
     by_task: dict[str, list[dict[str, Any]]] = {name: [] for name in head["tasks"]}
@@ -178,7 +179,13 @@ def load_run(folder: Path, head: dict[str, Any] | None = None) -> Run:
     except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
         by_task = _by_line(path, head)  # slower, and names the line
     try:
-        tasks = {name: TaskItems(intern(name), head["tasks"][name], **columns(rows)) for name, rows in by_task.items()}
+        sheets = head["tasks"]
+        tasks = {
+            name: TaskItems(
+                intern(name), sheets[name], **columns(rows, (sheets[name].get("metric") or "") if shown else None)
+            )
+            for name, rows in by_task.items()
+        }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IcrError(
             f"{path}: not a ledger ({type(error).__name__}: {error}); `icr check {folder}` names the line"

@@ -110,7 +110,9 @@ def samples(path: Path) -> Iterator[dict[str, Any]]:
                 raise IcrError(f"{path}:{number}: {gone} missing; the file is not from lm_eval 0.4.4 or newer")
             used = sample.get("filter", "none")
             if used != known and known is not None:
-                raise IcrError(f"{path}:{number}: two filters {sorted({str(known), str(used)})}; score one filter per task")
+                raise IcrError(
+                    f"{path}:{number}: two filters {sorted({str(known), str(used)})}; score one filter per task"
+                )
             known, place = used, sample.get("doc_id", number)
             if place in seen:
                 raise IcrError(f"{path}:{number}: doc_id {place} twice; two runs were written into one file")

@@ -29,7 +29,9 @@ def table(runs: list[tuple[Path, dict[str, Any]]]) -> str:
     """Markdown, one block a model and prompt; a cell is `score ±half (scored/expected; % cut)`, an average with a gap a dash."""
     blocks: dict[tuple[str, str], list[Run]] = {}
     for folder, head in runs:
-        blocks.setdefault((str(head["model"]["id"]), str(head["prompt"])), []).append(load_run(folder, head))
+        blocks.setdefault((str(head["model"]["id"]), str(head["prompt"])), []).append(
+            load_run(folder, head, shown=True)
+        )
     return "\n\n".join(_block(*key, found) for key, found in sorted(blocks.items()))
 
 
