@@ -64,6 +64,28 @@ def test_every_setting_answers_as_without_sharing(
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_batch_decodes_prompts_that_were_prefilled_alone(folder: Path, tmp_path: Path) -> None:
+    from icr_tasks.models.hf import IcrHF
+    from icr_tasks.tasks.instance import PromptInstance
+
+    texts = [TEXT, TEXT[:200], TEXT + "Which river?"]
+    gen = {"until": [], "do_sample": False, "max_gen_toks": 8}
+    asked = [
+        PromptInstance(doc={}, prompt=t, gen_kwargs=gen, digest="{}", task="t", doc_id=0, repeats=1) for t in texts
+    ]
+    ask(folder, text=texts[1], prefill_store=str(tmp_path))
+    for args in SETTINGS[:-1]:
+        alone = [ask(folder, text=t, **args)[0] for t in texts]
+        measure._FOUND.clear()
+        engine = IcrHF(str(folder), dtype="float32", device="cpu", batch_size=3, prefill_store=str(tmp_path), **args)
+        assert engine.generate_until(asked, disable_tqdm=True) == alone, args
+        reused = [measure.lookup(t)["kv"]["prefill_reused"] for t in texts]
+        assert (
+            reused == [args != SETTINGS[0], args.get("kv_window") != 100, args != SETTINGS[0]]
+            or args.get("kv_window") == 100
+        )
+
+
 def test_reused_seconds_are_those_of_the_run_that_computed_it(folder: Path, tmp_path: Path) -> None:
     _, first = ask(folder, kv="full", prefill_store=str(tmp_path))
     _, again = ask(folder, kv="topk", prefill_store=str(tmp_path))

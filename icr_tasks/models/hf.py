@@ -37,7 +37,7 @@ class IcrHF(HFLM):
 
     `kv=METHOD` and `kv_<knob>=` choose a setting here, else the task's setting counts. `prefill_chunk`: tokens per
     dense prefill pass. `store`: folder for finished answers, which are never generated twice. `prefill_store`: folder
-    for dense prefills (up to `prefill_store_gb`), which all settings share; batches are then of one prompt.
+    for dense prefills (up to `prefill_store_gb`), which all settings share.
     """
 
     def __init__(
@@ -135,7 +135,6 @@ class IcrHF(HFLM):
         """Longest prompts first (memory runs out at once or never); one generation config a batch."""
         size = self.batch_size if isinstance(self.batch_size, int) else 1
         alone = setting.params.get("split") == "query-agnostic" or str(setting.method).startswith("press.")
-        alone = alone or self.prefills is not None
         size = 1 if alone else max(size, 1)
         order = sorted(todo, key=lambda i: (str(requests[i].args[1]), -len(requests[i].args[0])))
         batch: list[int] = []

@@ -40,7 +40,7 @@ class Job:
 
     `after` tokens at the end of each prompt (the question) are read after compression; 0 = query-aware.
     `forced` replaces greedy tokens by given ones (teacher forcing, one sequence): for measuring fidelity.
-    `prefills` keeps and reuses the dense prefill (one sequence; not with a press, which changes the prefill).
+    `prefills` keeps and reuses the dense prefill of each prompt (not with a press, which changes the prefill).
     """
 
     prompts: list[list[int]]
@@ -106,7 +106,7 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
             start = _now(model)
             with press(model) if press is not None else nullcontext():
                 logits = _prefill(batch, width - job.after, width if press is not None else job.chunk)
-            seconds, reused = _now(model) - start, False
+            seconds, reused = _now(model) - start, []
         session.prefilled = width - job.after
         pads = session.finish_prefill(batch.cache, job.max_new + job.after)
         batch.repad(pads, job.after + job.max_new)
@@ -121,7 +121,7 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
     for b, answer in enumerate(answers):
         answer.timing = {k: round(v / rows, 4) for k, v in timing.items()}
         answer.kv = report(session, b, stored[b], batch.cache, timing, peak)
-        answer.kv |= {"prefill_reused": reused} if shared else {}
+        answer.kv |= {"prefill_reused": reused[b]} if reused else {}
     return answers
 
 
@@ -131,21 +131,47 @@ def _now(model: Any) -> float:
     return time.perf_counter()
 
 
-def _shared(batch: _Batch, session: Session, job: Job, store: PrefillStore) -> tuple[Tensor, float, bool]:
-    """Logits after the prefill, the seconds of the run that computed it, and whether that was an earlier one."""
-    (ids,), model = job.prompts, batch.model
-    ids = ids[: len(ids) - job.after]
+def _shared(batch: _Batch, session: Session, job: Job, store: PrefillStore) -> tuple[Tensor, float, list[bool]]:
+    """Logits after the prefill, the seconds of the runs that computed it, and of which rows that was an earlier one.
+
+    Each prompt is prefilled alone, or comes from the store; decoding takes them together, padded on the left.
+    """
+    model, end = batch.model, batch.ids.shape[1] - job.after
+    rows = [_one(model, session, job, store, ids[: len(ids) - job.after]) for ids in job.prompts]
+    found = [prefill for prefill, _ in rows]
+    for i, layer in enumerate(batch.cache.layers):
+        keys, values = (_left_padded([f.cache[i][part] for f in found], end).to(model.device) for part in (0, 1))
+        layer.update(keys, values)
+    width = max(f.queries[0].shape[2] for f in found)
+    queries = [_left_padded([f.queries[i] for f in found], width).to(model.device) for i in range(session.layers)]
+    session.recall(queries, found[0].scales)
+    logits = torch.cat([f.logits.to(model.device) for f in found])
+    return logits, sum(f.seconds for f in found), [reused for _, reused in rows]
+
+
+def _one(model: Any, session: Session, job: Job, store: PrefillStore, ids: list[int]) -> tuple[Prefill, bool]:
+    """The prefill of one prompt, and whether an earlier run computed it."""
     found = store.get(ids, session.tail)
     if found is not None:
-        for layer, (keys, values) in zip(batch.cache.layers, found.cache, strict=True):
-            layer.update(keys.to(model.device), values.to(model.device))
-        session.recall([q.to(model.device) for q in found.queries], found.scales)
-        return found.logits.to(model.device), found.seconds, True
+        return found, True
+    alone, seen = _Batch(model, Job([ids], 0, job.eos), session.layers, stock=False), Session(None, [0], session.layers, session.tail)  # fmt: skip
     start = _now(model)
-    logits = _prefill(batch, len(ids), job.chunk)
+    with attention.active(seen):
+        logits = _prefill(alone, len(ids), job.chunk)
     seconds = _now(model) - start
-    store.put(ids, Prefill([(x.keys, x.values) for x in batch.cache.layers], *session.observed(), logits, seconds))
-    return logits, seconds, False
+    found = Prefill([(x.keys, x.values) for x in alone.cache.layers], *seen.observed(), logits, seconds)
+    store.put(ids, found)
+    return found, False
+
+
+def _left_padded(parts: list[Tensor], width: int) -> Tensor:
+    """Tensors (1, heads, n, dim) of several n as one (rows, heads, width, dim)."""
+    if len(parts) == 1 and parts[0].shape[2] == width:
+        return parts[0]
+    out = parts[0].new_zeros(len(parts), parts[0].shape[1], width, parts[0].shape[3])
+    for row, part in zip(out, parts, strict=True):
+        row[:, width - part.shape[2] :] = part[0]
+    return out
 
 
 def _prefill(batch: _Batch, end: int, chunk: int) -> Tensor:
