@@ -46,11 +46,11 @@ class Verdict:
 
     @property
     def code(self) -> int:
-        """Exit code: INCONCLUSIVE is 0 unless strict."""
+        """Exit code: INCONCLUSIVE is 3, or 0 when that is allowed (not strict)."""
         return 0 if self.verdict == INCONCLUSIVE and not self.strict else CODES[self.verdict]
 
 
-def refused(reasons: list[str], short: str = "", *, alpha: float = ALPHA, strict: bool = False) -> Verdict:
+def refused(reasons: list[str], short: str = "", *, alpha: float = ALPHA, strict: bool = True) -> Verdict:
     """NOT COMPARABLE for these reasons; `short` is the first one without its remedy."""
     more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
     return Verdict(NOT_COMPARABLE, (short or reasons[0]) + more, alpha, strict, refusals=reasons)
@@ -63,7 +63,7 @@ def gate(
     benchmark_margin: float = BENCHMARK_MARGIN,
     margins: Mapping[str, float] | None = None,
     alpha: float = ALPHA,
-    strict: bool = False,
+    strict: bool = True,
 ) -> Verdict:
     """Judge paired runs. Margins are in score units (0.02 = 2 points); `margins` overrides by endpoint name.
 

@@ -117,7 +117,7 @@ def line_data(line: Line, alpha: float) -> dict[str, Any]:
 
 
 def junit(found: Verdict) -> str:
-    """One test case an endpoint: REGRESSED fails, INCONCLUSIVE is skipped (fails when strict), no comparison errs."""
+    """One test case an endpoint: REGRESSED fails, so does INCONCLUSIVE (skipped when allowed), no comparison errs."""
     cases, bad = [], {"failure": 0, "error": 0, "skipped": 0}
     for end in found.endpoints:
         kind = {REGRESSED: "failure", INCONCLUSIVE: "failure" if found.strict else "skipped"}.get(end.verdict)

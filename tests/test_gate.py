@@ -59,14 +59,16 @@ def test_a_large_drop_is_regressed(run: Callable[..., Any]) -> None:
     assert "→ REGRESSED: suite" in out and "worst cells:" in out
 
 
-def test_too_little_data_is_inconclusive_and_only_strict_fails(run: Callable[..., Any]) -> None:
+def test_too_little_data_is_inconclusive_and_fails_unless_allowed(run: Callable[..., Any]) -> None:
     rows = gatekit.rows(seed=1, right=0.68)
     code, found, out = run(rows)
-    assert (code, found["verdict"]) == (0, "INCONCLUSIVE")
+    assert (code, found["verdict"], found["exit_code"]) == (3, "INCONCLUSIVE", 3)
     assert "questions (now" in found["reason"] and any("below half" in note for note in found["notes"])
     assert run(rows, "--strict")[0] == 3
-    assert run(rows, "--margin", "40", "--benchmark-margin", "40", "--strict")[:1] == (0,)
-    assert run(rows, "--margin", "40", "--benchmark-margin", "40", "--margin-for", "infbench=0.1", "--strict")[0] == 3
+    code, allowed, _ = run(rows, "--allow-inconclusive")
+    assert (code, allowed["verdict"], allowed["exit_code"]) == (0, "INCONCLUSIVE", 0)
+    assert run(rows, "--margin", "40", "--benchmark-margin", "40")[:1] == (0,)
+    assert run(rows, "--margin", "40", "--benchmark-margin", "40", "--margin-for", "infbench=0.1")[0] == 3
 
 
 def test_a_drop_within_the_margin_passes_and_says_so(run: Callable[..., Any]) -> None:

@@ -1,10 +1,11 @@
 """`icr gate CANDIDATE --baseline main`: is the new checkpoint worse than the pinned one, beyond noise?
 
     icr gate results-new --baseline main
-    icr gate 77b02e --baseline 3f9a1c --margin 3 --strict
+    icr gate 77b02e --baseline 3f9a1c --margin 3 --allow-inconclusive
     icr gate results-again --baseline results --aa        # the same run twice: how large is noise?
 
-Exit code: 0 PASS, 1 REGRESSED, 2 usage error or crash, 3 INCONCLUSIVE under --strict (else 0), 4 NOT COMPARABLE.
+Exit code: 0 PASS, 1 REGRESSED, 2 usage error or crash, 3 INCONCLUSIVE (0 with --allow-inconclusive), 4 NOT
+COMPARABLE.
 Writes gate.md, gate.json and gate.xml (JUnit); appends gate.md to $GITHUB_STEP_SUMMARY when that is set.
 """
 
@@ -47,7 +48,7 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def judge(args: argparse.Namespace, base: load.Run, new: load.Run, *, strict: bool = False) -> Verdict:
+def judge(args: argparse.Namespace, base: load.Run, new: load.Run, *, strict: bool = True) -> Verdict:
     """The verdict under the command line's options."""
     if base.folder.resolve() == new.folder.resolve():
         text = f"the candidate is the baseline itself ({new.folder}); nothing was compared"
@@ -68,7 +69,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--baseline", required=True, help="a name set with `icr baseline set`, or a run")
     add_pairing(parser)
     add_judging(parser)
-    parser.add_argument("--strict", action="store_true", help="INCONCLUSIVE exits with 3 in place of 0")
+    undecided = parser.add_mutually_exclusive_group()
+    undecided.add_argument("--allow-inconclusive", action="store_true", help="INCONCLUSIVE exits with 0 in place of 3")
+    undecided.add_argument("--strict", action="store_true", help="INCONCLUSIVE exits with 3 (the default)")
     parser.add_argument("--aa", action="store_true", help="measure re-run noise: candidates repeat the baseline's run")
     parser.add_argument("-o", "--out", type=Path, default=Path("gate"), help="folder of the reports (default: gate)")
     parser.add_argument("--json", action="store_true", help="print gate.json in place of the block")
@@ -81,13 +84,13 @@ def main(argv: list[str]) -> int:
     try:
         new = load.find(args.results, args.candidate[0])
         base, origin = _baseline(args, new)
-        found = judge(args, base, new, strict=args.strict)
+        found = judge(args, base, new, strict=not args.allow_inconclusive)
         if origin and found.comparison:
             first = _against_first(args, origin, new, found)
     except IcrError as error:
         if error.exit_code != 4:
             raise
-        found = refused([str(error)], alpha=args.alpha, strict=args.strict)
+        found = refused([str(error)], alpha=args.alpha, strict=not args.allow_inconclusive)
     labels = (f"{args.baseline}: {base.label}" if base else args.baseline, new.label if new else args.candidate[0])
     gate_report.write(args.out, found, base, new, gate_report.markdown(found, *labels, first), first)
     if args.json:
