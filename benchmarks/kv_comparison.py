@@ -62,13 +62,16 @@ def study(out: Path, engine: str, model: str, items: int, synth: int) -> Path:
     args: dict[str, Any] = {"pretrained": model, "dtype": "float32"}
     if engine == "icr-hf":
         args |= {"prefill_store": str((out / "prefills").resolve()), "prefill_store_gb": 30, "device": "cpu"}
-    else:  # kv=task: one engine for all settings, which then share the prefills through the prefix cache
+        batch: int | str = 8
+    else:
+        batch = "auto"
+        # kv=task: one engine for all settings, which then share the prefills through the prefix cache
         args |= {"kv": "task", "max_model_len": 6144, "enforce_eager": True, "distributed_executor_backend": "uni"}
     made = {
         "out": str((out / f"study-{engine}").resolve()),
-        "models": [{"name": "model", "model": engine, "model_args": args}],
+        "models": [{"name": "model", "model": engine, "model_args": args, "batch_size": batch}],
         "settings": settings(tuple(METHODS) if engine == "icr-hf" else IN_VLLM),
-        "tasks": tasks, "in_flight": 4, "metadata": {"allow_partial": True},
+        "tasks": tasks, "in_flight": 8, "metadata": {"allow_partial": True},
     }  # fmt: skip
     path = out / f"{engine}.yaml"
     path.write_text(yaml.safe_dump(made, sort_keys=False))
