@@ -92,7 +92,10 @@ def test_a_study_from_file_to_report(tmp_path: Path) -> None:
 
 def test_a_run_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     tiny.build(tmp_path / "base", seed=0, width=32, head=16)
-    path = save(tmp_path, launch='sh -c "echo out of memory; exit 3"')
+    given = tree(tmp_path, launch='sh -c "echo out of memory; exit 3"')
+    given["common"]["devices"] = 2  # as many as the launcher starts, whatever this process is
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(given))
     with pytest.raises(IcrError, match="arts-s0 ended with code 3.*\n.*\n?.*out of memory"):
         run.main([str(path), "-o", str(tmp_path / "out")])
     spent = json.loads((tmp_path / "out" / "runs" / "arts-s0" / run.DONE).read_text())
@@ -145,7 +148,7 @@ def test_units_carry_the_gold_with_them() -> None:
 def test_units_of_a_folder_of_real_rows(tmp_path: Path) -> None:
     tiny.build(tmp_path / "base", seed=0, width=32, head=16)
     made = data.make(*data.place({"short": {"n": 4, "passages": [6]}}, 0, "ao", tmp_path))
-    given = {"folder": str(made), "unit_tokens": 40, "tokenizer": str(tmp_path / "base")}
+    given = {"folder": str(made), "unit_tokens": 15, "tokenizer": str(tmp_path / "base")}
     options, folder = data.place(given, 0, "ao", tmp_path)
     rows = list(store.read(data.make(options, folder) / "train.parquet"))
     assert len(rows) == 4 and all(1 < len(r["passages"]) < 6 for r in rows)
@@ -182,4 +185,4 @@ def test_tokens_that_differ_are_said() -> None:
     cost = results.Cost(10, 1000, 1, 1, None)
     assert "equal tokens (within 1.0 %)" in results.equal_tokens({"a": cost, "b": results.Cost(10, 1010, 1, 1, None)})
     said = results.equal_tokens({"a": cost, "b": results.Cost(20, 1500, 1, 1, None)})
-    assert "NOT equal steps (10 to 20)" in said and "b saw 50 % more than a" in said
+    assert "NOT equal steps (10 to 20)" in said and "b saw 50.0 % more than a" in said

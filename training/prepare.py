@@ -44,10 +44,13 @@ def train_file(config: Config) -> Path:
     return path
 
 
-def check(config: Config, *, fresh: bool = False) -> tuple[Path, Path | None]:
-    """Everything that can be known without torch: data, rewards, launch, run folder. Returns (data file, checkpoint)."""
+def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tuple[Path, Path | None]:
+    """Everything that can be known without torch: data, rewards, launch, run folder. Returns (data file, checkpoint).
+
+    `launched=False`: this process is not the one that will train.
+    """
     path = train_file(config)
-    if (world := configs.world_size()) != config.devices:
+    if launched and (world := configs.world_size()) != config.devices:
         raise IcrError(
             f"this launch has {world} process(es), the config's batch sizes are written for {config.devices}; use "
             f"`accelerate launch --num_processes {config.devices}`, or set devices={world} and the batch sizes with it"

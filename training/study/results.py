@@ -107,4 +107,4 @@ def equal_tokens(costs: dict[str, Cost]) -> str:
     if more <= SAME:
         return f"Arms are at {same} and equal tokens (within {100 * more:.1f} %)."
     most, least = max(costs, key=lambda a: costs[a].tokens), min(costs, key=lambda a: costs[a].tokens)
-    return f"Arms are at {same}, but NOT at equal tokens: {most} saw {100 * more:.0f} % more than {least}."
+    return f"Arms are at {same}, but NOT at equal tokens: {most} saw {100 * more:.1f} % more than {least}."

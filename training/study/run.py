@@ -85,7 +85,7 @@ def checked(study: Study) -> str:
         options, folder = study.data_of(arm, study.seeds[0])
         config = study.config(arm, study.seeds[0], "model")
         if isinstance(options, str):
-            preparing.check(config)
+            preparing.check(config, launched=False)
         elif not options.get("short"):
             preparing.train_file(replace(config, data=options["folder"]))
         lines.append(f"  {arm}: {config.kind}, data {options if isinstance(options, str) else folder.name}")
@@ -111,7 +111,7 @@ def train(study: Study, config: configs.Config) -> Path:
     arm, _, seed = run.name.rpartition("-s")
     options, folder = study.data_of(arm or START, int(seed) if arm else study.seeds[0])
     study_data.make(options, folder)
-    preparing.check(config)  # also refuses a finished run of another config
+    preparing.check(config, launched=not study.launch)  # also refuses a finished run of another config
     spent = json.loads((run / DONE).read_text()) if (run / DONE).is_file() else {"wall": 0.0, "cpu": 0.0, "done": False}
     if not spent["done"]:
         spent = _process(study, config, run, spent)
