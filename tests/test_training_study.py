@@ -168,6 +168,18 @@ def test_seeds_widen_the_interval_and_never_help() -> None:
     assert differ.se == pytest.approx(np.sqrt(delta.se**2 + 0.01 / 3))
 
 
+def test_equal_recipes_are_rarely_called_different() -> None:
+    import importlib.util
+
+    path = Path(__file__).parent.parent / "benchmarks" / "seed_spread.py"
+    loader = importlib.util.spec_from_file_location("seed_spread", path)
+    assert loader and loader.loader
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    alone, both = module.alarms(seeds=3, spread=0.05, draws=300)
+    assert alone > 0.15 and both < 0.09
+
+
 def test_verdicts_in_words_follow_the_numbers() -> None:
     def said(mean: float, spread: float) -> str:
         each = (mean - spread, mean, mean + spread)
