@@ -6,25 +6,21 @@ duplicates, counts and means against run.json, and that all runs of a task saw t
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from icr_tasks.errors import IcrError
 
 from . import read
-from .ledger import slug
+from .ledger import ITEMS, rows, slug
 from .load import read_head
 
-_NAMES = {"run.json", "items.jsonl.gz"}
+_NAMES = {"run.json", ITEMS}
 _SECRET = re.compile(r"(api_?key|token|password|secret|authorization)$", re.I)
 _NOT_SECRET = ("max_tokens", "eot_token", "pad_token", "eos_token", "bos_token", "prefix_token")
 MANY = 20  # problems shown a run
@@ -61,7 +57,7 @@ def check(root: Path) -> Report:
         if head["fingerprint"] in seen:
             report.problems[name].append(f"{path}: the same run as {seen[head['fingerprint']]}; keep one of them")
         seen.setdefault(head["fingerprint"], path)
-        found = list(_items(folder / "items.jsonl.gz", head, gold, report))
+        found = list(_items(folder / ITEMS, head, gold, report))
         more = len(found) - MANY
         report.problems[name] += found[:MANY] + ([f"{name}: and {more} more problems"] if more > 0 else [])
     report.problems["."] += _strays(root)
@@ -101,33 +97,24 @@ def _items(path: Path, head: dict[str, Any], gold: dict[Any, Any], report: Repor
     counts = {name: {"n_scored": 0, "n_failed": 0, "n_truncated": 0} for name in head["tasks"]}
     number = 0
     try:
-        with gzip.open(path, "rb") as file:
-            for line in file:
-                number += 1
-                row = orjson.loads(line)
-                wrong = _row(row, head)
-                if wrong:
-                    yield f"{path}:{number}: {wrong}"
-                    continue
-                key = (row["task"], row["item"], row.get("occ", 0))
-                if key in keys:
-                    yield f"{path}:{number}: {row['task']} item {row['item']} twice; collect the run again"
-                keys.add(key)
-                first = gold.setdefault(
-                    (*key, head["tasks"][row["task"]].get("data_revision")), (row["target_hash"], path)
-                )
-                if first[0] != row["target_hash"]:
-                    yield f"{path}:{number}: {row['item']} has another gold answer than in {first[1]}"
-                tally = counts[row["task"]]
-                tally["n_failed" if row.get("error") or not row["score"] else "n_scored"] += 1
-                tally["n_truncated"] += bool(row.get("truncated"))
-                for metric, value in row["score"].items():
-                    sums[row["task"]].setdefault(metric, []).append(value)
-    except orjson.JSONDecodeError as error:
-        yield f"{path}:{number}: not valid JSON ({error}); collect the run again"
-        return
-    except (OSError, EOFError, zlib.error) as error:
-        yield f"{path}: unreadable after line {number} ({error}); collect the run again"
+        for number, row in rows(path):
+            if wrong := _row(row, head):
+                yield f"{path}:{number}: {wrong}"
+                continue
+            key = (row["task"], row["item"], row.get("occ", 0))
+            if key in keys:
+                yield f"{path}:{number}: {row['task']} item {row['item']} twice; collect the run again"
+            keys.add(key)
+            first = gold.setdefault((*key, head["tasks"][row["task"]].get("data_revision")), (row["target_hash"], path))
+            if first[0] != row["target_hash"]:
+                yield f"{path}:{number}: {row['item']} has another gold answer than in {first[1]}"
+            tally = counts[row["task"]]
+            tally["n_failed" if row.get("error") or not row["score"] else "n_scored"] += 1
+            tally["n_truncated"] += bool(row.get("truncated"))
+            for metric, value in row["score"].items():
+                sums[row["task"]].setdefault(metric, []).append(value)
+    except IcrError as error:
+        yield str(error)
         return
     report.items += number
     for name, sheet in head["tasks"].items():
@@ -162,5 +149,5 @@ def _strays(root: Path) -> Iterator[str]:
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.parent != root and path.name not in _NAMES:
             yield f"{path}: not part of a results tree; remove it"
-        elif path.name == "items.jsonl.gz" and not (path.parent / "run.json").is_file():
+        elif path.name == ITEMS and not (path.parent / "run.json").is_file():
             yield f"{path}: without run.json; collect the run again"

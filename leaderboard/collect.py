@@ -20,7 +20,7 @@ from icr_tasks.errors import IcrError
 
 from . import ledger, read
 from .collect_means import Means
-from .summary import table
+from .summary import Tally, table
 
 _NONE: dict[str, Any] = {}
 
@@ -37,11 +37,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the written runs as JSON instead of a table")
     args = parser.parse_args(argv)
     bad: list[str] = []
-    written = collect(args.out, args.results, bad)
+    tallies: dict[str, Tally] = {}
+    written = collect(args.out, args.results, bad, tallies)
     if args.json:
         sys.stdout.buffer.write(orjson.dumps([run for _, run in written], option=orjson.OPT_INDENT_2) + b"\n")
     elif written:
-        print(table(written))
+        print(table(written, tallies))
         for folder, _ in written:
             print(f"ledger: {folder}", file=sys.stderr)
     for message in bad:
@@ -49,8 +50,12 @@ def main(argv: list[str]) -> int:
     return 2 if bad else 0
 
 
-def collect(outs: list[Path], results: Path, bad: list[str] | None = None) -> list[tuple[Path, dict[str, Any]]]:
+def collect(
+    outs: list[Path], results: Path, bad: list[str] | None = None, tallies: dict[str, Tally] | None = None
+) -> list[tuple[Path, dict[str, Any]]]:
     """Group the tasks of all evaluations into runs and write each; returns (folder, run).
+
+    `tallies` receives the scores of each run by fingerprint, for `summary.table`.
 
     Raises IcrError for unreadable input; with a list `bad` the message is added to it and the other runs are written.
     """
@@ -63,7 +68,7 @@ def collect(outs: list[Path], results: Path, bad: list[str] | None = None) -> li
     with ledger.no_cycles():
         for fingerprint, tasks in grouped.items():
             try:
-                written.append(_write(results, fingerprint, tasks))
+                written.append(_write(results, fingerprint, tasks, tallies))
             except IcrError as error:
                 if bad is None:
                     raise
@@ -72,15 +77,21 @@ def collect(outs: list[Path], results: Path, bad: list[str] | None = None) -> li
 
 
 def _write(
-    root: Path, fingerprint: str, tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]]
+    root: Path,
+    fingerprint: str,
+    tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]],
+    tallies: dict[str, Tally] | None,
 ) -> tuple[Path, dict[str, Any]]:
     latest, inputs = max(tasks.values(), key=lambda pair: pair[0].stamp)
     run = _head(latest.results, inputs, fingerprint)
-    folder = ledger.write(root, run, _stream(run, tasks))
+    tally = None if tallies is None else tallies.setdefault(fingerprint, Tally())
+    folder = ledger.write(root, run, _stream(run, tasks, tally))
     return folder, run
 
 
-def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+def _stream(
+    run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]], tally: Tally | None
+) -> Iterator[dict[str, Any]]:
     """Rows of all tasks; fills in the run's counts while they pass."""
     kv = Means()
     for task, (evaluation, _) in sorted(tasks.items()):
@@ -88,7 +99,9 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
         path = evaluation.samples.get(task)
         for part in ledger.batched(read.rows(path, task) if path else (), 200):
             rows = [row for row, _, _ in part]
-            _tally(run, counts, rows, [sent for _, sent, _ in part], kv)
+            if tally:
+                tally.add(task, counts, rows)
+            _count(run, counts, rows, [sent for _, sent, _ in part], kv)
             counts["filter"] = part[-1][2]
             yield from rows
         sums = counts.pop("sums")
@@ -108,7 +121,7 @@ def _stream(run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[st
     run["status"] = "complete" if statuses == {"complete"} else "error" if statuses == {"error"} else "partial"
 
 
-def _tally(run: dict[str, Any], counts: dict[str, Any], rows: list[Any], sent: list[Any], kv: Means) -> None:
+def _count(run: dict[str, Any], counts: dict[str, Any], rows: list[Any], sent: list[Any], kv: Means) -> None:
     """Add some rows, and the digests of their prompts, to the run's counts: column by column, which is three times faster."""
     scores = [row["score"] for row in rows]
     failed = sum(1 for row in rows if row["error"] or not row["score"])

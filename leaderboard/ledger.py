@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -23,6 +24,7 @@ import orjson
 from icr_tasks.errors import IcrError
 
 SCHEMA = 1
+ITEMS = "items.jsonl.gz"
 T = TypeVar("T")
 
 
@@ -47,7 +49,7 @@ def write(root: Path, run: dict[str, Any], items: Iterable[dict[str, Any]]) -> P
     try:
         building.mkdir(parents=True)
         # mtime=0: the same items give the same bytes
-        with (building / "items.jsonl.gz").open("wb") as raw, gzip.GzipFile("", "wb", 2, raw, mtime=0) as file:
+        with (building / ITEMS).open("wb") as raw, gzip.GzipFile("", "wb", 2, raw, mtime=0) as file:
             for lines in batched(map(orjson.dumps, items), 500):  # one compressor call for many small rows
                 file.write(b"\n".join(lines) + b"\n")
         (building / "run.json").write_bytes(orjson.dumps(run, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
@@ -91,8 +93,20 @@ def runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield path.parent, run
 
 
+def rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, row) of one ledger, streamed. Raises IcrError with file and line where it is damaged."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            for line in file:
+                number += 1
+                yield number, orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise IcrError(f"{path}:{number}: not valid JSON ({error}); collect the run again") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise IcrError(f"{path}: unreadable after line {number} ({error}); collect the run again") from error
+
+
 def items(folder: Path) -> Iterator[dict[str, Any]]:
     """The ledger rows of one run, streamed."""
-    with gzip.open(folder / "items.jsonl.gz", "rb") as file:
-        for line in file:
-            yield orjson.loads(line)
+    return (row for _, row in rows(folder / ITEMS))

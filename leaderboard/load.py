@@ -23,32 +23,11 @@ from .load_columns import columns
 
 
 @dataclass(frozen=True)
-class TaskItems:
-    """One task of one run as columns, in ledger order; every array has shape (items,).
-
-    `sheet` is run.json's entry of the task. `score[metric]` is float64 with NaN where an item has no such score (not
-    sent, or an unparsed verdict). `item`, `cluster` and each `keys[name]` are object arrays (str; key values as
-    written, None where absent). Hashes are uint64, 0 where absent. Token counts are float64, NaN where unknown.
-    `errors` maps row numbers to reasons.
-    """
+class Task:
+    """One task of one run; `sheet` is run.json's entry of it."""
 
     name: str
     sheet: dict[str, Any]
-    item: np.ndarray
-    occ: np.ndarray
-    cluster: np.ndarray
-    score: dict[str, np.ndarray]
-    keys: dict[str, np.ndarray]
-    n_prompt_tokens: np.ndarray
-    n_out_tokens: np.ndarray
-    truncated: np.ndarray
-    resp_hash: np.ndarray
-    prompt_hash: np.ndarray
-    target_hash: np.ndarray
-    errors: dict[int, str]
-
-    def __len__(self) -> int:
-        return len(self.item)
 
     @property
     def benchmark(self) -> str:
@@ -66,6 +45,37 @@ class TaskItems:
         return self.sheet.get("length") or ""
 
     @property
+    def complete(self) -> bool:
+        """All expected items scored."""
+        return self.sheet.get("status") == "complete"
+
+
+@dataclass(frozen=True)
+class TaskItems(Task):
+    """One task of one run as columns, in ledger order; every array has shape (items,).
+
+    `score[metric]` is float64 with NaN where an item has no such score (not sent, or an unparsed verdict). `item`,
+    `cluster` and each `keys[name]` are object arrays (str; key values as written, None where absent). Hashes are uint64,
+    0 where absent. Token counts are float64, NaN where unknown. `errors` maps row numbers to reasons.
+    """
+
+    item: np.ndarray
+    occ: np.ndarray
+    cluster: np.ndarray
+    score: dict[str, np.ndarray]
+    keys: dict[str, np.ndarray]
+    n_prompt_tokens: np.ndarray
+    n_out_tokens: np.ndarray
+    truncated: np.ndarray
+    resp_hash: np.ndarray
+    prompt_hash: np.ndarray
+    target_hash: np.ndarray
+    errors: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @property
     def metric(self) -> str:
         """Headline metric; the first one logged where the sheet names none. Raises IcrError without any score."""
         named = self.sheet.get("metric") or next(iter(self.score), None)
@@ -80,11 +90,6 @@ class TaskItems:
                 f"{self.name}: no item has the metric {self.metric!r}, only {', '.join(self.score) or 'none'}"
             )
         return self.score[self.metric]
-
-    @property
-    def complete(self) -> bool:
-        """All expected items scored."""
-        return self.sheet.get("status") == "complete"
 
 
 @dataclass(frozen=True)
@@ -169,17 +174,8 @@ def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = 
     """One run from its folder; `shown`: only the columns a board needs (headline score, depth, no answer and prompt
     hashes). Raises IcrError with file and line."""
     head = head or read_head(folder / "run.json")
-    path = folder / "items.jsonl.gz"
-    by_task: dict[str, list[dict[str, Any]]] = {name: [] for name in head["tasks"]}
+    sheets, by_task = head["tasks"], rows_by_task(folder, head)
     try:
-        with ledger.no_cycles():
-            lines = gzip.decompress(path.read_bytes()).rstrip(b"\n").replace(b"\n", b",")
-            for row in orjson.loads(b"[%b]" % lines):
-                by_task[row["task"]].append(row)
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
-        by_task = _by_line(path, head)  # slower, and names the line
-    try:
-        sheets = head["tasks"]
         tasks = {
             name: TaskItems(
                 intern(name), sheets[name], **columns(rows, (sheets[name].get("metric") or "") if shown else None)
@@ -188,27 +184,28 @@ def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = 
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IcrError(
-            f"{path}: not a ledger ({type(error).__name__}: {error}); `icr check {folder}` names the line"
+            f"{folder / ledger.ITEMS}: not a ledger ({type(error).__name__}: {error}); `icr check {folder}` names the line"
         ) from error
     return Run(folder, head, tasks)
 
 
-def _by_line(path: Path, head: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Rows by task. Raises IcrError with file and line."""
+def rows_by_task(folder: Path, head: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Ledger rows of one run, for each task of run.json. Raises IcrError with file and line."""
+    path = folder / ledger.ITEMS
     by_task: dict[str, list[dict[str, Any]]] = {name: [] for name in head["tasks"]}
-    number = 0
     try:
-        with gzip.open(path, "rb") as file:
-            for line in file:
-                number += 1
-                row = orjson.loads(line)
+        with ledger.no_cycles():
+            lines = gzip.decompress(path.read_bytes()).rstrip(b"\n").replace(b"\n", b",")
+            for row in orjson.loads(b"[%b]" % lines):
                 by_task[row["task"]].append(row)
-    except orjson.JSONDecodeError as error:
-        raise IcrError(f"{path}:{number}: not valid JSON ({error}); collect the run again") from error
-    except (KeyError, TypeError) as error:
-        raise IcrError(f"{path}:{number}: no task of run.json ({error}); collect the run again") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise IcrError(f"{path}: unreadable after line {number} ({error}); collect the run again") from error
+        return by_task
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
+        by_task = {name: [] for name in head["tasks"]}  # again line by line, which is slower and names the line
+    for number, row in ledger.rows(path):
+        try:
+            by_task[row["task"]].append(row)
+        except (KeyError, TypeError) as error:
+            raise IcrError(f"{path}:{number}: no task of run.json ({error}); collect the run again") from error
     return by_task
 
 
