@@ -13,7 +13,6 @@ tables come from its ledgers with the leaderboard's own statistics. Default mode
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 METHODS = {
@@ -29,6 +29,12 @@ METHODS = {
 }  # fmt: skip
 IN_VLLM = ("topk", "page", "steady")
 HELMET = ("nq", "hotpotqa", "popqa")
+SCORED = {
+    "HELMET SubEM": ("icr_helmet", "subem"),
+    "HELMET F1": ("icr_helmet", "f1"),
+    "synth SubEM": ("icr_synth", "subem"),
+}
+Rows = dict[tuple[str, str], dict[str, Any]]
 SYNTH_TOKENS = 32  # of the `ao` prompt's 2048: the answers of a small model are short or endless
 
 
@@ -91,66 +97,71 @@ def run(out: Path, engine: str, model: str, items: int, synth: int) -> int:
 
 def tables(out: Path) -> str:
     """Markdown: one table an engine that has ledgers, with its paired differences to full."""
-    parts = []
-    hf = _answers(out / "study-icr-hf" / "results")
-    for engine in ("icr-hf", "icr-vllm"):
-        results = out / f"study-{engine}" / "results"
-        if results.is_dir():
-            parts.append(_table(engine, results, {} if engine == "icr-hf" else hf))
-    return "\n\n".join(parts)
+    found = {engine: _items(out / f"study-{engine}" / "results") for engine in ("icr-hf", "icr-vllm")}
+    return "\n\n".join(_table(engine, rows, found["icr-hf"]) for engine, rows in found.items() if "full" in rows)
 
 
-def _table(engine: str, results: Path, other: dict[str, dict[tuple[str, str], str]]) -> str:
-    from icr_tasks.leaderboard.board import build
-    from icr_tasks.leaderboard.board_rows import columns_of, difference
-    from icr_tasks.leaderboard.views_grid import Options, of_effect
+def _items(results: Path) -> dict[str, Rows]:
+    """Setting -> (task, item) -> ledger row, over all runs below `results`."""
+    from icr_tasks.leaderboard import ledger
 
-    rows = {row.setting["text"]: row for row in build(results, Options(), views=["drop"], partial=True).rows}
-    full, answers = rows["full"], _answers(results)
-    groups = {"HELMET 4k": [c for c in columns_of([full]) if c[0] == "helmet_rag"],
-              "synth 4k": [c for c in columns_of([full]) if c[0] == "synth"]}  # fmt: skip
-    groups = {name: columns for name, columns in groups.items() if columns}
-    counts = {name: sum(full.cells[c].effect.n for c in columns) for name, columns in groups.items()}
-    heads = ["setting", "kept", "read", "attended"]
-    for name, n in counts.items():
-        heads += [f"{name} (N = {n})", "minus full"]
-    heads += ["same answer as full"] + (["same as icr-hf"] if other else [])
+    found: dict[str, Rows] = {}
+    for folder, run in ledger.runs(results) if results.is_dir() else ():
+        rows = {(r["task"], r["item"]): r for r in ledger.items(folder) if not r["error"]}
+        found.setdefault(run["setting"]["text"], {}).update(rows)
+    return found
+
+
+def _table(engine: str, found: dict[str, Rows], hf: dict[str, Rows]) -> str:
+    full = found["full"]
+    heads = ["setting", "kept", "kept kB/token", "read", "read MB/step"]
+    scored = {}
+    for name, (prefix, metric) in SCORED.items():
+        keys = sorted(k for k in full if k[0].startswith(prefix))
+        if keys:
+            scored[name] = keys, metric
+            heads += [f"{name} (N = {len(keys)})", "minus full"]
+    heads += ["same text as full"] + (["same text as icr-hf"] if engine != "icr-hf" else [])
     lines = [" | ".join(heads), " | ".join(["---"] + ["---:"] * (len(heads) - 1))]
-    for text in [t for t in settings(tuple(METHODS)) if t in rows]:
-        row = rows[text]
-        kv = row.heads[0].get("kv") or {}
-        shares = ("stored_fraction", "read_fraction", "attended_fraction")
-        cells = [f"`{text}`", *(f"{kv[k]:.1%}" if k in kv else ("100.0%" if text == "full" else "") for k in shares)]
-        for columns in groups.values():
-            cell = row.average(columns)
-            cells.append(_shown(of_effect(cell.effect, 0.95)) if cell.effect else cell.reason)
-            paired = None if text == "full" else difference(row, full, columns)
-            cells.append("" if paired is None else paired if isinstance(paired, str) else _shown(of_effect(paired[0].effect(paired[1] - paired[2]), 0.95), "+"))  # fmt: skip
-        cells.append("" if text == "full" else _same(answers[text], answers["full"]))
-        cells += [_same(answers[text], other.get(text, {}))] if other else []
+    for text in [t for t in settings(tuple(METHODS)) if t in found]:
+        rows = found[text]
+        cells = [f"`{text}`", *_bytes(rows, text)]
+        for keys, metric in scored.values():
+            cells += _scores(keys, metric, rows, full) if all(k in rows for k in keys) else ["", ""]
+        cells.append("" if text == "full" else _same(rows, full))
+        cells += [_same(rows, hf.get(text, {}))] if engine != "icr-hf" else []
         lines.append(" | ".join(cells))
     return f"`--model {engine}`\n\n" + "\n".join(f"| {line} |" for line in lines)
 
 
-def _shown(found: Any, sign: str = "") -> str:
-    if found.value is None or found.low is None:
-        return found.reason
-    return f"{found.value:{sign}.1f} [{found.low:{sign}.1f}, {found.high:{sign}.1f}]"
+def _scores(keys: list[tuple[str, str]], metric: str, rows: Rows, full: Rows) -> list[str]:
+    """Mean x 100 and paired difference to full, each with its 95 % interval (data sets weigh equally)."""
+    from icr_tasks.leaderboard.stats import Design
+
+    design = Design([full[k]["cluster"] for k in keys], None, [k[0] for k in keys])
+    new, old = (np.array([side[k]["score"][metric] for k in keys]) for side in (rows, full))
+    shown = [f"{100 * e.mean:{sign}.1f} [{100 * e.ci()[0]:{sign}.1f}, {100 * e.ci()[1]:{sign}.1f}]"
+             for sign, e in (("", design.score(new)), ("+", design.effect(new - old)))]  # fmt: skip
+    return shown if rows is not full else [shown[0], ""]
 
 
-def _answers(results: Path) -> dict[str, dict[tuple[str, str], str]]:
-    """Setting -> (task, item) -> digest of the answer."""
-    found: dict[str, dict[tuple[str, str], str]] = {}
-    for path in sorted(results.glob("*/*/*/run.json")):
-        with gzip.open(path.with_name("items.jsonl.gz"), "rt", encoding="utf-8") as file:
-            rows = {(r["task"], r["item"]): r["resp_hash"] for r in map(json.loads, file) if not r["error"]}
-        found.setdefault(json.loads(path.read_text())["setting"]["text"], {}).update(rows)
-    return found
+def _bytes(rows: Rows, text: str) -> list[str]:
+    """Shares and bytes that the engine measured, means over items."""
+    kv = [r["kv"] for r in rows.values() if "kv" in r]
+    if not kv and text == "full":
+        return ["100.0%", "", "100.0%", ""]
+
+    def mean(name: str, form: str, unit: float = 1) -> str:
+        values = [k[name] for k in kv if k.get(name) is not None]
+        return format(sum(values) / len(values) / unit, form) if values else ""
+
+    return [mean("stored_fraction", ".1%"), mean("bytes_stored_per_token", ".1f", 1e3),
+            mean("read_fraction", ".1%"), mean("bytes_read_per_step", ".1f", 1e6)]  # fmt: skip
 
 
-def _same(a: dict[tuple[str, str], str], b: dict[tuple[str, str], str]) -> str:
+def _same(a: Rows, b: Rows) -> str:
     both = a.keys() & b.keys()
-    return f"{sum(a[k] == b[k] for k in both)}/{len(both)}" if both else ""
+    return f"{sum(a[k]['resp_hash'] == b[k]['resp_hash'] for k in both)}/{len(both)}" if both else ""
 
 
 def main() -> int:
