@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,10 +41,24 @@ def tables(rows: Sequence[Row], options: Options) -> list[Table]:
 
 
 def _partner(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The full-context row of the same model: same prompt if there is one, else the only one."""
+    """The full-context row of the same model: same prompt if there is one, and made like this row if there are several."""
     same = [r for r in rows if r.setting.get("kind") == "full" and r.key[:2] == row.key[:2]]
-    exact = [r for r in same if r.prompt == row.prompt] or same
-    return exact[0] if len(exact) == 1 else next((r for r in exact if r.variant == row.variant), None)
+    found = [r for r in same if r.prompt == row.prompt] or same
+    for alike in (
+        lambda r: r.variant == row.variant,
+        lambda r: _made(r) == _made(row),
+        lambda r: _made(r)[0] == _made(row)[0],
+    ):
+        if len(found) > 1:
+            found = [r for r in found if alike(r)] or found
+    return found[0] if len(found) == 1 else None
+
+
+def _made(row: Row) -> tuple[Any, dict[str, Any]]:
+    """Engine and its arguments, without those that name the compression."""
+    inputs = row.heads[0].get("fingerprint_inputs") or {}
+    args = inputs.get("model_args") or {}
+    return inputs.get("engine"), {k: v for k, v in args.items() if k != "kv" and not k.startswith("kv_")}
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Column]]]:

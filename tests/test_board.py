@@ -13,6 +13,7 @@ import pytest
 from board_tree import cells, scores, table
 
 from icr_tasks.cli import main
+from icr_tasks.leaderboard import ledger
 from icr_tasks.leaderboard.board import Board, build
 from icr_tasks.leaderboard.views_grid import Options
 
@@ -196,3 +197,22 @@ def test_checkpoints_are_rows(tmp_path: Path) -> None:
         "m@step-3",
     }
     assert [p.name for p in (tmp_path / "b").glob("trend-*")] == ["trend-m-full-ao.svg"]
+
+
+def test_the_drop_is_against_the_full_run_of_the_same_engine(tmp_path: Path) -> None:
+    """One model evaluated by two engines has two full rows; a compressed run belongs to its own engine's."""
+
+    def other(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        head["fingerprint"], head["fingerprint_inputs"]["engine"] = "e" * 12, "icr-hf"
+
+    board_tree.run(tmp_path, "m", datasets=("mc",), skill=-2.0, change=other)
+    board_tree.run(tmp_path, "m", datasets=("mc",))
+    board_tree.run(tmp_path, "m", "kv:topk@0.05", datasets=("mc",))
+    [line] = table(build(tmp_path, Options()), "drop").lines
+    means = {}
+    for folder in [*(tmp_path / "m" / "full").iterdir(), *(tmp_path / "m" / "kv_topk@0.05").iterdir()]:
+        rows = list(ledger.items(folder))
+        means[folder.parent.name, folder.name == "e" * 12] = np.mean([r["score"]["acc"] for r in rows])
+    drop = means["kv_topk@0.05", False] - means["full", False]
+    assert line.cells[0].value == pytest.approx(100 * drop)
+    assert means["full", True] != means["full", False]

@@ -183,13 +183,24 @@ def test_views_are_documented() -> None:
     assert all(f"`{name}`" in text for name in VIEWS)
 
 
-def test_golden_of_real_runs(tmp_path: Path) -> None:
-    """SmolLM2-135M under four settings and four lengths, as `icr demo` left them (items were limited: partial)."""
-    assert main(["board", str(GOLDEN.parent / "smollm2"), "-o", str(tmp_path), "--partial"]) == 0
+@pytest.mark.parametrize(
+    "name", sorted(p.name for p in GOLDEN.parent.iterdir() if p.is_dir() and p.name[0] not in "._")
+)
+def test_golden_of_real_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Real models on real engines (tests/golden/README.md says how): the board byte for byte, and a tree without faults."""
+    runs, golden = GOLDEN.parent / name, GOLDEN.with_name(f"board_{name}.md")
+    assert main(["check", str(runs)]) == 0
+    assert main(["board", str(runs), "-o", str(tmp_path), "--partial"]) == 0
     text = (tmp_path / "board.md").read_text()
-    golden = GOLDEN.with_name("board_smollm2.md")
     if os.environ.get("ICR_UPDATE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
-    assert main(["board", str(GOLDEN.parent / "smollm2"), "-o", str(tmp_path / "strict")]) == 0
+    assert main(["board", str(runs), "-o", str(tmp_path / "strict")]) == 0
     assert "Not ranked, partial or stale" in (tmp_path / "strict" / "board.md").read_text()
+
+
+def test_a_compressed_run_drops_against_its_own_engine() -> None:
+    """The golden SmolLM2 was run in full by two engines; its compressed runs are icr-hf's."""
+    t = table(build(GOLDEN.parent / "smollm2", Options(), partial=True), "drop")
+    assert [line.labels[1] for line in t.lines] == ["kv:snapkv@0.5", "kv:steady@0.25", "kv:topk@0.05"]
+    assert all(line.cells[0].n == 36 and line.cells[0].value < 0 for line in t.lines)
