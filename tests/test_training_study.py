@@ -184,13 +184,14 @@ def test_verdicts_in_words_follow_the_numbers() -> None:
     def said(mean: float, spread: float) -> str:
         each = (mean - spread, mean, mean + spread)
         delta = Design(np.arange(400)).effect(np.where(np.arange(400) % 2, mean + 0.2, mean - 0.2))
-        one = Pooled(delta, delta, delta, with_seeds(delta, each), each)
+        one = Pooled(delta, delta, delta, with_seeds(delta, each), each, identical=float(not mean))
         return report.sentence("a", "b", one, one.total.p)
 
     assert "significantly **better**" in said(0.1, 0.01) and "3 of 3 seeds" in said(0.1, 0.01)
     assert "significantly **worse**" in said(-0.1, 0.01)
     assert "not distinguishable" in said(0.1, 0.3) and "go unseen" in said(0.1, 0.3)  # seeds disagree
     assert "not distinguishable" in said(0.001, 0.0)
+    assert "the same answers" in said(0.0, 0.0)  # an arm that changed nothing is not a null result
 
 
 def test_tokens_that_differ_are_said() -> None:

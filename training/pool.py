@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Pooled:
     """Scores of both sides and their difference, in score units; `delta` covers questions, `total` questions and seeds.
 
-    `each` holds the difference of every seed.
+    `each` holds the difference of every seed, `identical` the share of answers that are the same to the byte.
     """
 
     base: Effect
@@ -32,6 +32,7 @@ class Pooled:
     delta: Effect
     total: Effect
     each: tuple[float, ...]
+    identical: float = 0.0
 
     @property
     def agree(self) -> int:
@@ -58,7 +59,8 @@ def pooled(found: Sequence[Pairs], at: np.ndarray | None = None) -> Pooled:
     base, new = bases.mean(0), news.mean(0)
     delta = design.effect(new - base)
     each = tuple(design.mean(row) for row in news - bases)
-    return Pooled(design.score(base), design.score(new), delta, with_seeds(delta, each), each)
+    same = float(np.mean([p.same[at] for p in found]))
+    return Pooled(design.score(base), design.score(new), delta, with_seeds(delta, each), each, same)
 
 
 def with_seeds(delta: Effect, each: Sequence[float]) -> Effect:

@@ -64,6 +64,10 @@ def sentence(arm: str, against: str, result: Pooled, p: float) -> str:
     """The verdict in words: better, worse, or not distinguishable and what would have been seen."""
     from icr_tasks.leaderboard.suite import interval, points
 
+    if result.identical == 1.0:
+        return (
+            f"- {arm} gave **the same answers** as {against}, to the byte and under every seed: no effect to compare."
+        )
     bounds, seeds = result.total.ci(1 - ALPHA), len(result.each)
     shown = f"{points(result.delta.mean, sign=True)} points {interval(bounds)}, p = {p:.2g}"
     shown += f", same sign in {result.agree} of {seeds} seeds" if seeds > 1 else ", one seed: its luck is not covered"

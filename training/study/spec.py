@@ -20,8 +20,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from icr_tasks.errors import IcrError, unknown
 
 from .. import config as configs
@@ -139,5 +137,5 @@ def _extended(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise IcrError(f"{name} is {value!r}; it must be a mapping\n{yaml.safe_dump(value)}".strip())
+        raise IcrError(f"{name} is {value!r}; it must be a mapping")
     return dict(value)
