@@ -85,6 +85,7 @@ def reinforce(out: Path, size: Size, workers: Workers) -> None:
             made.append(_config(
                 out, "grpo", f"{prompt}-s{seed}", start, data, prompt, seed, num_generations=5, temperature=1.0,
                 per_device_train_batch_size=5 * size.prompts, beta=0.001, loss_type="bnpo", use_bias_correction_kl=False,
+                learning_rate=7e-4, lr_scheduler_type="constant_with_warmup", warmup_steps=4,  # at once 1e-3 breaks the format
             ))  # fmt: skip
     workers.train(made, [size.steps] * len(made))
 
