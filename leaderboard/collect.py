@@ -176,7 +176,10 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
 
 def _head(results: dict[str, Any], inputs: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     args = inputs["model_args"]
+    sheets = [config.get("metadata", {}).get("icr", {}) for config in results["configs"].values()]
+    sheet = next((s for s in sheets if s.get("versions")), {})
     versions = {"lm_eval": results.get("lm_eval_version"), "transformers": results.get("transformers_version")}
+    versions |= sheet.get("versions") or {}
     return {
         "schema": ledger.SCHEMA,
         "fingerprint": fingerprint,
@@ -197,7 +200,7 @@ def _head(results: dict[str, Any], inputs: dict[str, Any], fingerprint: str) -> 
         "truncation": {"side": inputs["truncation"], "max_model_len": inputs["max_model_len"]},
         "tasks": {},
         "versions": versions,
-        "git": results.get("git_hash"),
+        "git": sheet.get("git") or results.get("git_hash"),  # ours tells a changed working tree
         "started": results.get("date"),
         "seconds": {"total": float(results.get("total_evaluation_time_seconds") or 0)},
         "tokens": {"prompt": 0, "output": 0},

@@ -12,9 +12,10 @@ from icr_tasks.errors import IcrError
 
 from . import read
 from .escape import code
+from .escape import markdown as escaped
 from .load import Run
 from .pairs import Pairs
-from .suite import DASH, count, points, safe
+from .suite import DASH, count, points
 from .summary import tokens
 
 Key = tuple[str, str, int]  # task, item, occurrence
@@ -83,7 +84,7 @@ def markdown(pairs: Pairs, base: Run, new: Run, *, samples: list[Path] | None = 
     flipped = np.flatnonzero(d != 0)
     flipped = flipped[np.argsort(d[flipped], kind="stable")]
     lines = [
-        f"# What flipped: {safe(base.label)} → {safe(new.label)}",
+        f"# What flipped: {escaped(base.label)} → {escaped(new.label)}",
         "",
         f"{count((d < 0).sum())} worse, {count((d > 0).sum())} better, {count((d == 0).sum())} same "
         f"({count(pairs.same.sum())} byte-identical answers), of {count(len(pairs))} items.",
@@ -92,9 +93,9 @@ def markdown(pairs: Pairs, base: Run, new: Run, *, samples: list[Path] | None = 
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in table(pairs):
-        depth = DASH if row["depth"] is None else safe(row["depth"])
+        depth = DASH if row["depth"] is None else escaped(row["depth"])
         lines.append(
-            f"| {safe(row['dataset'])} | {safe(row['length']) or DASH} | {depth} | {row['n']} | {row['worse']} "
+            f"| {escaped(row['dataset'])} | {escaped(row['length']) or DASH} | {depth} | {row['n']} | {row['worse']} "
             f"| {row['better']} | {points(row['delta'], sign=True)} |"
         )
     shown = flipped[:limit]
@@ -105,7 +106,7 @@ def markdown(pairs: Pairs, base: Run, new: Run, *, samples: list[Path] | None = 
     lines.append("|---|---|---:|---:|---:|" + "---|" * (4 if samples else 0))
     for i, key in zip(shown, keys, strict=True):
         depth = pairs.keys[i].get("depth")
-        cells = [code(key[0]), code(key[1]), DASH if depth is None else safe(depth)]
+        cells = [code(key[0]), code(key[1]), DASH if depth is None else escaped(depth)]
         cells += [points(pairs.base[i]), points(pairs.new[i])]
         if samples:
             one, two = (side.get(key, ("", "", "")) for side in both)
@@ -117,4 +118,4 @@ def markdown(pairs: Pairs, base: Run, new: Run, *, samples: list[Path] | None = 
 
 
 def _cut(text: str) -> str:
-    return safe(text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…")
+    return escaped(text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…")

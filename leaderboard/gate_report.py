@@ -7,17 +7,17 @@ import os
 import re
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax import saxutils
 
 import orjson
 
 from icr_tasks.errors import IcrError
 
-from . import forest_report
+from . import escape, forest_report
 from .compare import CELL_FDR, Line
 from .gate import INCONCLUSIVE, NOT_COMPARABLE, PASS, REGRESSED, Endpoint, Verdict
 from .load import Run
-from .suite import count, interval, plain, points, safe
+from .suite import count, interval, plain, points
 
 SCHEMA = 1
 
@@ -46,23 +46,30 @@ def terminal(found: Verdict, base: str, new: str, first: Verdict | None = None) 
 def markdown(found: Verdict, base: str, new: str, first: Verdict | None = None) -> str:
     """gate.md: the table carries the message alone, without pictures."""
     mark = {PASS: "✅", REGRESSED: "❌", INCONCLUSIVE: "❔", NOT_COMPARABLE: "⛔"}[found.verdict]
-    lines = [f"## {mark} {found.verdict}", "", f"{safe(new)} vs baseline {safe(base)}", "", safe(found.reason), ""]
+    lines = [
+        f"## {mark} {found.verdict}",
+        "",
+        f"{escape.markdown(new)} vs baseline {escape.markdown(base)}",
+        "",
+        escape.markdown(found.reason),
+        "",
+    ]
     if found.comparison:
         lines += [_counted(found), "", f"| | base | new | Δ | {_level(found)} | MDE | margin | verdict |"]
         lines.append("|---|---:|---:|---:|---|---:|---:|---|")
         for end in found.endpoints:
             line, remark = end.line, f" ({end.remark})" if end.remark else ""
             lines.append(
-                f"| {safe(line.title)} | {points(line.base.mean)} | {points(line.new.mean)} "
+                f"| {escape.markdown(line.title)} | {points(line.base.mean)} | {points(line.new.mean)} "
                 f"| {points(line.delta.mean, sign=True)} | {interval(line.delta.ci(1 - 2 * found.alpha))} "
                 f"| {points(line.delta.mde(found.alpha))} | {points(end.margin)} | {end.verdict}{remark} |"
             )
         lines += ["", *_cells(found), ""]
-    lines += [f"- {safe(text)}" for text in found.refusals]
-    lines += [f"- {safe(text)}" for text in found.notes]
-    lines += [f"- left out: {count(number)} items {safe(why)}" for why, number in found.left_out.items()]
+    lines += [f"- {escape.markdown(text)}" for text in found.refusals]
+    lines += [f"- {escape.markdown(text)}" for text in found.notes]
+    lines += [f"- left out: {count(number)} items {escape.markdown(why)}" for why, number in found.left_out.items()]
     if first:
-        lines.append(f"- {_origin(first).removeprefix(' · ') or safe(f'first baseline: {first.reason}')}")
+        lines.append(f"- {_origin(first).removeprefix(' · ') or escape.markdown(f'first baseline: {first.reason}')}")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -148,9 +155,9 @@ def write(folder: Path, found: Verdict, base: Run | None, new: Run | None, text:
 
 
 def _case(name: str, kind: str | None, message: str, body: str) -> str:
-    head = f'  <testcase classname="icr.gate" name={quoteattr(_xml(name))}'
+    head = f'  <testcase classname="icr.gate" name={saxutils.quoteattr(_xml(name))}'
     return (
-        f"{head}><{kind} message={quoteattr(_xml(message))}>{escape(_xml(body))}</{kind}></testcase>"
+        f"{head}><{kind} message={saxutils.quoteattr(_xml(message))}>{saxutils.escape(_xml(body))}</{kind}></testcase>"
         if kind
         else f"{head}/>"
     )
@@ -213,7 +220,7 @@ def _cells(found: Verdict) -> list[str]:
     lines += [f"| cell | base | new | Δ | {_level(found)} | MDE | items | |", "|---|---:|---:|---:|---|---:|---:|---|"]
     for cell in found.comparison.cells:
         lines.append(
-            f"| {safe(cell.title)} | {points(cell.base.mean)} | {points(cell.new.mean)} | {points(cell.delta.mean, sign=True)} "
+            f"| {escape.markdown(cell.title)} | {points(cell.base.mean)} | {points(cell.new.mean)} | {points(cell.delta.mean, sign=True)} "
             f"| {interval(cell.delta.ci(1 - 2 * found.alpha))} | {points(cell.delta.mde(found.alpha))} "
             f"| {cell.delta.n} | {'◂' if cell.adjusted < CELL_FDR else ''} |"
         )

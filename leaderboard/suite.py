@@ -48,8 +48,3 @@ def count(number: float) -> str:
 def plain(text: object) -> str:
     """Untrusted text for a terminal: one line without control or text-direction characters."""
     return re.sub(r"\s+", " ", "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in str(text))).strip()
-
-
-def safe(text: object) -> str:
-    """Untrusted text for Markdown: one line, and every mark that could become markup, HTML or a mention as an entity."""
-    return re.sub(r"[\\`*_{}\[\]<>|#~!@$&]", lambda found: f"&#{ord(found[0])};", plain(text))

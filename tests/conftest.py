@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,3 +48,20 @@ def no_tasks_of_other_tests() -> Iterator[None]:
     active.clear()
     yield
     active.clear()
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulated results tree of the board tests; read only."""
+    import board_tree
+
+    return board_tree.tree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="session")
+def board(tree: Path) -> Any:
+    """Its board."""
+    from icr_tasks.leaderboard.board import build
+    from icr_tasks.leaderboard.views_grid import Options
+
+    return build(tree, Options())

@@ -20,16 +20,6 @@ from icr_tasks.leaderboard.views_grid import Options
 GOLDEN = Path(__file__).parent / "golden" / "board.md"
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return board_tree.tree(tmp_path_factory.mktemp("tree"))
-
-
-@pytest.fixture(scope="module")
-def board(tree: Path) -> Board:
-    return build(tree, Options())
-
-
 def test_golden(tree: Path, tmp_path: Path) -> None:
     assert main(["board", str(tree), "-o", str(tmp_path)]) == 0
     text = (tmp_path / "board.md").read_text()

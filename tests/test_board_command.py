@@ -25,16 +25,6 @@ from icr_tasks.leaderboard.views_grid import Options
 GOLDEN = Path(__file__).parent / "golden" / "board.md"
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return board_tree.tree(tmp_path_factory.mktemp("tree"))
-
-
-@pytest.fixture(scope="module")
-def board(tree: Path) -> Board:
-    return build(tree, Options())
-
-
 def test_filters_sort_and_views(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = build(tree, Options(), patterns={"model": ["*base*"], "setting": ["rag@*", "full"]})
     assert {(r.model, r.setting["kind"]) for r in kept.rows} == {("org/base-7b", "full"), ("org/base-7b", "rag")}

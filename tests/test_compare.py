@@ -55,7 +55,7 @@ def test_command_prints_and_writes_flips(two: tuple[Path, Path], capsys: pytest.
     out = capsys.readouterr().out
     assert "| suite |" in out and "| nq@8k" in out and "byte-identical" in out
     text = Path("flips.md").read_text()
-    assert "| helmet&#95;rag/nq | 4k | 0.0 | 60 |" in text and "more; `--limit` shows them" in text
+    assert "| helmet_rag/nq | 4k | 0.0 | 60 |" in text and "more; `--limit` shows them" in text
     assert text.count("`icr_") == 5
     assert main(["compare", str(two[0]), str(two[1]), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

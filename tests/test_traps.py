@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from icr_tasks.cli import main
 from icr_tasks.leaderboard import ledger
 from icr_tasks.leaderboard.board import Board, build
 from icr_tasks.leaderboard.views_grid import Options, Shown
+from icr_tasks.models.identity import working_tree
 from icr_tasks.models.store import AnswerStore
 
 STAMP = "2026-01-01T00-00-00"
@@ -214,3 +216,29 @@ def test_newest_of_two_results_counts_once(tmp_path: Path) -> None:
     assert only(board(tmp_path)).value == 100.0
     [folder] = [f for f, _ in ledger.runs(tmp_path / "r")]
     assert len(list(ledger.items(folder))) == 1
+
+
+def test_a_changed_working_tree_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm_eval's git_hash names a commit also when files were edited; our tasks log `git describe --dirty` beside it."""
+
+    def git(*args: str) -> str:
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *args]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    assert working_tree.__wrapped__() is None
+    git("init", "-q")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-qm", "first")
+    clean = working_tree.__wrapped__()
+    assert clean and git("rev-parse", "HEAD").startswith(clean)
+    (tmp_path / "file").write_text("two")
+    assert working_tree.__wrapped__() == f"{clean}-dirty"
+    ours = {"git": f"{clean}-dirty", "versions": {"icr_tasks": "0.1.0"}}
+    evaluation(tmp_path / "out", {MC: [sample(0)]}, git_hash=clean, sheet=ours)
+    evaluation(tmp_path / "stock", {MC: [sample(0)]}, git_hash=clean, args="pretrained=org/n")
+    assert main(["collect", str(tmp_path / "out"), str(tmp_path / "stock"), "-o", str(tmp_path / "r")]) == 0
+    heads = {head["model"]["id"]: head for _, head in ledger.runs(tmp_path / "r")}
+    assert (heads["org/m"]["git"], heads["org/n"]["git"]) == (f"{clean}-dirty", clean)
+    assert heads["org/m"]["versions"]["icr_tasks"] == "0.1.0" and heads["org/m"]["versions"]["lm_eval"] == "0.4.13"

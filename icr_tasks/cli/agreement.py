@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from ..data.lines import records
 from ..errors import IcrError
 from ..metrics.agreement import Labelled, disagreements, measure
 
@@ -100,17 +101,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for record in reader:
                 yield reader.line_num, {str(k): v for k, v in record.items() if v is not None}
         return
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            try:
-                record = orjson.loads(raw)
-            except orjson.JSONDecodeError as error:
-                raise IcrError(f"{path}:{number}: not valid JSON ({error})") from error
-            if not isinstance(record, dict):
-                raise IcrError(f"{path}:{number}: expected a JSON object")
-            yield number, record
+    yield from records(path)
 
 
 def _row(record: dict[str, Any], place: str) -> Labelled:

@@ -16,8 +16,9 @@ import orjson
 
 from ..errors import IcrError
 from ..leaderboard import baseline, load
+from ..leaderboard.escape import markdown
 from ..leaderboard.gate import CODES, INCONCLUSIVE, NOT_COMPARABLE, PASS, REGRESSED
-from ..leaderboard.suite import plain, safe
+from ..leaderboard.suite import plain
 from .compare import add_pairing
 from .gate import add_judging, judge
 
@@ -97,5 +98,5 @@ def _show(args: argparse.Namespace) -> int:
         for pin in listed:
             why = pin.history[-1].get("why") or ""
             cells = (name, pin.setting, pin.prompt, pin.model, pin.fingerprint, pin.set, pin.first["fingerprint"], why)
-            print(f"| {' | '.join(map(safe, cells))} |")
+            print(f"| {' | '.join(map(markdown, cells))} |")
     return 0

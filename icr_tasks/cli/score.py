@@ -12,10 +12,8 @@ Predictions are JSON lines with `id` and `prediction` (or `pred`). The gold answ
 from __future__ import annotations
 
 import argparse
-import gzip
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import orjson
 import yaml
 
 from .. import tasks_dir
+from ..data.lines import records
 from ..errors import IcrError, unknown
 
 
@@ -146,7 +145,7 @@ def _graded(sheet: Any, graders: Any, docs: Any, fields: Any, got: dict[str, str
 
 def _rows(path: Path, task: str, model: str | None) -> list[dict[str, Any]]:
     rows, models = [], Counter[str]()
-    for number, record in _records(path):
+    for number, record in records(path):
         if "task" in record and not _same_task(str(record["task"]), task):
             continue
         if "model" in record:
@@ -163,23 +162,6 @@ def _rows(path: Path, task: str, model: str | None) -> list[dict[str, Any]]:
     if model is None and len(models) > 1:
         raise IcrError(f"{path} holds several models; choose one with --model: {', '.join(sorted(models))}")
     return rows
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.strip():
-                    continue
-                try:
-                    record = orjson.loads(raw)
-                except orjson.JSONDecodeError as error:
-                    raise IcrError(f"{path}:{number}: not valid JSON ({error})") from error
-                if not isinstance(record, dict):
-                    raise IcrError(f"{path}:{number}: expected a JSON object")
-                yield number, record
-    except OSError as error:
-        raise IcrError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 _OFFICIAL_NAMES = {"longbook_choice_eng": "icr_infbench_mc", "longbook_qa_eng": "icr_infbench_qa", "longbook_sum_eng": "icr_infbench_sum"}  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +16,26 @@ from ..errors import IcrError
 from .roots import cache_root, write_atomic
 
 
-def parse(path: Path, line: int, raw: bytes) -> dict[str, Any]:
+def parse(path: Path, line: int, raw: bytes, remedy: str = "; fetch the file again") -> dict[str, Any]:
     """One record, or an IcrError naming file and line (counted from 1)."""
     try:
         record = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise IcrError(f"{path}:{line}: not valid JSON ({error}); fetch the file again") from error
+        raise IcrError(f"{path}:{line}: not valid JSON ({error}){remedy}") from error
     if not isinstance(record, dict):
         raise IcrError(f"{path}:{line}: expected a JSON object, found {type(record).__name__}")
     return record
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, record) of a user's JSON-lines file, plain or .gz; blank lines are skipped. Raises IcrError."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                if raw.strip():
+                    yield number, parse(path, number, raw, "")
+    except (OSError, EOFError, zlib.error) as error:
+        raise IcrError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from typing import Any
 from lm_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
-from .. import data
+from .. import __version__, data
 from ..context import active, prepared, prompts, tokens
 from ..context.build import Builder, Built, DoesNotFit, dumps, skipped
 from ..data.item import Item
 from ..errors import IcrError
-from ..models import boundary, measure
+from ..models import boundary, identity, measure
 from ..models.kv import choose
 from ..plugin.guard import check_output_path
 from . import graded
@@ -211,6 +211,8 @@ class ICRTask(ConfigurableTask):
             chat=builder.template is not None and self.prompt_format.chat,
             chat_template_sha=hashlib.sha256(text.encode()).hexdigest()[:16] if text else None,
             n_not_sent=len(self._failed),
+            git=identity.working_tree(),
+            versions={"icr_tasks": __version__, **identity.versions()},
         )
 
     # -- answers -------------------------------------------------------------------------------------------------
