@@ -60,7 +60,7 @@ def one_a_question(data: Path, out: Path) -> None:
 def study(out: Path, engine: str, model: str, items: int, synth: int) -> Path:
     """Write the study file of one engine."""
     tasks: list[dict[str, Any]] = [
-        {"task": f"icr_helmet_rag_{name}_4k", "limit": items, "prompts": ["official"]} for name in HELMET
+        {"task": f"icr_helmet_rag_{name}_4k", "limit": items, "prompts": ["official"]} for name in HELMET if items
     ]
     if synth:
         asked = {"prompts": ["ao"], "gen_kwargs": {"max_gen_toks": SYNTH_TOKENS}}
@@ -170,7 +170,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="data root with HELMET's k20 and k3 files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--engine", choices=("icr-hf", "icr-vllm"), default="icr-hf")
-    parser.add_argument("--items", type=int, default=8, help="of each HELMET data set")
+    parser.add_argument("--items", type=int, default=8, help="of each HELMET data set; 0: none")
     parser.add_argument("--synth", type=int, default=24, help="of icr_synth_rag_4k; 0: none")
     parser.add_argument("--model")
     parser.add_argument("--table", action="store_true")
