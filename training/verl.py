@@ -26,7 +26,9 @@ def main(argv: list[str]) -> int:
     if args.reward not in registry.NAMES:
         raise unknown("reward", args.reward, registry.NAMES)
     if args.reward in registry.JUDGED:
-        raise IcrError("the verl recipe has no judge; train judged rewards with TRL (grpo_judge.yaml), or wrap compute_score")
+        raise IcrError(
+            "the verl recipe has no judge; train judged rewards with TRL (grpo_judge.yaml), or wrap compute_score"
+        )
     for part in ("train", "dev"):
         source = args.data / f"{part}.parquet"
         registry.check(read(source), args.reward)
