@@ -55,9 +55,8 @@ def collect(
 ) -> list[tuple[Path, dict[str, Any]]]:
     """Group the tasks of all evaluations into runs and write each; returns (folder, run).
 
-    `tallies` receives the scores of each run by fingerprint, for `summary.table`.
-
-    Raises IcrError for unreadable input; with a list `bad` the message is added to it and the other runs are written.
+    `tallies` receives the scores of each run by fingerprint, for `summary.table`. Raises IcrError for unreadable input;
+    with a list `bad` the message is added to it and the other runs are written.
     """
     grouped: dict[str, dict[str, tuple[read.Evaluation, dict[str, Any]]]] = {}
     for evaluation in read.evaluations(outs, bad):
@@ -68,7 +67,7 @@ def collect(
     with ledger.no_cycles():
         for fingerprint, tasks in grouped.items():
             try:
-                written.append(_write(results, fingerprint, tasks, tallies))
+                written.append(_write(results, fingerprint, tasks, tallies, bad))
             except IcrError as error:
                 if bad is None:
                     raise
@@ -81,16 +80,20 @@ def _write(
     fingerprint: str,
     tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]],
     tallies: dict[str, Tally] | None,
+    bad: list[str] | None,
 ) -> tuple[Path, dict[str, Any]]:
     latest, inputs = max(tasks.values(), key=lambda pair: pair[0].stamp)
     run = _head(latest.results, inputs, fingerprint)
     tally = None if tallies is None else tallies.setdefault(fingerprint, Tally())
-    folder = ledger.write(root, run, _stream(run, tasks, tally))
+    folder = ledger.write(root, run, _stream(run, tasks, tally, bad))
     return folder, run
 
 
 def _stream(
-    run: dict[str, Any], tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]], tally: Tally | None
+    run: dict[str, Any],
+    tasks: dict[str, tuple[read.Evaluation, dict[str, Any]]],
+    tally: Tally | None,
+    bad: list[str] | None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of all tasks; fills in the run's counts while they pass."""
     kv = Means()
@@ -113,7 +116,11 @@ def _stream(
         elif counts["n_scored"] and counts["metric"] and counts["metric"] not in sums:
             counts["status"] = "error"
             why = (counts["reasons"] or {}).get(counts["metric"])  # the task's own: no judge, judge not reachable
-            counts["reason"] = why or f"{path.name}: no row has the metric {counts['metric']!r}, only {', '.join(sums)}"
+            counts["reason"] = (
+                why or f"{path.name}:1: no row has the metric {counts['metric']!r}, only {', '.join(sums)}"
+            )
+            if not why and bad is not None:
+                bad.append(f"{path.parent}/{counts['reason']}; score again with icr-replay")
     if kv.n:
         run["kv"] = kv.means()
         run["peak_memory_bytes"] = kv.largest.get("peak_memory_bytes")

@@ -224,6 +224,10 @@ def find(results: str | Path, spec: str) -> Run:
         return load_run(hits[0][0].parent, hits[0][1])
     if not hits and path.is_dir():
         raise IcrError(f"no run below {path}; write one there with `icr collect OUT -o {path}`", exit_code=4)
+    if not hits and not heads:
+        raise IcrError(
+            f"{spec} is no folder, and there is no run below {results} to look it up; name a folder or --results"
+        )
     if not hits:
         raise unknown("run", spec, [h["fingerprint"] for _, h in heads])
     listed = "; ".join(f"{h['fingerprint']} {h['model']['id']} {h['setting']['text']}" for _, h in hits[:12])

@@ -186,7 +186,8 @@ def test_golden_of_real_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFi
         golden.write_text(text)
     assert text == golden.read_text()
     assert main(["board", str(runs), "-o", str(tmp_path / "strict")]) == 0
-    assert "Not ranked, partial or stale" in (tmp_path / "strict" / "board.md").read_text()
+    apart = "Not ranked, partial or stale" in (tmp_path / "strict" / "board.md").read_text()
+    assert apart == (name == "smollm2")  # run with --limit; the others are complete
 
 
 def test_a_compressed_run_drops_against_its_own_engine() -> None:

@@ -179,9 +179,9 @@ def test_other_result_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_missing_metric_is_an_error_not_another_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = [_line(i, metrics=["acc_v1"], acc_v1=1.0) for i in range(2)]
     _lm_eval(tmp_path / "out", other)
-    main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "r")])
+    assert main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "r")]) == 2
     out = capsys.readouterr().out
-    assert f"samples_{MC}_2026-01-01T00-00-00.jsonl: no row has the metric 'acc', only acc_v1" in out
+    assert f"samples_{MC}_2026-01-01T00-00-00.jsonl:1: no row has the metric 'acc', only acc_v1" in out
     assert "| – (2/2) |" in out
     stored = json.loads(next((tmp_path / "r").rglob("run.json")).read_text())
     assert stored["tasks"][MC]["status"] == "error"

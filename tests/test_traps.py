@@ -126,11 +126,12 @@ def test_two_filters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert f"samples_{MC}_{STAMP}.jsonl:2: two filters" in capsys.readouterr().err
 
 
-def test_the_configured_metric_or_none(tmp_path: Path) -> None:
+def test_the_configured_metric_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rows carry any metric as a key; a missing one must not be replaced by another that happens to be there."""
     evaluation(tmp_path / "out", {MC: [sample(i, "exact_match") for i in range(4)]})
-    cell = only(board(tmp_path))
+    cell = only(board(tmp_path, code=2))
     assert cell.value is None and "no row has the metric 'acc', only exact_match" in cell.reason
+    assert f"samples_{MC}_{STAMP}.jsonl:1: no row has the metric 'acc'" in capsys.readouterr().err
 
 
 def test_negative_sentinel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Take real runs into a golden tree: python tests/golden/add.py NAME RESULTS...   (then ICR_UPDATE_GOLDEN=1 pytest)
+"""Take real runs into a golden tree: python tests/golden/add.py NAME RESULTS...
 
     make train-demo
     python tests/golden/add.py tiny train-demo/eval/results
