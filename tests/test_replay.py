@@ -32,7 +32,9 @@ def test_replay_through_lm_eval_keeps_scores_and_identity(logged: Path, tmp_path
     assert done.returncode == 0, done.stderr[-2000:]
     before, after = results(logged), results(tmp_path / "again")
     for task in TASKS:
-        assert {k: v for k, v in before[task].items() if k != "alias"} == {k: v for k, v in after[task].items() if k != "alias"}
+        assert {k: v for k, v in before[task].items() if k != "alias"} == {
+            k: v for k, v in after[task].items() if k != "alias"
+        }
     [(_, first)], [(_, second)] = collect([logged], tmp_path / "a"), collect([tmp_path / "again"], tmp_path / "b")
     assert second["model"]["id"] == first["model"]["id"] == "oracle"
     assert second["setting"]["text"] == "gold@only" and second["prompt"] == "id"
