@@ -14,6 +14,7 @@ from icr_tasks.errors import IcrError
 
 from ..curves import HEIGHT, chart, history, page
 from ..evaluate import Trained, table, verdicts
+from ..pool import Pooled, pooled
 from .stages import USAGE, peak
 
 if TYPE_CHECKING:
@@ -29,28 +30,30 @@ _CITED = "\n| citations | setting | warm start | after GRPO |\n|---|---|---:|---
 
 @dataclass(frozen=True)
 class Rise:
-    """GRPO's effect under one reward and setting: `base`, `start` (warm start), `end`, `delta` are the gate's estimates (0-1),
-    `each` the difference by seed, `cited` the F1 of cited passages before and after.
+    """GRPO's effect under one reward and setting: `base` is the base model's score, `pool` warm start against end over all
+    seeds, `cited` the F1 of cited passages before and after.
     """
 
     reward: str
     setting: str
     items: int
     base: Any
-    start: Any
-    end: Any
-    delta: Any
-    each: list[float]
+    pool: Pooled
     cited: tuple[float, float] | None
+
+    @property
+    def delta(self) -> Any:
+        """The difference; its error covers the choice of questions and of seeds."""
+        return self.pool.total
 
     @property
     def significant(self) -> bool:
         """Whether the 95 % interval of the difference lies above zero."""
-        return self.delta.ci(0.95)[0] > 0
+        return bool(self.delta.ci(0.95)[0] > 0)
 
 
 def rises(results: Path, trained: Sequence[Trained], size: Size) -> Iterator[Rise]:
-    """Every reward under every setting: item scores averaged over the seeds, then the clustered paired test."""
+    """Every reward under every setting, pooled over the seeds (training/pool.py)."""
     from icr_tasks.context.setting import Setting
     from icr_tasks.leaderboard import load, pairs
 
@@ -66,17 +69,10 @@ def rises(results: Path, trained: Sequence[Trained], size: Size) -> Iterator[Ris
                 )
             starts = [runs[t.base, reward, setting] for t in ended]
             ends = [runs[str(t.folder), reward, setting] for t in ended]
-            found = [pairs.pair(a, b) for a, b in zip(starts, ends, strict=True)]
-            first = found[0]
-            design = first.design(np.ones(len(first), bool))
-            new = np.mean([p.new for p in found], axis=0)
-            each = [float(design.mean(p.new - p.base)) for p in found]
+            pool = pooled([pairs.pair(a, b) for a, b in zip(starts, ends, strict=True)])
             cited = (_mean(starts, "cite_f1"), _mean(ends, "cite_f1")) if reward != "ao" else None
-            before = pairs.pair(runs[bases[reward], reward, setting], starts[0]).base
-            yield Rise(
-                reward, setting, len(first), design.score(before), design.score(first.base), design.score(new),
-                design.effect(new - first.base), each, cited,
-            )  # fmt: skip
+            base = pooled([pairs.pair(runs[bases[reward], reward, setting], starts[0])])
+            yield Rise(reward, setting, base.base.n, base.base, pool, cited)
 
 
 def _mean(runs: Sequence[Any], metric: str) -> float:
@@ -89,9 +85,9 @@ def rows(found: Sequence[Rise]) -> str:
 
     out = [_HEAD]
     for r in found:
-        each = ", ".join(points(x, sign=True) for x in r.each)
+        each = ", ".join(points(x, sign=True) for x in r.pool.each)
         out.append(
-            f"| {r.reward.upper()} | {r.setting} | {r.items} | {points(r.base.mean)} | {points(r.start.mean)} | {points(r.end.mean)} | "
+            f"| {r.reward.upper()} | {r.setting} | {r.items} | {points(r.base.mean)} | {points(r.pool.base.mean)} | {points(r.pool.new.mean)} | "
             f"{points(r.delta.mean, sign=True)} | {interval(r.delta.ci(0.95))} | {r.delta.p:.1g} | {each} |"
         )
     cited = [r for r in found if r.cited]
@@ -146,8 +142,8 @@ def write(out: Path, size: Size, trained: Sequence[Trained], seconds: float) -> 
     (out / "curves.svg").write_text(curves(out, size), encoding="utf-8")
     board.main([str(results), "-o", str(out / "board")])
     text = (
-        f"Held-out SubEM x 100 on {', '.join(size.tasks)} (training had {size.passages} passages; no name occurs in both). "
-        f"{size.seeds} seed(s); item scores averaged over seeds, paired and clustered by question.\n\n"
+        f"Held-out SubEM x 100 on {', '.join(size.tasks)} (training had {' or '.join(map(str, size.passages))} passages; no name occurs in both). "
+        f"{size.seeds} seed(s); item scores averaged over seeds, paired and clustered by question; the interval covers questions and seeds.\n\n"
         f"{rows(found)}\n\n{usage(out)} This command: {seconds:.0f} s."
     )
     body = f"# Training demonstration\n\n{text}\n\n## Every checkpoint against its start\n\n{gated}\n"

@@ -26,7 +26,7 @@ from icr_tasks.errors import IcrError
 
 @dataclass(frozen=True)
 class Size:
-    """How much the demonstration does. `passages`: of a training prompt; `items`: of each task; `warm`: demonstrations."""
+    """How much the demonstration does. `passages`: of a training prompt, in turn; `items`: of each task; `warm`: demonstrations."""
 
     seeds: int
     rewards: tuple[str, ...]
@@ -35,18 +35,18 @@ class Size:
     warm: int
     steps: int
     prompts: int
-    passages: int
+    passages: tuple[int, ...]
     tasks: tuple[str, ...]
     items: int = 100
     settings: tuple[str, ...] = ("full", "rag@48,bm25", "kv:snapkv@0.3,window=8")
 
 
 FULL = Size(
-    seeds=3, rewards=("ao", "id"), base_steps=300, base_passages=24, warm=1440, steps=40, prompts=12, passages=12,
+    seeds=3, rewards=("ao", "id"), base_steps=300, base_passages=24, warm=1440, steps=36, prompts=12, passages=(8, 16),
     tasks=("icr_synth_short_256", "icr_synth_short_512"),
 )  # fmt: skip
 QUICK = Size(
-    seeds=1, rewards=("ao",), base_steps=220, base_passages=12, warm=720, steps=40, prompts=10, passages=8,
+    seeds=1, rewards=("ao",), base_steps=220, base_passages=12, warm=720, steps=40, prompts=10, passages=(8,),
     tasks=("icr_synth_short_256",),
 )  # fmt: skip
 

@@ -122,10 +122,10 @@ def _config(
     return configs.of(tree | ({"reward": {"name": prompt, "preset": "paper"}} if kind == "grpo" else {}))
 
 
-def _rows(folder: Path, n: int, prompt: str, *, seed: int, passages: int) -> Path:
-    options = {"n": n, "prompt": prompt, "seed": seed, "passages": passages}
+def _rows(folder: Path, n: int, prompt: str, *, seed: int, passages: Sequence[int]) -> Path:
+    options = {"n": n, "prompt": prompt, "seed": seed, "passages": list(passages)}
     if not (folder / "manifest.json").is_file():
-        rows.save(folder, rows.rows(n, [passages], prompt, seed), options)
+        rows.save(folder, rows.rows(n, list(passages), prompt, seed), options)
     return folder
 
 
