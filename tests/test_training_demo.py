@@ -70,6 +70,15 @@ def test_vocabulary_covers_the_short_world(tmp_path: Path) -> None:
     assert tiny.content_ids(tokenizer).sum() > 200
 
 
+def test_make_train_demo_runs_the_command() -> None:
+    """The recipe, less the environment it sets up first."""
+    root = Path(__file__).resolve().parent.parent
+    said = subprocess.run(
+        ["make", "-n", "train-demo", "TRAIN_DEMO_ARGS=--quick"], cwd=root, check=True, capture_output=True, text=True
+    ).stdout
+    assert said.splitlines()[-1].split()[-4:] == ["demo", "-o", "train-demo", "--quick"], said
+
+
 def test_a_folder_is_continued_only_with_its_own_size(tmp_path: Path) -> None:
     from icr_tasks.errors import IcrError
     from icr_tasks.training.demo import run
