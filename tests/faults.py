@@ -70,6 +70,7 @@ def child(study: Path, out: Path, *more: str, before: Callable[[], Any] = lambda
     code = 70
     try:
         signal.alarm(300)  # a hanging child must not outlive the test
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script started the tests with `&`
         with (log or out.with_name(f"{out.name}.log")).open("a", buffering=1) as words:
             sys.stdout = sys.stderr = words
             before()

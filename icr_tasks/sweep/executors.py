@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 
 from ..errors import IcrError
 from .cells import Cell, units
+from .stop import on_terminate
 from .study import Study
 
 
@@ -54,21 +54,22 @@ def local(study: Study, todo: list[list[Cell]], jobs: int) -> int:
     slots = _devices(todo, jobs)
     free = list(range(jobs))
     try:
-        while queue or running:
-            while queue and free:
-                (_, part), slot = queue.pop(0), free.pop(0)
-                env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": slots[slot]} if slots else {})}
-                running[subprocess.Popen(command(study, part), env=env)] = slot
-            pid, status = os.wait()
-            for process, slot in list(running.items()):
-                if process.pid == pid:
-                    process.returncode = os.waitstatus_to_exitcode(status)
-                    failed += process.returncode != 0
-                    del running[process]
-                    free.append(slot)
+        with on_terminate():
+            while queue or running:
+                while queue and free:
+                    (_, part), slot = queue.pop(0), free.pop(0)
+                    env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": slots[slot]} if slots else {})}
+                    running[subprocess.Popen(command(study, part), env=env)] = slot
+                pid, status = os.wait()
+                for process, slot in list(running.items()):
+                    if process.pid == pid:
+                        process.returncode = os.waitstatus_to_exitcode(status)
+                        failed += process.returncode != 0
+                        del running[process]
+                        free.append(slot)
     finally:
         for process in running:  # interrupted: the workers finish cleanly too
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # not SIGINT, which is ignored below a background command of a script
         for process in running:
             process.wait()
     return failed

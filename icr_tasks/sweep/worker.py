@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from ..errors import IcrError
 from ..models.store import CannotStore
 from . import cells, engine, ledgers, study
 from .records import Folder
 from .runner import Runner
+from .stop import on_terminate
 
 
 def run(found: study.Study, todo: list[cells.Cell]) -> int:
     """Run cells in this process: 0, 1 when a cell failed, 2 when the disk is full, 130 when interrupted."""
-    before = signal.signal(signal.SIGTERM, _interrupt)  # what schedulers send before they kill
-    try:
+    with on_terminate():
         return _run(found, todo)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run(found: study.Study, todo: list[cells.Cell]) -> int:
@@ -40,10 +36,6 @@ def _run(found: study.Study, todo: list[cells.Cell]) -> int:
         runner.progress.say(f"stopped: {error}")
         return 2
     return int(bool(failed))
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def main(argv: list[str]) -> int:
