@@ -52,7 +52,7 @@ QUICK = Size(
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0 when SubEM under `full`, the setting of the training, rose significantly for every reward, 1 when not."""
+    """Returns 0 when SubEM rose significantly for every reward under every setting, 1 when not."""
     parser = argparse.ArgumentParser(
         prog="icr train demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
