@@ -208,7 +208,18 @@ def test_rules_skip_and_error() -> None:
 
 def test_a_growing_order_starts_short_and_drops_no_long_rows() -> None:
     sizes = [30, 10, 20, 10, 30, 20, 10, 20, 30]
-    order = Order.make([str(i) for i in range(9)], 2, 0, 4, sizes)
+    order = Order.make([str(i) for i in range(9)], 2, 0, 4, "growing", sizes)
     epochs = order.indices[:8], order.indices[8:]
     assert all([sizes[i] for i in e] == sorted(sizes[i] for i in e) and len(set(e)) == 8 for e in epochs)
     assert epochs[0] != epochs[1] and order.digest != Order.make([str(i) for i in range(9)], 2, 0, 4).digest
+
+
+def test_a_bucketed_order_shares_steps_by_length_in_random_order() -> None:
+    sizes = [length for length in (30, 10, 20, 40) for _ in range(6)]
+    order = Order.make([str(i) for i in range(24)], 2, 0, 3, "bucketed", sizes)
+    for epoch in (order.indices[:24], order.indices[24:]):
+        steps = [[sizes[i] for i in epoch[at : at + 3]] for at in range(0, 24, 3)]
+        assert sorted(epoch) == list(range(24)) and all(len(set(step)) == 1 for step in steps)
+        lengths = [step[0] for step in steps]
+        assert lengths != sorted(lengths) and lengths != sorted(lengths, reverse=True)
+    assert order.indices[:24] != order.indices[24:]

@@ -2,7 +2,8 @@
 
 TRL's sampler restarts its shuffle when a run is resumed: in epoch 2 it replays epoch 1's order. So the order of all epochs
 is laid out in advance, the trainer sees one long epoch without shuffling, and a resumed run only has to skip.
-A curriculum is an order too: `growing` puts short prompts first.
+A curriculum is an order too: `growing` puts short prompts first. `bucketed` lets prompts of like length share a step, which
+saves padding, in random order of the steps.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from icr_tasks.data.roots import write_atomic
 from icr_tasks.errors import IcrError
 
-ORDERS = ("shuffled", "growing")
+ORDERS = ("shuffled", "growing", "bucketed")
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,17 @@ class Order:
 
     @classmethod
     def make(
-        cls, ids: Sequence[str], epochs: int, seed: int, block: int = 1, sizes: Sequence[int] | None = None
+        cls,
+        ids: Sequence[str],
+        epochs: int,
+        seed: int,
+        block: int = 1,
+        kind: str = "shuffled",
+        sizes: Sequence[int] = (),
     ) -> Order:
         """Each epoch a new shuffle, cut to whole blocks (rollouts), as verl drops the rest of an epoch.
 
-        `sizes`, the length of each row's prompt, makes every epoch grow from the shortest to the longest.
+        `sizes`, the length of each row's prompt, is what the kinds `growing` and `bucketed` go by; equal ones stay shuffled.
 
         Raises IcrError for duplicate ids and when an epoch has not one whole block.
         """
@@ -47,9 +54,14 @@ class Order:
             )
         out: list[int] = []
         for epoch in range(epochs):
-            rows = list(range(len(ids)))
-            random.Random(f"{seed}/{epoch}").shuffle(rows)
-            out += sorted(rows[:size], key=sizes.__getitem__) if sizes else rows[:size]
+            rows, r = list(range(len(ids))), random.Random(f"{seed}/{epoch}")
+            r.shuffle(rows)
+            rows = rows[:size] if kind == "shuffled" else sorted(rows[:size], key=sizes.__getitem__)
+            if kind == "bucketed":
+                blocks = [rows[i : i + block] for i in range(0, size, block)]
+                r.shuffle(blocks)
+                rows = [row for one in blocks for row in one]
+            out += rows
         body = json.dumps([list(ids), out]).encode()
         return cls(tuple(out), hashlib.sha256(body).hexdigest()[:16])
 

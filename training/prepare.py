@@ -139,9 +139,8 @@ def prepare(config: Config, path: Path, resume: Path | None, block: int) -> Prep
     if body["data_hash"] != data_hash:
         raise IcrError(f"{path} changed since the run in {run} began; use another output, or --fresh to start over")
     dataset = load_from_disk(str(folder))
-    growing = config.order == "growing"
-    sizes = [sum(len(m["content"]) for m in prompt) for prompt in dataset["prompt"]] if growing else None
-    order = Order.make(list(dataset["id"]), config.epochs, config.seed, block, sizes)
+    sizes = [sum(len(m["content"]) for m in prompt) for prompt in dataset["prompt"]]
+    order = Order.make(list(dataset["id"]), config.epochs, config.seed, block, config.order, sizes)
     if state.is_main_process:
         order.settle(run)
     return Prepared(dataset.select(order.indices), tokenizer, data_hash, order, body["text"], resume)

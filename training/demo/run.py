@@ -42,11 +42,12 @@ class Size:
 
 
 FULL = Size(
-    seeds=3, rewards=("ao", "id"), base_steps=300, base_passages=24, warm=1440, steps=40, prompts=12, passages=(12,),
+    seeds=3, rewards=("ao", "id"), base_steps=300, base_passages=24, warm=1440, steps=56, prompts=12,
+    passages=(6, 8, 10, 12, 14, 16, 18, 20, 22, 24),  # with 12 alone, ID answers 12 passages perfectly and forgets 8 and 24
     tasks=("icr_synth_short_256", "icr_synth_short_512"),
 )  # fmt: skip
 QUICK = Size(
-    seeds=1, rewards=("ao",), base_steps=220, base_passages=12, warm=720, steps=40, prompts=10, passages=(8,),
+    seeds=1, rewards=("ao",), base_steps=220, base_passages=12, warm=720, steps=40, prompts=10, passages=(6, 8, 10, 12),
     tasks=("icr_synth_short_256",),
 )  # fmt: skip
 

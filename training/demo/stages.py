@@ -116,7 +116,7 @@ def _config(
 ) -> configs.Config:
     tree: dict[str, Any] = {
         "kind": kind, "model": str(model), "data": str(data), "output": str(out / name), "prompt": prompt, "seed": seed,
-        "max_prompt_length": 512, "max_response_length": _ANSWER[prompt], "log_completions": 10,
+        "order": "bucketed", "max_prompt_length": 512, "max_response_length": _ANSWER[prompt], "log_completions": 10,
         "trl": {**_COMMON, "learning_rate": 1e-3, "logging_steps": 1, **trl},
     }  # fmt: skip
     return configs.of(tree | ({"reward": {"name": prompt, "preset": "paper"}} if kind == "grpo" else {}))
