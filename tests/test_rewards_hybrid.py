@@ -11,6 +11,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.training import config as configs
 from icr_tasks.training.rewards import Row, compute_score, score, trl_reward
 from icr_tasks.training.rewards.hybrid import doubtful
+from icr_tasks.training.rewards.row import Options
 
 ROW = Row(answers=("New York City",), question="Where?", gold_ids=(0,), gold_docs=("It stands in New York City.",))
 RIGHT, OTHER_WORDS, WRONG, NO_MARKER = "Answer: New York City", "Answer: NYC", "Answer: Oslo", "NYC it is"
@@ -27,8 +28,20 @@ def test_the_better_of_rule_and_judge() -> None:
     assert doubtful(TEXTS, [ROW] * 4) == [1, 2]
     found = score("hybrid", TEXTS, [ROW] * 4, replies=[None, YES, NO, None])
     assert [s["reward"] for s in found] == [1.0, 1.0, 0.0, 0.0]
-    assert [(s["answer"], s["judge"]) for s in found] == [(1, 0), (0, 1), (0, 0), (0, 0)]
+    assert [(s["answer"], s["judge"], s["asked"]) for s in found] == [(1, 0, 0), (0, 1, 1), (0, 0, 1), (0, 0, 0)]
     assert math.isnan(score("hybrid", [WRONG], [ROW], replies=["no box"])[0]["reward"])
+
+
+def test_the_judge_alone_is_asked_about_every_answer_and_overrules_the_rule() -> None:
+    alone = {"rule": False}
+    assert doubtful(TEXTS, [ROW] * 4, Options(rule=False)) == [0, 1, 2]
+    found = score("hybrid", TEXTS, [ROW] * 4, options=alone, replies=[NO, YES, NO, None])
+    assert [(s["reward"], s["answer"]) for s in found] == [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (0.0, 0.0)]
+    reward = trl_reward("hybrid", options=alone, ask=lambda prompts: [YES] * len(prompts))
+    logged: dict[str, float] = {}
+    columns = {"answers": [list(ROW.answers)] * 4, "question": ["Where?"] * 4}
+    assert reward(completions=TEXTS, log_metric=logged.__setitem__, **columns) == [1.0, 1.0, 1.0, 0.0]
+    assert logged["hybrid/asked"] == 0.75  # what the judge costs stands in the log of a run
 
 
 def test_trl_asks_about_doubtful_completions_alone() -> None:
@@ -51,7 +64,8 @@ def test_verl_asks_about_doubtful_completions_alone() -> None:
         raise AssertionError("a right answer needs no judge")
 
     truth = {"answers": ["New York City"]}
-    assert compute_score("x", RIGHT, truth, reward="hybrid", ask=refuse) == {"score": 1.0, "answer": 1.0, "judge": 0.0}
+    told = {"score": 1.0, "answer": 1.0, "judge": 0.0, "asked": 0.0}
+    assert compute_score("x", RIGHT, truth, reward="hybrid", ask=refuse) == told
     assert compute_score("x", OTHER_WORDS, truth, reward="hybrid", ask=judge)["score"] == 1.0
     with pytest.raises(IcrError, match="no readable verdict"):
         compute_score("x", WRONG, truth, reward="hybrid", ask=lambda prompts: [None])

@@ -121,6 +121,7 @@ def test_shipped_studies_are_whole(name: str, tmp_path: Path) -> None:
         ({"arms": {"arts": {}}}, "has no data"),
         ({"arms": {"arts": {"data": {"short": {"n": 3}}}}}, "passages"),
         ({"arms": {"arts": {"data": {"short": {"n": 3, "passages": [6], "targets": 1}}}}}, "target"),
+        ({"arms": {"arts": {"data": {"short": {"n": 3, "passages": [6], "aliases": 50}}}}}, "a share of the rows"),
         ({"arms": {"arts": {"data": "x", "trained_on": ["law"]}}}, "unknown domain 'law'"),
         ({"arms": None}, "no arms"),
     ],
@@ -192,6 +193,22 @@ def test_verdicts_in_words_follow_the_numbers() -> None:
     assert "not distinguishable" in said(0.1, 0.3) and "go unseen" in said(0.1, 0.3)  # seeds disagree
     assert "not distinguishable" in said(0.001, 0.0)
     assert "the same answers" in said(0.0, 0.0)  # an arm that changed nothing is not a null result
+
+
+def test_the_share_of_judged_completions_stands_in_the_cost(tmp_path: Path) -> None:
+    study = spec.load(save(tmp_path), tmp_path / "out")
+    costs = {"arts": results.Cost(2, 9, 1, 1, 0.5, 0.25), "other": results.Cost(2, 9, 1, 1, 0.5)}
+
+    class Found:
+        def __init__(self) -> None:
+            self.study = study
+
+        def cost(self, arm: str) -> results.Cost:
+            return costs[arm]
+
+    assert "| arts | 2 | 9 | 1 | 1 | 0.50 | 25 % |\n| other | 2 | 9 | 1 | 1 | 0.50 | 0 % |" in report.cost(Found())
+    costs["arts"] = costs["other"]
+    assert "judged" not in report.cost(Found()) and "| arts | 2 | 9 | 1 | 1 | 0.50 |\n" in report.cost(Found())
 
 
 def test_tokens_that_differ_are_said() -> None:

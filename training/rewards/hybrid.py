@@ -1,7 +1,8 @@
 """Hybrid reward: the rule first, a judge only where the rule gives nothing; the better of the two (QwenLong-L1, arXiv 2505.17667).
 
 A rule misses right answers in other words ("NYC"); a judge costs a call. An answer without its marker is not asked about:
-else training would learn to drop the format the metrics read.
+else training would learn to drop the format the metrics read. Option `rule: false` is the comparison arm: the judge alone,
+about every answer with its marker.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DEFAULT = Options()
 def hybrid(
     texts: Sequence[str], rows: Sequence[Row], options: Options = DEFAULT, *, replies: Sequence[str | None]
 ) -> list[Scores]:
-    """max(rule, judge), 0 or 1; terms `answer` (the rule) and `judge` (0 where it was not asked, or saw no marker).
+    """max(rule, judge), 0 or 1; terms `answer` (the rule), `judge` (0 where it was not asked, or saw no marker), `asked`.
 
     `replies` hold a text wherever `doubtful` names the completion; missing or unreadable there makes the reward NaN.
     """
@@ -33,15 +34,15 @@ def hybrid(
         if number in asked:
             found = criteria(reply)
             verdict = float("nan") if found is None else float(found["correctness"])
-        best = verdict if math.isnan(verdict) else max(rule, verdict)
-        out.append({"reward": best, "answer": rule, "judge": verdict})
+        best = verdict if math.isnan(verdict) or not options.rule else max(rule, verdict)
+        out.append({"reward": best, "answer": rule, "judge": verdict, "asked": float(number in asked)})
     return out
 
 
 def doubtful(texts: Sequence[str], rows: Sequence[Row], options: Options = DEFAULT) -> list[int]:
-    """Numbers of the completions a judge has to decide: an answer with its marker that the rule gives 0."""
+    """Numbers of the completions a judge has to decide: an answer with its marker, which the rule (if it counts) gives 0."""
     pairs = enumerate(zip(texts, rows, strict=True))
-    return [n for n, (t, r) in pairs if match.answer(t, r, options) == 0.0 and extract_answer(t).found]
+    return [n for n, (t, r) in pairs if extract_answer(t).found and not (options.rule and match.answer(t, r, options))]
 
 
 def replies_for(name: str, texts: Sequence[str], rows: Sequence[Row], options: Options, ask: Ask) -> list[str | None]:

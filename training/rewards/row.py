@@ -64,7 +64,8 @@ class Options:
     """Knobs of the `paper` preset. The defaults are equations 6-10 with the guards of docs/rewards.md.
 
     `guard=False` is the literal reading (SubEM of whatever stands after the marker). `ids="f1"` replaces set equality.
-    `hybrid` lets a judge's third criterion (answer correct) count where the rule says no.
+    `hybrid` lets a judge's third criterion (answer correct) count where the rule says no. `rule=False` takes the rule out
+    of reward `hybrid`: the judge alone decides.
     """
 
     guard: bool = True
@@ -75,6 +76,7 @@ class Options:
     quote_min_words: int = 5
     quote_max_words: int = 50
     hybrid: bool = False
+    rule: bool = True
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

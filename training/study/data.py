@@ -2,13 +2,17 @@
 
     data: data/                                                  # as it is
     data: {folder: data/, domains: [hotpotqa], unit_tokens: 4096, tokenizer: MODEL}
-    data: {short: {n: 960, passages: [6, 12, 18], domains: [arts], target: gold, unit_passages: 3}}
+    data: {short: {n: 960, passages: [6, 12, 18], domains: [arts], target: gold, unit_passages: 3, aliases: 0.5}}
 
 `unit_*` joins neighbouring passages to retrieval units, which are then what has a number: LongRAG's units (arXiv 2406.15319).
+`aliases` is the share of rows whose recorded answer is written in a form that no passage has (`alias`), as answers of real
+data often are: a rule that compares strings calls every answer wrong there.
 """
 
 from __future__ import annotations
 
+import codecs
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -18,7 +22,7 @@ from icr_tasks.errors import IcrError, unknown
 
 from ..data.store import ROW, Manifest, Record, key_of, read, write
 
-_SHORT = ("n", "passages", "domains", "target", "seed", "unit_passages")
+_SHORT = ("n", "passages", "domains", "target", "seed", "unit_passages", "aliases")
 _FOLDER = ("folder", "domains", "unit_tokens", "tokenizer")
 TARGETS = ("gold", "careless")
 
@@ -39,6 +43,9 @@ def place(given: Any, seed: int, prompt: str, root: Path) -> tuple[Any, Path]:
             raise unknown("data target", str(options["target"]), TARGETS)
         if not isinstance(options.get("n"), int) or not options.get("passages"):
             raise IcrError("data.short needs n (rows) and passages (a list of passages a prompt)")
+        share = options.get("aliases", 0)
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise IcrError(f"data.aliases is {share!r}; it is a share of the rows, from 0 to 1")
         options |= {"seed": options.get("seed", 0) + seed, "prompt": prompt, "short": True}
     return options, root / key_of(options)
 
@@ -64,7 +71,14 @@ def _short(options: Mapping[str, Any]) -> Iterator[Record]:
     for row in _first(options["n"], mixed):
         if options["target"] == "gold":
             row.pop("target")
+        if random.Random(f"{options['seed']}/alias/{row['id']}").random() < options.get("aliases", 0):
+            row["answers"] = [alias(a) for a in row["answers"]]
         yield joined(row, _every(options["unit_passages"])) if options.get("unit_passages") else row
+
+
+def alias(answer: str) -> str:
+    """The answer in other letters, which no passage holds: "Brandell" -> "Oenaqryy". Its own inverse."""
+    return codecs.encode(answer, "rot13")
 
 
 def _filtered(options: Mapping[str, Any]) -> Iterator[Record]:

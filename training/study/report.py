@@ -128,15 +128,17 @@ def differences(found: Results, setting: str) -> str:
 
 
 def cost(found: Results) -> str:
-    """Steps, tokens and seconds of each arm, and whether they are equal."""
+    """Steps, tokens and seconds of each arm, whether they are equal, and how often a judge was asked, where one was."""
     costs = {arm: found.cost(arm) for arm in found.study.arms}
+    judged = any(c.asked is not None for c in costs.values())
     lines = [
-        "| cost of a run | steps | tokens | CPU s | wall s | reward, last quarter |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| cost of a run | steps | tokens | CPU s | wall s | reward, last quarter |" + " completions judged |" * judged,
+        "|---|---:|---:|---:|---:|---:|" + "---:|" * judged,
     ]
     for arm, c in costs.items():
         reward = f"{c.reward:.2f}" if c.reward is not None else "–"
-        lines.append(f"| {arm} | {c.steps:.0f} | {c.tokens:,.0f} | {c.cpu:.0f} | {c.wall:.0f} | {reward} |")
+        share = f" {100 * (c.asked or 0):.0f} % |" * judged
+        lines.append(f"| {arm} | {c.steps:.0f} | {c.tokens:,.0f} | {c.cpu:.0f} | {c.wall:.0f} | {reward} |{share}")
     return "\n".join(lines) + f"\n\n{equal_tokens(costs)} Numbers are means over seeds."
 
 

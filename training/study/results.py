@@ -25,13 +25,15 @@ SAME = 0.02  # token counts within this share of each other are called equal
 
 @dataclass(frozen=True)
 class Cost:
-    """Means over an arm's seeds: optimizer steps, tokens TRL counted, CPU and wall seconds of the whole process, last reward."""
+    """Means over an arm's seeds: optimizer steps, tokens TRL counted, CPU and wall seconds of the whole process, last reward, share
+    of the completions that a judge was asked about."""
 
     steps: float
     tokens: float
     cpu: float
     wall: float
     reward: float | None
+    asked: float | None = None
 
 
 class Results:
@@ -91,12 +93,14 @@ class Results:
             spent = json.loads((last.parent / "study.json").read_text())
             rows = curves.history(last.parent)
             rewards = [r["reward"] for r in rows if "reward" in r]
+            asked = [v for r in rows for k, v in r.items() if k.endswith("/asked")]
             found.append({
                 "steps": checkpoint.step_of(last), "tokens": max((r["num_tokens"] for r in rows if "num_tokens" in r), default=0),
-                "reward": np.mean(rewards[-max(1, len(rewards) // 4) :]) if rewards else np.nan, **spent,
+                "reward": np.mean(rewards[-max(1, len(rewards) // 4) :]) if rewards else np.nan,
+                "asked": np.mean(asked) if asked else np.nan, **spent,
             })  # fmt: skip
-        mean = {k: float(np.mean([f[k] for f in found])) for k in ("steps", "tokens", "cpu", "wall", "reward")}
-        return Cost(**{**mean, "reward": None if np.isnan(mean["reward"]) else mean["reward"]})
+        mean = {k: float(np.mean([f[k] for f in found])) for k in ("steps", "tokens", "cpu", "wall", "reward", "asked")}
+        return Cost(**{k: None if np.isnan(v) else v for k, v in mean.items()})
 
 
 def equal_tokens(costs: dict[str, Cost]) -> str:

@@ -1,0 +1,98 @@
+"""The study of the hybrid reward: rows whose recorded answer no passage has, and a constructed judge of known error."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("trl", reason="training needs icr-tasks[train]")
+pytest.importorskip("openai", reason="a judge is asked through the openai client (extra [judge])")
+from fake_endpoint import FakeEndpoint
+
+from icr_tasks.data.synth import short
+from icr_tasks.metrics.subem import subem
+from icr_tasks.training.data import store
+from icr_tasks.training.grpo import reward_function
+from icr_tasks.training.rewards import Row, score
+from icr_tasks.training.rewards.verdict import question
+from icr_tasks.training.study import data, spec
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / "hybrid_study.py"
+    loader = importlib.util.spec_from_file_location("hybrid_study", path)
+    assert loader and loader.loader
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    return module
+
+
+def made(root: Path, seed: int = 0, **changes: object) -> list[dict]:
+    given = {"short": {"n": 200, "passages": [6], **changes}}
+    return list(store.read(data.make(*data.place(given, seed, "ao", root)) / "train.parquet"))
+
+
+def test_the_share_of_rows_is_recorded_under_an_alias_and_nothing_else_changes(tmp_path: Path) -> None:
+    exact, half = made(tmp_path), made(tmp_path, aliases=0.5)
+    other = [i for i, (a, b) in enumerate(zip(exact, half, strict=True)) if a["answers"] != b["answers"]]
+    assert 70 < len(other) < 130 and half == made(tmp_path / "again", aliases=0.5)
+    assert all({**a, "answers": None} == {**b, "answers": None} for a, b in zip(exact, half, strict=True))
+    assert [data.alias(half[i]["answers"][0]) for i in other] == [exact[i]["answers"][0] for i in other]
+    ids = {r["id"] for r in made(tmp_path, seed=1, aliases=1)}
+    assert len(ids) == 200 and not ids & {r["id"] for r in half}  # another seed, other rows
+    assert all(data.alias(r["answers"][0]) in r["gold_docs"][0] for r in made(tmp_path, seed=1, aliases=1))
+    for row in half:
+        truth = next(r["answers"][0] for r in exact if r["id"] == row["id"])
+        found = score("ao", [f"Answer: {truth}."], [Row.of(row)])[0]["reward"]
+        assert found == float(row["answers"][0] == truth)  # the false zero
+
+
+def test_an_alias_is_no_value_of_the_world() -> None:
+    values = {v for rel in short.RELATIONS.values() for r in rel.values() for v in short.pool(r.pool)}
+    aliases = {data.alias(v) for v in values}
+    assert len(aliases) == len(values) and {data.alias(a) for a in aliases} == values
+    assert not any(subem(said, [recorded]) for said in values for recorded in aliases)
+
+
+def test_the_constructed_judge_knows_aliases_and_errs_at_its_rate(script: ModuleType) -> None:
+    def prompts(answer: str) -> list[str]:
+        gold = data.alias("Brandell")
+        return [
+            question(f"Answer: {answer}.", Row((gold,), (0,), (f"Passage {i}.",), f"Who {i}?")) for i in range(2000)
+        ]
+
+    for answer, truth in (("Brandell", True), (data.alias("Brandell"), True), ("Fenis", False)):
+        asked = prompts(answer)
+        assert all(script.right(p) == truth for p in asked)
+        wrong = [script.reply(p).endswith("3: 0}") == truth for p in asked]
+        assert wrong == [script.errs(p) for p in asked] and 160 < sum(wrong) < 240
+        assert script.counts(asked) == {"calls": 2000, f"false {'rejects' if truth else 'accepts'}": sum(wrong)}
+
+
+def test_the_arms_ask_the_judge_they_are_written_for(script: ModuleType, tmp_path: Path) -> None:
+    study = spec.load(Path(script.STUDY), tmp_path)
+    assert len({study.data_of(a, 0)[1] for a in ("rule", "judge", "hybrid")}) == 1 and study.control == "rule"
+    rows = [r for r in made(tmp_path, aliases=0.5)][:40]
+    truth = [r["answers"][0] for r in made(tmp_path)][:40]
+    columns = {k: [r[k] for r in rows] for k in ("answers", "question", "gold_ids", "gold_docs", "id")}
+    given: dict[str, list[float | None]] = {}
+    with FakeEndpoint(script.reply) as server:
+        for arm in study.arms:
+            config = study.config(arm, 0, "model")
+            if "judge" in config.reward:
+                assert f":{script.port()}/" in config.reward["judge"]["base_url"]
+                config.reward["judge"]["base_url"] = server.url
+            given[arm] = reward_function(config)(completions=[f"Answer: {t}." for t in truth], **columns)
+        calls = script.save(tmp_path / "calls.json", server)
+        assert script.save(tmp_path / "calls.json", server)["judge"]["calls"] == 80  # a session's are added
+    recorded = [float(r["answers"][0] == t) for r, t in zip(rows, truth, strict=True)]
+    assert given["rule"] == given["exact"] == recorded and calls["judge"]["calls"] == 40
+    assert calls["hybrid"]["calls"] == recorded.count(0.0) == len(server.prompts) - 40
+    assert all(h == 1.0 for h, r in zip(given["hybrid"], recorded, strict=True) if r)
+    rejected = [json.loads((tmp_path / "calls.json").read_text())[arm].get("false rejects", 0) // 2 for arm in calls]
+    assert sorted(rejected) == sorted([given["hybrid"].count(0.0), given["judge"].count(0.0)])
