@@ -112,7 +112,7 @@ def _read(out: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, means over the texts that have every setting; one row a setting and length."""
+    """Markdown, means over the texts that have every setting, with the lowest and highest text; a row a setting and length."""
     whole = Counter((r["text"], r["n"]) for r in rows)
     rows = [r for r in rows if whole[r["text"], r["n"]] == max(whole.values())]
     cells: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
@@ -129,11 +129,15 @@ def table(rows: list[dict[str, Any]]) -> str:
             values = [r[name] for r in found if r[name] is not None]
             return sum(values) / len(values) if values else None
 
+        def spread(name: str, form: str, found: list[dict[str, Any]] = found) -> str:
+            values = [r[name] for r in found]
+            return f"{mean(name):{form}} ({min(values):{form}} to {max(values):{form}})"
+
         mass = mean("mass_kept")
         lines.append(
             f"| {show_tokens(n)} | `{setting}` | {len(found)} | {mean('stored_fraction'):.0%} | "
             f"{mean('attended_fraction'):.1%} | {mean('read_fraction'):.1%} | {'' if mass is None else f'{mass:.3f}'} | "
-            f"{mean('kl'):.4f} | {mean('top1'):.2f} | {mean('dnll'):+.3f} |"
+            f"{spread('kl', '.4f')} | {spread('top1', '.2f')} | {spread('dnll', '+.3f')} |"
         )
     return "\n".join(lines)
 
