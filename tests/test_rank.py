@@ -159,6 +159,24 @@ def test_correlation_with_the_task_score() -> None:
         report.correlation(items, "a", {})
 
 
+def test_table_shows_the_correlation_of_every_order_that_varies() -> None:
+    items = [_ranked(i, (i % 7) / 7) for i in range(40)]
+    for item in items:
+        item.rows["position"] = {"ndcg@10": 0.5}  # the same for every item: nothing to correlate
+    scores = {str(i): float(i % 7 > 3) for i in range(40)}
+    found = {
+        "model": "m", "task": "t", "prompt": "ao", "n_items": 40, "n_left_out": 0, "documents": 5.0, "tokens": 10.0,
+        "methods": report.summary(items), "correlation": {m: report.correlation(items, m, scores) for m in ("a", "position")},
+        "peak_memory": {}, "seconds": 1.0,
+    }  # fmt: skip
+    shown = report.table(found)
+    rows = {line.split(" | ")[0]: line for line in shown.splitlines() if line.startswith("| ")}
+    value = found["correlation"]["a"]
+    assert rows["| a"].endswith(f"| {value['spearman']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}] |")
+    assert rows["| position"].endswith("| – |") and rows["| ranked by"].endswith("| rho, task score |")
+    assert "rho" not in report.table({**found, "correlation": {}})
+
+
 def test_head_is_not_judged_on_the_items_it_was_chosen_on() -> None:
     rng = np.random.default_rng(0)
     items = [Ranked(str(i), f"q{i}", 5, 9, {}, rng.random((8, 32)), 0.0) for i in range(40)]

@@ -92,31 +92,36 @@ def task_scores(results: Path, task: str) -> dict[str, float]:
 
 def table(report: dict[str, Any]) -> str:
     """Markdown: a row a method, best NDCG first, `random` as the line to beat."""
-    methods = report["methods"]
+    methods, related = report["methods"], report.get("correlation") or {}
     metrics = list(dict.fromkeys(k for row in methods.values() for k in row))
     lines = [
         f"**{Path(report['model']).name}**, {report['task']}, prompt {report['prompt']}: {report['n_items']} items, "
         f"{report['n_left_out']} left out, {report['documents']:.0f} documents, {report['tokens']:.0f} tokens on average",
         "",
-        "| ranked by | " + " | ".join(metrics) + " |",
-        "|---|" + "---:|" * len(metrics),
+        "| ranked by | " + " | ".join([*metrics, *["rho, task score"] * bool(related)]) + " |",
+        "|---|" + "---:|" * (len(metrics) + bool(related)),
     ]
     for name in sorted(methods, key=lambda m: -methods[m][metrics[0]]["mean"]):
         cells = [_cell(methods[name].get(metric)) for metric in metrics]
+        cells += [_rho(related[name]) if name in related else "–"] * bool(related)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if report.get("best_head"):
         best = report["best_head"]
         lines.append(
             f"\nBest single head, chosen on one half and measured on the other: NDCG@10 {100 * best['ndcg@10']:.1f}"
         )
-    for name, value in (report.get("correlation") or {}).items():
-        lines.append(
-            f"Spearman of NDCG@10 ({name}) and the task score: {value['spearman']:+.2f} "
-            f"[{value['low']:+.2f}, {value['high']:+.2f}], N {value['n']}"
-        )
+    if related:
+        n = max(v["n"] for v in related.values())
+        lines.append(f"\nrho: Spearman of NDCG@10 and the task score per item, 95 % interval over questions, N {n}")
     memory = ", ".join(f"{k} {v / 2**20:.0f} MiB" for k, v in report["peak_memory"].items())
     return "\n".join([*lines, f"x 100, ± half of the 95 % interval over questions; peak memory {memory}, {report['seconds']:.0f} s"])  # fmt: skip
 
 
 def _cell(value: dict[str, float] | None) -> str:
     return "–" if value is None else f"{100 * value['mean']:.1f} ± {50 * (value['high'] - value['low']):.1f}"
+
+
+def _rho(value: dict[str, float]) -> str:
+    if value["spearman"] != value["spearman"]:  # NaN: the order or the score is the same for every item
+        return "–"
+    return f"{value['spearman']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}]"
