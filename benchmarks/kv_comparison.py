@@ -6,8 +6,10 @@
 
 DATA has HELMET's 4k files (`helmet/data/kilt`, as ICR_DATA_DIR). One item a question is taken, so that items are
 independent; the gold's place varies from question to question. HELMET runs with its official prompt (completion,
-two demonstrations, 20 new tokens), icr_synth_rag_4k with `ao` in the chat template. Everything runs through `icr sweep`;
-tables come from its ledgers with the leaderboard's own statistics. Default model: SmolLM2-135M-Instruct.
+two demonstrations, 20 new tokens: the answer is a name) and with `ao` in the chat template (a small model answers with a
+sentence), icr_synth_rag_4k with `ao`. Everything runs through `icr sweep`; tables come from its ledgers with the
+leaderboard's own statistics: `*` marks differences to full with a Holm-adjusted p below 0.05, one family a column.
+Default model: SmolLM2-135M-Instruct.
 """
 
 from __future__ import annotations
@@ -29,13 +31,19 @@ METHODS = {
 }  # fmt: skip
 IN_VLLM = ("topk", "page", "steady")
 HELMET = ("nq", "hotpotqa", "popqa")
-SCORED = {
-    "HELMET SubEM": ("icr_helmet", "subem"),
-    "HELMET F1": ("icr_helmet", "f1"),
-    "synth SubEM": ("icr_synth", "subem"),
+SCORED = {  # column: task prefix, prompt, metric
+    "synth SubEM": ("icr_synth", "ao", "subem"),
+    "HELMET `ao` SubEM": ("icr_helmet", "ao", "subem"),
+    "HELMET `ao` F1": ("icr_helmet", "ao", "f1"),
+    "HELMET official SubEM": ("icr_helmet", "official", "subem"),
+    "HELMET official F1": ("icr_helmet", "official", "f1"),
 }
-Rows = dict[tuple[str, str], dict[str, Any]]
-SYNTH_TOKENS = 32  # of the `ao` prompt's 2048: the answers of a small model are short or endless
+Key = tuple[str, str, str]  # task, prompt, item
+Rows = dict[Key, dict[str, Any]]
+AO = {
+    "prompts": ["ao"],
+    "gen_kwargs": {"max_gen_toks": 32},
+}  # of its 2048: a small model's answers are short or endless
 
 
 def settings(methods: tuple[str, ...]) -> list[str]:
@@ -57,14 +65,13 @@ def one_a_question(data: Path, out: Path) -> None:
         (target / path.name).write_bytes(path.read_bytes())
 
 
-def study(out: Path, engine: str, model: str, items: int, synth: int) -> Path:
+def study(out: Path, engine: str, model: str, items: int, ao: int, synth: int) -> Path:
     """Write the study file of one engine."""
-    tasks: list[dict[str, Any]] = [
-        {"task": f"icr_helmet_rag_{name}_4k", "limit": items, "prompts": ["official"]} for name in HELMET if items
-    ]
+    tasks: list[dict[str, Any]] = []
+    for limit, asked in ((items, {"prompts": ["official"]}), (ao, AO)):
+        tasks += [{"task": f"icr_helmet_rag_{name}_4k", "limit": limit, **asked} for name in HELMET if limit]
     if synth:
-        asked = {"prompts": ["ao"], "gen_kwargs": {"max_gen_toks": SYNTH_TOKENS}}
-        tasks.append({"task": "icr_synth_rag_4k", "limit": synth, **asked})
+        tasks.append({"task": "icr_synth_rag_4k", "limit": synth, **AO})
     args: dict[str, Any] = {"pretrained": model, "dtype": "float32"}
     if engine == "icr-hf":
         args |= {"prefill_store": str((out / "prefills").resolve()), "prefill_store_gb": 30, "device": "cpu"}
@@ -84,11 +91,11 @@ def study(out: Path, engine: str, model: str, items: int, synth: int) -> Path:
     return path
 
 
-def run(out: Path, engine: str, model: str, items: int, synth: int) -> int:
+def run(out: Path, engine: str, model: str, items: int, ao: int, synth: int) -> int:
     """`icr sweep` of one engine's study."""
     env = {**os.environ, "ICR_DATA_DIR": str((out / "data").resolve()), "TOKENIZERS_PARALLELISM": "false"}
     env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "4"}
-    path = study(out, engine, model, items, synth)
+    path = study(out, engine, model, items, ao, synth)
     return subprocess.run([str(Path(sys.executable).with_name("icr")), "sweep", str(path)], env=env).returncode
 
 
@@ -96,53 +103,79 @@ def run(out: Path, engine: str, model: str, items: int, synth: int) -> int:
 
 
 def tables(out: Path) -> str:
-    """Markdown: one table an engine that has ledgers, with its paired differences to full."""
+    """Markdown: for each engine that has ledgers a table of scores, paired with full, and one of bytes and texts."""
     found = {engine: _items(out / f"study-{engine}" / "results") for engine in ("icr-hf", "icr-vllm")}
-    return "\n\n".join(_table(engine, rows, found["icr-hf"]) for engine, rows in found.items() if "full" in rows)
+    made = [
+        f"`--model {engine}`: {what}\n\n{_markdown(lines)}"
+        for engine, rows in found.items() if "full" in rows
+        for what, lines in (("scores", _scores(rows)), ("cost", _cost(rows, found["icr-hf"] if engine != "icr-hf" else {})))
+    ]  # fmt: skip
+    return "\n\n".join(made)
 
 
 def _items(results: Path) -> dict[str, Rows]:
-    """Setting -> (task, item) -> ledger row, over all runs below `results`."""
+    """Setting -> (task, prompt, item) -> ledger row, over all runs below `results`."""
     from icr_tasks.leaderboard import ledger
 
     found: dict[str, Rows] = {}
     for folder, run in ledger.runs(results) if results.is_dir() else ():
-        rows = {(r["task"], r["item"]): r for r in ledger.items(folder) if not r["error"]}
+        rows = {(r["task"], run["prompt"], r["item"]): r for r in ledger.items(folder) if not r["error"]}
         found.setdefault(run["setting"]["text"], {}).update(rows)
     return found
 
 
-def _table(engine: str, found: dict[str, Rows], hf: dict[str, Rows]) -> str:
-    full = found["full"]
-    heads = ["setting", "kept", "kept kB/token", "read", "read MB/step"]
-    scored = {}
-    for name, (prefix, metric) in SCORED.items():
-        keys = sorted(k for k in full if k[0].startswith(prefix))
-        if keys:
-            scored[name] = keys, metric
-            heads += [f"{name} (N = {len(keys)})", "minus full"]
-    heads += ["same text as full"] + (["same text as icr-hf"] if engine != "icr-hf" else [])
-    lines = [" | ".join(heads), " | ".join(["---"] + ["---:"] * (len(heads) - 1))]
-    for text in [t for t in settings(tuple(METHODS)) if t in found]:
-        rows = found[text]
-        cells = [f"`{text}`", *_bytes(rows, text)]
-        for keys, metric in scored.values():
-            cells += _scores(keys, metric, rows, full) if all(k in rows for k in keys) else ["", ""]
-        cells.append("" if text == "full" else _same(rows, full))
-        cells += [_same(rows, hf.get(text, {}))] if engine != "icr-hf" else []
-        lines.append(" | ".join(cells))
-    return f"`--model {engine}`\n\n" + "\n".join(f"| {line} |" for line in lines)
+def _ordered(found: dict[str, Rows]) -> list[str]:
+    return [text for text in settings(tuple(METHODS)) if text in found]
 
 
-def _scores(keys: list[tuple[str, str]], metric: str, rows: Rows, full: Rows) -> list[str]:
-    """Mean x 100 and paired difference to full, each with its 95 % interval (data sets weigh equally)."""
-    from icr_tasks.leaderboard.stats import Design
+def _markdown(lines: list[list[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
 
-    design = Design([full[k]["cluster"] for k in keys], None, [k[0] for k in keys])
-    new, old = (np.array([side[k]["score"][metric] for k in keys]) for side in (rows, full))
-    shown = [f"{100 * e.mean:{sign}.1f} [{100 * e.ci()[0]:{sign}.1f}, {100 * e.ci()[1]:{sign}.1f}]"
-             for sign, e in (("", design.score(new)), ("+", design.effect(new - old)))]  # fmt: skip
-    return shown if rows is not full else [shown[0], ""]
+
+def _scores(found: dict[str, Rows]) -> list[list[str]]:
+    """Each score x 100 and its paired difference to full with 95 % intervals, over the items that all settings have."""
+    texts = _ordered(found)
+    lines = [["setting"], *([f"`{text}`"] for text in texts)]
+    for name, (prefix, prompt, metric) in SCORED.items():
+        asked = {text: {k for k in found[text] if k[0].startswith(prefix) and k[1] == prompt} for text in texts}
+        done = [text for text in texts if asked[text]]
+        keys = sorted(set.intersection(*(asked[text] for text in done))) if asked["full"] else []
+        if not keys:
+            continue
+        cells = dict(zip(done, _column(keys, metric, [found[text] for text in done]), strict=True))
+        lines[0] += [f"{name} (N = {len(keys)})", "minus full"]
+        for line, text in zip(lines[1:], texts, strict=True):
+            line += cells.get(text, ["", ""])
+    return lines
+
+
+def _column(keys: list[Key], metric: str, sides: list[Rows]) -> list[list[str]]:
+    """Mean and difference to the first of `sides` (data sets weigh equally); `*`: Holm-adjusted p < 0.05."""
+    from icr_tasks.leaderboard.stats import Design, holm
+
+    design = Design([sides[0][k]["cluster"] for k in keys], None, [k[0] for k in keys])
+    values = [np.array([side[k]["score"][metric] for k in keys]) for side in sides]
+    effects = [design.effect(new - values[0]) for new in values[1:]]
+    adjusted = holm([e.p for e in effects])
+    deltas = [_shown(e, "+") + "*" * bool(p < 0.05) for e, p in zip(effects, adjusted, strict=True)]
+    return [[_shown(design.score(new), ""), delta] for new, delta in zip(values, ["", *deltas], strict=True)]
+
+
+def _shown(effect: Any, sign: str) -> str:
+    low, high = effect.ci()
+    return f"{100 * effect.mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def _cost(found: dict[str, Rows], hf: dict[str, Rows]) -> list[list[str]]:
+    """Bytes as the engine counted them, and answers with the same text."""
+    heads = ["setting", "kept", "kept kB/token", "read", "read MB/step", "same text as full"]
+    lines = [heads + ["same text as icr-hf"] * bool(hf)]
+    for text in _ordered(found):
+        same = ["" if text == "full" else _same(found[text], found["full"])]
+        same += [_same(found[text], hf.get(text, {}))] * bool(hf)
+        lines.append([f"`{text}`", *_bytes(found[text], text), *same])
+    return lines
 
 
 def _bytes(rows: Rows, text: str) -> list[str]:
@@ -170,7 +203,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="data root with HELMET's k20 and k3 files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--engine", choices=("icr-hf", "icr-vllm"), default="icr-hf")
-    parser.add_argument("--items", type=int, default=8, help="of each HELMET data set; 0: none")
+    parser.add_argument("--items", type=int, default=8, help="of each HELMET data set, official prompt; 0: none")
+    parser.add_argument("--ao", type=int, default=8, help="of each HELMET data set, prompt ao; 0: none")
     parser.add_argument("--synth", type=int, default=24, help="of icr_synth_rag_4k; 0: none")
     parser.add_argument("--model")
     parser.add_argument("--table", action="store_true")
@@ -183,7 +217,7 @@ def main() -> int:
     from icr_tasks.models.smollm2 import export
 
     one_a_question(args.data, args.out)
-    return run(args.out, args.engine, args.model or str(export()), args.items, args.synth)
+    return run(args.out, args.engine, args.model or str(export()), args.items, args.ao, args.synth)
 
 
 if __name__ == "__main__":
