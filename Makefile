@@ -9,6 +9,9 @@ FIND := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),)
 TORCH_INDEX := $(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
 STAMP := $(VENV)/.icr-stack
 
+# Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo train-demo test lint lock
 
 demo: setup

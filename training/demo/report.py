@@ -142,7 +142,7 @@ def write(out: Path, size: Size, trained: Sequence[Trained], seconds: float) -> 
     (out / "curves.svg").write_text(curves(out, size), encoding="utf-8")
     board.main([str(results), "-o", str(out / "board")])
     text = (
-        f"Held-out SubEM x 100 on {', '.join(size.tasks)} (training had {' or '.join(map(str, size.passages))} passages; no name occurs in both). "
+        f"Held-out SubEM x 100 on {', '.join(size.tasks)} (training had {_span(size.passages)} passages; no name occurs in both). "
         f"{size.seeds} seed(s); item scores averaged over seeds, paired and clustered by question; the interval covers questions and seeds.\n\n"
         f"{rows(found)}\n\n{usage(out)} This command: {seconds:.0f} s."
     )
@@ -150,3 +150,7 @@ def write(out: Path, size: Size, trained: Sequence[Trained], seconds: float) -> 
     (out / "report.md").write_text(body, encoding="utf-8")
     print(f"\n{text}\n\n{out / 'report.md'}, {out / 'curves.svg'}, {out / 'board'}")
     return all(r.significant for r in found)
+
+
+def _span(counts: Sequence[int]) -> str:
+    return f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(counts[0])
