@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -69,9 +71,14 @@ def test_the_constructed_judge_knows_aliases_and_errs_at_its_rate(script: Module
     for answer, truth in (("Brandell", True), (data.alias("Brandell"), True), ("Fenis", False)):
         asked = prompts(answer)
         assert all(script.right(p) == truth for p in asked)
-        wrong = [script.reply(p).endswith("3: 0}") == truth for p in asked]
-        assert wrong == [script.errs(p) for p in asked] and 160 < sum(wrong) < 240
-        assert script.counts(asked) == {"calls": 2000, f"false {'rejects' if truth else 'accepts'}": sum(wrong)}
+        for error in script.JUDGES.values():
+            wrong = [script.reply(p, error).endswith("3: 0}") == truth for p in asked]
+            assert wrong == [script.errs(p, error) for p in asked]
+            assert abs(sum(wrong) - 2000 * error) < 3 * (2000 * error) ** 0.5
+            assert script.counts(asked, error) == {
+                "calls": 2000,
+                f"false {'rejects' if truth else 'accepts'}": sum(wrong),
+            }
 
 
 def test_the_arms_ask_the_judge_they_are_written_for(script: ModuleType, tmp_path: Path) -> None:
@@ -81,18 +88,22 @@ def test_the_arms_ask_the_judge_they_are_written_for(script: ModuleType, tmp_pat
     truth = [r["answers"][0] for r in made(tmp_path)][:40]
     columns = {k: [r[k] for r in rows] for k in ("answers", "question", "gold_ids", "gold_docs", "id")}
     given: dict[str, list[float | None]] = {}
-    with FakeEndpoint(script.reply) as server:
+    with ExitStack() as stack:
+        servers = {e: stack.enter_context(FakeEndpoint(partial(script.reply, error=e))) for e in script.JUDGES.values()}
         for arm in study.arms:
             config = study.config(arm, 0, "model")
-            if "judge" in config.reward:
-                assert f":{script.port()}/" in config.reward["judge"]["base_url"]
-                config.reward["judge"]["base_url"] = server.url
+            if judge := config.reward.get("judge"):
+                error = script.JUDGES[urlsplit(judge["base_url"]).port]
+                judge["base_url"] = servers[error].url
             given[arm] = reward_function(config)(completions=[f"Answer: {t}." for t in truth], **columns)
-        calls = script.save(tmp_path / "calls.json", server)
-        assert script.save(tmp_path / "calls.json", server)["judge"]["calls"] == 80  # a session's are added
+        calls = script.save(tmp_path / "calls.json", servers)
+        again = script.save(tmp_path / "calls.json", servers)
     recorded = [float(r["answers"][0] == t) for r, t in zip(rows, truth, strict=True)]
-    assert given["rule"] == given["exact"] == recorded and calls["judge"]["calls"] == 40
-    assert calls["hybrid"]["calls"] == recorded.count(0.0) == len(server.prompts) - 40
+    assert given["rule"] == given["exact"] == recorded
+    doubtful = recorded.count(0.0)
+    assert {arm: c["calls"] for arm, c in calls.items()} == {"judge": 40, "hybrid": doubtful, "hybrid_2": doubtful}
+    assert {arm: c.get("false rejects", 0) for arm, c in calls.items()} == {a: given[a].count(0.0) for a in calls}
+    assert again == {
+        arm: {k: 2 * v for k, v in c.items()} for arm, c in calls.items()
+    }  # an earlier session's are added
     assert all(h == 1.0 for h, r in zip(given["hybrid"], recorded, strict=True) if r)
-    rejected = [json.loads((tmp_path / "calls.json").read_text())[arm].get("false rejects", 0) // 2 for arm in calls]
-    assert sorted(rejected) == sorted([given["hybrid"].count(0.0), given["judge"].count(0.0)])
