@@ -47,7 +47,7 @@ FULL = Size(
     tasks=("icr_synth_short_256", "icr_synth_short_512"),
 )  # fmt: skip
 QUICK = Size(
-    seeds=1, rewards=("ao",), base_steps=220, base_passages=12, warm=720, steps=40, prompts=10, passages=(6, 8, 10, 12),
+    seeds=1, rewards=("ao",), base_steps=220, base_passages=12, warm=720, steps=56, prompts=10, passages=(6, 8, 10, 12),
     tasks=("icr_synth_short_256",),
 )  # fmt: skip
 
