@@ -100,7 +100,8 @@ class Results:
                 "asked": np.mean(asked) if asked else np.nan, **spent,
             })  # fmt: skip
         mean = {k: float(np.mean([f[k] for f in found])) for k in ("steps", "tokens", "cpu", "wall", "reward", "asked")}
-        return Cost(**{k: None if np.isnan(v) else v for k, v in mean.items()})
+        reward, asked = (None if np.isnan(mean[k]) else mean[k] for k in ("reward", "asked"))
+        return Cost(mean["steps"], mean["tokens"], mean["cpu"], mean["wall"], reward, asked)
 
 
 def equal_tokens(costs: dict[str, Cost]) -> str:
