@@ -175,7 +175,8 @@ def _cost(found: dict[str, Rows], hf: dict[str, Rows]) -> list[list[str]]:
         same = ["" if text == "full" else _same(found[text], found["full"])]
         same += [_same(found[text], hf.get(text, {}))] * bool(hf)
         lines.append([f"`{text}`", *_bytes(found[text], text), *same])
-    return lines
+    filled = [any(line[i] for line in lines[1:]) for i in range(len(lines[0]))]  # vLLM reports shares, no bytes
+    return [[cell for cell, keep in zip(line, filled, strict=True) if keep] for line in lines]
 
 
 def _bytes(rows: Rows, text: str) -> list[str]:
