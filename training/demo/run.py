@@ -42,7 +42,7 @@ class Size:
 
 
 FULL = Size(
-    seeds=3, rewards=("ao", "id"), base_steps=300, base_passages=24, warm=1440, steps=56, prompts=12,
+    seeds=3, rewards=("ao", "id"), base_steps=300, base_passages=24, warm=1440, steps=44, prompts=12,
     passages=(6, 8, 10, 12, 14, 16, 18, 20, 22, 24),  # with 12 alone, ID answers 12 passages perfectly and forgets 8 and 24
     tasks=("icr_synth_short_256", "icr_synth_short_512"),
 )  # fmt: skip
