@@ -63,7 +63,7 @@ def counts(prompts: Iterable[str], error: float) -> Counter[str]:
 
 
 def save(path: Path, servers: dict[float, FakeEndpoint]) -> dict[str, dict[str, int]]:
-    """Add this session's calls to those of the file, by arm (the request's `user`). `servers` by error rate."""
+    """Add this run's calls to those of the file, by arm (the request's `user`). `servers` by error rate."""
     total = {k: Counter(v) for k, v in json.loads(path.read_text()).items()} if path.is_file() else {}
     for error, server in servers.items():
         for arm in sorted({str(body["user"]) for body in server.bodies}):

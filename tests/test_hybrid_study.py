@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
 
 pytest.importorskip("trl", reason="training needs icr-tasks[train]")
 pytest.importorskip("openai", reason="a judge is asked through the openai client (extra [judge])")
+import hybrid_study
 from fake_endpoint import FakeEndpoint
 
 from icr_tasks.data.synth import short
@@ -22,16 +21,6 @@ from icr_tasks.training.grpo import reward_function
 from icr_tasks.training.rewards import Row, score
 from icr_tasks.training.rewards.verdict import question
 from icr_tasks.training.study import data, spec
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "hybrid_study.py"
-    loader = importlib.util.spec_from_file_location("hybrid_study", path)
-    assert loader and loader.loader
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    return module
 
 
 def made(root: Path, seed: int = 0, **changes: object) -> list[dict]:
@@ -61,7 +50,7 @@ def test_an_alias_is_no_value_of_the_world() -> None:
     assert not any(subem(said, [recorded]) for said in values for recorded in aliases)
 
 
-def test_the_constructed_judge_knows_aliases_and_errs_at_its_rate(script: ModuleType) -> None:
+def test_the_constructed_judge_knows_aliases_and_errs_at_its_rate() -> None:
     def prompts(answer: str) -> list[str]:
         gold = data.alias("Brandell")
         return [
@@ -70,34 +59,37 @@ def test_the_constructed_judge_knows_aliases_and_errs_at_its_rate(script: Module
 
     for answer, truth in (("Brandell", True), (data.alias("Brandell"), True), ("Fenis", False)):
         asked = prompts(answer)
-        assert all(script.right(p) == truth for p in asked)
-        for error in script.JUDGES.values():
-            wrong = [script.reply(p, error).endswith("3: 0}") == truth for p in asked]
-            assert wrong == [script.errs(p, error) for p in asked]
+        assert all(hybrid_study.right(p) == truth for p in asked)
+        for error in hybrid_study.JUDGES.values():
+            wrong = [hybrid_study.reply(p, error).endswith("3: 0}") == truth for p in asked]
+            assert wrong == [hybrid_study.errs(p, error) for p in asked]
             assert abs(sum(wrong) - 2000 * error) < 3 * (2000 * error) ** 0.5
-            assert script.counts(asked, error) == {
+            assert hybrid_study.counts(asked, error) == {
                 "calls": 2000,
                 f"false {'rejects' if truth else 'accepts'}": sum(wrong),
             }
 
 
-def test_the_arms_ask_the_judge_they_are_written_for(script: ModuleType, tmp_path: Path) -> None:
-    study = spec.load(Path(script.STUDY), tmp_path)
+def test_the_arms_ask_the_judge_they_are_written_for(tmp_path: Path) -> None:
+    study = spec.load(Path(hybrid_study.STUDY), tmp_path)
     assert len({study.data_of(a, 0)[1] for a in ("rule", "judge", "hybrid")}) == 1 and study.control == "rule"
     rows = [r for r in made(tmp_path, aliases=0.5)][:40]
     truth = [r["answers"][0] for r in made(tmp_path)][:40]
     columns = {k: [r[k] for r in rows] for k in ("answers", "question", "gold_ids", "gold_docs", "id")}
     given: dict[str, list[float | None]] = {}
     with ExitStack() as stack:
-        servers = {e: stack.enter_context(FakeEndpoint(partial(script.reply, error=e))) for e in script.JUDGES.values()}
+        servers = {
+            e: stack.enter_context(FakeEndpoint(partial(hybrid_study.reply, error=e)))
+            for e in hybrid_study.JUDGES.values()
+        }
         for arm in study.arms:
             config = study.config(arm, 0, "model")
             if judge := config.reward.get("judge"):
-                error = script.JUDGES[urlsplit(judge["base_url"]).port]
+                error = hybrid_study.JUDGES[urlsplit(judge["base_url"]).port]
                 judge["base_url"] = servers[error].url
             given[arm] = reward_function(config)(completions=[f"Answer: {t}." for t in truth], **columns)
-        calls = script.save(tmp_path / "calls.json", servers)
-        again = script.save(tmp_path / "calls.json", servers)
+        calls = hybrid_study.save(tmp_path / "calls.json", servers)
+        again = hybrid_study.save(tmp_path / "calls.json", servers)
     recorded = [float(r["answers"][0] == t) for r, t in zip(rows, truth, strict=True)]
     assert given["rule"] == given["exact"] == recorded
     doubtful = recorded.count(0.0)
