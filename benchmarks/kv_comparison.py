@@ -152,19 +152,20 @@ def _scores(found: dict[str, Rows]) -> list[list[str]]:
 
 def _column(keys: list[Key], metric: str, sides: list[Rows]) -> list[list[str]]:
     """Mean and difference to the first of `sides` (data sets weigh equally); `*`: Holm-adjusted p < 0.05."""
+    from icr_tasks.leaderboard.printed import settled
     from icr_tasks.leaderboard.stats import Design, holm
 
     design = Design([sides[0][k]["cluster"] for k in keys], None, [k[0] for k in keys])
     values = [np.array([side[k]["score"][metric] for k in keys]) for side in sides]
     effects = [design.effect(new - values[0]) for new in values[1:]]
     adjusted = holm([e.p for e in effects])
-    deltas = [_shown(e, "+") + "*" * bool(p < 0.05) for e, p in zip(effects, adjusted, strict=True)]
+    deltas = [_shown(e, "+") + "*" * bool(settled(p) < 0.05) for e, p in zip(effects, adjusted, strict=True)]
     return [[_shown(design.score(new), ""), delta] for new, delta in zip(values, ["", *deltas], strict=True)]
 
 
 def _shown(effect: Any, sign: str) -> str:
-    low, high = effect.ci()
-    return f"{100 * effect.mean:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+    mean, low, high = effect.in_points()
+    return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def _cost(found: dict[str, Rows], hf: dict[str, Rows]) -> list[list[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import escape, render
+from .printed import printed, settled
 from .suite import count
 from .views_grid import Line, Shown, Table
 
@@ -87,10 +88,17 @@ def _cell(cell: Shown, n: int | None) -> str:
         about.insert(0, f"[{cell.low:.2f}, {cell.high:.2f}]")
     runs = "\n".join(" ".join(r) for r in cell.runs)
     classes = " ".join(c for c in ("best" if cell.mark == "best" else "", "go" if runs else "") if c)
-    extra = f' data-v="{cell.value:.6g}"' if cell.value is not None else ' data-v=""'
+    extra = f' data-v="{_sorted_by(cell)}"'
     extra += f' class="{classes}"' if classes else ""
     extra += f' data-runs="{escape.html(runs)}" tabindex="0"' if runs else ""
     return f'<td{extra} title="{escape.html("; ".join(a for a in about if a))}">{shown}</td>'
+
+
+def _sorted_by(cell: Shown) -> str:
+    """What a click on the column's head sorts by: the printed value, so that the name decides between equal ones."""
+    if cell.value is None:
+        return ""
+    return f"{settled(cell.value):.6g}" if cell.kind == "number" else f"{printed(cell.value):.1f}"
 
 
 def _plots(pictures: dict[str, tuple[str, str]]) -> str:

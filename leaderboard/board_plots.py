@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +13,7 @@ from .board_join import started
 from .board_rows import Row, columns_of, difference, suite_of
 from .plots import Dot, Line, Panel, Point, Step, curve, forest, heat, pareto, trend
 from .plots import Row as ForestRow
+from .printed import printed, settled
 from .suite import title
 from .summary import tokens
 from .views_cost import value
@@ -54,7 +56,7 @@ def _curves(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
             lines = [line for line in lines if any(line.points.values())]
             if len(by) < 2 or not lines:
                 continue
-            lines.sort(key=lambda line: (-_height(line), line.name))
+            lines.sort(key=lambda line: (-printed(_height(line)), line.name))
             name = "average over datasets" if dataset is None else "" if dataset == "rag" else dataset
             more = f", best {LINES} of {len(lines)} rows" if len(lines) > LINES else ""
             heading = f"{title(benchmark)} {name}".strip() + f" by context length{more}"
@@ -69,13 +71,12 @@ def _line(row: Row, by: dict[str, list[Column]]) -> Line:
 def _point(cell: Cell) -> Point | None:
     if not cell.usable or cell.effect is None:
         return None
-    low, high = cell.effect.ci()
-    return Point(100 * cell.effect.mean, 100 * low, 100 * high, cell.effect.n)
+    return Point(*cell.effect.in_points(), cell.effect.n)
 
 
 def _height(line: Line) -> float:
     found = [p.mean for p in line.points.values() if p]
-    return sum(found) / len(found)
+    return math.fsum(found) / len(found)
 
 
 def _heats(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
@@ -158,7 +159,7 @@ def _dot(row: Row, columns: Sequence[Column], name: str) -> Dot | None:
     x = value(row, "KV read / step" if name == "kv-read" else "prompt tokens / item")
     if name == "kv-stored":
         each = value(row, "KV stored / token")
-        x = x * each if x and each else None
+        x = settled(x * each) if x and each else None
     point = _point(row.average(columns))
     if not x or point is None:
         return None
@@ -211,5 +212,4 @@ def _step(row: Row, first: Row, columns: Sequence[Column]) -> Step:
     if isinstance(paired, str):
         return Step(name, None)
     effect = paired[0].effect(paired[1] - paired[2])
-    low, high = effect.ci()
-    return Step(name, 100 * effect.mean, 100 * low, 100 * high)
+    return Step(name, *effect.in_points())

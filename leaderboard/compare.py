@@ -11,6 +11,7 @@ import numpy as np
 
 from . import suite
 from .pairs import Pairs
+from .printed import settled
 from .stats import Effect, benjamini_hochberg, holm
 from .summary import tokens
 
@@ -30,6 +31,11 @@ class Line:
     new: Effect
     delta: Effect
     adjusted: float
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a cell stands out: its false discovery rate is below 10 %."""
+        return settled(self.adjusted) < CELL_FDR
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def compare(pairs: Pairs, *, worse_only: bool = False) -> Comparison:
     labels = np.array([f"{d}@{n}" if n else d for d, n in zip(pairs.dataset, pairs.length, strict=True)], object)
     cells = [_line(pairs, name, _short(name), labels == name) for name in sorted(set(labels.tolist()), key=_place)]
     cells = _adjusted(cells, benjamini_hochberg([cell.delta.p for cell in cells]))
-    d = pairs.new - pairs.base
+    d = pairs.change
     flips = Flips(int((d < 0).sum()), int((d > 0).sum()), int((d == 0).sum()), int(pairs.same.sum()))
     return Comparison(lines, cells, flips, len(pairs), len(set(pairs.cluster.tolist())))
 

@@ -7,10 +7,11 @@ from typing import Any
 import orjson
 
 from . import flips
-from .compare import CELL_FDR, Line, compare
+from .compare import Line, compare
 from .gate_report import line_data
 from .load import Run
 from .pairs import Pairs
+from .printed import settled
 from .suite import count, interval, plain, points
 
 ALPHA = 0.025  # intervals of 95 %
@@ -50,7 +51,7 @@ def _text(pairs: Pairs, base: Run, new: Run) -> str:
     lines += [f"{count(result.n)} paired items, {count(result.clusters)} questions or documents", ""]
     lines += ["| | A | B | Δ | 95 % CI | MDE | p |", "|---|---:|---:|---:|---|---:|---:|"]
     lines += [_row(line, line.adjusted) for line in result.lines]
-    lines += [_row(cell, cell.delta.p, " ◂" if cell.adjusted < CELL_FDR else "") for cell in result.cells]
+    lines += [_row(cell, cell.delta.p, " ◂" if cell.flagged else "") for cell in result.cells]
     x = result.flips
     lines += [
         "",
@@ -66,6 +67,7 @@ def _text(pairs: Pairs, base: Run, new: Run) -> str:
 
 
 def _row(line: Line, p: float, mark: str = "") -> str:
+    p = settled(p)
     return (
         f"| {plain(line.title)}{mark} | {points(line.base.mean)} | {points(line.new.mean)} "
         f"| {points(line.delta.mean, sign=True)} | {interval(line.delta.ci(1 - 2 * ALPHA))} "

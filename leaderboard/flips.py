@@ -15,6 +15,7 @@ from .escape import code
 from .escape import markdown as escaped
 from .load import Run
 from .pairs import Pairs
+from .printed import printed
 from .suite import DASH, count, points
 from .summary import tokens
 
@@ -28,7 +29,7 @@ def table(pairs: Pairs) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str, Any], list[int]] = {}
     for i, where in enumerate(zip(pairs.dataset.tolist(), pairs.length.tolist(), depths, strict=True)):
         groups.setdefault(where, []).append(i)
-    d = pairs.new - pairs.base
+    d = pairs.change
     rows = []
     for (dataset, length, depth), at in sorted(groups.items(), key=lambda g: _order(g[0])):
         part = d[at]
@@ -80,9 +81,10 @@ def texts(outs: Iterable[Path], run: Run, wanted: set[Key]) -> dict[Key, tuple[s
 
 def markdown(pairs: Pairs, base: Run, new: Run, *, samples: list[Path] | None = None, limit: int = 500) -> str:
     """The flip report. With `samples` the questions, gold and both answers are shown; else only items and hashes."""
-    d = pairs.new - pairs.base
+    d = pairs.change
     flipped = np.flatnonzero(d != 0)
-    flipped = flipped[np.argsort(d[flipped], kind="stable")]
+    # worst first as printed; items that changed alike stay by task, in the order of the ledger
+    flipped = np.array(sorted(flipped.tolist(), key=lambda i: printed(100 * float(d[i]))), int)
     lines = [
         f"# What flipped: {escaped(base.label)} → {escaped(new.label)}",
         "",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from .compare import Comparison, Line
 from .gate import Verdict
 from .plots import Row, forest
+from .printed import printed
 
 CELLS = 12  # the cells that moved most; the table has all
 
@@ -21,7 +22,9 @@ def of_gate(found: Verdict, title: str) -> str:
 
 def of_comparison(found: Comparison, title: str, level: float = 0.95) -> str:
     """SVG of suite and benchmarks, then the cells that moved most."""
-    moved = sorted(found.cells, key=lambda line: -abs(line.delta.mean))[:CELLS] if len(found.cells) > 1 else []
+    # cells that moved alike keep the order of their names
+    by_move = sorted(found.cells, key=lambda line: -abs(printed(100 * line.delta.mean)))
+    moved = by_move[:CELLS] if len(found.cells) > 1 else []
     return forest(title, [_row(line, level) for line in [*found.lines, *_in_order(found.cells, moved)]])
 
 
@@ -30,7 +33,7 @@ def _in_order(lines: Sequence[Line], chosen: Sequence[Line]) -> list[Line]:
 
 
 def _row(line: Line, level: float, *, margin: float | None = None, note: str = "") -> Row:
-    low, high = (100 * v for v in line.delta.ci(level))
+    mean, low, high = line.delta.in_points(level)
     if not (math.isfinite(low) and math.isfinite(high)):
         return Row(line.title, None, margin=margin, note="one cluster: no interval")
-    return Row(line.title, 100 * line.delta.mean, low, high, margin, note)
+    return Row(line.title, mean, low, high, margin, note)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from .compare import Comparison, Line, compare
 from .pairs import Pairs
+from .printed import settled
 from .stats import clusters_needed
 from .suite import count, points
 
@@ -79,7 +80,7 @@ def gate(
     notes = list(pairs.notes)
     for end in ends:
         mde = end.line.delta.mde(alpha)
-        if end.margin < mde / 2:
+        if settled(end.margin) < settled(mde / 2):
             notes.append(
                 f"{end.line.title}: margin {points(end.margin)} is below half of what this run can detect ({points(mde)})"
             )
@@ -90,10 +91,10 @@ def gate(
 
 
 def _endpoint(line: Line, margin: float, alpha: float) -> Endpoint:
-    low, high = line.delta.ci(1 - 2 * alpha)
-    if low > -margin:
+    low, high = map(settled, line.delta.ci(1 - 2 * alpha))
+    if low > settled(-margin):
         return Endpoint(line, margin, PASS, "small real drop" if high < 0 else "")
-    if line.adjusted < alpha:
+    if settled(line.adjusted) < alpha:
         return Endpoint(line, margin, REGRESSED, "")
     return Endpoint(line, margin, INCONCLUSIVE, "lower, but not after Holm" if high < 0 else "")
 

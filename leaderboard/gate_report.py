@@ -14,9 +14,10 @@ import orjson
 from icr_tasks.errors import IcrError
 
 from . import escape, forest_report
-from .compare import CELL_FDR, Line
+from .compare import Line
 from .gate import INCONCLUSIVE, NOT_COMPARABLE, PASS, REGRESSED, Endpoint, Verdict
 from .load import Run
+from .printed import printed, settled
 from .suite import count, interval, plain, points
 
 SCHEMA = 1
@@ -206,12 +207,13 @@ def _short(line: Line, alpha: float) -> str:
 
 def _worst(found: Verdict) -> str:
     assert found.comparison
-    low = sorted((c for c in found.comparison.cells if c.delta.mean < 0), key=lambda c: c.delta.mean)[:2]
+    lower = [c for c in found.comparison.cells if settled(c.delta.mean) < 0]
+    low = sorted(lower, key=lambda c: printed(100 * c.delta.mean))[:2]  # those that print alike stay by name
     return " · ".join(f"{plain(c.title)} {_short(c, found.alpha)} {_marked(c)}" for c in low)
 
 
 def _marked(cell: Line) -> str:
-    return "look here" if cell.adjusted < CELL_FDR else "n.s."
+    return "look here" if cell.flagged else "n.s."
 
 
 def _cells(found: Verdict) -> list[str]:
@@ -222,6 +224,6 @@ def _cells(found: Verdict) -> list[str]:
         lines.append(
             f"| {escape.markdown(cell.title)} | {points(cell.base.mean)} | {points(cell.new.mean)} | {points(cell.delta.mean, sign=True)} "
             f"| {interval(cell.delta.ci(1 - 2 * found.alpha))} | {points(cell.delta.mde(found.alpha))} "
-            f"| {cell.delta.n} | {'◂' if cell.adjusted < CELL_FDR else ''} |"
+            f"| {cell.delta.n} | {'◂' if cell.flagged else ''} |"
         )
     return [*lines, "", "</details>"]

@@ -12,6 +12,7 @@ from icr_tasks.errors import unknown
 
 from . import refuse
 from .load import Run, TaskItems
+from .printed import DIGITS
 from .refuse import Refusal
 from .stats import Design
 
@@ -41,6 +42,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.base)
+
+    @property
+    def change(self) -> np.ndarray:
+        """New minus base of each item, in score units, without rounding noise: its sign tells worse from better."""
+        return np.round(self.new - self.base, DIGITS)
 
     def design(self, at: np.ndarray) -> Design:
         """The estimator's design for a selection of items (boolean mask)."""

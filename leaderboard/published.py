@@ -16,6 +16,8 @@ from typing import Any
 
 import orjson
 
+from .printed import printed as as_printed
+
 HALF = 0.05  # a number printed with one decimal stands for an interval of +-0.05
 _EPS = 1e-9
 
@@ -143,7 +145,7 @@ def _best_rag() -> Iterator[Finding]:
     """The text: RAG@32k "achieves the highest average performance"; and no comparison with a larger budget is printed."""
     rows = [r for r in table("12")["rows"] if r[1].startswith("rag@")]
     means = {row[1]: sum(row[2]) / len(row[2]) for row in rows}
-    best = max(means, key=means.__getitem__)
+    best = min(means, key=lambda name: (-as_printed(means[name]), name))
     if best != "rag@32k":
         trained = max(row[3] for row in table("2")["rows"] if row[1] == "full")
         text = f"best average is {best} ({means[best]:.1f}), not rag@32k ({means['rag@32k']:.1f})"

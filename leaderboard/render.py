@@ -9,18 +9,20 @@ import orjson
 
 from . import escape
 from .plots.canvas import si
+from .printed import settled
 from .suite import DASH, MINUS
 from .views_grid import Line, Shown, Table
 
 
 def number(value: float, *, sign: bool = False) -> str:
     """One decimal, a true minus, no minus zero."""
-    text = f"{value:{'+' if sign else ''}.1f}"
+    text = f"{settled(value):{'+' if sign else ''}.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", MINUS)
 
 
 def amount(value: float, unit: str) -> str:
     """A cost for people: bytes with binary prefixes, everything else with three digits."""
+    value = settled(value)
     if unit == "B":
         for size, name in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
             if value >= size:
@@ -45,7 +47,7 @@ def text(cell: Shown) -> str:
     shown = number(cell.value, sign=signed)
     if cell.low is not None and cell.high is not None:
         below, above = cell.value - cell.low, cell.high - cell.value
-        if abs(below - above) < 0.05:
+        if settled(abs(below - above)) < 0.05:
             shown += f" ±{number(above)}"
         else:
             shown += f" [{number(cell.low, sign=signed)}, {number(cell.high, sign=signed)}]"
@@ -112,7 +114,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def tsv(tables: Sequence[Table]) -> str:
-    """One long table for scripts: a line a cell, numbers unrounded."""
+    """One long table for scripts: a line a cell, numbers to nine decimals."""
     head = "table\tmodel\tsetting\tprompt\tranked\tcolumn\tvalue\tlow\thigh\tn\tmark\tnote\truns"
     found = [head]
     for table in tables:

@@ -39,7 +39,7 @@ def noise(pairs: Pairs) -> Noise:
     if pairs.refusals:
         raise ValueError("not comparable")
     result = compare(pairs)
-    flipped = pairs.base != pairs.new
+    flipped = pairs.change != 0
     changed = np.flatnonzero(~pairs.same)
     first = f"{pairs.task[changed[0]]} {pairs.item[changed[0]]}" if len(changed) else None
     delta = {line.title: line.delta.mean for line in result.lines}

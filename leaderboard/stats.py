@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from scipy import special  # not scipy.stats: that import takes longer than a gate
 
+from .printed import settled
+
 FEW = 40  # below this many (effective) clusters the t test is too bold; sign flips hold their level
 EXACT = 14  # up to 2**14 sign patterns are enumerated
 DRAWS = 9999
@@ -45,12 +47,17 @@ class Effect:
 
     def ci(self, level: float = 0.95) -> tuple[float, float]:
         """Two-sided interval. For scores: within [0, 1], and Wilson on clusters where all or none is right."""
-        if self.bounded and self.mean in (0.0, 1.0):
+        if self.bounded and settled(self.mean) in (0.0, 1.0):
             edge = 1 / (1 + self.clusters / float(special.ndtri(0.5 + level / 2)) ** 2)
-            return (1 - edge, 1.0) if self.mean else (0.0, edge)
+            return (1 - edge, 1.0) if settled(self.mean) else (0.0, edge)
         half = self.half(level)
         low, high = self.mean - half, self.mean + half
         return (max(0.0, low), min(1.0, high)) if self.bounded else (low, high)
+
+    def in_points(self, level: float = 0.95) -> tuple[float, float, float]:
+        """(mean, low, high) x 100 as every report shows them, without rounding noise."""
+        low, high = self.ci(level)
+        return settled(100 * self.mean), settled(100 * low), settled(100 * high)
 
     def half(self, level: float = 0.95) -> float:
         """Half width of the t interval: the number after "±"."""
@@ -107,6 +114,8 @@ class Design:
         cells_in = np.bincount(dataset_code[first])
         datasets = len(cells_in)
         self.cell_weight = 1.0 / (datasets * cells_in[dataset_code[first]])
+        self._whole = math.fsum(self.cell_weight)
+        self._by_cell = np.argsort(self.cell, kind="stable")
         self.weight = (self.cell_weight / self.cell_n)[self.cell]
         # stratum of each cluster: connected components of datasets linked by a cluster
         parent = list(range(datasets))
@@ -121,8 +130,19 @@ class Design:
         self.stratum_weight = np.bincount(self.stratum[self.cluster], self.weight)
 
     def mean(self, d: np.ndarray) -> float:
-        """Macro average of d."""
-        return float(self.cell_weight @ (np.bincount(self.cell, d) / self.cell_n))
+        """Macro average of d, from exact sums: the same on every processor and in every order of the items."""
+        return self._macro(self._cell_means(d))
+
+    def _macro(self, means: np.ndarray) -> float:
+        # divided by the weights' own sum, so that a constant averages to itself
+        return math.fsum(self.cell_weight * means) / self._whole
+
+    def _cell_means(self, d: np.ndarray) -> np.ndarray:
+        """Mean of each cell, shape (cells,). Whole numbers add up exactly as they are, others with `math.fsum`."""
+        if np.array_equal(d, np.rint(d)):
+            return np.bincount(self.cell, d) / self.cell_n
+        parts = np.split(d[self._by_cell], np.cumsum(self.cell_n)[:-1])
+        return np.array([math.fsum(part.tolist()) for part in parts]) / self.cell_n
 
     def effect(self, d: np.ndarray) -> Effect:
         """Mean of d with cluster-robust error. Raises ValueError where d is not finite."""
@@ -147,8 +167,8 @@ class Design:
             raise ValueError(
                 f"need {self.n} finite values, got shape {d.shape} with {np.count_nonzero(~np.isfinite(d))} not finite"
             )
-        mean = self.mean(d)
-        centre = d - (np.bincount(self.cell, d) / self.cell_n)[self.cell]
+        means = self._cell_means(d)
+        mean, centre = self._macro(means), d - means[self.cell]
         sums = np.bincount(self.cluster, self.weight * centre, self.clusters)
         g = self.stratum_g
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -161,7 +181,7 @@ class Design:
         se, df = math.sqrt(variance), variance**2 / float((part**2 / (g - 1)).sum())
         if score:
             return Effect(mean, se, df, self.n, self.clusters, math.nan, math.nan, "none", bounded=True)
-        if df + 1 < FEW:
+        if settled(df) + 1 < FEW:
             p, less, test = _flip(np.bincount(self.cluster, self.weight * d, self.clusters))
         else:
             less, p, test = float(special.stdtr(df, mean / se)), 2 * float(special.stdtr(df, -abs(mean / se))), "t"
@@ -185,7 +205,8 @@ def _root(parent: list[int], node: int) -> int:
 
 def _flip(sums: np.ndarray) -> tuple[float, float, str]:
     """Sign-flip test on cluster sums: exact for few clusters, else 9999 seeded draws with the (1+k)/(1+B) rule."""
-    sums = sums[sums != 0]
+    left = np.abs(sums)
+    sums = sums[left > 1e-12 * left.max(initial=0.0)]  # what cancels within a cluster is no vote, up to rounding noise
     total, size = float(sums.sum()), len(sums)
     slack = 1e-12 * (1 + float(np.abs(sums).sum()))
     if size <= EXACT:
@@ -224,4 +245,4 @@ def benjamini_hochberg(p: Sequence[float]) -> np.ndarray:
 def clusters_needed(effect: Effect, margin: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
     """About how many clusters would bring the MDE down to `margin`; None when unknown."""
     mde = effect.mde(alpha, power)
-    return math.ceil(effect.clusters * (mde / margin) ** 2) if math.isfinite(mde) and margin > 0 else None
+    return math.ceil(settled(effect.clusters * (mde / margin) ** 2)) if math.isfinite(mde) and margin > 0 else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from .printed import settled
+
 TITLES = {
     "helmet_rag": "HELMET-RAG",
     "infbench": "InfiniteBench",
@@ -29,8 +31,9 @@ def points(value: float, *, sign: bool = False) -> str:
     """Score x 100 with one decimal and a true minus; a dash where unknown."""
     if not math.isfinite(value):
         return DASH
-    text = f"{100 * value:{'+' if sign else ''}.1f}"
-    if float(text) == 0 and (value == 0 or not sign):
+    shown = settled(100 * value)
+    text = f"{shown:{'+' if sign else ''}.1f}"
+    if float(text) == 0 and (shown == 0 or not sign):
         return "0.0"  # with a sign, "−0.0" tells on which side of zero a bound lies
     return text.replace("-", MINUS)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .board_rows import Row
+from .printed import settled
 from .views_grid import Line, Shown, Table
 
 Head = dict[str, Any]
@@ -95,8 +96,9 @@ COSTS: dict[str, tuple[str, Callable[[Sequence[Head]], float | None]]] = {
 
 
 def value(row: Row, name: str) -> float | None:
-    """One cost of a row, for plots."""
-    return COSTS[name][1](row.heads)
+    """One cost of a row."""
+    found = COSTS[name][1](row.heads)
+    return None if found is None else settled(found)
 
 
 def table(rows: Sequence[Row]) -> Table:

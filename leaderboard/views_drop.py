@@ -84,9 +84,9 @@ def _cell(row: Row, full: Row, columns: Sequence[Column], level: float) -> Shown
     found = of_effect(design.effect(new - old), level, kind="diff")
     relative = design.relative(new, old)
     if math.isfinite(relative.mean):
-        low, high = (100 * v for v in relative.ci(level))
+        mean, low, high = relative.in_points(level)
         bounds = f" [{low:+.0f}, {high:+.0f}]" if math.isfinite(low) else ""
-        found.extra = f"{100 * relative.mean:+.1f} %{bounds}"
+        found.extra = f"{mean:+.1f} %{bounds}"
     return found
 
 

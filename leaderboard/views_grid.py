@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from .board_cells import Cell, Column
 from .board_rows import Row, difference
+from .printed import printed, settled
 from .stats import Effect
 
 HEADS = ("model", "setting", "prompt")
@@ -77,8 +78,10 @@ def of_effect(effect: Effect, level: float, *, kind: str = "score", reason: str 
     """A mean with its interval x 100."""
     known = math.isfinite(effect.se)
     reason = reason or ("" if known else "one cluster: no interval")
-    bounds = [100 * v for v in effect.ci(level)] if known else (None, None)
-    return Shown(kind, 100 * effect.mean, *bounds, effect.n, reason, runs=runs)
+    mean, low, high = effect.in_points(level)
+    if not known:
+        return Shown(kind, mean, None, None, effect.n, reason, runs=runs)
+    return Shown(kind, mean, low, high, effect.n, reason, runs=runs)
 
 
 def grid(
@@ -122,8 +125,9 @@ def _ranked(row: Row, columns: Sequence[Column]) -> bool:
 
 
 def _by(line: Line, at: int) -> tuple[float, tuple[str, ...]]:
+    """Highest printed value first, then by name: rows that print alike have no other order."""
     value = line.cells[at].value if 0 <= at < len(line.cells) else None
-    return (math.inf if value is None else -value, line.labels)
+    return (math.inf if value is None else -printed(value), line.labels)
 
 
 def _column(wanted: str | None, heads: Sequence[str]) -> int:
@@ -132,10 +136,11 @@ def _column(wanted: str | None, heads: Sequence[str]) -> int:
 
 
 def _marks(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> None:
-    """Best of the ranking column, and the rows whose paired difference to it is within noise (p >= 0.05)."""
+    """Best of the ranking column (of rows that print alike the first by name, which stands on top), and the rows whose
+    paired difference to it is within noise (p >= 0.05)."""
     if len(ranked) < 2:
         return
-    best, line = max(ranked, key=lambda pair: (pair[1].cells[-1].value or 0.0, pair[1].labels))
+    best, line = min(ranked, key=lambda pair: _by(pair[1], len(pair[1].cells) - 1))
     line.cells[-1].mark = "best"
     for row, other in ranked:
         if row is best:
@@ -145,5 +150,5 @@ def _marks(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> None:
             other.cells[-1].extra = "not comparable with the best: " + paired
             continue
         found = paired[0].effect(paired[1] - paired[2])
-        if found.p >= 0.05:
+        if settled(found.p) >= 0.05:
             other.cells[-1].mark = "tied"

@@ -37,7 +37,10 @@ class Pooled:
     @property
     def agree(self) -> int:
         """Seeds whose difference has the sign of the mean."""
-        return sum(math.copysign(1, d) == math.copysign(1, self.delta.mean) for d in self.each if d)
+        from icr_tasks.leaderboard.printed import settled
+
+        mean = settled(self.delta.mean)
+        return sum(math.copysign(1, d) == math.copysign(1, mean) for d in map(settled, self.each) if d)
 
 
 def pooled(found: Sequence[Pairs], at: np.ndarray | None = None) -> Pooled:

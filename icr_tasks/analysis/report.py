@@ -45,7 +45,7 @@ def best_head(items: Sequence[Ranked]) -> dict[str, Any] | None:
     scores, chosen = [], []
     for choose, report in (halves, halves[::-1]):
         mean = np.mean([i.by_head for i in grids if i.cluster in choose], axis=0)
-        layer, head = np.unravel_index(int(mean.argmax()), mean.shape)
+        layer, head = np.unravel_index(int(mean.round(9).argmax()), mean.shape)  # of equal ones the first
         chosen.append([int(layer), int(head)])
         scores += [float(i.by_head[layer, head]) for i in grids if i.cluster in report]
     mean = np.mean([i.by_head for i in grids], axis=0)
@@ -62,8 +62,9 @@ def correlation(items: Sequence[Ranked], method: str, scores: dict[str, float], 
     both = [i for i in items if i.id in scores and method in i.rows]
     if len(both) < 3:
         raise IcrError(f"only {len(both)} ranked items have a score in --results; evaluate the same task and items")
-    x = np.array([i.rows[method]["ndcg@10"] for i in both])
-    y = np.array([scores[i.id] for i in both])
+    # ranks compare: without rounding noise equal values stay equal
+    x = np.array([i.rows[method]["ndcg@10"] for i in both]).round(9)
+    y = np.array([scores[i.id] for i in both]).round(9)
     groups = [np.flatnonzero(np.array([i.cluster for i in both]) == c) for c in dict.fromkeys(i.cluster for i in both)]
 
     def rho(at: np.ndarray) -> float:
@@ -91,7 +92,9 @@ def task_scores(results: Path, task: str) -> dict[str, float]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown: a row a method, best NDCG first, `random` as the line to beat."""
+    """Markdown: a row a method, best printed NDCG first and then by name, `random` as the line to beat."""
+    from ..leaderboard.printed import printed
+
     methods, related = report["methods"], report.get("correlation") or {}
     metrics = list(dict.fromkeys(k for row in methods.values() for k in row))
     lines = [
@@ -101,7 +104,7 @@ def table(report: dict[str, Any]) -> str:
         "| ranked by | " + " | ".join([*metrics, *["rho, task score"] * bool(related)]) + " |",
         "|---|" + "---:|" * (len(metrics) + bool(related)),
     ]
-    for name in sorted(methods, key=lambda m: -methods[m][metrics[0]]["mean"]):
+    for name in sorted(methods, key=lambda m: (-printed(100 * methods[m][metrics[0]]["mean"]), m)):
         cells = [_cell(methods[name].get(metric)) for metric in metrics]
         cells += [_rho(related[name]) if name in related else "–"] * bool(related)
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -12,6 +12,7 @@ function sortBy(th, cells) {
   th.setAttribute("aria-sort", down ? "descending" : "ascending");
   const value = (row) => row.children[column].dataset.v ?? "";
   const rows = [...table.tBodies[0].rows];
+  const name = (row) => [...row.querySelectorAll("td.l")].map((c) => c.dataset.v).join("\0");
   const numeric = rows.every((r) => value(r) === "" || !Number.isNaN(Number(value(r))));
   rows.sort((a, b) => {
     const [x, y] = [value(a), value(b)];
@@ -19,6 +20,8 @@ function sortBy(th, cells) {
     if (a.classList.contains("out") !== b.classList.contains("out")) return a.classList.contains("out") ? 1 : -1;
     if ((x === "") !== (y === "")) return x === "" ? 1 : -1;
     const order = numeric ? Number(x) - Number(y) : x.localeCompare(y, "en", {numeric: true});
+    // Values that print alike are in the order of their names, as in the other formats.
+    if (!order) return name(a) < name(b) ? -1 : name(a) > name(b) ? 1 : 0;
     return down ? -order : order;
   });
   table.tBodies[0].append(...rows);

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
+from ..printed import settled
+
 LIGHT = ("#0072b2", "#c44a00", "#00805c", "#a3437f", "#9a6a00", "#3f3f9f", "#5b6770", "#8a1c1c")
 DARK = ("#56b4e9", "#ff8a4c", "#2fcfa0", "#e69fcf", "#f0c04a", "#a8a8ff", "#b4bec6", "#ff8f8f")
 _FONT = "font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
@@ -39,7 +41,7 @@ SERIES = len(LIGHT)
 
 def num(value: float) -> str:
     """A coordinate: at most two decimals, no trailing zeros, no minus zero."""
-    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    text = f"{settled(value):.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
@@ -131,7 +133,7 @@ class Canvas:
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Positions near `wanted` that are at least `gap` apart and within [low, high] (labels at line ends)."""
-    order = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
+    order = sorted(range(len(wanted)), key=lambda i: (settled(wanted[i]), i))
     placed = [0.0] * len(wanted)
     floor = low
     for i in order:
@@ -155,6 +157,11 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(k * step, 10) for k in range(first, last + 1)]
 
 
+def tenth(value: float, *, sign: bool = False) -> str:
+    """A score or difference with one decimal."""
+    return f"{settled(value):{'+' if sign else ''}.1f}"
+
+
 def count(value: float) -> str:
     """A token or byte count for people: 4096 -> 4k, 1048576 -> 1M, 530 -> 530."""
     for unit, name in ((1024**2, "M"), (1024, "k")):
@@ -165,6 +172,7 @@ def count(value: float) -> str:
 
 def si(value: float) -> str:
     """Three digits with a unit: 14336 -> 14.3k."""
+    value = settled(value)
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.3g}{name}"

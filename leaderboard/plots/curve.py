@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .canvas import SERIES, Canvas, count, nice_ticks, num, short, spread, width
+from ..printed import printed
+from .canvas import SERIES, Canvas, count, nice_ticks, num, short, spread, tenth, width
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _draw(canvas: Canvas, line: Line, i: int, xs: Sequence[int], px, py, *, band
         for x, p in run:
             if not bands or len(run) == 1:
                 canvas.line(px(x) + shift, py(p.low), px(x) + shift, py(p.high), f"thin s{i % SERIES}")
-            tip = f"{line.name}, {count(x)}: {p.mean:.1f} [{p.low:.1f}, {p.high:.1f}], N={p.n}"
+            tip = f"{line.name}, {count(x)}: {tenth(p.mean)} [{tenth(p.low)}, {tenth(p.high)}], N={p.n}"
             canvas.marker(px(x) + shift, py(p.mean), i, tip)
 
 
@@ -118,7 +119,7 @@ def _labels(
     ends = []
     for line in lines:
         last = [line.points[k] for k in sorted(line.points) if line.points[k] is not None]
-        ends.append(py(last[-1].mean) if last and last[-1] else high)
+        ends.append(py(printed(last[-1].mean)) if last and last[-1] else high)
     for i, (y, label) in enumerate(zip(spread(ends, 16, low, high), labels, strict=True)):
         canvas.marker(x + 8, y, i)
         canvas.text(x + 18, y + 4, label)
@@ -128,6 +129,6 @@ def _words(lines: Sequence[Line]) -> str:
     """The same content as text, for readers of the file without eyes on it."""
     rows = []
     for line in lines:
-        cells = [f"{count(x)} {p.mean:.1f}" if p else f"{count(x)} no value" for x, p in sorted(line.points.items())]
+        cells = [f"{count(x)} {tenth(p.mean)}" if p else f"{count(x)} no value" for x, p in sorted(line.points.items())]
         rows.append(f"{line.name}: {', '.join(cells)}")
     return "; ".join(rows)

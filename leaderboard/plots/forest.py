@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .canvas import Canvas, nice_ticks, num, short, width
+from .canvas import Canvas, nice_ticks, num, short, tenth, width
 
 
 @dataclass(frozen=True)
@@ -60,5 +60,8 @@ def forest(title: str, rows: Sequence[Row], *, x_label: str = "difference in poi
 
 
 def _note(row: Row) -> str:
-    shown = "" if row.delta is None else f"{row.delta:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+    if row.delta is None:
+        return row.note
+    delta, low, high = (tenth(v, sign=True) for v in (row.delta, row.low, row.high))
+    shown = f"{delta} [{low}, {high}]"
     return "  ".join(part for part in (shown, row.note) if part)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .canvas import Canvas, safe, short, width
+from ..printed import settled
+from .canvas import Canvas, safe, short, tenth, width
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,14 @@ def _cell(canvas: Canvas, panel: Panel, i: int, j: int, x: float, y: float, span
         canvas.add(f'<rect class="grid" fill="none" x="{x:g}" y="{y:g}" width="{w - 2}" height="{h - 2}"/>')
         canvas.text(x + w / 2 - 1, y + 19, "–", cls="soft", anchor="middle")
         return
+    value = settled(value)
     colour = _mix(_DIVERGING, (value / span + 1) / 2) if panel.difference else _mix(_SEQUENTIAL, value / 100)
     ink = "#fff" if _luminance(colour) < 0.36 else "#111"
     shown = f"{value:+.0f}" if panel.difference else f"{value:.0f}"
     n = f", N={panel.n[i][j]}" if panel.n else ""
     fill = "#{:02x}{:02x}{:02x}".format(*colour)
     canvas.add(f'<rect fill="{fill}" x="{x:g}" y="{y:g}" width="{w - 2}" height="{h - 2}">')
-    canvas.parts[-1] += f"<title>{safe(f'{name}: {value:.1f}{n}')}</title></rect>"
+    canvas.parts[-1] += f"<title>{safe(f'{name}: {tenth(value)}{n}')}</title></rect>"
     canvas.text(x + w / 2 - 1, y + 19, "0" if shown in ("+0", "-0") else shown, anchor="middle", style=f"fill:{ink}")
 
 

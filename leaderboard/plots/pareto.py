@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .canvas import Canvas, nice_ticks, num, short, si, spread, width
+from ..printed import figures, printed
+from .canvas import Canvas, nice_ticks, num, short, si, spread, tenth, width
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,18 @@ class Dot:
 
 
 def front(dots: Sequence[Dot]) -> list[Dot]:
-    """Dots that no other dot beats in both cost and score, by cost."""
+    """Dots that no other dot beats in both cost and score, by cost; of dots that print alike the first by name."""
     best, found = -math.inf, []
-    for dot in sorted(dots, key=lambda d: (d.x, -d.mean, d.name)):
-        if dot.mean > best:
-            best = dot.mean
+    for dot in sorted(dots, key=lambda d: (figures(d.x), -printed(d.mean), d.name)):
+        if printed(dot.mean) > best:
+            best = printed(dot.mean)
             found.append(dot)
     return found
 
 
 def pareto(title: str, dots: Sequence[Dot], *, x_label: str, y_label: str = "score x 100") -> str:
     """SVG. x is logarithmic; dots on the front are filled and joined; full-context rows draw a dashed reference line."""
+    dots = sorted(dots, key=lambda d: d.name)  # labels of dots at one height stand in this order
     kinds = list(dict.fromkeys(d.kind for d in sorted(dots, key=lambda d: d.kind)))
     names = [short(d.name, 40) for d in dots]
     left, top, plot, tall = 50, 44, 380, max(280, 17 * len(dots))
@@ -66,16 +68,16 @@ def pareto(title: str, dots: Sequence[Dot], *, x_label: str, y_label: str = "sco
             canvas.line(left, py(dot.mean), left + plot, py(dot.mean), "axis dash")
     best = front(dots)
     canvas.path([(px(d.x), py(d.mean)) for d in best], "thin axis")
-    where = spread([py(d.mean) for d in dots], 15, top, bottom)
+    where = spread([py(printed(d.mean)) for d in dots], 15, top, bottom)
     for dot, name, y in zip(dots, names, where, strict=True):
         series = kinds.index(dot.kind)
         canvas.line(px(dot.x), py(dot.low), px(dot.x), py(dot.high), f"thin s{series % 8}")
-        tip = f"{dot.name}: {dot.mean:.1f} [{dot.low:.1f}, {dot.high:.1f}] at {si(dot.x)}"
+        tip = f"{dot.name}: {tenth(dot.mean)} [{tenth(dot.low)}, {tenth(dot.high)}] at {si(dot.x)}"
         canvas.marker(px(dot.x), py(dot.mean), series, tip, hollow=dot not in best)
         canvas.path([(px(dot.x) + 7, py(dot.mean)), (left + plot + 6, y)], "grid")
         canvas.marker(left + plot + 14, y, series, hollow=dot not in best)
         canvas.text(left + plot + 24, y + 4, name, cls="small")
-    return canvas.render("; ".join(f"{d.name}: {d.mean:.1f} at {si(d.x)}" for d in dots))
+    return canvas.render("; ".join(f"{d.name}: {tenth(d.mean)} at {si(d.x)}" for d in dots))
 
 
 def _decades(lo: float, hi: float) -> list[float]:

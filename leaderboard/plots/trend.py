@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .canvas import Canvas, nice_ticks, num, short
+from .canvas import Canvas, nice_ticks, num, short, tenth
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def trend(title: str, steps: Sequence[Step], *, y_label: str = "points against t
     canvas.path(stretch, "line s0")
     for i, step in enumerate(steps):
         if step.delta is not None:
-            tip = f"{step.name}: {step.delta:+.1f} [{step.low:+.1f}, {step.high:+.1f}]"
+            tip = f"{step.name}: {tenth(step.delta, sign=True)} [{tenth(step.low, sign=True)}, {tenth(step.high, sign=True)}]"
             canvas.marker(left + each * (i + 0.5), py(step.delta), 0, tip)
-    words = [f"{s.name} {s.delta:+.1f}" if s.delta is not None else f"{s.name} no value" for s in steps]
+    words = [f"{s.name} {tenth(s.delta, sign=True)}" if s.delta is not None else f"{s.name} no value" for s in steps]
     return canvas.render(", ".join(words))

@@ -49,7 +49,9 @@ class Rise:
     @property
     def significant(self) -> bool:
         """Whether the 95 % interval of the difference lies above zero."""
-        return bool(self.delta.ci(0.95)[0] > 0)
+        from icr_tasks.leaderboard.printed import settled
+
+        return settled(self.delta.ci(0.95)[0]) > 0
 
 
 def rises(results: Path, trained: Sequence[Trained], size: Size) -> Iterator[Rise]:

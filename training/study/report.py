@@ -62,6 +62,7 @@ def adjusted(found: Results, setting: str) -> dict[tuple[str, str], float]:
 
 def sentence(arm: str, against: str, result: Pooled, p: float) -> str:
     """The verdict in words: better, worse, or not distinguishable and what would have been seen."""
+    from icr_tasks.leaderboard.printed import settled
     from icr_tasks.leaderboard.suite import interval, points
 
     if result.identical == 1.0:
@@ -71,7 +72,8 @@ def sentence(arm: str, against: str, result: Pooled, p: float) -> str:
     bounds, seeds = result.total.ci(1 - ALPHA), len(result.each)
     shown = f"{points(result.delta.mean, sign=True)} points {interval(bounds)}, p = {p:.2g}"
     shown += f", same sign in {result.agree} of {seeds} seeds" if seeds > 1 else ", one seed: its luck is not covered"
-    if p < ALPHA and (bounds[0] > 0 or bounds[1] < 0):
+    low, high = map(settled, bounds)
+    if settled(p) < ALPHA and (low > 0 or high < 0):
         return f"- {arm} is significantly **{'better' if result.delta.mean > 0 else 'worse'}** than {against}: {shown}."
     unseen = f"true differences below about {points(result.total.mde())} points would mostly go unseen"
     return f"- {arm} is **not distinguishable** from {against}: {shown}; {unseen}."
@@ -151,9 +153,8 @@ def forest(found: Results) -> str:
     for setting in found.settings():
         for arm, against in comparisons(found.study):
             total = found.pooled(arm, against, setting).total
-            low, high = (100 * v for v in total.ci())
             name = f"{arm} - {against}" + f", {setting}" * (len(found.settings()) > 1)
-            rows.append(Row(name, 100 * total.mean, low, high))
+            rows.append(Row(name, *total.in_points()))
     return draw(
         f"Study: {found.study.name}", rows, x_label="difference in points, 95 % interval over questions and seeds"
     )
