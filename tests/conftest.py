@@ -40,6 +40,25 @@ def replica() -> Path:
     return base / "replica"
 
 
+@pytest.fixture(scope="session")
+def official_loong(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with Loong's official questions and English filings under their official names."""
+    import gzip
+    import json
+
+    root = tmp_path_factory.mktemp("official")
+    folder = root / "loong" / "doc" / "financial"
+    folder.mkdir(parents=True)
+    source = shared_data / "loong"
+    for part in sorted(source.glob("loong_financial_en_docs_*.jsonl.gz")):
+        with gzip.open(part) as file:
+            for record in map(json.loads, file):
+                (folder / record["name"]).write_text(record["text"], encoding="utf-8", newline="")
+    with gzip.open(source / "loong_1600_questions.jsonl.gz") as file:
+        (root / "loong" / "loong.jsonl").write_bytes(file.read())
+    return root
+
+
 @pytest.fixture(autouse=True)
 def no_tasks_of_other_tests() -> Iterator[None]:
     """Tasks that an earlier test of this process still holds would count as tasks of this run."""

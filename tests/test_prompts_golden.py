@@ -34,7 +34,7 @@ GOLDEN = {
     ("longbench_v2", "all", "official"): "da20e426d25aeb1d",
     ("longbench_v2", "all", "cot"): "b775f25f59f0c9e0",
     ("loong_fin", "all", "paper"): "b467437c3b7c6147",
-    ("loong_fin", "all", "official"): "3862144207a1b0d5",
+    ("loong_fin", "all", "official"): "15274e11a5ae7858",
 }
 
 
@@ -84,8 +84,11 @@ def test_table_7_and_8_lines() -> None:
     )
     assert "<text>\nalpha\nbeta\n</text>" in rendered("longbench_v2", "all", "official")
     assert rendered("loong_fin", "all", "official").startswith(
-        "user: 《T1》\nalpha\n\n《T2》\nbeta\n\n\nINSTRUCTION\n\nQ?"
+        "user: 《T1》\nalpha\n\n《T2》\nbeta\n\n\n\nINSTRUCTION\n\nQ?"
     )
+    filing = [Unit("f", "text", "2024-HARTE HANKS INC-j", official_title="j")]
+    assert prompts.get("loong_fin", "official").context(filing) == "《j》\ntext\n\n"
+    assert prompts.get("loong_fin", "paper").context(filing) == "《2024-HARTE HANKS INC-j》\ntext\n"
 
 
 def test_paper_and_code_differ_where_they_are_said_to() -> None:

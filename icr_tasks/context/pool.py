@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +57,7 @@ class Pool:
         unit = self.units[self.owner[i]]
         if self.size is None:
             return unit
-        return Unit(f"{unit.id}#{self.start[i]}", unit.text[self.start[i] : self.stop[i]], unit.title, unit.gold)
+        return unit.cut(int(self.start[i]), int(self.stop[i]))
 
     def text(self, i: int) -> str:
         """Chunk i as a retriever reads it: the title, if any, and the text."""
@@ -116,5 +116,5 @@ def documents(units: Sequence[Unit], tokens: TokenCounter, prompt: Prompt, size:
 def frame(unit: Unit, tokens: TokenCounter, prompt: Prompt) -> int:
     """Tokens that rendering adds to a chunk of this document: its name and the separator to the next."""
     body = "word"
-    part = prompt.parts([Unit(unit.id, body, unit.title)])[0]
+    part = prompt.parts([replace(unit, text=body)])[0]
     return max(tokens.count(part + prompt.joiner) - tokens.count(body), 0)

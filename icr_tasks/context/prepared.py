@@ -133,7 +133,7 @@ def _read(path: Path) -> Prepared | None:
 def _unit(unit: Unit, start: int, stop: int) -> Unit:
     if start == 0 and stop == len(unit.text):
         return unit
-    return Unit(f"{unit.id}#{start}", unit.text[start:stop], unit.title, unit.gold)
+    return unit.cut(start, stop)
 
 
 def _chars(units: Sequence[Unit]) -> list[int]:

@@ -33,6 +33,7 @@ class Prompt:
     setting `none`; without it that setting is refused. `chat=False` is completion style: no chat template,
     `prefill` is the last line of the prompt. `unit` renders one passage, document or chunk ({i}, {title},
     {text}). `cut` names the truncation rule of `context.fit`. `cites` says that the answer names `[DOC i]`.
+    `official_titles` prints a unit's `official_title`, where it has one, in place of its title.
     """
 
     name: str
@@ -45,13 +46,15 @@ class Prompt:
     joiner: str = "\n\n"
     cut: str = "passages"
     cites: bool = False
+    official_titles: bool = False
     max_gen_toks: int = 2048
     until: tuple[str, ...] = ()
     source: str = ""
 
     def parts(self, units: Sequence[Unit]) -> list[str]:
         """Each passage, document or chunk rendered, numbered from 0."""
-        return [fill(self.unit, {"i": i, "title": u.title, "text": u.text}) for i, u in enumerate(units)]
+        titles = [(self.official_titles and u.official_title) or u.title for u in units]
+        return [fill(self.unit, {"i": i, "title": titles[i], "text": u.text}) for i, u in enumerate(units)]
 
     def context(self, units: Sequence[Unit]) -> str:
         """The rendered units joined."""

@@ -8,7 +8,7 @@ is less than one chunk. A context that fits k as a whole is left as it is: rag@1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -188,7 +188,7 @@ def _compat(
             spans.pop()
             continue
         stop = bounds[len(bounds) - over][0]
-        units[-1] = Unit(last.id, last.text[:stop], last.title, last.gold)
+        units[-1] = replace(last, text=last.text[:stop])
         spans[-1] = (owner, start, start + stop)
     if not units:
         raise DoesNotFit(f"not one token of context fits {k}")

@@ -24,6 +24,7 @@ from .roots import data_root, fingerprint, require, short
 REVISION = "dddb209d03e38f1f0faf76d6d05ef4ccf96240ee"
 PASSAGES = {"4k": 20, "8k": 50, "16k": 105, "32k": 220, "64k": 440, "128k": 1000}
 QUESTIONS, SEED = 100, 42
+_FIELDS: lines.Fields = {"question": str, "answers": (str, list), "ctxs": list}
 SHA256 = {  # of the official files whose hash is published
     ("nq", "128k"): "d39073c4915041e4319d313aa558d9a6cee1571dabdf84a53155abb9fedd342a",
     ("hotpotqa", "128k"): "10cfc8abf743a1b9683b6244db7978fbe0af307d88ee0e5f0a8cec2efad92a7d",
@@ -67,12 +68,14 @@ def load(dataset: str, length: str | None = None, *, allow_partial: object = Non
         raise unknown("HELMET-RAG length", str(length), PASSAGES)
     source, k = SOURCES[dataset], PASSAGES[length]
     path = require(folder() / source.test.format(k=k), f"helmet --datasets {dataset} --lengths {length}")
-    rows = lines.index(path, _keep, version="helmet-1")
+    rows = lines.index(path, _keep, version="helmet-2", fields=_FIELDS)
     for row in rows:
         if row.kept["k"] != k:
             raise IcrError(f"{path}:{row.line}: {row.kept['k']} passages, a {length} file has {k} in every row")
+        if row.kept["has_id"] != rows[0].kept["has_id"]:
+            raise IcrError(f"{path}:{row.line}: field 'id' is in some rows and not in others; fetch the file again")
     if source.popularity is not None:
-        rows = [r for r in rows if math.log10(r.kept["s_pop"]) < source.popularity]
+        rows = [r for r in rows if _popularity(path, r.line, r.kept) < source.popularity]
     chosen = sample(sorted({r.kept["key"] for r in rows}))
     rows = [r for r in rows if r.kept["key"] in chosen]
     official = len(rows) == source.rows
@@ -88,13 +91,28 @@ def sample(keys: Sequence[Any]) -> set[Any]:
     return set(random.Random(SEED).sample(keys, min(QUESTIONS, len(keys))))
 
 
+def _popularity(path: Path, line: int, record: dict[str, Any]) -> float:
+    """log10 of the page views. IcrError where HELMET's filter could not take it."""
+    lines.check(path, line, record, {"s_pop": (int, float)})
+    if record["s_pop"] <= 0:
+        raise IcrError(
+            f"{path}:{line}: s_pop is {record['s_pop']}, its logarithm needs more than 0; fetch the file again"
+        )
+    return math.log10(record["s_pop"])
+
+
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: record.get(name) for name in ("question", "answers", "depth", "s_pop")}
+    if not record["question"].strip() or not _flat(record["answers"]):
+        raise ValueError("the question or the list 'answers' is empty")
+    if not all(isinstance(c, dict) and isinstance(c.get("text"), str) for c in record["ctxs"]):
+        raise ValueError("a passage of 'ctxs' has no 'text'")
+    kept: dict[str, Any] = {name: record[name] for name in ("question", "answers", "depth", "s_pop") if name in record}
     gold = _gold(record)
     first = next((i for i, g in enumerate(gold) if g), None)
     return {
         **kept,
-        "key": record.get("id", record["question"]),
+        "key": record["question"] if record.get("id") is None else record["id"],
+        "has_id": record.get("id") is not None,
         "k": len(record["ctxs"]),
         "gold": first,
         "n_gold": sum(gold),
@@ -124,7 +142,7 @@ def _items(path: Path, dataset: str, length: str, rows: list[lines.Row]) -> list
         position = None if kept["gold"] is None else round(kept["gold"] / max(kept["k"] - 1, 1), 3)
         keys = {
             "length": length,
-            "depth": position if kept["depth"] is None else kept["depth"],
+            "depth": position if kept.get("depth") is None else kept["depth"],
             "gold_position": position,
         }
         items.append(
@@ -160,9 +178,20 @@ def _units(path: Path, row: lines.Row) -> list[Unit]:
 def _demo_rows(dataset: str) -> tuple[dict[str, Any], ...]:
     source = SOURCES[dataset]
     path = require(folder() / source.demos, f"helmet --datasets {dataset} --demos")
-    records = [lines.parse(path, i, raw) for i, raw in enumerate(path.read_bytes().splitlines(), 1) if raw.strip()]
-    if source.popularity is not None:
-        records = [r for r in records if math.log10(r["s_pop"]) < source.popularity]
+    records: list[dict[str, Any]] = []
+    for line, raw in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not raw.strip():
+            continue
+        record = lines.parse(path, line, raw)
+        lines.check(path, line, record, _FIELDS)
+        if records and (record.get("id") is None) != (records[0].get("id") is None):
+            raise IcrError(f"{path}:{line}: field 'id' is in some rows and not in others; fetch the file again")
+        if not _flat(record["answers"]):
+            raise IcrError(f"{path}:{line}: the list 'answers' is empty; fetch the file again")
+        for passage in record["ctxs"]:
+            lines.check(path, line, passage if isinstance(passage, dict) else {}, {"title": str, "text": str})
+        if source.popularity is None or _popularity(path, line, record) < source.popularity:
+            records.append(record)
     return tuple(records)
 
 
@@ -175,7 +204,7 @@ def demos(dataset: str, key: str, shots: int = 2) -> list[dict[str, str]]:
     import numpy as np
 
     records = list(_demo_rows(dataset))
-    name = "id" if records and "id" in records[0] else "question"
+    name = "id" if records and records[0].get("id") is not None else "question"
     if dataset == "popqa":
         records = [r for r in records if str(r[name]) != key]
     seed = int(hashlib.sha256(key.encode("utf-8")).hexdigest(), 16) % 2**31

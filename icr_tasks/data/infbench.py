@@ -1,6 +1,6 @@
 """InfiniteBench En.MC (229), En.QA (351), En.Sum (103): the official longbook_*_eng.jsonl files.
 
-Fields: id, context, input, answer (list), options (list). Contexts stay on disk; questions of one book share a cluster.
+Fields: id, context, input, answer (list), options (list; only En.MC has any). Contexts stay on disk; questions of one book share a cluster.
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ FILES = {
 }
 
 
+_FIELDS: lines.Fields = {"id": (int, str), "context": str, "answer": (str, list)}
+_ASKED: lines.Fields = {**_FIELDS, "input": str}  # a summary has no question
+
+
 def load(dataset: str, length: str | None = None, *, allow_partial: object = None, **_: Any) -> ItemSet:
-    """Items of one split. Raises IcrError for names, missing, corrupt or short files, and options without the answer."""
+    """Items of one split. Raises IcrError for names, missing, corrupt or short files, missing fields, and options
+    without the answer."""
     if dataset not in FILES:
         raise unknown("InfiniteBench dataset", dataset, FILES)
     name, expected = FILES[dataset]
     path = require(data_root() / "infinitebench" / name, f"infbench --datasets {dataset}")
-    rows = lines.index(path, _keep, version="infbench-1")
+    rows = lines.index(path, _keep, version="infbench-2", fields=_FIELDS if dataset == "sum" else _ASKED)
     if len(rows) != expected and not partial_allowed(allow_partial):
         raise short(path, "records", len(rows), expected)
     items = [_item(path, dataset, row) for row in rows]
@@ -38,8 +43,13 @@ def load(dataset: str, length: str | None = None, *, allow_partial: object = Non
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
     book = hashlib.sha256(record["context"].encode()).hexdigest()[:12]
+    answers = [record["answer"]] if isinstance(record["answer"], str) else record["answer"]
+    if not answers or not all(isinstance(a, str) for a in answers):
+        raise ValueError("field 'answer' is not a list of texts")
     return {
-        **{k: record[k] for k in ("id", "input", "answer", "options")},
+        **{k: record[k] for k in ("id", "options") if k in record},
+        "input": record.get("input") or "",
+        "answer": answers,
         "book": book,
         "chars": len(record["context"]),
     }
@@ -47,16 +57,18 @@ def _keep(record: dict[str, Any]) -> dict[str, Any]:
 
 def _item(path: Path, dataset: str, row: lines.Row) -> Item:
     kept = row.kept
-    answers = tuple([kept["answer"]] if isinstance(kept["answer"], str) else kept["answer"])
-    if dataset == "mc" and (len(kept["options"]) != 4 or answers[0] not in kept["options"]):
-        raise IcrError(f"{path}:{row.line}: the answer {answers[0]!r} is not among four options")
+    answers = tuple(kept["answer"])
+    if dataset == "mc":
+        lines.check(path, row.line, kept, {"options": list})
+        if len(kept["options"]) != 4 or answers[0] not in kept["options"]:
+            raise IcrError(f"{path}:{row.line}: the answer {answers[0]!r} is not among four options")
     return Item(
         id=f"{dataset}-{kept['id']}",
         question=kept["input"],
         answers=answers,
         cluster=kept["book"],
         units=partial(_units, path, row),
-        options=tuple(kept["options"]),
+        options=tuple(kept.get("options") or ()),
         keys={"book": kept["book"], "chars": kept["chars"]},
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -12,6 +12,7 @@ class Unit:
     """One piece of context: a passage (HELMET, synth), a filing (Loong) or a whole book (InfiniteBench).
 
     `relevance` is the benchmark's own graded score of a passage (HELMET's reranker), None where it gives none.
+    `official_title` is what the benchmark's own template prints where that differs from `title` (Loong).
     """
 
     id: str
@@ -19,6 +20,11 @@ class Unit:
     title: str = ""
     gold: bool = False
     relevance: float | None = None
+    official_title: str = ""
+
+    def cut(self, start: int, stop: int) -> Unit:
+        """Characters [start, stop) as a unit of their own, under the same titles."""
+        return replace(self, id=f"{self.id}#{start}", text=self.text[start:stop], relevance=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,8 @@ class Item:
     `units()` reads the context from disk each time it is called. `cluster` names the unit items share
     (question in HELMET, book in InfiniteBench, filings in Loong). `keys` are breakdown columns
     (depth, difficulty, domain, level ...). `fields` holds what the benchmark's templates or scorer
-    need besides (instruction, dict answers, demonstrations ...), JSON-serialisable.
+    need besides (instruction, dict answers, demonstrations ...), JSON-serialisable; its `documents`, if any, say which
+    files the context was read from, in the order shown, and are logged.
     """
 
     id: str

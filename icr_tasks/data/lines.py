@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,31 @@ def parse(path: Path, line: int, raw: bytes, remedy: str = "; fetch the file aga
     if not isinstance(record, dict):
         raise IcrError(f"{path}:{line}: expected a JSON object, found {type(record).__name__}")
     return record
+
+
+Fields = Mapping[str, type | tuple[type, ...]]
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    bool: "true or false",
+}
+
+
+def check(path: Path, line: int, record: Mapping[str, Any], fields: Fields) -> None:
+    """IcrError naming file and line where a field of `fields` is missing, null or of another type."""
+    for name, types in fields.items():
+        types = types if isinstance(types, tuple) else (types,)
+        value = record.get(name)
+        if value is None:
+            what = f"field {name!r} is null" if name in record else f"no field {name!r}"
+        elif isinstance(value, types) and (bool in types or not isinstance(value, bool)):
+            continue
+        else:
+            what = f"field {name!r} is not {' or '.join(_WORDS[t] for t in types)}"
+        raise IcrError(f"{path}:{line}: {what}; fetch the file again")
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -48,9 +73,12 @@ class Row:
     kept: dict[str, Any]
 
 
-def index(path: Path, keep: Callable[[dict[str, Any]], dict[str, Any]], version: str) -> list[Row]:
+def index(
+    path: Path, keep: Callable[[dict[str, Any]], dict[str, Any]], version: str, fields: Fields | None = None
+) -> list[Row]:
     """Rows of the file with what `keep` takes from each record; cached by file identity and `version`.
 
+    IcrError naming file and line for a record without `fields`, or that `keep` refuses with ValueError.
     Memory: one record at a time while building, the rows afterwards.
     """
     stat = path.stat()
@@ -61,7 +89,13 @@ def index(path: Path, keep: Callable[[dict[str, Any]], dict[str, Any]], version:
             return [Row(*entry) for entry in orjson.loads(cache.read_bytes())]
         except (orjson.JSONDecodeError, TypeError):
             cache.unlink()  # a damaged index is rebuilt below
-    rows = [Row(line, start, size, keep(record)) for line, start, size, record in _scan(path)]
+    rows = []
+    for line, start, size, record in _scan(path):
+        check(path, line, record, fields or {})
+        try:
+            rows.append(Row(line, start, size, keep(record)))
+        except ValueError as error:
+            raise IcrError(f"{path}:{line}: {error}; fetch the file again") from error
     write_atomic(cache, orjson.dumps([[r.line, r.start, r.size, r.kept] for r in rows]))
     return rows
 

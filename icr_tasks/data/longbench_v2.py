@@ -45,10 +45,14 @@ def _lines_copy(path: Path, sha: str) -> Path:
             records = orjson.loads(path.read_bytes())
         except orjson.JSONDecodeError as error:
             raise IcrError(f"{path}: not valid JSON ({error}); fetch the file again") from error
-        for number, record in enumerate(records):
+        if not isinstance(records, list):
+            raise IcrError(f"{path}: expected one list of records; fetch the file again")
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, dict):
+                raise IcrError(f"{path}: record {number} is not an object; fetch the file again")
             missing = [f for f in _FIELDS if not isinstance(record.get(f), str)]
             if missing:
-                raise IcrError(f"{path}: record {number} lacks {', '.join(missing)}")
+                raise IcrError(f"{path}: record {number} has no text in {', '.join(missing)}; fetch the file again")
         write_atomic(flat, b"".join(orjson.dumps(r) + b"\n" for r in records))
     return flat
 
@@ -61,7 +65,7 @@ def _keep(record: dict[str, Any]) -> dict[str, Any]:
 def _item(path: Path, row: lines.Row, occurrence: int) -> Item:
     kept = row.kept
     if kept["answer"] not in "ABCD" or len(kept["answer"]) != 1:
-        raise IcrError(f"LongBench-v2 {kept['_id']}: answer {kept['answer']!r} is not one of A, B, C, D")
+        raise IcrError(f"LongBench-v2 record {row.line} ({kept['_id']}): answer {kept['answer']!r} is not A, B, C or D")
     return Item(
         id=kept["_id"] if occurrence == 1 else f"{kept['_id']}-{occurrence}",
         question=kept["question"].strip(),

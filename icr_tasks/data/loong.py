@@ -1,13 +1,17 @@
 """Loong, financial reports in English: 295 of the official 1,600 records, and their documents.
 
-Documents are found by exact file stem (`2024-{name}.txt` for levels 1-3, `{name}.txt` for level 4): the official
-loader's glob matches other companies too. Items that share a filing, directly or through others, share a cluster.
+Official files are called `2024-<company>-j.txt` (10-Q) or `-n.txt` (10-K); levels 1-3 name a company, level 4 whole stems.
+The official loader takes the first match of a glob in directory order, which is no order: `Files.find` says what is taken
+here. Documents are shuffled per item where `shuffle_doc` says so, as the official loader does, but by a seed of the item.
+Items that share a filing, directly or through others, share a cluster.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import zipfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +23,10 @@ from .roots import allow_partial as partial_allowed
 from .roots import data_root, fingerprint, require, short
 
 EXPECTED = 295
+_ALL: lines.Fields = {"type": str, "language": str}
+_FIELDS: lines.Fields = {
+    "id": str, "level": int, "set": int, "question": str, "instruction": str, "doc": list, "answer": (str, list, dict),
+}  # fmt: skip
 
 
 def load(
@@ -31,35 +39,69 @@ def load(
 ) -> ItemSet:
     """All English financial items. `questions_file` names another file of the same format beside loong.jsonl.
 
-    Raises IcrError for missing questions or documents, and for another count than 295 unless `allow_partial`.
+    Raises IcrError for missing questions, fields or documents, and for another count than 295 unless `allow_partial`.
     """
     folder = data_root() / "loong"
     path = require(folder / (questions_file or "loong.jsonl"), "loong")
     rows = [
         r
-        for r in lines.index(path, dict, version="loong-1")
+        for r in lines.index(path, dict, version="loong-1", fields=_ALL)
         if r.kept["type"] == "financial" and r.kept["language"] == "en"
     ]
+    for row in rows:
+        lines.check(path, row.line, row.kept, _FIELDS)
+        if not row.kept["doc"] or not all(isinstance(name, str) for name in row.kept["doc"]):
+            raise IcrError(f"{path}:{row.line}: field 'doc' is not a list of document names; fetch the file again")
     if len(rows) != EXPECTED and not partial_allowed(allow_partial):
         raise short(path, "English financial records", len(rows), EXPECTED)
-    documents = folder / "doc" / "financial"
-    if not documents.is_dir():
-        raise IcrError(f"no documents at {documents}\n  fetch them:  icr data fetch loong")
+    files = Files(folder / "doc" / "financial")
     clusters = components([r.kept["doc"] for r in rows])
-    items = [_item(documents, r.kept, clusters[n]) for n, r in enumerate(rows)]
-    return ItemSet(items, EXPECTED, path.name, f"sha256:{fingerprint(path)[:16]}", len(rows) == EXPECTED)
+    items = [_item(files, f"{path}:{r.line}", r.kept, clusters[n]) for n, r in enumerate(rows)]
+    return ItemSet(items, EXPECTED, path.name, f"sha256:{fingerprint(path)[:16]}", len(rows) == EXPECTED, _notes(items))
 
 
-def stem(record: dict[str, Any], name: str) -> str:
-    """File stem of a document as the official loader's patterns mean it."""
-    return name if int(record["level"]) == 4 else f"2024-{name}"
+class Files:
+    """The documents of one folder and the rule that finds the one a record means. IcrError for a missing folder."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise IcrError(f"no documents at {folder}\n  fetch them:  icr data fetch loong")
+        self.folder = folder
+        self.stems = sorted(p.stem for p in folder.glob("*.txt") if not p.name.startswith("."))
+        self._by_company: dict[str, list[str]] = {}
+        for stem in self.stems:
+            year, _, rest = stem.partition("-")
+            if year == "2024" and rest:
+                self._by_company.setdefault(rest.split("-")[0], []).append(stem)
+
+    def find(self, level: int, name: str) -> dict[str, Any]:
+        """{name, file, by, matches} of the document `name` of a record of that level; `file` is None if there is none.
+
+        Level 4: the file with that stem. Levels 1-3: the files of 2024 whose second field between hyphens is the name
+        (by "company"), or with the stem `2024-<name>` (by "stem"). Where no file has the name, the official pattern:
+        all files that contain it (by "part"). Of several `matches` the first in byte order, so "-j" before "-n".
+        """
+        wanted = name if level == 4 else f"2024-{name}"
+        found, by = ([], "company") if level == 4 else (self._by_company.get(name, []), "company")
+        if not found:
+            found, by = [s for s in self.stems if s == wanted], "stem"
+        if not found:
+            found, by = [s for s in self.stems if wanted in s], "part"
+        return {"name": name, "file": f"{found[0]}.txt" if found else None, "by": by, "matches": len(found)}
 
 
-def _item(folder: Path, record: dict[str, Any], cluster: str) -> Item:
-    paths = [folder / f"{stem(record, name)}.txt" for name in record["doc"]]
-    missing = [p.name for p in paths if not p.is_file()]
-    if missing:
-        raise IcrError(f"Loong item {record['id']}: no document {missing[0]!r} in {folder}; icr data fetch loong")
+def _item(files: Files, where: str, record: dict[str, Any], cluster: str) -> Item:
+    level = record["level"]
+    found = [files.find(level, name) for name in record["doc"]]
+    for document in found:
+        if document["file"] is None:
+            wanted = document["name"] if level == 4 else f"2024-{document['name']}"
+            raise IcrError(
+                f"{where}: Loong item {record['id']}: no document '{wanted}.txt' or '{wanted}-*.txt' in {files.folder}; "
+                "icr data fetch loong"
+            )
+    if record.get("shuffle_doc", True):  # as the official loader: shuffled unless the record forbids it
+        random.Random(f"loong:{record['id']}").shuffle(found)
     answer = record["answer"]
     text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     return Item(
@@ -67,15 +109,33 @@ def _item(folder: Path, record: dict[str, Any], cluster: str) -> Item:
         question=record["question"],
         answers=(text,),
         cluster=cluster,
-        units=partial(_units, tuple(paths), tuple(record["doc"])),
-        keys={"level": record["level"], "set": record["set"], "n_docs": len(paths)},
-        fields={"instruction": record["instruction"], "gold": answer},
+        units=partial(_units, tuple(files.folder / document["file"] for document in found)),
+        keys={"level": level, "set": record["set"], "n_docs": len(found)},
+        fields={"instruction": record["instruction"], "gold": answer, "documents": found},
     )
 
 
-def _units(paths: tuple[Path, ...], names: tuple[str, ...]) -> list[Unit]:
-    """Documents in the record's order; the file name is the title the official prompt shows."""
-    return [Unit(path.stem, path.read_text(encoding="utf-8"), name) for path, name in zip(paths, names, strict=True)]
+def _units(paths: tuple[Path, ...]) -> list[Unit]:
+    """Documents in the order shown. The stem tells filings apart; the official template prints its last field."""
+    return [
+        Unit(path.stem, path.read_text(encoding="utf-8"), path.stem, official_title=path.stem.split("-")[-1])
+        for path in paths
+    ]
+
+
+def _notes(items: Sequence[Item]) -> tuple[str, ...]:
+    """How many references needed more of the rule than a file of their own."""
+    documents = [d for item in items for d in item.fields["documents"]]
+    parts = sum(d["by"] == "part" for d in documents)
+    several = sum(d["by"] != "part" and d["matches"] > 1 for d in documents)
+    notes = []
+    if several:
+        notes.append(f"{several} of {len(documents)} documents have several files: the first in byte order is taken")
+    if parts:
+        notes.append(
+            f"{parts} of {len(documents)} documents have no file of their name: the first that contains it is taken"
+        )
+    return tuple(notes)
 
 
 def components(groups: list[list[str]]) -> list[str]:
@@ -103,7 +163,7 @@ def unpack(archive: Path, folder: Path) -> int:
             parts = PurePosixPath(info.filename).parts
             if ".." in parts or PurePosixPath(info.filename).is_absolute():
                 raise IcrError(f"{archive}: entry {info.filename!r} would leave {folder}; refused")
-            if "financial" not in parts or not info.filename.endswith(".txt"):
+            if "financial" not in parts or not info.filename.endswith(".txt") or parts[-1].startswith("."):
                 continue
             target = folder / "doc" / "financial" / parts[-1]
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,8 @@ LOONG = {
     "cluster": "filings",
     "scorer": "loong",
     "breakdown": ["level", "set"],
+    "documents": "file named by the second field between hyphens (level 4: the whole stem); of several, and where no file has the name, the first in byte order (10-Q '-j' before '-n')",
+    "document_order": "shuffled per item with seed 'loong:' + id where shuffle_doc says so",
 }
 LOONG_METRICS = ("judge", "judge_zero", "perfect", "judge_parsed", "judge_failed", "judge_reasoning", "judge_grounding", "judge_correctness", "answered", "out_tokens", "truncated")  # fmt: skip
 
@@ -99,8 +101,8 @@ def _common(metrics: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _leaf(name: str, sheet: dict[str, Any], common: str = "_common_yaml") -> dict[str, Any]:
-    return {"include": common, "task": name, "metadata": {"version": "1-A", "icr": sheet}}
+def _leaf(name: str, sheet: dict[str, Any], common: str = "_common_yaml", version: str = "1-A") -> dict[str, Any]:
+    return {"include": common, "task": name, "metadata": {"version": version, "icr": sheet}}
 
 
 def _group(name: str, alias: str, tasks: list[str], metric: str | None) -> dict[str, Any]:
@@ -172,7 +174,7 @@ def _others() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "longbench_v2/all", _leaf("icr_longbench_v2", LONGBENCH)
     yield "longbench_v2/cot", _leaf("icr_longbench_v2_cot", {**LONGBENCH, "prompt": "cot"})
     yield "longbench_v2/_common_yaml", _common(LONGBENCH_METRICS)
-    yield "loong_fin/all", _leaf("icr_loong_fin", LOONG)
+    yield "loong_fin/all", _leaf("icr_loong_fin", LOONG, version="2-A")
     yield "loong_fin/_common_yaml", _common(LOONG_METRICS)
 
 
