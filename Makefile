@@ -36,8 +36,8 @@ $(STAMP): requirements/cpu.txt
 	@cp requirements/cpu.txt $(STAMP)
 
 lint: setup
-	$(BIN)/ruff check icr_tasks leaderboard training tests benchmarks
-	$(BIN)/ruff format --check icr_tasks leaderboard training tests benchmarks
+	$(BIN)/ruff check icr_tasks leaderboard training tests speed
+	$(BIN)/ruff format --check icr_tasks leaderboard training tests speed
 
 lock:
 	$(BIN)/uv pip compile requirements/cpu.in --override requirements/cpu-overrides.txt --python-version 3.11 \

@@ -1,7 +1,9 @@
-"""What pyproject.toml cannot say: two top-level folders install below icr_tasks, and the start-up hook is placed.
+"""What pyproject.toml cannot say: two top-level folders install below icr_tasks, and the start-up hook is
+placed.
 
 `leaderboard/` and `training/` become icr_tasks.leaderboard and icr_tasks.training, so that nothing generic lands in
-site-packages. The hook is three files at the top of site-packages: icr_tasks_autoload.py, .pth and .start (PEP 829).
+site-packages. The hook is three files at the top of site-packages: icr_tasks_autoload.py, .pth and .start
+(PEP 829).
 """
 
 import shutil
@@ -13,7 +15,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 NAME = "icr_tasks_autoload"
-SOURCE = Path("icr_tasks/plugin/autoload.py")
+SOURCE = Path("icr_tasks/harness/autoload.py")
 # A half-installed package must never disturb an interpreter: the line itself catches everything.
 PTH = (
     "import sys; exec('try:\\n import icr_tasks_autoload\\n icr_tasks_autoload.install()\\n"
@@ -52,7 +54,11 @@ class EditableWheel(editable_wheel):
         with zipfile.ZipFile(wheel) as old:
             files = {name: old.read(name) for name in old.namelist()}
         record = next(name for name in files if name.endswith(".dist-info/RECORD"))
-        hook = {f"{NAME}.py": SOURCE.read_bytes(), f"{NAME}.pth": PTH.encode(), f"{NAME}.start": START.encode()}
+        hook = {
+            f"{NAME}.py": SOURCE.read_bytes(),
+            f"{NAME}.pth": PTH.encode(),
+            f"{NAME}.start": START.encode(),
+        }
         files[record] += "".join(f"{name},,\n" for name in hook).encode()
         with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as new:
             for name, data in {**files, **hook}.items():

@@ -5,8 +5,9 @@
     design.score(new)                            # an absolute score, same numbers, bounds in [0, 1]
     design.relative(new, base)                   # (new - base) / base, delta method
 
-Weights: datasets equal, cells (lengths) equal within a dataset, items equal within a cell: the macro average of the
-benchmark papers. Variance: CR1 sandwich over clusters (Miller 2024, arXiv 2411.00640, appendix A; equal to statsmodels
+Weights: datasets equal, cells (lengths) equal within a dataset, items equal within a cell: the macro average
+of the benchmark papers. Variance: CR1 sandwich over clusters (Miller 2024, arXiv 2411.00640, appendix A;
+equal to statsmodels
 `OLS(d, 1).fit(cov_type="cluster")` on one cell), summed over datasets with Satterthwaite's df.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import special  # not scipy.stats: that import takes longer than a gate
 
-from .printed import settled
+from .text.printed import settled
 
 FEW = 40  # below this many (effective) clusters the t test is too bold; sign flips hold their level
 EXACT = 14  # up to 2**14 sign patterns are enumerated
@@ -32,7 +33,8 @@ class Effect:
     """A mean with its error. All values in score units (0-1); `mean` is signed for differences.
 
     `n` items, `clusters` independent units, `p` two-sided and `p_less` one-sided (mean < 0), `test` names how p came
-    about ("t", "sign-flip", "exact sign-flip"). `se` is inf when it cannot be estimated (a dataset with one cluster).
+    about ("t", "sign-flip", "exact sign-flip"). `se` is inf when it cannot be estimated (a dataset with one
+    cluster).
     """
 
     mean: float
@@ -46,7 +48,8 @@ class Effect:
     bounded: bool = False
 
     def ci(self, level: float = 0.95) -> tuple[float, float]:
-        """Two-sided interval. For scores: within [0, 1], and Wilson on clusters where all or none is right."""
+        """Two-sided interval. For scores: within [0, 1], and Wilson on clusters where all or none is
+        right."""
         if self.bounded and settled(self.mean) in (0.0, 1.0):
             edge = 1 / (1 + self.clusters / float(special.ndtri(0.5 + level / 2)) ** 2)
             return (1 - edge, 1.0) if settled(self.mean) else (0.0, edge)
@@ -61,7 +64,9 @@ class Effect:
 
     def half(self, level: float = 0.95) -> float:
         """Half width of the t interval: the number after "±"."""
-        return self.se * float(special.stdtrit(self.df, 0.5 + level / 2)) if math.isfinite(self.se) else math.inf
+        return (
+            self.se * float(special.stdtrit(self.df, 0.5 + level / 2)) if math.isfinite(self.se) else math.inf
+        )
 
     def mde(self, alpha: float = 0.05, power: float = 0.8) -> float:
         """Smallest true difference a one-sided test at `alpha` finds with probability `power`."""
@@ -95,7 +100,8 @@ class Design:
 
     `cluster`: label of what items share (question, book, filings). `cell`: label of a (dataset, length).
     `dataset`: label of the dataset; None: one dataset. Datasets that share clusters (two tasks on the same books) form
-    one stratum of the variance, so their covariance is counted. Raises ValueError for empty or unequal inputs.
+    one stratum of the variance, so their covariance is counted. Raises ValueError for empty or unequal
+    inputs.
     """
 
     def __init__(
@@ -120,7 +126,9 @@ class Design:
         # stratum of each cluster: connected components of datasets linked by a cluster
         parent = list(range(datasets))
         home = np.full(self.clusters, -1)
-        for c, s in (divmod(pair, datasets) for pair in np.unique(self.cluster * datasets + dataset_code).tolist()):
+        for c, s in (
+            divmod(pair, datasets) for pair in np.unique(self.cluster * datasets + dataset_code).tolist()
+        ):
             if home[c] >= 0:
                 parent[_root(parent, s)] = _root(parent, int(home[c]))
             home[c] = s
@@ -130,7 +138,8 @@ class Design:
         self.stratum_weight = np.bincount(self.stratum[self.cluster], self.weight)
 
     def mean(self, d: np.ndarray) -> float:
-        """Macro average of d, from exact sums: the same on every processor and in every order of the items."""
+        """Macro average of d, from exact sums: the same on every processor and in every order of the
+        items."""
         return self._macro(self._cell_means(d))
 
     def _macro(self, means: np.ndarray) -> float:
@@ -138,7 +147,8 @@ class Design:
         return math.fsum(self.cell_weight * means) / self._whole
 
     def _cell_means(self, d: np.ndarray) -> np.ndarray:
-        """Mean of each cell, shape (cells,). Whole numbers add up exactly as they are, others with `math.fsum`."""
+        """Mean of each cell, shape (cells,). Whole numbers add up exactly as they are, others with
+        `math.fsum`."""
         if np.array_equal(d, np.rint(d)):
             return np.bincount(self.cell, d) / self.cell_n
         parts = np.split(d[self._by_cell], np.cumsum(self.cell_n)[:-1])
@@ -153,13 +163,17 @@ class Design:
         return self._effect(np.asarray(s, float), score=True)
 
     def relative(self, new: np.ndarray, base: np.ndarray) -> Effect:
-        """Relative change mean(new)/mean(base) - 1 by the delta method on the same items; p is that of new - base."""
+        """Relative change mean(new)/mean(base) - 1 by the delta method on the same items; p is that of new -
+        base."""
         new, base = np.asarray(new, float), np.asarray(base, float)
         below = self.mean(base)
         if below <= 0:
             return Effect(math.nan, math.inf, 1.0, self.n, self.clusters, math.nan, math.nan, "none")
         ratio = self.mean(new) / below
-        plain, line = self.effect(new - base), self._effect((new - ratio * base) / below, score=True, floor=below)
+        plain, line = (
+            self.effect(new - base),
+            self._effect((new - ratio * base) / below, score=True, floor=below),
+        )
         return Effect(ratio - 1, line.se, line.df, self.n, self.clusters, plain.p, plain.p_less, plain.test)
 
     def _effect(self, d: np.ndarray, *, score: bool = False, floor: float = 1.0) -> Effect:
@@ -184,7 +198,11 @@ class Design:
         if settled(df) + 1 < FEW:
             p, less, test = _flip(np.bincount(self.cluster, self.weight * d, self.clusters))
         else:
-            less, p, test = float(special.stdtr(df, mean / se)), 2 * float(special.stdtr(df, -abs(mean / se))), "t"
+            less, p, test = (
+                float(special.stdtr(df, mean / se)),
+                2 * float(special.stdtr(df, -abs(mean / se))),
+                "t",
+            )
         return Effect(mean, se, df, self.n, self.clusters, min(p, 1.0), less, test)
 
     def _floor(self, d: np.ndarray, part: np.ndarray, scale: float) -> np.ndarray:
@@ -204,9 +222,12 @@ def _root(parent: list[int], node: int) -> int:
 
 
 def _flip(sums: np.ndarray) -> tuple[float, float, str]:
-    """Sign-flip test on cluster sums: exact for few clusters, else 9999 seeded draws with the (1+k)/(1+B) rule."""
+    """Sign-flip test on cluster sums: exact for few clusters, else 9999 seeded draws with the (1+k)/(1+B)
+    rule."""
     left = np.abs(sums)
-    sums = sums[left > 1e-12 * left.max(initial=0.0)]  # what cancels within a cluster is no vote, up to rounding noise
+    sums = sums[
+        left > 1e-12 * left.max(initial=0.0)
+    ]  # what cancels within a cluster is no vote, up to rounding noise
     total, size = float(sums.sum()), len(sums)
     slack = 1e-12 * (1 + float(np.abs(sums).sum()))
     if size <= EXACT:
@@ -245,4 +266,8 @@ def benjamini_hochberg(p: Sequence[float]) -> np.ndarray:
 def clusters_needed(effect: Effect, margin: float, alpha: float = 0.05, power: float = 0.8) -> int | None:
     """About how many clusters would bring the MDE down to `margin`; None when unknown."""
     mde = effect.mde(alpha, power)
-    return math.ceil(settled(effect.clusters * (mde / margin) ** 2)) if math.isfinite(mde) and margin > 0 else None
+    return (
+        math.ceil(settled(effect.clusters * (mde / margin) ** 2))
+        if math.isfinite(mde) and margin > 0
+        else None
+    )

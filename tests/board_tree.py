@@ -1,4 +1,5 @@
-"""A simulated results tree with the shape of the paper's: question, model and setting effects, clusters, depths, gaps."""
+"""A simulated results tree with the shape of the paper's: question, model and setting effects, clusters,
+depths, gaps."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from icr_tasks.leaderboard import ledger
-from icr_tasks.leaderboard.board import Board
-from icr_tasks.leaderboard.views_grid import Table
+from icr_tasks.leaderboard.board.build import Board
+from icr_tasks.leaderboard.board.tables import Table
+from icr_tasks.leaderboard.ledgers import ledger
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "full": {"text": "full", "kind": "full", "method": None, "amount": None, "params": {}},
@@ -46,13 +47,27 @@ def items(model: str, setting: str, dataset: str, length: str, skill: float) -> 
             value = float(own.random() < 1 / (1 + np.exp(-logit)))
             if metric == "f1":
                 value = round(value * float(own.uniform(0.4, 1)), 3)
-            tokens = min(TOKENS[length], SETTINGS[setting]["amount"]) if setting.startswith("rag") else TOKENS[length]
+            tokens = (
+                min(TOKENS[length], SETTINGS[setting]["amount"])
+                if setting.startswith("rag")
+                else TOKENS[length]
+            )
             yield {
-                "task": task, "item": f"{dataset}-{q}-{occ}", "occ": 0, "cluster": f"{dataset}-{q // (2 if benchmark == 'infbench' else 1)}",
-                "keys": {"length": length or None, "depth": depth}, "score": {metric: value},
-                "n_prompt_tokens": 60 if setting == "none" else tokens - q, "n_out_tokens": 9 + q % 5, "truncated": q % 10 == 0 and length == "",
-                "gold_kept": None, "resp_hash": f"{q:016x}", "prompt_hash": f"{q:016x}", "target_hash": f"{q:016x}", "error": None,
-            }  # fmt: skip
+                "task": task,
+                "item": f"{dataset}-{q}-{occ}",
+                "occ": 0,
+                "cluster": f"{dataset}-{q // (2 if benchmark == 'infbench' else 1)}",
+                "keys": {"length": length or None, "depth": depth},
+                "score": {metric: value},
+                "n_prompt_tokens": 60 if setting == "none" else tokens - q,
+                "n_out_tokens": 9 + q % 5,
+                "truncated": q % 10 == 0 and length == "",
+                "gold_kept": None,
+                "resp_hash": f"{q:016x}",
+                "prompt_hash": f"{q:016x}",
+                "target_hash": f"{q:016x}",
+                "error": None,
+            }
 
 
 def task_name(dataset: str, length: str) -> str:
@@ -62,22 +77,61 @@ def task_name(dataset: str, length: str) -> str:
 
 
 def run(
-    root: Path, model: str, setting: str = "full", *, skill: float = 0.0, prompt: str = "ao", datasets: tuple[str, ...] = tuple(DATASETS),
-    drop: float = 0.0, skip: tuple[str, ...] = (), version: str = "1-A", started: float = 1.7e9, revision: str | None = None,
-    kv: dict[str, float] | None = None, change: Any = None,
-) -> Path:  # fmt: skip
+    root: Path,
+    model: str,
+    setting: str = "full",
+    *,
+    skill: float = 0.0,
+    prompt: str = "ao",
+    datasets: tuple[str, ...] = tuple(DATASETS),
+    drop: float = 0.0,
+    skip: tuple[str, ...] = (),
+    version: str = "1-A",
+    started: float = 1.7e9,
+    revision: str | None = None,
+    kv: dict[str, float] | None = None,
+    change: Any = None,
+) -> Path:
     """Write one run. `drop` leaves out that share of items of each task (partial), `skip` whole tasks."""
     inputs = {
-        "model": model, "model_args": {"pretrained": model, "dtype": "bfloat16", "revision": revision, "max_model_len": 131072},
-        "engine": "icr-vllm", "setting": SETTINGS[setting], "prompt": prompt, "gen_kwargs": {}, "gen_kwargs_cli": {}, "chat": True,
-    }  # fmt: skip
+        "model": model,
+        "model_args": {
+            "pretrained": model,
+            "dtype": "bfloat16",
+            "revision": revision,
+            "max_model_len": 131072,
+        },
+        "engine": "icr-vllm",
+        "setting": SETTINGS[setting],
+        "prompt": prompt,
+        "gen_kwargs": {},
+        "gen_kwargs_cli": {},
+        "chat": True,
+    }
     head: dict[str, Any] = {
-        "schema": 1, "fingerprint": ledger.fingerprint(inputs | {"v": version}), "fingerprint_inputs": inputs,
-        "model": {"id": model, "slug": ledger.slug(model), "revision": revision, "dtype": "bfloat16", "adapter": None},
-        "engine": {"name": "icr-vllm"}, "setting": SETTINGS[setting], "prompt": prompt, "gen_kwargs": {}, "tasks": {},
-        "versions": {}, "git": None, "started": started, "seconds": {"total": 1234.5, "prefill": 800.0, "decode": 300.0},
-        "tokens": {"prompt": 0, "output": 0}, "status": "complete", **({"kv": kv} if kv else {}),
-    }  # fmt: skip
+        "schema": 1,
+        "fingerprint": ledger.fingerprint(inputs | {"v": version}),
+        "fingerprint_inputs": inputs,
+        "model": {
+            "id": model,
+            "slug": ledger.slug(model),
+            "revision": revision,
+            "dtype": "bfloat16",
+            "adapter": None,
+        },
+        "engine": {"name": "icr-vllm"},
+        "setting": SETTINGS[setting],
+        "prompt": prompt,
+        "gen_kwargs": {},
+        "tasks": {},
+        "versions": {},
+        "git": None,
+        "started": started,
+        "seconds": {"total": 1234.5, "prefill": 800.0, "decode": 300.0},
+        "tokens": {"prompt": 0, "output": 0},
+        "status": "complete",
+        **({"kv": kv} if kv else {}),
+    }
     rows = []
     for dataset in datasets:
         benchmark, metric, _, lengths, _ = DATASETS[dataset]
@@ -88,11 +142,21 @@ def run(
             own = list(items(model + (revision or ""), setting, dataset, length, skill))
             kept = own[: len(own) - int(drop * len(own))]
             head["tasks"][task] = {
-                "benchmark": benchmark, "dataset": dataset, "length": length or None, "metric": metric, "metric_version": 1,
-                "task_version": version, "data_revision": "r1", "data_source": "simulated", "official": True,
-                "n_expected": len(own), "n_scored": len(kept), "n_failed": 0, "n_truncated": sum(r["truncated"] for r in kept),
+                "benchmark": benchmark,
+                "dataset": dataset,
+                "length": length or None,
+                "metric": metric,
+                "metric_version": 1,
+                "task_version": version,
+                "data_revision": "r1",
+                "data_source": "simulated",
+                "official": True,
+                "n_expected": len(own),
+                "n_scored": len(kept),
+                "n_failed": 0,
+                "n_truncated": sum(r["truncated"] for r in kept),
                 "status": "complete" if len(kept) == len(own) else "partial",
-            }  # fmt: skip
+            }
             head["tokens"]["prompt"] += sum(r["n_prompt_tokens"] for r in kept)
             head["tokens"]["output"] += sum(r["n_out_tokens"] for r in kept)
             rows += kept
@@ -102,7 +166,8 @@ def run(
 
 
 def tree(root: Path) -> Path:
-    """Two models, three checkpoints of one, full context, compression and retrieval, with every kind of gap."""
+    """Two models, three checkpoints of one, full context, compression and retrieval, with every kind of
+    gap."""
     full = {
         "bytes_stored_per_token": 57344.0,
         "bytes_read_per_step": 3.1e9,

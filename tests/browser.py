@@ -1,4 +1,5 @@
-"""Headless Chromium without a driver: a harness page loads the page under test in a frame, acts, and leaves a report."""
+"""Headless Chromium without a driver: a harness page loads the page under test in a frame, acts, and leaves a
+report."""
 
 from __future__ import annotations
 
@@ -52,17 +53,23 @@ def chromium(*args: str, timeout: float = 120) -> subprocess.CompletedProcess[st
         "--hide-scrollbars",
         "--enable-logging=stderr",
     ]
-    return subprocess.run([str(binary()), *flags, *args], capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        [str(binary()), *flags, *args], capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def visit(page: Path, script: str) -> tuple[Any, list[str]]:
-    """Load `page`, run the body of an async function of (window, document) in it; returns its value and all errors.
+    """Load `page`, run the body of an async function of (window, document) in it; returns its value and all
+    errors.
 
-    Errors are uncaught exceptions, console errors, policy violations, alerts, and what Chromium itself complains about.
+    Errors are uncaught exceptions, console errors, policy violations, alerts, and what Chromium itself
+    complains about.
     """
     harness = page.with_name("harness.html")
     harness.write_text(HARNESS.replace("SCRIPT", script).replace("PAGE", page.name), encoding="utf-8")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(page.parent)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(page.parent))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_port}/harness.html"

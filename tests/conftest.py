@@ -1,4 +1,5 @@
-"""Shared fixtures. Real data is found through ICR_DATA_DIR or ../shared; tests skip with a reason elsewhere."""
+"""Shared fixtures. Real data is found through ICR_DATA_DIR or ../shared; tests skip with a reason
+elsewhere."""
 
 from __future__ import annotations
 
@@ -62,11 +63,11 @@ def official_loong(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(autouse=True)
 def no_tasks_of_other_tests() -> Iterator[None]:
     """Tasks that an earlier test of this process still holds would count as tasks of this run."""
-    from icr_tasks.context import active
+    from icr_tasks.engines import session
 
-    active.clear()
+    session.forget_tasks()
     yield
-    active.clear()
+    session.forget_tasks()
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +81,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def board(tree: Path) -> Any:
     """Its board."""
-    from icr_tasks.leaderboard.board import build
-    from icr_tasks.leaderboard.views_grid import Options
+    from icr_tasks.leaderboard.board.build import build
+    from icr_tasks.leaderboard.board.tables import Options
 
     return build(tree, Options())

@@ -1,4 +1,5 @@
-"""A local OpenAI-compatible server for tests and benchmarks: replies by rule, after a delay, with planned faults.
+"""A local OpenAI-compatible server for tests and benchmarks: replies by rule, after a delay, with planned
+faults.
 
 python tests/fake_endpoint.py 0.1        # in its own process: prints its address, answers until stdin closes
 """
@@ -74,7 +75,9 @@ class FakeEndpoint:
     def calls(self) -> int:
         return len(self.prompts)
 
-    def _answer(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
+    def _answer(
+        self, path: str, body: dict[str, Any], headers: dict[str, str]
+    ) -> tuple[int, str, dict[str, str]]:
         chat = path.split("?")[0].endswith("/chat/completions")
         prompt = body["messages"][0]["content"] if chat else body["prompt"]
         with self._lock:
@@ -94,7 +97,11 @@ class FakeEndpoint:
         text, finish = text if isinstance(text, tuple) else (text, "stop")
         choice = {"index": 0, "finish_reason": finish}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        return 200, json.dumps({"id": "x", "object": "x", "created": 0, "model": "fake", "choices": [choice]}), {}
+        return (
+            200,
+            json.dumps({"id": "x", "object": "x", "created": 0, "model": "fake", "choices": [choice]}),
+            {},
+        )
 
     def __enter__(self) -> FakeEndpoint:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -126,7 +133,8 @@ def planned(prompt: str, nth: int) -> Fault:
 
 
 def main() -> None:
-    """Serve the benchmark's judge; a line on stdin is answered with the calls so far and the highest concurrency."""
+    """Serve the benchmark's judge; a line on stdin is answered with the calls so far and the highest
+    concurrency."""
     reply = lambda p: f"Evaluation evidence: x\nRating: [[{number(p) % 100 + 1}]]"  # noqa: E731
     with FakeEndpoint(reply, latency=float(sys.argv[1]), fault=planned) as server:
         print(server.url, flush=True)

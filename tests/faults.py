@@ -20,7 +20,8 @@ from icr_tasks.cli import main
 
 
 class Death:
-    """Counts events that change the disk, or ask the model; kills this process at event `at`, `half` through it."""
+    """Counts events that change the disk, or ask the model; kills this process at event `at`, `half` through
+    it."""
 
     def __init__(self, at: int, half: bool) -> None:
         self.seen, self.at, self.half = 0, at, half
@@ -62,15 +63,20 @@ class Death:
         return call
 
 
-def child(study: Path, out: Path, *more: str, before: Callable[[], Any] = lambda: None, log: Path | None = None) -> int:
-    """Start the sweep in a fork, its words going to `log`; returns the process id. `before` runs in the child."""
+def child(
+    study: Path, out: Path, *more: str, before: Callable[[], Any] = lambda: None, log: Path | None = None
+) -> int:
+    """Start the sweep in a fork, its words going to `log`; returns the process id. `before` runs in the
+    child."""
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
         signal.alarm(300)  # a hanging child must not outlive the test
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script started the tests with `&`
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # ignored where a script started the tests with `&`
         with (log or out.with_name(f"{out.name}.log")).open("a", buffering=1) as words:
             sys.stdout = sys.stderr = words
             before()
@@ -107,8 +113,11 @@ def count_events(study: Path, out: Path) -> int:
     return int(seen)
 
 
-def kill_often(study: Path, folder: Path, kills: int, seed: int, events: int, seconds: float) -> dict[str, Any]:
-    """Kill sweeps until `kills` died, at events of the disk or after random times; then let the last one finish.
+def kill_often(
+    study: Path, folder: Path, kills: int, seed: int, events: int, seconds: float
+) -> dict[str, Any]:
+    """Kill sweeps until `kills` died, at events of the disk or after random times; then let the last one
+    finish.
 
     A folder that is complete is kept as `round-N`, and the next sweep starts from nothing.
     """

@@ -1,4 +1,5 @@
-"""Small results trees for tests of comparisons: four benchmarks, clustered items, anything about them changeable."""
+"""Small results trees for tests of comparisons: four benchmarks, clustered items, anything about them
+changeable."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from icr_tasks.leaderboard import ledger, read
+from icr_tasks.leaderboard.ledgers import ledger, lm_eval_files
 
 # task -> (benchmark, dataset, length, metric, questions, items a question)
 TASKS = {
@@ -76,19 +77,43 @@ def write(
         metrics = {m for row in scored for m in row["score"]}
         means = {m: float(np.mean([row["score"][m] for row in scored if m in row["score"]])) for m in metrics}
         tasks[name] = {
-            "benchmark": benchmark, "dataset": dataset, "length": length, "metric": metric, "metric_version": 1,
-            "task_version": "1-A", "data_revision": "r1", "official": True, "judge": None, "filter": "none",
-            "n_expected": questions * each, "n_scored": len(scored), "n_failed": len(items) - len(scored),
-            "n_truncated": sum(row["truncated"] for row in items), "means": means,
+            "benchmark": benchmark,
+            "dataset": dataset,
+            "length": length,
+            "metric": metric,
+            "metric_version": 1,
+            "task_version": "1-A",
+            "data_revision": "r1",
+            "official": True,
+            "judge": None,
+            "filter": "none",
+            "n_expected": questions * each,
+            "n_scored": len(scored),
+            "n_failed": len(items) - len(scored),
+            "n_truncated": sum(row["truncated"] for row in items),
+            "means": means,
             "status": "complete" if len(scored) == questions * each else "partial",
-        }  # fmt: skip
+        }
     run = {
-        "schema": 1, "fingerprint": read.run_fingerprint(inputs), "fingerprint_inputs": inputs,
-        "model": {"id": model, "slug": ledger.slug(model)}, "engine": {"name": "icr-vllm"}, "setting": text,
-        "prompt": "ao", "gen_kwargs": {}, "chat_template_sha": None, "system_prompt_sha": None,
-        "truncation": {"side": "passages", "max_model_len": 8192}, "tasks": tasks, "versions": {}, "git": None,
-        "started": None, "seconds": {"total": 1.0}, "tokens": {"prompt": 0, "output": 0}, "status": "complete",
-    }  # fmt: skip
+        "schema": 1,
+        "fingerprint": lm_eval_files.run_fingerprint(inputs),
+        "fingerprint_inputs": inputs,
+        "model": {"id": model, "slug": ledger.slug(model)},
+        "engine": {"name": "icr-vllm"},
+        "setting": text,
+        "prompt": "ao",
+        "gen_kwargs": {},
+        "chat_template_sha": None,
+        "system_prompt_sha": None,
+        "truncation": {"side": "passages", "max_model_len": 8192},
+        "tasks": tasks,
+        "versions": {},
+        "git": None,
+        "started": None,
+        "seconds": {"total": 1.0},
+        "tokens": {"prompt": 0, "output": 0},
+        "status": "complete",
+    }
     if change:
         change(run)
     return ledger.write(root, run, [row for items in found.values() for row in items])

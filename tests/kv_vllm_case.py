@@ -1,4 +1,5 @@
-"""Run by test_kv_vllm.py in a process of its own: vLLM with ICR_KV set, three engines, answers as JSON on the last line.
+"""Run by test_kv_vllm.py in a process of its own: vLLM with ICR_KV set, three engines, answers as JSON on the
+last line.
 
 python kv_vllm_case.py MODEL prompts.json N_NEW
 """
@@ -19,13 +20,20 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
 
-    from icr_tasks.models.kv_vllm import counters
+    from icr_tasks.kv.vllm import counters
 
     with open(prompts_file) as file:
         prompts = [TokensPrompt(prompt_token_ids=p) for p in json.load(file)]
     params = SamplingParams(temperature=0.0, max_tokens=n_new, ignore_eos=True, logprobs=1)
-    common = dict(model=model, dtype=os.environ.get("CASE_DTYPE", "float32"), enforce_eager=True, max_model_len=512, distributed_executor_backend="uni",
-                  skip_tokenizer_init=True, disable_log_stats=False)  # fmt: skip
+    common = dict(
+        model=model,
+        dtype=os.environ.get("CASE_DTYPE", "float32"),
+        enforce_eager=True,
+        max_model_len=512,
+        distributed_executor_backend="uni",
+        skip_tokenizer_init=True,
+        disable_log_stats=False,
+    )
     if "CASE_BACKEND" in os.environ:
         common |= {"attention_backend": os.environ["CASE_BACKEND"], "gpu_memory_utilization": 0.3}
     found = {}
@@ -33,7 +41,10 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
         "plain": {"enable_prefix_caching": False},
         "chunked": {"enable_prefix_caching": True, "max_num_batched_tokens": 64, "max_num_seqs": 4},
         # room for about two of the sequences at once: the others are preempted and computed again
-        "preempted": {"num_gpu_blocks_override": int(os.environ["CASE_BLOCKS"]), "enable_prefix_caching": False},
+        "preempted": {
+            "num_gpu_blocks_override": int(os.environ["CASE_BLOCKS"]),
+            "enable_prefix_caching": False,
+        },
     }.items():
         llm = LLM(**common, **extra)
         before = counters.totals()
@@ -42,13 +53,22 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
         metrics = {m.name: getattr(m, "value", None) for m in llm.get_metrics()}
         found[name] = {
             "answers": [
-                [[list(o.outputs[0].token_ids), [lp[t].logprob for t, lp in zip(o.outputs[0].token_ids, o.outputs[0].logprobs, strict=True)]] for o in outputs]
+                [
+                    [
+                        list(o.outputs[0].token_ids),
+                        [
+                            lp[t].logprob
+                            for t, lp in zip(o.outputs[0].token_ids, o.outputs[0].logprobs, strict=True)
+                        ],
+                    ]
+                    for o in outputs
+                ]
                 for outputs in rounds
             ],
             "counts": {k: after[k] - before[k] for k in after},
             "preemptions": metrics.get("vllm:num_preemptions"),
             "prefix_hits": metrics.get("vllm:prefix_cache_hits"),
-        }  # fmt: skip
+        }
         del llm
         gc.collect()
     print(json.dumps(found))

@@ -20,7 +20,14 @@ class Counting(LM):
     `delay` seconds an item; `poison`: a prompt that holds this text raises; `broken`: loading raises.
     """
 
-    def __init__(self, pretrained: str = "counting", delay: float = 0.0, poison: str = "", broken: bool = False, **_: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        pretrained: str = "counting",
+        delay: float = 0.0,
+        poison: str = "",
+        broken: bool = False,
+        **_: Any,
+    ) -> None:
         super().__init__()
         if broken:
             raise RuntimeError("no such weights")
@@ -33,7 +40,9 @@ class Counting(LM):
     def chat_template(self, chat_template: Any = False) -> str:
         return "plain"
 
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
         return "\n".join(m["content"] for m in chat_history)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:

@@ -1,4 +1,5 @@
-"""`icr agreement` on a small table of our own: numbers against an independent computation, formats, bad input."""
+"""`icr agreement` on a small table of our own: numbers against an independent computation, formats, bad
+input."""
 
 from __future__ import annotations
 
@@ -85,11 +86,19 @@ def test_csv_tsv_and_other_names_give_the_same(tmp_path: Path) -> None:
         assert read(path) == rows
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("", "has no rows"), ("[1]", "expected a JSON object"), ("{", ":1: not valid JSON"), ('{"question":"q"}', "no golds"),
-    ('{"question":"q","golds":[],"answer":"a","label":1}', "gold answers must be"), ('{"question":"q","golds":["x"],"answer":"a","label":"maybe"}', "neither yes nor no"),
-    ('{"question":"q","golds":["x"],"answer":3,"label":1}', "must be a text"), ('{"question":"q","golds":{"a":1},"answer":"a","label":1}', "gold answers must be"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "has no rows"),
+        ("[1]", "expected a JSON object"),
+        ("{", ":1: not valid JSON"),
+        ('{"question":"q"}', "no golds"),
+        ('{"question":"q","golds":[],"answer":"a","label":1}', "gold answers must be"),
+        ('{"question":"q","golds":["x"],"answer":"a","label":"maybe"}', "neither yes nor no"),
+        ('{"question":"q","golds":["x"],"answer":3,"label":1}', "must be a text"),
+        ('{"question":"q","golds":{"a":1},"answer":"a","label":1}', "gold answers must be"),
+    ],
+)
 def test_bad_files_name_the_line(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text(text)

@@ -1,4 +1,5 @@
-"""icr board: views, gaps, ties, drops, filters and formats over a simulated results tree, checked against plain numpy."""
+"""icr board: views, gaps, ties, drops, filters and formats over a simulated results tree, checked against
+plain numpy."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ import pytest
 from board_tree import cells, scores, table
 
 from icr_tasks.cli import main
-from icr_tasks.leaderboard import ledger
-from icr_tasks.leaderboard.board import Board, build
-from icr_tasks.leaderboard.views_grid import Options
+from icr_tasks.leaderboard.board.build import Board, build
+from icr_tasks.leaderboard.board.tables import Options
+from icr_tasks.leaderboard.ledgers import ledger
 
 GOLDEN = Path(__file__).parent / "golden" / "board.md"
 
@@ -28,7 +29,9 @@ def test_golden(tree: Path, tmp_path: Path) -> None:
     assert text == GOLDEN.read_text()
     assert main(["board", str(tree), "-o", str(tmp_path / "again")]) == 0
     for path in tmp_path.glob("*.*"):
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), f"{path.name} is not deterministic"
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), (
+            f"{path.name} is not deterministic"
+        )
 
 
 def test_cells_and_averages_are_those_of_the_items(tree: Path, board: Board) -> None:
@@ -41,8 +44,12 @@ def test_cells_and_averages_are_those_of_the_items(tree: Path, board: Board) -> 
         assert by_length[column].value == pytest.approx(100 * mean)
     assert by_length["avg"].value == pytest.approx(100 * np.mean(means))
     every = cells(table(board, "settings"), "org/base-7b")
-    assert every["avg"].value == pytest.approx(np.mean([every[c].value for c in ("mc", "qa", "longbench_v2")]))
-    for t in board.tables:  # every value has N and, but for costs, an interval around it; every dash has a reason
+    assert every["avg"].value == pytest.approx(
+        np.mean([every[c].value for c in ("mc", "qa", "longbench_v2")])
+    )
+    for (
+        t
+    ) in board.tables:  # every value has N and, but for costs, an interval around it; every dash has a reason
         for line in t.lines:
             for cell in line.cells:
                 if cell.value is None:
@@ -91,12 +98,15 @@ def test_partial_and_stale_rows_stand_apart_with_the_command_that_completes_them
 
 def test_partial_flag_ranks_them_and_says_so(tree: Path) -> None:
     found = cells(table(build(tree, Options(), partial=True), "length-helmet_rag-hotpotqa"), "org/partial")
-    assert found["avg"].value is not None and "partial" in found["avg"].reason and "45/60" in found["4k"].reason
+    assert (
+        found["avg"].value is not None and "partial" in found["avg"].reason and "45/60" in found["4k"].reason
+    )
 
 
 def test_ties_are_paired(tree: Path, board: Board) -> None:
-    """A row is tied when the paired difference to the best is within noise, whatever the two intervals look like."""
-    from icr_tasks.leaderboard.board_rows import difference
+    """A row is tied when the paired difference to the best is within noise, whatever the two intervals look
+    like."""
+    from icr_tasks.leaderboard.board.rows import difference
 
     t = table(board, "length-helmet_rag-nq")
     marks = {line.labels[:2]: line.cells[-1].mark for line in t.lines if line.ranked}
@@ -120,7 +130,9 @@ def test_foreign_tasks_do_not_enter_the_suite(tmp_path: Path) -> None:
     board_tree.run(tmp_path, "b", datasets=("mc", "qa", "all"), change=foreign)
     made = build(tmp_path, Options())
     assert all(line.cells[-1].value is not None for line in table(made, "settings").lines)
-    assert table(made, "board").columns == ["InfiniteBench"] and table(made, "settings-gsm8k").columns == ["gsm8k"]
+    assert table(made, "board").columns == ["InfiniteBench"] and table(made, "settings-gsm8k").columns == [
+        "gsm8k"
+    ]
 
 
 def test_rows_with_other_items_are_not_compared(tmp_path: Path) -> None:
@@ -154,7 +166,9 @@ def test_drop_and_difference_of_drops(tree: Path, board: Board) -> None:
 
 def test_rag_view_and_setting_blocks(board: Board) -> None:
     assert [line.labels[1] for line in table(board, "rag").lines] == ["full", "rag@32k", "rag@4k"]
-    blocks = [line.labels[1].split(":")[0].split("@")[0] for line in table(board, "settings").lines if line.ranked]
+    blocks = [
+        line.labels[1].split(":")[0].split("@")[0] for line in table(board, "settings").lines if line.ranked
+    ]
     assert blocks == sorted(blocks, key=["full", "none", "kv", "rag"].index)
 
 

@@ -1,4 +1,5 @@
-"""icr board as a command: filters, formats, files, broken and hostile trees, the golden board of real runs."""
+"""icr board as a command: filters, formats, files, broken and hostile trees, the golden board of real
+runs."""
 
 from __future__ import annotations
 
@@ -17,17 +18,20 @@ from board_tree import cells, table
 
 from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
-from icr_tasks.leaderboard import render
-from icr_tasks.leaderboard.board import Board, build
-from icr_tasks.leaderboard.views import VIEWS
-from icr_tasks.leaderboard.views_grid import Options
+from icr_tasks.leaderboard.board import render
+from icr_tasks.leaderboard.board.build import Board, build
+from icr_tasks.leaderboard.board.tables import Options
+from icr_tasks.leaderboard.board.views import VIEWS
 
 GOLDEN = Path(__file__).parent / "golden" / "board.md"
 
 
 def test_filters_sort_and_views(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = build(tree, Options(), patterns={"model": ["*base*"], "setting": ["rag@*", "full"]})
-    assert {(r.model, r.setting["kind"]) for r in kept.rows} == {("org/base-7b", "full"), ("org/base-7b", "rag")}
+    assert {(r.model, r.setting["kind"]) for r in kept.rows} == {
+        ("org/base-7b", "full"),
+        ("org/base-7b", "rag"),
+    }
     only = build(tree, Options(), patterns={"benchmark": ["infbench"]})
     assert {c[0] for r in only.rows for c in r.cells} == {"infbench"}
     short = build(tree, Options(), patterns={"dataset": ["nq"], "length": ["4k", "16k"]})
@@ -42,8 +46,10 @@ def test_filters_sort_and_views(tree: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["board", str(tree), "--view", "drop"]) == 0
     assert capsys.readouterr().out.startswith("### Drop under compression")
     for args, message in (
-        (["--view", "drops"], "Did you mean 'drop'"), (["--sort", "nqq"], "column to sort by"), (["--model", "nobody"], "widen the filters"),
-    ):  # fmt: skip
+        (["--view", "drops"], "Did you mean 'drop'"),
+        (["--sort", "nqq"], "column to sort by"),
+        (["--model", "nobody"], "widen the filters"),
+    ):
         assert main(["board", str(tree), *args]) == 2
         assert message in capsys.readouterr().err
 
@@ -54,7 +60,11 @@ def test_formats_agree(tree: Path, board: Board) -> None:
     flat = [(t["name"], c["value"]) for t in data for line in t["lines"] for c in line["cells"]]
     assert [(r["table"], float(r["value"]) if r["value"] else None) for r in rows] == flat
     tex = render.latex(board.tables)
-    assert tex.count(r"\begin{tabular}") == len(board.tables) and r"$\pm$" in tex and "_" not in tex.replace(r"\_", "")
+    assert (
+        tex.count(r"\begin{tabular}") == len(board.tables)
+        and r"$\pm$" in tex
+        and "_" not in tex.replace(r"\_", "")
+    )
 
 
 def test_items_csv_holds_every_item(tree: Path, board: Board, tmp_path: Path) -> None:
@@ -72,7 +82,9 @@ def test_items_csv_holds_every_item(tree: Path, board: Board, tmp_path: Path) ->
     assert cells(table(board, "settings"), "org/base-7b")["mc"].value == pytest.approx(100 * mean)
 
 
-def test_broken_runs_are_named_and_the_others_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_runs_are_named_and_the_others_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     board_tree.run(tmp_path, "good", datasets=("mc",))
     cut = board_tree.run(tmp_path, "cut", datasets=("mc",))
     (cut / "run.json").write_text('{"schema": 1')
@@ -99,7 +111,8 @@ def test_scores_that_are_none(tmp_path: Path) -> None:
     board_tree.run(tmp_path, "m", datasets=("mc", "qa"), change=unscored)
     found = cells(table(build(tmp_path, Options()), "settings"), "m")
     assert (
-        found["mc"].reason == "no item has the metric acc" and found["qa"].reason == "f1 is not a score between 0 and 1"
+        found["mc"].reason == "no item has the metric acc"
+        and found["qa"].reason == "f1 is not a score between 0 and 1"
     )
 
 
@@ -110,22 +123,37 @@ def test_one_cluster_has_no_interval(tmp_path: Path) -> None:
 
     board_tree.run(tmp_path, "m", datasets=("mc",), change=same)
     found = cells(table(build(tmp_path, Options()), "settings"), "m")["mc"]
-    assert found.low is None and found.reason == "one cluster: no interval" and render.text(found).count("±") == 0
+    assert (
+        found.low is None
+        and found.reason == "one cluster: no interval"
+        and render.text(found).count("±") == 0
+    )
 
 
 def test_document_ranking(tmp_path: Path, board: Board) -> None:
     board_tree.run(tmp_path, "m", datasets=("mc",))
     items = [
-        {"item": f"q{i}", "cluster": f"q{i}", "ndcg@10": {"attention": 1.0 - i / 10, "random": 0.4}} for i in range(8)
+        {"item": f"q{i}", "cluster": f"q{i}", "ndcg@10": {"attention": 1.0 - i / 10, "random": 0.4}}
+        for i in range(8)
     ]
     for dataset in ("nq", "hotpotqa"):
         data = {"benchmark": "helmet_rag", "dataset": dataset, "length": "32k", "data_revision": "r"}
-        report = {"model": "m", "revision": None, "task": f"t_{dataset}", "prompt": "ao", "data": data, "items": items}
+        report = {
+            "model": "m",
+            "revision": None,
+            "task": f"t_{dataset}",
+            "prompt": "ao",
+            "data": data,
+            "items": items,
+        }
         (tmp_path / f"rank_{dataset}.json").write_text(json.dumps(report))
     (tmp_path / "rank_bad.json").write_text("{}")
     made = build(tmp_path, Options())
     [t] = [t for t in made.tables if t.name.startswith("ranking")]
-    assert t.columns == ["hotpotqa", "nq", "avg"] and [line.labels[1] for line in t.lines] == ["attention", "random"]
+    assert t.columns == ["hotpotqa", "nq", "avg"] and [line.labels[1] for line in t.lines] == [
+        "attention",
+        "random",
+    ]
     assert t.lines[0].cells[-1].value == pytest.approx(65) and t.lines[0].cells[-1].n == 16
     assert len(made.bad) == 1 and "rank_bad.json: not a report of icr rank" in made.bad[0]
 
@@ -145,7 +173,8 @@ def test_published_rows_are_shown_and_never_ranked(tree: Path, tmp_path: Path) -
 
 
 def test_the_board_needs_no_engine(tree: Path, tmp_path: Path) -> None:
-    """No torch, transformers, vllm, lm_eval or datasets is imported: other people's results can be read on a laptop."""
+    """No torch, transformers, vllm, lm_eval or datasets is imported: other people's results can be read on a
+    laptop."""
     code = (
         "import sys; from icr_tasks.cli import main; code = main(sys.argv[1:]); "
         "bad = {'torch', 'transformers', 'vllm', 'lm_eval', 'datasets', 'pandas'} & set(sys.modules); "
@@ -163,7 +192,7 @@ def test_the_board_needs_no_engine(tree: Path, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(IcrError, match="cannot write"):
-        from icr_tasks.leaderboard.board import main as run
+        from icr_tasks.leaderboard.board.build import main as run
 
         run([str(tree), "-o", str(tmp_path / "file" / "x")])
 
@@ -177,7 +206,8 @@ def test_views_are_documented() -> None:
     "name", sorted(p.name for p in GOLDEN.parent.iterdir() if p.is_dir() and p.name[0] not in "._")
 )
 def test_golden_of_real_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Real models on real engines (tests/golden/README.md says how): the board byte for byte, and a tree without faults."""
+    """Real models on real engines (tests/golden/README.md says how): the board byte for byte, and a tree
+    without faults."""
     runs, golden = GOLDEN.parent / name, GOLDEN.with_name(f"board_{name}.md")
     assert main(["check", str(runs)]) == 0
     assert main(["board", str(runs), "-o", str(tmp_path), "--partial"]) == 0

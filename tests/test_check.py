@@ -1,4 +1,5 @@
-"""`icr check` names every defect of a results tree; `icr collect` every defect of lm-eval's files, and goes on."""
+"""`icr check` names every defect of a results tree; `icr collect` every defect of lm-eval's files, and goes
+on."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ import orjson
 import pytest
 
 from icr_tasks.cli import main
-from icr_tasks.leaderboard.check import check
+from icr_tasks.leaderboard.ledgers.check import check
 
 MC = "icr_infbench_mc"
 
 
-def _tree(tmp_path: Path, change: Any = None, edit: Callable[[list[dict[str, Any]]], None] | None = None) -> Path:
+def _tree(
+    tmp_path: Path, change: Any = None, edit: Callable[[list[dict[str, Any]]], None] | None = None
+) -> Path:
     gatekit.write(tmp_path / "r", gatekit.rows(tasks=(MC,)), model="org/other")
     rows = gatekit.rows(tasks=(MC,))
     if edit:
@@ -103,7 +106,11 @@ def test_defects_of_the_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_secrets_and_paths_are_pointed_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def change(head: dict[str, Any]) -> None:
-        head["fingerprint_inputs"]["model_args"] = {"api_key": "sk-1", "pretrained": "/home/me/m", "eos_token": "x"}
+        head["fingerprint_inputs"]["model_args"] = {
+            "api_key": "sk-1",
+            "pretrained": "/home/me/m",
+            "eos_token": "x",
+        }
 
     _tree(tmp_path, change)
     main(["check", str(tmp_path / "r")])
@@ -115,14 +122,29 @@ def test_secrets_and_paths_are_pointed_at(tmp_path: Path, capsys: pytest.Capture
 def _sample(i: int, **more: Any) -> dict[str, Any]:
     hashes = {"doc_hash": f"{i:064x}", "prompt_hash": f"{i:064x}", "target_hash": f"{i:064x}"}
     return {
-        "doc_id": i, "doc": {"id": f"i{i}", "cluster": f"i{i}"}, "arguments": {}, "filtered_resps": ["a"],
-        "filter": "none", "metrics": ["acc"], "acc": 1.0, **hashes, **more,
-    }  # fmt: skip
+        "doc_id": i,
+        "doc": {"id": f"i{i}", "cluster": f"i{i}"},
+        "arguments": {},
+        "filtered_resps": ["a"],
+        "filter": "none",
+        "metrics": ["acc"],
+        "acc": 1.0,
+        **hashes,
+        **more,
+    }
 
 
-def _lm_eval(folder: Path, lines: list[str], *, model: str = "org/m", results: dict[str, Any] | None = None) -> Path:
+def _lm_eval(
+    folder: Path, lines: list[str], *, model: str = "org/m", results: dict[str, Any] | None = None
+) -> Path:
     folder.mkdir(parents=True)
-    sheet = {"benchmark": "infbench", "dataset": "mc", "length": None, "metric": "acc", "n_expected": len(lines)}
+    sheet = {
+        "benchmark": "infbench",
+        "dataset": "mc",
+        "length": None,
+        "metric": "acc",
+        "n_expected": len(lines),
+    }
     body = {
         "configs": {MC: {"metadata": {"icr": sheet}}},
         "config": {"model": "vllm", "model_args": {"pretrained": model}},
@@ -176,7 +198,9 @@ def test_other_result_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["collect", str(tmp_path / "out/old"), "-o", str(tmp_path / "x")]) == 2
 
 
-def test_missing_metric_is_an_error_not_another_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_metric_is_an_error_not_another_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = [_line(i, metrics=["acc_v1"], acc_v1=1.0) for i in range(2)]
     _lm_eval(tmp_path / "out", other)
     assert main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "r")]) == 2
@@ -192,6 +216,8 @@ def test_no_pretrained_gives_no_random_model_name(tmp_path: Path) -> None:
         _lm_eval(tmp_path / "out" / name, [_line(0)])
         path = next((tmp_path / "out" / name).glob("results_*"))
         body = json.loads(path.read_text())
-        path.write_text(json.dumps({**body, "config": {"model": "dummy", "model_args": ""}, "model_name": name}))
+        path.write_text(
+            json.dumps({**body, "config": {"model": "dummy", "model_args": ""}, "model_name": name})
+        )
     main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "r")])
     assert [p.parts[-4] for p in (tmp_path / "r").rglob("run.json")] == ["dummy"]

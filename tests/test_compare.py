@@ -15,9 +15,9 @@ import pytest
 
 from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
-from icr_tasks.leaderboard.compare import compare
-from icr_tasks.leaderboard.load import find, load, load_run
-from icr_tasks.leaderboard.pairs import pair
+from icr_tasks.leaderboard.ledgers.load import find, load, load_run
+from icr_tasks.leaderboard.pairs.compare import compare
+from icr_tasks.leaderboard.pairs.joined import pair
 
 
 @pytest.fixture
@@ -44,7 +44,9 @@ def test_numbers_equal_a_hand_computation(two: tuple[Path, Path]) -> None:
     assert by_name["helmet_rag"].delta.clusters == 60  # one question over lengths and depths
     others = [by_name[k].delta.mean for k in ("infbench", "longbench_v2", "loong_fin")]
     assert by_name["suite"].delta.mean == pytest.approx(np.mean([nq, *others]))
-    assert by_name["suite"].delta.mean == pytest.approx(by_name["suite"].new.mean - by_name["suite"].base.mean)
+    assert by_name["suite"].delta.mean == pytest.approx(
+        by_name["suite"].new.mean - by_name["suite"].base.mean
+    )
     assert [c.title for c in result.cells] == ["nq@4k", "nq@8k", "mc", "LongBench-v2", "Loong-Fin"]
     f = result.flips
     assert f.worse + f.better + f.same == result.n == 660 and f.worse > f.better
@@ -61,7 +63,9 @@ def test_command_prints_and_writes_flips(two: tuple[Path, Path], capsys: pytest.
     found = json.loads(capsys.readouterr().out)
     assert found["comparable"] and len(found["lines"]) == 5
     depth = [row for row in found["by_depth"] if row["dataset"] == "helmet_rag/nq"]
-    assert [(r["length"], r["depth"]) for r in depth] == [(x, d) for x in ("4k", "8k") for d in (0.0, 0.5, 1.0)]
+    assert [(r["length"], r["depth"]) for r in depth] == [
+        (x, d) for x in ("4k", "8k") for d in (0.0, 0.5, 1.0)
+    ]
     assert main(["compare", str(two[0]), str(two[1]), "--flips", "no/such/folder.md"]) == 2
 
 
@@ -74,7 +78,9 @@ def test_another_metric(two: tuple[Path, Path], capsys: pytest.CaptureFixture[st
     assert "no item of the baseline has the metric 'subem', only acc, other" in capsys.readouterr().out
 
 
-def test_settings_may_differ_and_partial_runs_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_may_differ_and_partial_runs_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = gatekit.write(tmp_path, gatekit.rows())
     rows = gatekit.rows()
     for row in rows["icr_infbench_mc"]:
@@ -114,7 +120,9 @@ def test_repeated_items_join_by_occurrence(tmp_path: Path) -> None:
 
 
 def test_find_by_prefix_and_folder(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert find("results", two[0].name[:5]).folder == Path("results") / two[0].relative_to(Path("results").resolve())
+    assert find("results", two[0].name[:5]).folder == Path("results") / two[0].relative_to(
+        Path("results").resolve()
+    )
     assert find("results", str(two[0])).model == "org/base"
     assert find("results", str(two[0].parent)).model == "org/base"
     with pytest.raises(IcrError, match="is 2 runs, name one by its fingerprint"):
@@ -130,7 +138,9 @@ def test_load_is_columns_and_keeps_good_runs(two: tuple[Path, Path]) -> None:
     assert len(task) == 180 and task.metric == "subem" and task.complete and task.dataset == "helmet_rag/nq"
     assert task.score["subem"].dtype == float and task.prompt_hash.dtype == np.uint64
     assert set(task.keys["depth"]) == {0.0, 0.5, 1.0}
-    assert [r.model for r in load("results", keep=lambda head: head["model"]["id"] == "org/new")] == ["org/new"]
+    assert [r.model for r in load("results", keep=lambda head: head["model"]["id"] == "org/new")] == [
+        "org/new"
+    ]
     items = two[0] / "items.jsonl.gz"
     whole = gzip.decompress(items.read_bytes()).splitlines(keepends=True)
     cases = {
@@ -178,6 +188,8 @@ def test_missing_headline_metric_has_no_fallback(tmp_path: Path) -> None:
 def test_no_heavy_imports() -> None:
     modules = ["compare", "gate", "baseline", "check"]
     heavy = "{'torch', 'transformers', 'vllm', 'lm_eval', 'datasets', 'pandas', 'scipy.stats'}"
-    code = f"import sys, {', '.join('icr_tasks.cli.' + m for m in modules)}; print({heavy} & set(sys.modules))"
+    code = (
+        f"import sys, {', '.join('icr_tasks.cli.' + m for m in modules)}; print({heavy} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stdout + done.stderr

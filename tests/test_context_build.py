@@ -10,13 +10,13 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icr_tasks.context import prompts
+from icr_tasks.benchmarks import base
+from icr_tasks.benchmarks.base import Item, Unit
 from icr_tasks.context.build import Builder, DoesNotFit, dumps
 from icr_tasks.context.fit import RULES
-from icr_tasks.context.setting import Setting
 from icr_tasks.context.tokens import TokenCounter
-from icr_tasks.data.item import Item, Unit
 from icr_tasks.errors import IcrError
+from icr_tasks.settings import Setting
 
 TOKENIZER = tiny.tokenizer()
 TOKENS = TokenCounter(TOKENIZER)
@@ -32,7 +32,7 @@ def item(n: int = 4) -> Item:
 
 def builder(setting: str = "full", prompt: str = "ao", benchmark: str = "helmet_rag", **more: Any) -> Builder:
     defaults = {"tokens": TOKENS, "window": 100_000, "max_gen_toks": 16, "template": None}
-    return Builder(benchmark, Setting.parse(setting), prompts.get(benchmark, prompt), **{**defaults, **more})
+    return Builder(benchmark, Setting.parse(setting), base.get(benchmark, prompt), **{**defaults, **more})
 
 
 def test_golden_ao_prompt() -> None:
@@ -47,7 +47,7 @@ def test_golden_ao_prompt() -> None:
 
 
 def test_braces_in_the_question_are_not_templates() -> None:
-    assert prompts.fill("{a}-{b}", {"a": "{b}", "b": "x"}) == "{b}-x"
+    assert base.fill("{a}-{b}", {"a": "{b}", "b": "x"}) == "{b}-x"
 
 
 def test_settings_change_the_prompt() -> None:
@@ -66,9 +66,11 @@ def test_gold_ids_are_positions_in_the_prompt() -> None:
 def test_gold_prefill_is_continued_by_a_chat_template() -> None:
     def template(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return TOKENIZER.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt,
+            messages,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
-        )  # fmt: skip
+        )
 
     built = builder("gold", template=template).build(item())
     assert built.prompt.startswith("<|system|>You are an expert")
@@ -83,7 +85,9 @@ def test_only_the_context_is_cut_and_it_fits(rule: str) -> None:
         built = builder(truncation=rule, window=window).build(item(20))
         assert built.digest["n_prompt_tokens"] + 16 <= window
         assert built.digest["truncated"] == (whole.digest["n_prompt_tokens"] + 16 > window)
-        assert built.prompt.startswith("You are an expert") and built.prompt.endswith("Answer: <your answer>.")
+        assert built.prompt.startswith("You are an expert") and built.prompt.endswith(
+            "Answer: <your answer>."
+        )
         assert "Question: who wrote {context} it" in built.prompt
 
 
@@ -112,7 +116,7 @@ def test_clear_errors() -> None:
     with pytest.raises(IcrError, match="no form without context"):
         builder("none", "id").build(item())
     with pytest.raises(IcrError, match="did you mean|Did you mean 'ao'"):
-        prompts.get("helmet_rag", "aoo")
+        base.get("helmet_rag", "aoo")
     no_gold = Item("x", "q", ("a",), "x", lambda: [Unit("0", "text")])
     with pytest.raises(IcrError, match="does not mark"):
         builder("gold").build(no_gold)

@@ -1,4 +1,5 @@
-"""Contract level: through lm_eval's real command line an oracle scores 100 and junk 0 on every leaf task at hand."""
+"""Contract level: through lm_eval's real command line an oracle scores 100 and junk 0 on every leaf task at
+hand."""
 
 from __future__ import annotations
 
@@ -13,16 +14,28 @@ import tiny
 import yaml
 
 from icr_tasks import tasks_dir
-from icr_tasks.tasks import sheets
+from icr_tasks.benchmarks import sheets
 
 ROOT = Path(__file__).parent
 REPLICA_TASKS = (
-    "icr_helmet_rag_nq_4k", "icr_helmet_rag_nq_8k", "icr_helmet_rag_nq_16k", "icr_helmet_rag_hotpotqa_4k",
-    "icr_helmet_rag_hotpotqa_8k", "icr_helmet_rag_hotpotqa_16k", "icr_helmet_rag_popqa_4k",
-    "icr_infbench_mc", "icr_infbench_qa", "icr_infbench_sum", "icr_longbench_v2", "icr_longbench_v2_cot", "icr_loong_fin",
-)  # fmt: skip
+    "icr_helmet_rag_nq_4k",
+    "icr_helmet_rag_nq_8k",
+    "icr_helmet_rag_nq_16k",
+    "icr_helmet_rag_hotpotqa_4k",
+    "icr_helmet_rag_hotpotqa_8k",
+    "icr_helmet_rag_hotpotqa_16k",
+    "icr_helmet_rag_popqa_4k",
+    "icr_infbench_mc",
+    "icr_infbench_qa",
+    "icr_infbench_sum",
+    "icr_longbench_v2",
+    "icr_longbench_v2_cot",
+    "icr_loong_fin",
+)
 SYNTH_TASKS = tuple(
-    f"icr_synth_rag_{length}" for length in sheets.SYNTH_LENGTHS if not length.endswith(("256k", "512k", "1M"))
+    f"icr_synth_rag_{length}"
+    for length in sheets.SYNTH_LENGTHS
+    if not length.endswith(("256k", "512k", "1M"))
 )
 HEADLINE = {
     "mc": ("acc", "acc_v1"),
@@ -41,10 +54,20 @@ def lm_eval(
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run lm_eval's command line with the scripted models; `-P` keeps the checkout off the path."""
-    command = [sys.executable, "-P", str(ROOT / "oracle.py"), "--model", model, "--model_args", f"pretrained={model}"]
+    command = [
+        sys.executable,
+        "-P",
+        str(ROOT / "oracle.py"),
+        "--model",
+        model,
+        "--model_args",
+        f"pretrained={model}",
+    ]
     command += ["--tasks", ",".join(tasks), "--metadata", json.dumps({"tokenizer": "none", **metadata})]
     command += ["--log_samples", "--output_path", str(out), *more]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=400)
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=400
+    )
 
 
 def results(out: Path) -> dict[str, dict[str, float]]:
@@ -66,7 +89,10 @@ def test_every_task_on_real_data(model: str, score: float, replica: Path, tmp_pa
         for metric in HEADLINE[kind] if kind else ("subem", "subem_raw", "em", "f1"):
             got = found[task][f"{metric},none"]
             # a summary shares common words with any text, so junk's ROUGE is small, not zero
-            assert got == pytest.approx(score, abs=0.05 if metric.startswith("rouge") else 1e-9), (task, metric)
+            assert got == pytest.approx(score, abs=0.05 if metric.startswith("rouge") else 1e-9), (
+                task,
+                metric,
+            )
 
 
 @pytest.mark.parametrize(("model", "score"), [("oracle", 1.0), ("junk", 0.0)])
@@ -83,7 +109,9 @@ def test_every_synth_length(model: str, score: float, tmp_path: Path) -> None:
 
 def test_yaml_files_are_current_and_complete() -> None:
     for path, text in sheets.files().items():
-        assert (tasks_dir() / path).read_text(encoding="utf-8") == text, f"{path}: run python -m icr_tasks.tasks.sheets"
+        assert (tasks_dir() / path).read_text(encoding="utf-8") == text, (
+            f"{path}: run python -m icr_tasks.benchmarks.sheets"
+        )
     on_disk = {str(p.relative_to(tasks_dir())) for p in tasks_dir().rglob("*.yaml")}
     assert on_disk == {p for p in sheets.files() if p.endswith(".yaml")}
     names = set()
@@ -115,7 +143,7 @@ def test_bad_input_ends_with_one_clear_error(tmp_path: Path) -> None:
     ]
     code = (
         "import json, sys\n"
-        "from icr_tasks.runs import manager\n"
+        "from icr_tasks.harness.run import manager\n"
         "from icr_tasks.errors import IcrError\n"
         "for case in json.loads(sys.argv[1]):\n"
         "    try:\n"
@@ -125,7 +153,13 @@ def test_bad_input_ends_with_one_clear_error(tmp_path: Path) -> None:
         "    except IcrError as error:\n"
         "        print(str(error).splitlines()[0])\n"
     )
-    run = subprocess.run([sys.executable, "-P", "-c", code, json.dumps([c for c, _ in cases])], capture_output=True, text=True, timeout=200, env={**os.environ, "HF_HUB_OFFLINE": "1"})  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", code, json.dumps([c for c, _ in cases])],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     lines = run.stdout.strip().splitlines()
     assert len(lines) == len(cases)
@@ -138,5 +172,7 @@ def test_unwritable_output_and_missing_data_exit_non_zero(tmp_path: Path) -> Non
     blocked.write_text("not a folder")
     run = lm_eval("oracle", ("icr_synth_rag_512",), blocked / "out", {})
     assert run.returncode != 0 and "cannot be written" in run.stderr
-    run = lm_eval("oracle", ("icr_helmet_rag_nq_64k",), tmp_path / "out", {}, env={"ICR_DATA_DIR": str(tmp_path)})
+    run = lm_eval(
+        "oracle", ("icr_helmet_rag_nq_64k",), tmp_path / "out", {}, env={"ICR_DATA_DIR": str(tmp_path)}
+    )
     assert run.returncode != 0 and "icr data fetch helmet --datasets nq --lengths 64k" in run.stderr

@@ -9,38 +9,68 @@ from typing import Any
 
 import pytest
 
-from icr_tasks import data
-from icr_tasks.data import helmet
+from icr_tasks import benchmarks
+from icr_tasks.benchmarks import helmet_rag
 from icr_tasks.errors import IcrError
 
 _PASSAGES = [{"psg_id": str(i), "title": "t", "text": f"passage {i}"} for i in range(20)]
-KILT = {"id": "1", "question": "q?", "answers": ["a"], "ctxs": _PASSAGES, "positive_ctxs": _PASSAGES[:1], "s_pop": 9}
+KILT = {
+    "id": "1",
+    "question": "q?",
+    "answers": ["a"],
+    "ctxs": _PASSAGES,
+    "positive_ctxs": _PASSAGES[:1],
+    "s_pop": 9,
+}
 CHOICE = {"id": 3, "context": "c", "input": "Who?", "answer": ["x"], "options": ["w", "x", "y", "z"]}
 LONGBENCH = dict.fromkeys(
-    ("_id", "domain", "sub_domain", "difficulty", "length", "question", "choice_A", "choice_B", "choice_C", "choice_D", "context"), "x",
-) | {"answer": "A"}  # fmt: skip
+    (
+        "_id",
+        "domain",
+        "sub_domain",
+        "difficulty",
+        "length",
+        "question",
+        "choice_A",
+        "choice_B",
+        "choice_C",
+        "choice_D",
+        "context",
+    ),
+    "x",
+) | {"answer": "A"}
 LOONG = {
-    "level": 1, "set": 1, "length": 9, "type": "financial", "language": "en", "question": "q", "instruction": "i",
-    "prompt_template": "{docs}", "doc": ["ACME"], "answer": "a", "shuffle_doc": True, "id": "l1",
-}  # fmt: skip
+    "level": 1,
+    "set": 1,
+    "length": 9,
+    "type": "financial",
+    "language": "en",
+    "question": "q",
+    "instruction": "i",
+    "prompt_template": "{docs}",
+    "doc": ["ACME"],
+    "answer": "a",
+    "shuffle_doc": True,
+    "id": "l1",
+}
 
 
 def popqa(root: Path, row: Any) -> None:
     lines(root / "helmet/data/kilt/popqa_test_1000_k20_dep6.jsonl", KILT, row)
-    data.load("helmet_rag", "popqa", "4k", allow_partial=True)
+    benchmarks.load("helmet_rag", "popqa", "4k", allow_partial=True)
 
 
 def demos(root: Path, row: Any) -> None:
     lines(root / "helmet/data/kilt/popqa_test_1000_k3_dep6.jsonl", KILT, row)
-    helmet._demo_rows.cache_clear()
-    helmet.demos("popqa", "7")
+    helmet_rag._demo_rows.cache_clear()
+    helmet_rag.demos("popqa", "7")
 
 
 def infbench(dataset: str) -> Callable[[Path, Any], None]:
     def load(root: Path, row: Any) -> None:
         names = {"mc": "choice", "qa": "qa", "sum": "sum"}
         lines(root / f"infinitebench/longbook_{names[dataset]}_eng.jsonl", CHOICE, row)
-        data.load("infbench", dataset, allow_partial=True)
+        benchmarks.load("infbench", dataset, allow_partial=True)
 
     return load
 
@@ -49,7 +79,7 @@ def longbench(root: Path, row: Any) -> None:
     path = root / "longbench_v2/data.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([LONGBENCH, row]))
-    data.load("longbench_v2", "all", allow_partial=True)
+    benchmarks.load("longbench_v2", "all", allow_partial=True)
 
 
 def loong(root: Path, row: Any) -> None:
@@ -57,7 +87,7 @@ def loong(root: Path, row: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "2024-ACME-j.txt").write_text("text")
     lines(root / "loong/loong.jsonl", LOONG, row)
-    data.load("loong_fin", "all", allow_partial=True)
+    benchmarks.load("loong_fin", "all", allow_partial=True)
 
 
 def lines(path: Path, *rows: Any) -> None:
@@ -75,7 +105,10 @@ CASES: list[tuple[Callable[[Path, Any], None], Any, str]] = [
     (popqa, KILT | {"s_pop": "9"}, "jsonl:2: field 's_pop' is not a whole number or a number"),
     (popqa, without(KILT, "s_pop"), "jsonl:2: no field 's_pop'"),
     (popqa, without(KILT, "id"), "jsonl:2: field 'id' is in some rows"),
-    *((popqa, without(KILT, name), f"jsonl:2: no field '{name}'") for name in ("question", "answers", "ctxs")),
+    *(
+        (popqa, without(KILT, name), f"jsonl:2: no field '{name}'")
+        for name in ("question", "answers", "ctxs")
+    ),
     (popqa, KILT | {"answers": []}, "jsonl:2: the question or the list 'answers' is empty"),
     (popqa, KILT | {"ctxs": [{"title": "t"}] * 20}, "jsonl:2: a passage of 'ctxs' has no 'text'"),
     (demos, KILT | {"s_pop": 0}, "k3_dep6.jsonl:2: s_pop is 0"),
@@ -92,12 +125,16 @@ CASES: list[tuple[Callable[[Path, Any], None], Any, str]] = [
     *((longbench, without(LONGBENCH, name), f"record 2 has no text in {name}") for name in LONGBENCH),
     (longbench, LONGBENCH | {"answer": "E"}, "record 2 .*is not A, B, C or D"),
     (longbench, "text", "record 2 is not an object"),
-    *((loong, without(LOONG, name), f"jsonl:2: no field '{name}'") for name in LOONG if name not in ("length", "prompt_template", "shuffle_doc")),
+    *(
+        (loong, without(LOONG, name), f"jsonl:2: no field '{name}'")
+        for name in LOONG
+        if name not in ("length", "prompt_template", "shuffle_doc")
+    ),
     (loong, LOONG | {"doc": []}, "jsonl:2: field 'doc' is not a list of document names"),
     (loong, LOONG | {"doc": "ACME"}, "jsonl:2: field 'doc' is not a list"),
     (loong, LOONG | {"level": "1"}, "jsonl:2: field 'level' is not a whole number"),
     (loong, LOONG | {"doc": ["NONE"]}, "jsonl:2: Loong item l1: no document '2024-NONE.txt' or '2024-NONE-"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("load", "row", "message"), CASES, ids=lambda v: v if isinstance(v, str) else "")

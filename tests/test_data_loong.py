@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import tiny
 
-from icr_tasks import data
-from icr_tasks.context import prompts
+from icr_tasks import benchmarks
+from icr_tasks.benchmarks import base
+from icr_tasks.benchmarks.base import Item, ItemSet
+from icr_tasks.benchmarks.loong_fin import Files
 from icr_tasks.context.build import Builder
-from icr_tasks.context.setting import Setting
 from icr_tasks.context.tokens import TokenCounter
-from icr_tasks.data.item import Item, ItemSet
-from icr_tasks.data.loong import Files
 from icr_tasks.errors import IcrError
-from icr_tasks.tasks.docs import light
+from icr_tasks.harness.instance import light
+from icr_tasks.settings import Setting
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _official(official_loong: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 @pytest.fixture
 def items() -> ItemSet:
-    return data.load("loong_fin", "all")
+    return benchmarks.load("loong_fin", "all")
 
 
 def records(root: Path) -> list[dict]:
@@ -46,7 +46,8 @@ def test_all_295_items_read_their_documents(items: ItemSet) -> None:
 
 
 def test_each_name_means_one_recorded_file(items: ItemSet, official_loong: Path) -> None:
-    """Beside the official loader's glob: one match is that match, several are told apart by the written rule."""
+    """Beside the official loader's glob: one match is that match, several are told apart by the written
+    rule."""
     folder = official_loong / "loong" / "doc" / "financial"
     names = [p.name for p in folder.iterdir()]
     kinds: Counter[str] = Counter()
@@ -56,13 +57,20 @@ def test_each_name_means_one_recorded_file(items: ItemSet, official_loong: Path)
         assert sorted(found) == sorted(record["doc"])
         for name, document in found.items():
             part = name if record["level"] == 4 else f"2024-{name}"
-            matches = sorted(n for n in names if part in n)  # fnmatch of the pattern *part*.txt, no special characters
+            matches = sorted(
+                n for n in names if part in n
+            )  # fnmatch of the pattern *part*.txt, no special characters
             assert document["file"] in matches and document["by"] in ("company", "stem", "part")
             if len(matches) == 1:
                 assert document["file"] == matches[0] and document["matches"] == 1
                 kinds["level 4" if record["level"] == 4 else "one"] += 1
             elif name == "C":
-                assert document == {"name": "C", "file": "2024-C & C TOURS, INC.-j.txt", "by": "part", "matches": 36}
+                assert document == {
+                    "name": "C",
+                    "file": "2024-C & C TOURS, INC.-j.txt",
+                    "by": "part",
+                    "matches": 36,
+                }
                 kinds["C"] += 1
             else:
                 assert matches == [f"{part}-j.txt", f"{part}-n.txt"] and document["file"] == matches[0]
@@ -76,7 +84,8 @@ def test_each_name_means_one_recorded_file(items: ItemSet, official_loong: Path)
 
 
 def test_gold_numbers_stand_in_the_file_that_is_taken(items: ItemSet) -> None:
-    """Two level-1 questions on a company with a 10-Q and a 10-K: their answer is a number of the 10-Q alone."""
+    """Two level-1 questions on a company with a 10-Q and a 10-K: their answer is a number of the 10-Q
+    alone."""
     asked = [i for i in items.items if i.answers == ("$7,963,173",)]
     assert len(asked) == 2
     for item in asked:
@@ -112,19 +121,25 @@ def test_the_asked_filing_has_no_fixed_place(items: ItemSet, official_loong: Pat
 
 
 def test_the_order_is_the_same_each_time(items: ItemSet) -> None:
-    again = data.load("loong_fin", "all")
+    again = benchmarks.load("loong_fin", "all")
     assert [i.fields["documents"] for i in again.items] == [i.fields["documents"] for i in items.items]
     item = next(i for i in items.items if i.id == "2e35d3f3-db1a-47eb-b285-cb67ea2af8b6")
     assert [d["name"] for d in item.fields["documents"]] == [
-        "Aditxt, Inc.", "Clean Vision Corp", "Cosmos Group Holdings Inc.", "ARVANA INC",
-        "Ameri Metro, Inc. (formerly Yellowwood)", "HARTE HANKS INC", "C",
-    ]  # fmt: skip
+        "Aditxt, Inc.",
+        "Clean Vision Corp",
+        "Cosmos Group Holdings Inc.",
+        "ARVANA INC",
+        "Ameri Metro, Inc. (formerly Yellowwood)",
+        "HARTE HANKS INC",
+        "C",
+    ]
 
 
 def test_official_prompt_is_the_official_one(items: ItemSet, official_loong: Path) -> None:
-    """As Loong's own code joins it: title after the last hyphen, an empty line after each text, then the template."""
+    """As Loong's own code joins it: title after the last hyphen, an empty line after each text, then the
+    template."""
     folder = official_loong / "loong" / "doc" / "financial"
-    form = prompts.get("loong_fin", "official")
+    form = base.get("loong_fin", "official")
     builder = Builder("loong_fin", Setting.parse("full"), form, None, None, 2048, None)
     for record, item in zip(records(official_loong), items.items, strict=True):
         docs = ""
@@ -142,17 +157,34 @@ def test_titles_of_chunks(items: ItemSet) -> None:
     item = items.items[0]
     texts = {}
     for name in ("paper", "official"):
-        form = prompts.get("loong_fin", name)
-        texts[name] = str(Builder("loong_fin", Setting.parse("rag@2k,chunk=512"), form, tokens, None, 64, None).build(item).prompt)  # fmt: skip
+        form = base.get("loong_fin", name)
+        texts[name] = str(
+            Builder("loong_fin", Setting.parse("rag@2k,chunk=512"), form, tokens, None, 64, None)
+            .build(item)
+            .prompt
+        )
     assert "《2024-" in texts["paper"] and "《j》" not in texts["paper"]
     assert "《j》" in texts["official"] and "《2024-" not in texts["official"]
 
 
 def test_rule_on_other_folders(tmp_path: Path) -> None:
-    for name in ("2024-C-Bond Systems-j", "2024-CANCER CORP-j", "2024-Coca-Cola Co", "2024-ACME-n", "2024-ACME-j", "2023-ACME-j", "._2024-ACME-j"):  # fmt: skip
+    for name in (
+        "2024-C-Bond Systems-j",
+        "2024-CANCER CORP-j",
+        "2024-Coca-Cola Co",
+        "2024-ACME-n",
+        "2024-ACME-j",
+        "2023-ACME-j",
+        "._2024-ACME-j",
+    ):
         (tmp_path / f"{name}.txt").write_text("x")
     files = Files(tmp_path)
-    assert files.find(1, "C") == {"name": "C", "file": "2024-C-Bond Systems-j.txt", "by": "company", "matches": 1}
+    assert files.find(1, "C") == {
+        "name": "C",
+        "file": "2024-C-Bond Systems-j.txt",
+        "by": "company",
+        "matches": 1,
+    }
     assert files.find(2, "ACME") == {"name": "ACME", "file": "2024-ACME-j.txt", "by": "company", "matches": 2}
     assert files.find(3, "Coca-Cola Co")["file"] == "2024-Coca-Cola Co.txt"
     assert files.find(4, "2023-ACME-j") == {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from icr_tasks import data
-from icr_tasks.data import helmet, loong
+from icr_tasks import benchmarks
+from icr_tasks.benchmarks import helmet_rag, loong_fin
 from icr_tasks.errors import IcrError
 
 
@@ -24,50 +24,63 @@ def on_replica(replica: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return replica
 
 
-@pytest.mark.parametrize(("dataset", "length", "rows"), [("nq", "4k", 600), ("nq", "8k", 600), ("hotpotqa", "4k", 300)])
+@pytest.mark.parametrize(
+    ("dataset", "length", "rows"), [("nq", "4k", 600), ("nq", "8k", 600), ("hotpotqa", "4k", 300)]
+)
 def test_helmet_subset_rule(on_replica: Path, dataset: str, length: str, rows: int) -> None:
-    items = data.load("helmet_rag", dataset, length)
+    items = benchmarks.load("helmet_rag", dataset, length)
     assert len(items.items) == items.n_expected == rows
     assert len({i.cluster for i in items.items}) == 100
-    path = on_replica / "helmet" / "data" / "kilt" / helmet.SOURCES[dataset].test.format(k=helmet.PASSAGES[length])
+    path = (
+        on_replica
+        / "helmet"
+        / "data"
+        / "kilt"
+        / helmet_rag.SOURCES[dataset].test.format(k=helmet_rag.PASSAGES[length])
+    )
     questions = sorted({json.loads(line)["question"] for line in path.open()})
     assert {i.question for i in items.items} == set(random.Random(42).sample(questions, 100))
     units = items.items[0].units()
-    assert len(units) == helmet.PASSAGES[length] and sum(u.gold for u in units) == items.items[0].keys["n_gold"] > 0
-    again = data.load("helmet_rag", dataset, length)  # second time from the index
+    assert (
+        len(units) == helmet_rag.PASSAGES[length]
+        and sum(u.gold for u in units) == items.items[0].keys["n_gold"] > 0
+    )
+    again = benchmarks.load("helmet_rag", dataset, length)  # second time from the index
     assert [i.id for i in again.items] == [i.id for i in items.items]
 
 
 def test_helmet_lengths_ask_the_same_questions(on_replica: Path) -> None:
-    short, long = (data.load("helmet_rag", "nq", length) for length in ("4k", "8k"))
+    short, long = (benchmarks.load("helmet_rag", "nq", length) for length in ("4k", "8k"))
     assert {i.id for i in short.items} == {i.id for i in long.items}
 
 
 def test_popqa_filter_and_partial(on_replica: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(IcrError, match="240 rows of 40 sampled questions, the official data has 600.*allow_partial"):
-        data.load("helmet_rag", "popqa", "4k")
-    items = data.load("helmet_rag", "popqa", "4k", allow_partial=True)
+    with pytest.raises(
+        IcrError, match="240 rows of 40 sampled questions, the official data has 600.*allow_partial"
+    ):
+        benchmarks.load("helmet_rag", "popqa", "4k")
+    items = benchmarks.load("helmet_rag", "popqa", "4k", allow_partial=True)
     assert len(items.items) == 240 and not items.official
     monkeypatch.setenv("ICR_ALLOW_PARTIAL", "1")
-    assert len(data.load("helmet_rag", "popqa", "4k").items) == 240
+    assert len(benchmarks.load("helmet_rag", "popqa", "4k").items) == 240
 
 
 def test_demos_are_shared_by_all_depths_and_never_the_question_itself(on_replica: Path) -> None:
-    key = data.load("helmet_rag", "nq", "4k").items[0].fields["key"]
-    first, second = helmet.demos("nq", key), helmet.demos("nq", key)
+    key = benchmarks.load("helmet_rag", "nq", "4k").items[0].fields["key"]
+    first, second = helmet_rag.demos("nq", key), helmet_rag.demos("nq", key)
     assert first == second and len(first) == 2 and first[0]["question"] != first[1]["question"]
-    popqa = data.load("helmet_rag", "popqa", "4k", allow_partial=True)
+    popqa = benchmarks.load("helmet_rag", "popqa", "4k", allow_partial=True)
     for item in popqa.items[:12]:
-        assert item.question not in [d["question"] for d in helmet.demos("popqa", item.fields["key"])]
+        assert item.question not in [d["question"] for d in helmet_rag.demos("popqa", item.fields["key"])]
 
 
 def test_missing_data_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path))
     with pytest.raises(IcrError, match="icr data fetch helmet --datasets triviaqa --lengths 32k"):
-        data.load("helmet_rag", "triviaqa", "32k")
+        benchmarks.load("helmet_rag", "triviaqa", "32k")
     monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(IcrError, match="is not a folder"):
-        data.load("helmet_rag", "nq", "4k")
+        benchmarks.load("helmet_rag", "nq", "4k")
 
 
 @pytest.mark.parametrize(
@@ -81,10 +94,12 @@ def test_missing_data_names_the_command(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_nearest_match(args: tuple[str, ...], near: str) -> None:
     with pytest.raises(IcrError, match=f"Did you mean '({near})'"):
-        data.load(*args)
+        benchmarks.load(*args)
 
 
-def _kilt(folder: Path, rows: list[dict[str, object]], name: str = "nq-dev-multikilt_1000_k20_dep6.jsonl") -> Path:
+def _kilt(
+    folder: Path, rows: list[dict[str, object]], name: str = "nq-dev-multikilt_1000_k20_dep6.jsonl"
+) -> Path:
     path = folder / "helmet" / "data" / "kilt" / name
     path.parent.mkdir(parents=True)
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -93,7 +108,13 @@ def _kilt(folder: Path, rows: list[dict[str, object]], name: str = "nq-dev-multi
 
 def _row(question: str, k: int = 20) -> dict[str, object]:
     ctxs = [{"psg_id": str(i), "title": "t", "text": f"passage {i}"} for i in range(k)]
-    return {"question": question, "answers": ["a"], "ctxs": ctxs, "positive_ctxs": ctxs[:1], "hard_negative_ctxs": []}
+    return {
+        "question": question,
+        "answers": ["a"],
+        "ctxs": ctxs,
+        "positive_ctxs": ctxs[:1],
+        "hard_negative_ctxs": [],
+    }
 
 
 def test_corrupt_line_and_wrong_k_name_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,36 +123,38 @@ def test_corrupt_line_and_wrong_k_name_file_and_line(tmp_path: Path, monkeypatch
     with path.open("a") as file:
         file.write('{"question": "cut off')
     with pytest.raises(IcrError, match=r"dep6.jsonl:3: not valid JSON"):
-        data.load("helmet_rag", "nq", "4k", allow_partial=True)
+        benchmarks.load("helmet_rag", "nq", "4k", allow_partial=True)
     monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path / "b"))
     _kilt(tmp_path / "b", [_row("q1"), _row("q2", k=19)])
     with pytest.raises(IcrError, match=r"dep6.jsonl:2: 19 passages, a 4k file has 20"):
-        data.load("helmet_rag", "nq", "4k", allow_partial=True)
+        benchmarks.load("helmet_rag", "nq", "4k", allow_partial=True)
 
 
 def test_infinitebench(on_replica: Path) -> None:
     with pytest.raises(IcrError, match="226 records, the official data has 229"):
-        data.load("infbench", "mc")
-    items = data.load("infbench", "mc", allow_partial=True).items
+        benchmarks.load("infbench", "mc")
+    items = benchmarks.load("infbench", "mc", allow_partial=True).items
     assert len(items) == 226 and items[0].answers[0] in items[0].options
     by_book: dict[str, set[str]] = {}
     for item in items[:30]:
         by_book.setdefault(item.cluster, set()).add(item.units()[0].text)
     assert all(len(texts) == 1 for texts in by_book.values())
-    assert len(data.load("infbench", "qa", allow_partial=True).items) == 58
-    assert len(data.load("infbench", "sum", allow_partial=True).items) == 13
+    assert len(benchmarks.load("infbench", "qa", allow_partial=True).items) == 58
+    assert len(benchmarks.load("infbench", "sum", allow_partial=True).items) == 13
 
 
 def test_longbench_and_loong(on_replica: Path) -> None:
-    lb = data.load("longbench_v2", "all", allow_partial=True)
+    lb = benchmarks.load("longbench_v2", "all", allow_partial=True)
     assert len(lb.items) == 132 and lb.n_expected == 503 and lb.items[0].answers[0] in "ABCD"
-    fin = data.load("loong_fin", "all", allow_partial=True, questions_file="loong_replica.jsonl")
+    fin = benchmarks.load("loong_fin", "all", allow_partial=True, questions_file="loong_replica.jsonl")
     assert len(fin.items) == 24 and {i.keys["level"] for i in fin.items} == {1, 2, 3, 4}
     assert isinstance(next(i for i in fin.items if i.keys["level"] == 3).fields["gold"], dict)
     assert all(len(i.units()) == i.keys["n_docs"] for i in fin.items)
     assert all(d["matches"] == 1 and d["by"] != "part" for i in fin.items for d in i.fields["documents"])
-    with pytest.raises(IcrError, match=r"loong.jsonl:\d+: .* no document '2024-General Enterprise Ventures, Inc..txt'"):
-        data.load("loong_fin", "all")
+    with pytest.raises(
+        IcrError, match=r"loong.jsonl:\d+: .* no document '2024-General Enterprise Ventures, Inc..txt'"
+    ):
+        benchmarks.load("loong_fin", "all")
 
 
 def test_official_loong_counts(shared_data: Path) -> None:
@@ -140,8 +163,8 @@ def test_official_loong_counts(shared_data: Path) -> None:
     with gzip.open(shared_data / "loong" / "loong_1600_questions.jsonl.gz") as file:
         rows = [json.loads(line) for line in file]
     fin = [r for r in rows if r["type"] == "financial" and r["language"] == "en"]
-    assert len(fin) == loong.EXPECTED
-    labels = loong.components([r["doc"] for r in fin])
+    assert len(fin) == loong_fin.EXPECTED
+    labels = loong_fin.components([r["doc"] for r in fin])
     for a, la in zip(fin, labels, strict=True):
         for b, lb in zip(fin, labels, strict=True):
             if set(a["doc"]) & set(b["doc"]):
@@ -149,4 +172,4 @@ def test_official_loong_counts(shared_data: Path) -> None:
 
 
 def test_components_join_through_others() -> None:
-    assert len(set(loong.components([["a", "b"], ["c"], ["b", "d"], ["d"]]))) == 2
+    assert len(set(loong_fin.components([["a", "b"], ["c"], ["b", "d"], ["d"]]))) == 2

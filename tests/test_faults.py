@@ -1,4 +1,5 @@
-"""Whatever happens to a sweep, going on gives the ledger of an undisturbed one, and no stored answer is made again."""
+"""Whatever happens to a sweep, going on gives the ledger of an undisturbed one, and no stored answer is made
+again."""
 
 from __future__ import annotations
 
@@ -15,19 +16,28 @@ import faults
 import pytest
 import yaml
 
-from icr_tasks import runs
 from icr_tasks.cli import main
+from icr_tasks.harness import run
 
 KILLS = 20
 
 
 def study(folder: Path, **more: Any) -> Path:
     """A study of four cells and twenty items, ten of them shared prompts of nobody."""
-    model = {"name": "toy", "model": "counting", "model_args": {"pretrained": "counting", "tokenizer": "none"}}
+    model = {
+        "name": "toy",
+        "model": "counting",
+        "model_args": {"pretrained": "counting", "tokenizer": "none"},
+    }
     body = {
-        "imports": ["sweep_models"], "models": [{**model, "in_flight": 1, **more.pop("model", {})}], "prompts": ["ao"],
-        "settings": ["full", "gold"], "tasks": ["icr_synth_rag_512", "icr_synth_rag_1k"], "limit": 5, **more,
-    }  # fmt: skip
+        "imports": ["sweep_models"],
+        "models": [{**model, "in_flight": 1, **more.pop("model", {})}],
+        "prompts": ["ao"],
+        "settings": ["full", "gold"],
+        "tasks": ["icr_synth_rag_512", "icr_synth_rag_1k"],
+        "limit": 5,
+        **more,
+    }
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(body))
     return path
@@ -38,7 +48,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """An undisturbed sweep: its study, ledgers, events and seconds."""
     import sweep_models  # noqa: F401  (before the forks)
 
-    runs.environment()
+    run.environment()
     folder = tmp_path_factory.mktemp("calm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COUNTING_LOG", str(folder / "calls"))
@@ -69,7 +79,9 @@ def test_twenty_kills_change_nothing(calm: dict[str, Any], tmp_path: Path) -> No
     assert len(calls(tmp_path)) <= 20 * found["rounds"] + KILLS
 
 
-@pytest.mark.parametrize("limit", [900, 6000])  # bytes a file: the answers do not fit, lm_eval's output does not fit
+@pytest.mark.parametrize(
+    "limit", [900, 6000]
+)  # bytes a file: the answers do not fit, lm_eval's output does not fit
 def test_a_full_disk_keeps_what_is_stored(calm: dict[str, Any], tmp_path: Path, limit: int) -> None:
     out = tmp_path / "out"
 
@@ -133,7 +145,9 @@ def test_two_sweeps_on_one_folder(calm: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_interrupt_ends_cleanly_and_says_how_to_go_on(calm: dict[str, Any], tmp_path: Path) -> None:
-    path = study(tmp_path, model={"model_args": {"pretrained": "counting", "tokenizer": "none", "delay": 0.3}})
+    path = study(
+        tmp_path, model={"model_args": {"pretrained": "counting", "tokenizer": "none", "delay": 0.3}}
+    )
     out = tmp_path / "out"
     for number, sign in enumerate((signal.SIGINT, signal.SIGTERM)):
         before = len(calls(tmp_path))

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
+from icr_tasks.benchmarks.fetch import Remote, download, extract
+from icr_tasks.cli import data as data_cli
 from icr_tasks.cli import main
-from icr_tasks.data import cli as data_cli
-from icr_tasks.data.fetch import Remote, download, extract
 from icr_tasks.errors import IcrError
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `files` with ranges. `break_after` closes a connection early once per path; `fail` answers 503 that often."""
+    """Serves `files` with ranges. `break_after` closes a connection early once per path; `fail` answers 503
+    that often."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -98,9 +99,13 @@ def noise(n: int) -> bytes:
     return b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(n // 32))
 
 
-def test_helmet_members_only_and_early_stop(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_helmet_members_only_and_early_stop(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = "/" + data_cli.ARCHIVE
-    hub.files[path] = archive({"data/other.jsonl": b"no", NQ: b'{"a": 1}\n', "data/big.bin": noise(40_000_000)})
+    hub.files[path] = archive(
+        {"data/other.jsonl": b"no", NQ: b'{"a": 1}\n', "data/big.bin": noise(40_000_000)}
+    )
     assert main(["data", "fetch", "helmet", "--datasets", "nq", "--lengths", "4k", "--dry-run"]) == 0
     assert "get " in capsys.readouterr().out and not hub.sent
     assert main(["data", "fetch", "helmet", "--datasets", "nq", "--lengths", "4k"]) == 0

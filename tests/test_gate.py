@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 
 from icr_tasks.cli import main
-from icr_tasks.leaderboard import gate as gates
-from icr_tasks.leaderboard.load import load_run
-from icr_tasks.leaderboard.pairs import pair
+from icr_tasks.leaderboard.ledgers.load import load_run
+from icr_tasks.leaderboard.pairs import gate as gates
+from icr_tasks.leaderboard.pairs.joined import pair
 
 HELMET = "icr_helmet_rag_nq_4k"
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """`run(candidate_rows, *options)`: gate a candidate against seed 0; returns (exit code, gate.json, stdout)."""
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """`run(candidate_rows, *options)`: gate a candidate against seed 0; returns (exit code, gate.json,
+    stdout)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     base = gatekit.write(tmp_path / "results", gatekit.rows())
@@ -46,7 +49,13 @@ def test_equal_answers_pass(run: Callable[..., Any]) -> None:
     code, found, out = run(gatekit.rows())
     assert (code, found["verdict"], found["exit_code"]) == (0, "PASS", 0)
     assert found["n"] == 660 and found["flips"] == {"worse": 0, "better": 0, "same": 660, "identical": 660}
-    assert [e["name"] for e in found["endpoints"]] == ["suite", "helmet_rag", "infbench", "longbench_v2", "loong_fin"]
+    assert [e["name"] for e in found["endpoints"]] == [
+        "suite",
+        "helmet_rag",
+        "infbench",
+        "longbench_v2",
+        "loong_fin",
+    ]
     assert all(e["delta"] == 0 and e["se"] > 0 for e in found["endpoints"])  # never "±0"
     assert "→ PASS" in out and len(out.splitlines()) <= 12
 
@@ -77,7 +86,11 @@ def test_a_drop_within_the_margin_passes_and_says_so(run: Callable[..., Any]) ->
         for row in [r for r in items if next(iter(r["score"].values())) == 1.0][::6]:
             row["score"] = {m: 0.0 for m in row["score"]}
     code, found, _ = run(rows, "--margin", "40", "--benchmark-margin", "40")
-    assert code == 0 and found["endpoints"][0]["remark"] == "small real drop" and "small real drop" in found["reason"]
+    assert (
+        code == 0
+        and found["endpoints"][0]["remark"] == "small real drop"
+        and "small real drop" in found["reason"]
+    )
 
 
 def _sheet(**values: Any) -> Callable[[dict[str, Any]], None]:
@@ -110,7 +123,10 @@ def test_the_letter_of_a_version_is_interface_only(run: Callable[..., Any]) -> N
     ("values", "words"),
     [
         ({"target_hash": "f" * 16}, "different gold answers, 1 of 180 items, first helmet_rag-1-0"),
-        ({"prompt_hash": "f" * 16}, "different prompts under the same setting, 1 of 180 items, first helmet_rag-1-0"),
+        (
+            {"prompt_hash": "f" * 16},
+            "different prompts under the same setting, 1 of 180 items, first helmet_rag-1-0",
+        ),
         ({"truncated": True}, "cut in one run only, 1 of 180 items, first helmet_rag-1-0"),
         ({"cluster": "elsewhere"}, "no common cluster label, 1 of 180 items, first helmet_rag-1-0"),
         ({"item": "new-item"}, "1 only in the baseline, first helmet_rag-1-0"),
@@ -118,7 +134,9 @@ def test_the_letter_of_a_version_is_interface_only(run: Callable[..., Any]) -> N
         ({"score": {"subem": -1.0}}, "-1 at helmet_rag-1-0"),
     ],
 )
-def test_the_first_differing_item_is_named(run: Callable[..., Any], values: dict[str, Any], words: str) -> None:
+def test_the_first_differing_item_is_named(
+    run: Callable[..., Any], values: dict[str, Any], words: str
+) -> None:
     code, found, _ = run(_edit(gatekit.rows(), HELMET, 3, **values))
     assert code == 4 and any(words in text for text in found["refusals"]), found["refusals"]
 
@@ -129,7 +147,9 @@ def test_common_items_counts_what_it_leaves_out(run: Callable[..., Any]) -> None
     _edit(rows, HELMET, 3, item="new-item")
     _edit(rows, HELMET, 4, score={}, error="does not fit")
     code, found, out = run(rows)
-    assert code == 4 and any("1 of 5 tasks missing in the candidate: icr_loong_fin" in t for t in found["refusals"])
+    assert code == 4 and any(
+        "1 of 5 tasks missing in the candidate: icr_loong_fin" in t for t in found["refusals"]
+    )
     assert any("lm_eval" in text and "--tasks icr_loong_fin" in text for text in found["refusals"])
     code, found, out = run(rows, "--common-items")
     assert code == 0 and found["n"] == 660 - 100 - 2
@@ -164,7 +184,10 @@ def test_nothing_compared_is_never_green(run: Callable[..., Any], tmp_path: Path
 
 
 def test_usage_errors_and_crashes_exit_with_2(
-    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run(gatekit.rows())
     new = str(next((tmp_path / "new").rglob("run.json")).parent)
@@ -179,7 +202,9 @@ def test_usage_errors_and_crashes_exit_with_2(
     assert run(gatekit.rows())[0] == 2
 
 
-def test_unreadable_ledgers_exit_with_2_and_name_the_line(run: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+def test_unreadable_ledgers_exit_with_2_and_name_the_line(
+    run: Callable[..., Any], tmp_path: Path, capsys: Any
+) -> None:
     run(gatekit.rows())
     new = next((tmp_path / "new").rglob("run.json")).parent
     path = new / "items.jsonl.gz"
@@ -197,7 +222,10 @@ def test_reports(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.Mo
     assert summary.read_text() == "before\n" + text + "\n"
     assert "| HELMET-RAG |" in text and "REGRESSED" in text and "nq&#64;4k" in text
     suite = ElementTree.parse(tmp_path / "gate/gate.xml").getroot()
-    assert suite.get("tests") == "5" and int(suite.get("failures", 0)) == len(suite.findall("testcase/failure")) > 0
+    assert (
+        suite.get("tests") == "5"
+        and int(suite.get("failures", 0)) == len(suite.findall("testcase/failure")) > 0
+    )
     assert len(found["cells"]) == 5 and found["candidate"]["model"] == "org/new"
 
 

@@ -1,4 +1,5 @@
-"""The CI recipes of docs/gate.md, run as far as that goes without the services: real git, bash and icr, a stand-in lm_eval."""
+"""The CI recipes of docs/gate.md, run as far as that goes without the services: real git, bash and icr, a
+stand-in lm_eval."""
 
 from __future__ import annotations
 
@@ -49,14 +50,23 @@ def _snippets() -> list[dict]:
 
 
 class Shell:
-    """A repository with a pinned baseline on main and a branch without it; `shell(script)` -> (exit code, output)."""
+    """A repository with a pinned baseline on main and a branch without it; `shell(script)` -> (exit code,
+    output)."""
 
     def __init__(self, root: Path) -> None:
         self.repo, self.summary, self.tools = root / "repo", root / "summary.md", root / "bin"
 
     def __call__(self, script: str, **environment: str) -> tuple[int, str]:
-        base = {**os.environ, "PATH": f"{self.tools}:{os.environ['PATH']}", "GITHUB_STEP_SUMMARY": str(self.summary)}
-        base |= {f"GIT_{who}_{what}": "x@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        base = {
+            **os.environ,
+            "PATH": f"{self.tools}:{os.environ['PATH']}",
+            "GITHUB_STEP_SUMMARY": str(self.summary),
+        }
+        base |= {
+            f"GIT_{who}_{what}": "x@example.org"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        }
         command = ["bash", "-eo", "pipefail", "-c", script]
         env = {**base, "WRONG": "0", **environment}
         done = subprocess.run(command, cwd=self.repo, env=env, capture_output=True, text=True)
@@ -139,7 +149,14 @@ def test_documented_terminal_block_has_the_real_shape(
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     main(["baseline", "set", "main", str(gatekit.write(Path("results"), gatekit.rows(), model="qwen-base"))])
     capsys.readouterr()
-    main(["gate", str(gatekit.write(Path("new"), gatekit.rows(1, 0.4), model="qwen-grpo")), "--baseline", "main"])
+    main(
+        [
+            "gate",
+            str(gatekit.write(Path("new"), gatekit.rows(1, 0.4), model="qwen-grpo")),
+            "--baseline",
+            "main",
+        ]
+    )
     out = capsys.readouterr().out.rstrip().splitlines()
     documented = re.search(r"```\n(icr gate  .*?)\n```", DOC.read_text(), re.S)
     assert documented and documented[1].splitlines() == out

@@ -1,4 +1,5 @@
-"""No benchmark shows its gold at one place: a model, or a control that reads the head of the context, could learn it."""
+"""No benchmark shows its gold at one place: a model, or a control that reads the head of the context, could
+learn it."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from icr_tasks import data
+from icr_tasks import benchmarks
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +24,11 @@ def spread(places: list[float], most: float) -> None:
     assert 0.2 < sum(places) / len(places) < 0.8
 
 
-@pytest.mark.parametrize(("dataset", "length"), [("nq", "4k"), ("nq", "8k"), ("hotpotqa", "4k"), ("popqa", "4k")])
+@pytest.mark.parametrize(
+    ("dataset", "length"), [("nq", "4k"), ("nq", "8k"), ("hotpotqa", "4k"), ("popqa", "4k")]
+)
 def test_helmet(dataset: str, length: str) -> None:
-    items = data.load("helmet_rag", dataset, length, allow_partial=True).items
+    items = benchmarks.load("helmet_rag", dataset, length, allow_partial=True).items
     places = []
     for item in items[:120]:
         flags = [unit.gold for unit in item.units()]
@@ -37,7 +40,7 @@ def test_helmet(dataset: str, length: str) -> None:
 @pytest.mark.parametrize(("dataset", "length"), [("rag", "2k"), ("rag", "8k"), ("short", "512")])
 def test_synth(dataset: str, length: str) -> None:
     places = []
-    for item in data.load("synth", dataset, length).items[:60]:
+    for item in benchmarks.load("synth", dataset, length).items[:60]:
         flags = [unit.gold for unit in item.units()]
         places += [at / (len(flags) - 1) for at, gold in enumerate(flags) if gold]
     spread(places, 0.4)
@@ -45,15 +48,17 @@ def test_synth(dataset: str, length: str) -> None:
 
 def test_letters_of_multiple_choice() -> None:
     """One document per item: what could have a fixed place is the right option."""
-    infbench = data.load("infbench", "mc", allow_partial=True).items
+    infbench = benchmarks.load("infbench", "mc", allow_partial=True).items
     spread([i.options.index(i.answers[0]) / 3 for i in infbench], 0.4)
-    longbench = data.load("longbench_v2", "all", allow_partial=True).items
+    longbench = benchmarks.load("longbench_v2", "all", allow_partial=True).items
     spread(["ABCD".index(i.answers[0]) / 3 for i in longbench], 0.4)
 
 
 def test_loong_in_the_plain_layout() -> None:
     """Level 1 asks for one filing (the record's first); the official files have their own test."""
-    items = data.load("loong_fin", "all", allow_partial=True, questions_file="loong_replica.jsonl").items
+    items = benchmarks.load(
+        "loong_fin", "all", allow_partial=True, questions_file="loong_replica.jsonl"
+    ).items
     orders = [[d["name"] for d in item.fields["documents"]] for item in items]
     places = []
     for item, shown in zip(items, orders, strict=True):

@@ -1,4 +1,5 @@
-"""board.html: safe with hostile text, whole without network; in a browser it sorts, filters and opens items."""
+"""board.html: safe with hostile text, whole without network; in a browser it sorts, filters and opens
+items."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ HOSTILE = "</script><img src=x onerror=alert(1)>|`\"'&{{js}}\u202e=1+1\n[x](java
 
 
 def hostile_run(root: Path) -> None:
-    """Every string an outsider may choose is hostile: model, setting, prompt, dataset, item, cluster, error, keys."""
+    """Every string an outsider may choose is hostile: model, setting, prompt, dataset, item, cluster, error,
+    keys."""
 
     def change(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         head["setting"] = dict(head["setting"], text=HOSTILE)
@@ -37,7 +39,8 @@ def hostile_run(root: Path) -> None:
 
 
 def samples(out: Path, root: Path) -> None:
-    """lm_eval output whose run has the fingerprint of the collected one, with hostile question, gold and answer."""
+    """lm_eval output whose run has the fingerprint of the collected one, with hostile question, gold and
+    answer."""
     name, stamp = "icr_helmet_rag_nq_4k", "2026-01-01T00-00-00"
     out.mkdir()
     sheet = {
@@ -49,17 +52,32 @@ def samples(out: Path, root: Path) -> None:
         "prompt": "ao",
     }
     results = {
-        "configs": {name: {"metadata": {"icr": sheet}}}, "versions": {name: "1-A"},
+        "configs": {name: {"metadata": {"icr": sheet}}},
+        "versions": {name: "1-A"},
         "config": {"model": "icr-vllm", "model_args": {"pretrained": "org/answers"}},
-    }  # fmt: skip
+    }
     rows = [
         {
-            "doc_id": i, "doc": {"id": f"q{i}", "question": f"question {i} {HOSTILE}", "answers": ["gold", HOSTILE], "cluster": f"q{i}"},
-            "target": "gold", "arguments": {}, "resps": [["x"]], "filtered_resps": [f"answer {HOSTILE}"], "filter": "none",
-            "metrics": ["subem"], "subem": float(i), "doc_hash": f"{i:064x}", "prompt_hash": "0" * 64, "target_hash": "0" * 64,
+            "doc_id": i,
+            "doc": {
+                "id": f"q{i}",
+                "question": f"question {i} {HOSTILE}",
+                "answers": ["gold", HOSTILE],
+                "cluster": f"q{i}",
+            },
+            "target": "gold",
+            "arguments": {},
+            "resps": [["x"]],
+            "filtered_resps": [f"answer {HOSTILE}"],
+            "filter": "none",
+            "metrics": ["subem"],
+            "subem": float(i),
+            "doc_hash": f"{i:064x}",
+            "prompt_hash": "0" * 64,
+            "target_hash": "0" * 64,
         }
         for i in range(2)
-    ]  # fmt: skip
+    ]
     (out / f"results_{stamp}.json").write_text(json.dumps(results))
     (out / f"samples_{name}_{stamp}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert main(["collect", str(out), "-o", str(root)]) == 0
@@ -71,7 +89,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = board_tree.tree(base / "results")
     hostile_run(root)
     samples(base / "out", root)
-    assert main(["board", str(root), "-o", str(base / "board"), "--samples", str(base / "out"), "--published"]) == 0
+    assert (
+        main(["board", str(root), "-o", str(base / "board"), "--samples", str(base / "out"), "--published"])
+        == 0
+    )
     return base / "board"
 
 
@@ -111,7 +132,9 @@ def test_hostile_text_stays_text_in_html(made: Path) -> None:
     assert "&lt;/script&gt;&lt;img src=x" in text and "\u202e" not in text
     assert not re.search(r"(?:src|href)=[\"']?https?:", text)  # nothing is fetched
     data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', text, re.S)[1])  # type: ignore[index]
-    shown = HOSTILE.replace("\u202e", "\ufffd")  # a direction override could make text read otherwise than it is
+    shown = HOSTILE.replace(
+        "\u202e", "\ufffd"
+    )  # a direction override could make text read otherwise than it is
     assert any(shown in row[7] for c in data["cells"].values() for row in c["rows"] if len(row) > 7)
 
 
@@ -143,7 +166,9 @@ def test_hostile_text_is_no_formula_in_csv_and_tsv(made: Path, capsys: pytest.Ca
     assert {len(row) for row in rows} == {18}
     cells = {cell for row in rows for cell in row}
     assert not [
-        c for c in cells if c[:1] in ("=", "+", "@", "\t") or (c[:1] == "-" and not re.fullmatch(r"-[\d.]+", c))
+        c
+        for c in cells
+        if c[:1] in ("=", "+", "@", "\t") or (c[:1] == "-" and not re.fullmatch(r"-[\d.]+", c))
     ]
     assert "'=cmd|' /C calc'!A0" in cells
     main(["board", str(made.parent / "results"), "--format", "tsv"])
@@ -167,7 +192,9 @@ def test_braces_in_names_fill_no_template(made: Path) -> None:
     assert text.count('"use strict";') == 1 and "{{js}}" in text
 
 
-needs_browser = pytest.mark.skipif(browser.binary() is None, reason="no Chromium on PATH (CHROMIUM names another)")
+needs_browser = pytest.mark.skipif(
+    browser.binary() is None, reason="no Chromium on PATH (CHROMIUM names another)"
+)
 
 SORT = """
 const table = d.querySelector("#board table"), heads = [...table.tHead.rows[0].cells];
@@ -218,7 +245,10 @@ def test_filter(made: Path) -> None:
     found, errors = browser.visit(made / "board.html", FILTER)
     assert errors == []
     assert found["left"] and all("base" in label and "kv:" in label for label in found["left"])
-    assert found["said"] == f"{len(found['left'])} of {found['all']} table rows" and found["again"] == found["all"]
+    assert (
+        found["said"] == f"{len(found['left'])} of {found['all']} table rows"
+        and found["again"] == found["all"]
+    )
 
 
 @needs_browser
@@ -226,7 +256,10 @@ def test_click_a_cell(made: Path) -> None:
     found, errors = browser.visit(made / "board.html", OPEN)
     assert errors == []
     assert (
-        not found["hidden"] and found["closed"] and "org/answers" in found["title"] and "2 of 2 items" in found["text"]
+        not found["hidden"]
+        and found["closed"]
+        and "org/answers" in found["title"]
+        and "2 of 2 items" in found["text"]
     )
     assert found["heads"][-3:] == ["question", "gold", "answer"] and len(found["rows"]) == 2
     assert (
@@ -240,14 +273,17 @@ def test_click_a_cell(made: Path) -> None:
 def test_screenshot_has_content(made: Path, tmp_path: Path, scheme: str) -> None:
     shot = tmp_path / f"{scheme}.png"
     theme = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    browser.chromium(*theme, f"--screenshot={shot}", "--window-size=1400,1200", (made / "board.html").as_uri())
+    browser.chromium(
+        *theme, f"--screenshot={shot}", "--window-size=1400,1200", (made / "board.html").as_uri()
+    )
     corner = first_pixel(shot.read_bytes())
     assert (max(corner) < 40) if scheme == "dark" else (min(corner) > 240)
     assert shot.stat().st_size > 40_000  # an empty page compresses to a few kB
 
 
 def first_pixel(png: bytes) -> tuple[int, ...]:
-    """Red, green and blue of the top left corner of an 8-bit PNG; there every filter leaves the value as it is."""
+    """Red, green and blue of the top left corner of an 8-bit PNG; there every filter leaves the value as it
+    is."""
     at, raw = 8, b""
     while at < len(png):
         size, kind = struct.unpack(">I4s", png[at : at + 8])

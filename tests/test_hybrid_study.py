@@ -1,4 +1,5 @@
-"""The study of the hybrid reward: rows whose recorded answer no passage has, and a constructed judge of known error."""
+"""The study of the hybrid reward: rows whose recorded answer no passage has, and a constructed judge of known
+error."""
 
 from __future__ import annotations
 
@@ -14,18 +15,18 @@ pytest.importorskip("openai", reason="a judge is asked through the openai client
 import hybrid_study
 from fake_endpoint import FakeEndpoint
 
-from icr_tasks.data.synth import short
-from icr_tasks.metrics.subem import subem
+from icr_tasks.benchmarks.synth import short
+from icr_tasks.metrics.answers import subem
 from icr_tasks.training.data import store
-from icr_tasks.training.grpo import reward_function
 from icr_tasks.training.rewards import Row, score
-from icr_tasks.training.rewards.verdict import question
-from icr_tasks.training.study import data, spec
+from icr_tasks.training.rewards.paper import question
+from icr_tasks.training.study import spec
+from icr_tasks.training.trainers import reward_function
 
 
 def made(root: Path, seed: int = 0, **changes: object) -> list[dict]:
     given = {"short": {"n": 200, "passages": [6], **changes}}
-    return list(store.read(data.make(*data.place(given, seed, "ao", root)) / "train.parquet"))
+    return list(store.read(spec.make(*spec.place(given, seed, "ao", root)) / "train.parquet"))
 
 
 def test_the_share_of_rows_is_recorded_under_an_alias_and_nothing_else_changes(tmp_path: Path) -> None:
@@ -33,10 +34,10 @@ def test_the_share_of_rows_is_recorded_under_an_alias_and_nothing_else_changes(t
     other = [i for i, (a, b) in enumerate(zip(exact, half, strict=True)) if a["answers"] != b["answers"]]
     assert 70 < len(other) < 130 and half == made(tmp_path / "again", aliases=0.5)
     assert all({**a, "answers": None} == {**b, "answers": None} for a, b in zip(exact, half, strict=True))
-    assert [data.alias(half[i]["answers"][0]) for i in other] == [exact[i]["answers"][0] for i in other]
+    assert [spec.alias(half[i]["answers"][0]) for i in other] == [exact[i]["answers"][0] for i in other]
     ids = {r["id"] for r in made(tmp_path, seed=1, aliases=1)}
     assert len(ids) == 200 and not ids & {r["id"] for r in half}  # another seed, other rows
-    assert all(data.alias(r["answers"][0]) in r["gold_docs"][0] for r in made(tmp_path, seed=1, aliases=1))
+    assert all(spec.alias(r["answers"][0]) in r["gold_docs"][0] for r in made(tmp_path, seed=1, aliases=1))
     for row in half:
         truth = next(r["answers"][0] for r in exact if r["id"] == row["id"])
         found = score("ao", [f"Answer: {truth}."], [Row.of(row)])[0]["reward"]
@@ -45,19 +46,20 @@ def test_the_share_of_rows_is_recorded_under_an_alias_and_nothing_else_changes(t
 
 def test_an_alias_is_no_value_of_the_world() -> None:
     values = {v for rel in short.RELATIONS.values() for r in rel.values() for v in short.pool(r.pool)}
-    aliases = {data.alias(v) for v in values}
-    assert len(aliases) == len(values) and {data.alias(a) for a in aliases} == values
+    aliases = {spec.alias(v) for v in values}
+    assert len(aliases) == len(values) and {spec.alias(a) for a in aliases} == values
     assert not any(subem(said, [recorded]) for said in values for recorded in aliases)
 
 
 def test_the_constructed_judge_knows_aliases_and_errs_at_its_rate() -> None:
     def prompts(answer: str) -> list[str]:
-        gold = data.alias("Brandell")
+        gold = spec.alias("Brandell")
         return [
-            question(f"Answer: {answer}.", Row((gold,), (0,), (f"Passage {i}.",), f"Who {i}?")) for i in range(2000)
+            question(f"Answer: {answer}.", Row((gold,), (0,), (f"Passage {i}.",), f"Who {i}?"))
+            for i in range(2000)
         ]
 
-    for answer, truth in (("Brandell", True), (data.alias("Brandell"), True), ("Fenis", False)):
+    for answer, truth in (("Brandell", True), (spec.alias("Brandell"), True), ("Fenis", False)):
         asked = prompts(answer)
         assert all(hybrid_study.right(p) == truth for p in asked)
         for error in hybrid_study.JUDGES.values():
@@ -93,8 +95,14 @@ def test_the_arms_ask_the_judge_they_are_written_for(tmp_path: Path) -> None:
     recorded = [float(r["answers"][0] == t) for r, t in zip(rows, truth, strict=True)]
     assert given["rule"] == given["exact"] == recorded
     doubtful = recorded.count(0.0)
-    assert {arm: c["calls"] for arm, c in calls.items()} == {"judge": 40, "hybrid": doubtful, "hybrid_2": doubtful}
-    assert {arm: c.get("false rejects", 0) for arm, c in calls.items()} == {a: given[a].count(0.0) for a in calls}
+    assert {arm: c["calls"] for arm, c in calls.items()} == {
+        "judge": 40,
+        "hybrid": doubtful,
+        "hybrid_2": doubtful,
+    }
+    assert {arm: c.get("false rejects", 0) for arm, c in calls.items()} == {
+        a: given[a].count(0.0) for a in calls
+    }
     assert again == {
         arm: {k: 2 * v for k, v in c.items()} for arm, c in calls.items()
     }  # an earlier session's are added

@@ -1,4 +1,5 @@
-"""What `--model icr-vllm` is made of, without an engine: exact tokens in pieces, answers stored as they come."""
+"""What `--model icr-vllm` is made of, without an engine: exact tokens in pieces, answers stored as they
+come."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icr_tasks.models import measure, resume
-from icr_tasks.models.encode import encode
-from icr_tasks.models.store import AnswerStore
+from icr_tasks.engines import answers, session
+from icr_tasks.engines.answers import AnswerStore
+from icr_tasks.engines.encode import encode
 
 WORDS = [
     "the",
@@ -51,14 +52,18 @@ def trained() -> Any:
 
 @given(st.lists(st.sampled_from(WORDS), min_size=0, max_size=3000), st.booleans(), st.integers(300, 5000))
 @settings(max_examples=60, deadline=None)
-def test_pieces_give_the_tokens_of_the_whole(trained: Any, words: list[str], special: bool, piece: int) -> None:
+def test_pieces_give_the_tokens_of_the_whole(
+    trained: Any, words: list[str], special: bool, piece: int
+) -> None:
     text = "".join(words) * 3
     expected = trained(text, add_special_tokens=special)["input_ids"]
     found = encode(trained, text, special=special, piece=piece)
     assert found.dtype == np.int32 and found.tolist() == expected
 
 
-@pytest.mark.parametrize("text", ["a" * 20_000, " " * 20_000, "\n" * 9_999 + "x", "1234567890" * 2_000, "中" * 9_000])
+@pytest.mark.parametrize(
+    "text", ["a" * 20_000, " " * 20_000, "\n" * 9_999 + "x", "1234567890" * 2_000, "中" * 9_000]
+)
 def test_text_without_joints_is_exact_too(trained: Any, text: str) -> None:
     assert encode(trained, text, piece=1000).tolist() == trained(text, add_special_tokens=False)["input_ids"]
     one_token_a_byte = tiny.tokenizer()
@@ -74,7 +79,7 @@ class _Request:
 
 
 def test_answers_are_stored_as_they_come_and_never_made_twice(tmp_path: Path) -> None:
-    measure.clear()
+    session.clear()
     store, made = AnswerStore(tmp_path, {}), []
 
     def stream(requests: Any, order: list[int]) -> Any:
@@ -86,29 +91,34 @@ def test_answers_are_stored_as_they_come_and_never_made_twice(tmp_path: Path) ->
             yield i, prompt.upper(), {"error": "refused"} if prompt == "bad" else {"timing": {"engine": 1.0}}
 
     asked = [_Request(p) for p in ("b", "a", "bad", "a")]
-    assert resume.answer(asked, store, stream) == ["B", "A", "BAD", "A"]
-    assert sorted(made) == ["a", "b", "bad"] and len(store) == 2  # one of two equal ones; a failure is not stored
-    measure.clear()
+    assert answers.answer(asked, store, stream) == ["B", "A", "BAD", "A"]
+    assert (
+        sorted(made) == ["a", "b", "bad"] and len(store) == 2
+    )  # one of two equal ones; a failure is not stored
+    session.clear()
     made.clear()
     again = AnswerStore(tmp_path, {})
     with pytest.raises(KeyboardInterrupt):
-        resume.answer([*asked, _Request("stop"), _Request("c")], again, stream)
+        answers.answer([*asked, _Request("stop"), _Request("c")], again, stream)
     assert "a" not in made and "b" not in made
-    assert measure.lookup("a") == {"timing": {"engine": 1.0}}  # what was measured comes back with the answer
+    assert session.lookup("a") == {"timing": {"engine": 1.0}}  # what was measured comes back with the answer
 
 
 def test_sampled_repeats_differ_and_settings_that_change_the_cache_are_kept_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from icr_tasks.context import active
-    from icr_tasks.context.setting import Setting
+    from icr_tasks.engines import session
+    from icr_tasks.settings import Setting
 
     greedy, sampled = _Request("p"), _Request("p", do_sample=True)
-    assert len(set(resume.keys_of([greedy, greedy]))) == 1 and len(set(resume.keys_of([sampled, sampled]))) == 2
-    plain = resume.key_of(greedy)
+    assert (
+        len(set(answers.keys_of([greedy, greedy]))) == 1
+        and len(set(answers.keys_of([sampled, sampled]))) == 2
+    )
+    plain = answers.key_of(greedy)
     for text, same in (("full", True), ("gold", True), ("kv:fp8", False)):
-        monkeypatch.setattr(active, "setting", lambda text=text: Setting.parse(text))
-        assert (resume.key_of(greedy) == plain) is same
+        monkeypatch.setattr(session, "setting", lambda text=text: Setting.parse(text))
+        assert (answers.key_of(greedy) == plain) is same
 
 
 def test_a_failing_batch_fails_one_item_and_a_broken_engine_everything() -> None:
@@ -117,7 +127,7 @@ def test_a_failing_batch_fails_one_item_and_a_broken_engine_everything() -> None
             raise ValueError("too long")
         return [r.args[0].upper() for r in requests]
 
-    stream = resume.batches(generate, 4)
+    stream = answers.batches(generate, 4)
     found = list(stream([_Request(p) for p in ("a", "bad", "b", "c", "d")], [0, 1, 2, 3, 4]))
     assert [(i, text) for i, text, _ in found] == [(0, "A"), (1, ""), (2, "B"), (3, "C"), (4, "D")]
     assert found[1][2]["error"] == "engine refused: too long"
@@ -137,17 +147,17 @@ def test_a_store_is_shared_while_it_is_open(tmp_path: Path) -> None:
 
 
 def test_a_notebook_may_evaluate_one_setting_after_the_other() -> None:
-    from icr_tasks.context import active
+    from icr_tasks.engines import session
     from icr_tasks.errors import IcrError
-    from icr_tasks.runs import manager
+    from icr_tasks.harness.run import manager
 
     def load(text: str) -> Any:
         return manager({"setting": text}).load(["icr_synth_rag_512"])["tasks"]
 
     first = load("rag@256")
-    assert str(active.setting()) == "rag@256"
+    assert str(session.setting()) == "rag@256"
     second = load("full")
     with pytest.raises(IcrError, match=r"ask for full, rag@256; run them apart"):
-        active.setting()
+        session.setting()
     del first
-    assert str(active.setting()) == "full" and second
+    assert str(session.setting()) == "full" and second

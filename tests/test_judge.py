@@ -1,4 +1,5 @@
-"""The judge's client and store against a local server that fails in every way, and secrets that must not show."""
+"""The judge's client and store against a local server that fails in every way, and secrets that must not
+show."""
 
 from __future__ import annotations
 
@@ -52,9 +53,9 @@ def test_order_bounded_concurrency_and_equal_cases_once(tmp_path: Path) -> None:
     with FakeEndpoint(rating, latency=0.02) as server:
         judge = Judge(config(server.url, concurrency=7, store=tmp_path / "v.sqlite"))
         verdicts = judge.score(asked)
-        assert [v.rating for v in verdicts] == [i + 1 for i in range(30)] * 2 and [v.id for v in verdicts] == [
-            c.id for c in asked
-        ]
+        assert [v.rating for v in verdicts] == [i + 1 for i in range(30)] * 2 and [
+            v.id for v in verdicts
+        ] == [c.id for c in asked]
         assert server.calls == 30 and 2 <= server.peak <= 7
         assert server.bodies[0]["temperature"] == 0 and server.bodies[0]["max_tokens"] == 4096
         again = Judge(config(server.url, store=tmp_path / "v.sqlite")).score(asked)
@@ -64,11 +65,22 @@ def test_order_bounded_concurrency_and_equal_cases_once(tmp_path: Path) -> None:
 
 def test_every_kind_of_passing_fault_is_survived() -> None:
     plan: list[Any] = [
-        (429, "{}", {"Retry-After": "0.01"}), (429, "{}", {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}), (429, "{}", {"Retry-After": "-5"}),
-        (503, "busy", {"Content-Type": "text/plain"}), (500, "", {}), (408, "", {}), (200, "", {}), (200, "<html>", {"Content-Type": "text/html"}),
-        (200, "null", {}), (200, '{"choices": []}', {}), (200, '{"choices": [{"message": null}]}', {}), (200, '{"choices": [{"message": {"content": 7}}]}', {}),
-        (200, '{"choices": [{"message": {"content": "no rating"}}]}', {}), (200, '{"choices": [{"message": {"content": null}}]}', {}), (200, "[" * 5000, {}),
-    ]  # fmt: skip
+        (429, "{}", {"Retry-After": "0.01"}),
+        (429, "{}", {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}),
+        (429, "{}", {"Retry-After": "-5"}),
+        (503, "busy", {"Content-Type": "text/plain"}),
+        (500, "", {}),
+        (408, "", {}),
+        (200, "", {}),
+        (200, "<html>", {"Content-Type": "text/html"}),
+        (200, "null", {}),
+        (200, '{"choices": []}', {}),
+        (200, '{"choices": [{"message": null}]}', {}),
+        (200, '{"choices": [{"message": {"content": 7}}]}', {}),
+        (200, '{"choices": [{"message": {"content": "no rating"}}]}', {}),
+        (200, '{"choices": [{"message": {"content": null}}]}', {}),
+        (200, "[" * 5000, {}),
+    ]
     with FakeEndpoint(
         rating, fault=lambda p, nth: plan[item(p)] if nth == 0 and item(p) < len(plan) else None
     ) as server:
@@ -108,7 +120,10 @@ def test_failures_are_failures_kept_raw_and_asked_again_next_time(tmp_path: Path
 def test_one_impossible_request_does_not_end_the_batch() -> None:
     for status in (400, 413, 500):
         with FakeEndpoint(
-            rating, fault=lambda p, n, s=status: (s, '{"error":{"message":"too long"}}', {}) if item(p) == 2 else None
+            rating,
+            fault=lambda p, n, s=status: (
+                (s, '{"error":{"message":"too long"}}', {}) if item(p) == 2 else None
+            ),
         ) as server:
             verdicts = Judge(config(server.url, concurrency=1, retries=1)).score(cases(5))
             assert [v.ok for v in verdicts] == [True, True, False, True, True]
@@ -133,7 +148,9 @@ def test_unreachable_ends_with_exit_code_3_and_keeps_what_there_is(tmp_path: Pat
         assert [v.rating for v in info.value.verdicts if v.ok] == [1, 2, 3, 4]
         assert server.calls < 15  # three requests in a row given up, not all sixteen
     with FakeEndpoint(rating) as server:
-        assert [v.rating for v in Judge(config(server.url, store=path)).score(cases(20))] == [i + 1 for i in range(20)]
+        assert [v.rating for v in Judge(config(server.url, store=path)).score(cases(20))] == [
+            i + 1 for i in range(20)
+        ]
         assert server.calls == 16
 
 
@@ -144,7 +161,10 @@ def test_refusal_for_all_is_told_at_once_and_without_the_key(
     status: int, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = json.dumps({"error": {"message": f"bad key {KEY}"}})
-    with FakeEndpoint(rating, fault=lambda p, n: (status, body, {})) as server, caplog.at_level(logging.DEBUG):
+    with (
+        FakeEndpoint(rating, fault=lambda p, n: (status, body, {})) as server,
+        caplog.at_level(logging.DEBUG),
+    ):
         with pytest.raises(JudgeUnavailable, match=says) as info:
             Judge(config(server.url, api_key=KEY, concurrency=4)).score(cases(20))
         assert server.calls <= 4 and server.headers[0]["authorization"] == f"Bearer {KEY}"
@@ -199,7 +219,11 @@ def test_completions_api_extra_fields_and_basic_auth() -> None:
         more = {"api": "completions", "extra": {"top_p": 1, "max_tokens": None, "max_completion_tokens": 9}}
         assert Judge(config(url, **more)).score(cases(1))[0].ok
         body, headers = server.bodies[0], server.headers[0]
-        assert body["prompt"].startswith("[Question]") and body["top_p"] == 1 and body["max_completion_tokens"] == 9
+        assert (
+            body["prompt"].startswith("[Question]")
+            and body["top_p"] == 1
+            and body["max_completion_tokens"] == 9
+        )
         assert (
             "max_tokens" not in body
             and headers["authorization"].startswith("Basic ")
@@ -208,7 +232,18 @@ def test_completions_api_extra_fields_and_basic_auth() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5), lambda v: st.lists(v, max_size=3) | st.dictionaries(st.sampled_from(["choices", "message", "content", "text", "finish_reason"]), v, max_size=4), max_leaves=12))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+        lambda v: (
+            st.lists(v, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["choices", "message", "content", "text", "finish_reason"]), v, max_size=4
+            )
+        ),
+        max_leaves=12,
+    )
+)
 def test_any_response_body_is_a_reply_or_a_retry(body: Any) -> None:
     asking = _Asking(Endpoint("http://x/v1", "m"), lambda n, r: r, lambda n, o: None)
     for text in (json.dumps(body), json.dumps({"choices": [body]}), str(body)):
@@ -227,7 +262,9 @@ def test_ask_all_reports_as_it_goes() -> None:
         return reply.upper()
 
     with FakeEndpoint(lambda p: "bad" if p == "b" else p) as server:
-        out = ask_all(Endpoint(server.url, "m", chat=False), ["a", "b", "c"], accept, lambda n, o: seen.append(n))
+        out = ask_all(
+            Endpoint(server.url, "m", chat=False), ["a", "b", "c"], accept, lambda n, o: seen.append(n)
+        )
     assert (
         [o.value for o in out] == ["A", None, "C"]
         and sorted(seen) == [0, 1, 2]

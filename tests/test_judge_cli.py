@@ -31,7 +31,11 @@ def test_serve_prints_a_command_whose_defaults_the_user_may_replace(
     assert main(["judge", "serve", "--model", "some/hub-model", "--print", *more]) == 0
     words = shlex.split(capsys.readouterr().out)
     assert words[words.index("--max-model-len") + 1] == "16384" and "--enable-prefix-caching" not in words
-    assert "--seed=7" in words and "--seed" not in words and words[words.index("--tensor-parallel-size") + 1] == "2"
+    assert (
+        "--seed=7" in words
+        and "--seed" not in words
+        and words[words.index("--tensor-parallel-size") + 1] == "2"
+    )
 
 
 def test_check_and_replies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,15 +58,18 @@ def test_check_and_replies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_ten_times_faster_than_serial_and_nothing_twice() -> None:
-    """The benchmark as documented: 100 items, 100 ms, planned 429, 503 and garbage. Two tries: the machine may be busy."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "judge_throughput.py"), "--json"]
+    """The benchmark as documented: 100 items, 100 ms, planned 429, 503 and garbage. Two tries: the machine
+    may be busy."""
+    command = [sys.executable, str(ROOT / "speed" / "judge_throughput.py"), "--json"]
     for _ in range(2):
         run = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert run.stdout, run.stderr[-2000:]
         found = json.loads(run.stdout)
         assert [found[k]["right"] for k in ("serial", "concurrent", "again")] == [100] * 3
         assert (
-            found["again"]["calls"] == 0 and found["concurrent"]["calls"] == 150 and found["concurrent"]["peak"] <= 32
+            found["again"]["calls"] == 0
+            and found["concurrent"]["calls"] == 150
+            and found["concurrent"]["peak"] <= 32
         )
         if found["speedup"] >= 10:
             assert run.returncode == 0

@@ -30,9 +30,23 @@ def served(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [ICR, "judge", "serve", "--model", str(smollm2), "--name", "judge", "--port", str(port), "--max-model-len", "4096"]  # fmt: skip
+    command = [
+        ICR,
+        "judge",
+        "serve",
+        "--model",
+        str(smollm2),
+        "--name",
+        "judge",
+        "--port",
+        str(port),
+        "--max-model-len",
+        "4096",
+    ]
     with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **CPU}, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, env={**os.environ, **CPU}, start_new_session=True
+        )
     url = f"http://127.0.0.1:{port}/v1"
     try:
         for _ in range(500):
@@ -70,7 +84,9 @@ def test_a_logged_run_is_judged_by_a_real_server(served: str, replica: Path, tmp
     assert run.returncode == 0, run.stderr[-3000:]
     found = results(tmp_path / "judged")["icr_loong_fin"]
     assert found["judge_parsed,none"] + found["judge_failed,none"] == 1.0
-    config = json.loads(next((tmp_path / "judged").rglob("results_*.json")).read_text())["configs"]["icr_loong_fin"]
+    config = json.loads(next((tmp_path / "judged").rglob("results_*.json")).read_text())["configs"][
+        "icr_loong_fin"
+    ]
     assert config["metadata"]["icr"]["judge"] == {"model": "judge", "revision": "", "rubric": "loong-1"}
     assert config["metadata"]["icr"]["judged"]["n"] == 4
     import sqlite3

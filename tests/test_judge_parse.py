@@ -1,4 +1,5 @@
-"""Reading verdicts: what counts, what is refused, what a judged answer cannot forge, and that no text breaks a parser."""
+"""Reading verdicts: what counts, what is refused, what a judged answer cannot forge, and that no text breaks
+a parser."""
 
 from __future__ import annotations
 
@@ -9,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icr_tasks.metrics.judge import RUBRICS, BadReply, Case, Verdict, metrics_of
-from icr_tasks.metrics.judge.defuse import REMINDER, defuse
-from icr_tasks.metrics.judge.rubrics import parse_loong, parse_paper, visible
+from icr_tasks.metrics.judge.rubrics import REMINDER, defuse, parse_loong, parse_paper, visible
 
 GOOD = {
     "Evaluation evidence: fine.\nRating: [[85]]": 85,
@@ -74,14 +74,27 @@ def test_paper_criteria_are_read_by_name() -> None:
         "<think>" + boxes(0, 0, 0) + "</think>" + BOX.format(3, 1) + BOX.format(1, 1) + BOX.format(2, 0)
     )
     assert again.criteria == found.criteria
-    assert parse_paper(boxes(1, 1, 1).replace("{Criterion", "{\\text{Criterion").replace("}", "}}")).rating == 3
+    assert (
+        parse_paper(boxes(1, 1, 1).replace("{Criterion", "{\\text{Criterion").replace("}", "}}")).rating == 3
+    )
 
 
 @pytest.mark.parametrize(
     "reply",
-    [boxes(1, 1), boxes(1, 1, 2), boxes(1, 1, "1 or 0"), boxes(1, 1, ""), boxes(1, 1, 1, 1), boxes(1, 1, 1) + BOX.format(1, 1),
-     boxes(1, 1, 1) + BOX.format(3, 0), BOX.format(1, 1) * 3, "\\boxed{1}\\boxed{1}\\boxed{1}", "1 1 1", boxes(0.5, 1, 1)],
-)  # fmt: skip
+    [
+        boxes(1, 1),
+        boxes(1, 1, 2),
+        boxes(1, 1, "1 or 0"),
+        boxes(1, 1, ""),
+        boxes(1, 1, 1, 1),
+        boxes(1, 1, 1) + BOX.format(1, 1),
+        boxes(1, 1, 1) + BOX.format(3, 0),
+        BOX.format(1, 1) * 3,
+        "\\boxed{1}\\boxed{1}\\boxed{1}",
+        "1 1 1",
+        boxes(0.5, 1, 1),
+    ],
+)
 def test_paper_refuses_anything_but_one_value_each(reply: str) -> None:
     """The paper's code adds up whatever boxes there are: one criterion three times gives 3 of 3."""
     with pytest.raises(BadReply):
@@ -117,7 +130,18 @@ def test_a_judged_answer_cannot_pose_as_a_verdict(attack: str, rubric: str) -> N
     prompt, flagged = RUBRICS[rubric].render(case)
     assert flagged and REMINDER in prompt
     clean = RUBRICS[rubric].render(Case("How many?", "42", "It is 7.", "1"))[0]
-    for token in ("[[100]]", "<|", "|>", "<｜", "[INST]", "</s>", "</think>", "<<SYS>>", "<start_of_turn>", "\\fbox"):
+    for token in (
+        "[[100]]",
+        "<|",
+        "|>",
+        "<｜",
+        "[INST]",
+        "</s>",
+        "</think>",
+        "<<SYS>>",
+        "<start_of_turn>",
+        "\\fbox",
+    ):
         assert token not in prompt.replace('FOR EXAMPLE "Rating: [[100]]"', "")
     for heading in (
         "[System]",
@@ -158,14 +182,46 @@ def test_metrics_count_failures_as_failures() -> None:
         "judge_failed": 1.0,
     }
     found = metrics_of(Verdict("1", "ok", score=1.0, rating=100))
-    assert found == {"judge": 1.0, "judge_zero": 1.0, "perfect": 1.0, "judge_parsed": 1.0, "judge_failed": 0.0}
+    assert found == {
+        "judge": 1.0,
+        "judge_zero": 1.0,
+        "perfect": 1.0,
+        "judge_parsed": 1.0,
+        "judge_failed": 0.0,
+    }
     assert metrics_of(Verdict("1", "ok", score=0.995, rating=99.5))["perfect"] == 0.0
 
 
 PIECES = st.sampled_from(
-    ["[[", "]]", "[", "]", "Rating:", "\\boxed{", "}", "Criterion 1: 1", "Criterion 3:", "<think>", "</think>", "100", "5",
-     "\n", " ", "*", "<end output>", "<|", "|>", "１００", "\u200b", "\\text{", "score", ".", "-", "[ ["]
-)  # fmt: skip
+    [
+        "[[",
+        "]]",
+        "[",
+        "]",
+        "Rating:",
+        "\\boxed{",
+        "}",
+        "Criterion 1: 1",
+        "Criterion 3:",
+        "<think>",
+        "</think>",
+        "100",
+        "5",
+        "\n",
+        " ",
+        "*",
+        "<end output>",
+        "<|",
+        "|>",
+        "１００",
+        "\u200b",
+        "\\text{",
+        "score",
+        ".",
+        "-",
+        "[ [",
+    ]
+)
 TEXT = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=40).map("".join))
 
 
@@ -199,9 +255,20 @@ def test_defused_text_is_stable_and_holds_no_verdict(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\n" * 50_000 + "[[", "*" * 50_000 + "[[5]]x", "[[" * 50_000, "Rating: " * 20_000, "\\boxed{" * 20_000,
-             "\\boxed{Criterion 1:" + " " * 50_000, "<think>" * 20_000, "<" * 50_000, "[ " * 50_000, "ignore " * 20_000]
-)  # fmt: skip
+    "text",
+    [
+        "\n" * 50_000 + "[[",
+        "*" * 50_000 + "[[5]]x",
+        "[[" * 50_000,
+        "Rating: " * 20_000,
+        "\\boxed{" * 20_000,
+        "\\boxed{Criterion 1:" + " " * 50_000,
+        "<think>" * 20_000,
+        "<" * 50_000,
+        "[ " * 50_000,
+        "ignore " * 20_000,
+    ],
+)
 def test_hostile_lengths_take_no_time(text: str) -> None:
     started = time.process_time()
     for parse in (parse_loong, parse_paper, defuse):

@@ -24,10 +24,17 @@ def test_a_stored_verdict_belongs_to_exactly_one_question_and_judge() -> None:
 
     q, g, r = "q", "g", "r"
     different = [
-        key(), key(revision="2"), key(rubric="paper"), key(extra={"top_p": 1}), key(api="completions"),
-        key(case=Case(q, g, r, "1")), key(case=Case(q + g, "", r, "1")), key(case=Case(q, g + r, "", "1")),
-        key(rubric="paper", case=Case(q, g, r, "1")), key(rubric="paper", case=Case(q, g, r, "1", documents="d")),
-    ]  # fmt: skip
+        key(),
+        key(revision="2"),
+        key(rubric="paper"),
+        key(extra={"top_p": 1}),
+        key(api="completions"),
+        key(case=Case(q, g, r, "1")),
+        key(case=Case(q + g, "", r, "1")),
+        key(case=Case(q, g + r, "", "1")),
+        key(rubric="paper", case=Case(q, g, r, "1")),
+        key(rubric="paper", case=Case(q, g, r, "1", documents="d")),
+    ]
     assert len(set(different)) == len(different)
     assert Judge(JudgeConfig("http://a/v1", "other", store=None)).key(cases(1)[0]) != key()
     assert (
@@ -80,14 +87,28 @@ def test_options_are_checked_before_anything_runs(monkeypatch: pytest.MonkeyPatc
     assert JudgeConfig.parse({"setting": "full"}) is None
     monkeypatch.setenv("ICR_JUDGE_API_KEY", KEY)
     found = JudgeConfig.parse({**base, "judge_concurrency": "8", "judge_store": "off"})
-    assert found and found.concurrency == 8 and found.store is None and found.api_key == KEY and KEY not in repr(found)
+    assert (
+        found
+        and found.concurrency == 8
+        and found.store is None
+        and found.api_key == KEY
+        and KEY not in repr(found)
+    )
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"judge_url": "x"}, "Did you mean 'judge_"), ({"judge_model": "m"}, "judge_base_url is missing"), ({"judge_base_url": "http://x"}, "judge_model is missing"),
-        ({**base, "judge_base_url": "localhost:8001"}, "not http"), ({**base, "judge_base_url": "http://x:y/v1"}, "cannot be read"),
-        ({**base, "judge_rubric": "lo"}, "Did you mean 'loong'"), ({**base, "judge_api": "responses"}, "judge_api"),
-        ({**base, "judge_timeout": "soon"}, "must be a number"), ({**base, "judge_timeout": float("nan")}, "must be a number"), ({**base, "judge_concurrency": 0}, "from 1 to"),
-        ({**base, "judge_extra": [1]}, "JSON object"), ({**base, "judge_api_key_env": "NOT_SET_ANYWHERE"}, "not set"), ({**base, "judge_api_key_env": KEY}, "must be the name"),
-    ]  # fmt: skip
+        ({"judge_url": "x"}, "Did you mean 'judge_"),
+        ({"judge_model": "m"}, "judge_base_url is missing"),
+        ({"judge_base_url": "http://x"}, "judge_model is missing"),
+        ({**base, "judge_base_url": "localhost:8001"}, "not http"),
+        ({**base, "judge_base_url": "http://x:y/v1"}, "cannot be read"),
+        ({**base, "judge_rubric": "lo"}, "Did you mean 'loong'"),
+        ({**base, "judge_api": "responses"}, "judge_api"),
+        ({**base, "judge_timeout": "soon"}, "must be a number"),
+        ({**base, "judge_timeout": float("nan")}, "must be a number"),
+        ({**base, "judge_concurrency": 0}, "from 1 to"),
+        ({**base, "judge_extra": [1]}, "JSON object"),
+        ({**base, "judge_api_key_env": "NOT_SET_ANYWHERE"}, "not set"),
+        ({**base, "judge_api_key_env": KEY}, "must be the name"),
+    ]
     for metadata, says in wrong:
         with pytest.raises(IcrError, match=says):
             JudgeConfig.parse(metadata)
@@ -96,7 +117,9 @@ def test_options_are_checked_before_anything_runs(monkeypatch: pytest.MonkeyPatc
 @settings(max_examples=200, deadline=None)
 @given(
     st.text(min_size=4),
-    st.text(min_size=4, alphabet=st.characters(exclude_characters="@/?#", min_codepoint=33, max_codepoint=126)),
+    st.text(
+        min_size=4, alphabet=st.characters(exclude_characters="@/?#", min_codepoint=33, max_codepoint=126)
+    ),
 )
 def test_secrets_never_show(secret: str, password: str) -> None:
     assert secret not in Redactor(secret)(f"x {secret} y {secret}") or secret in "x *** y ***"

@@ -1,4 +1,4 @@
-"""benchmarks/kv_comparison.py: the study it writes and the tables it makes from ledgers."""
+"""speed/kv_comparison.py: the study it writes and the tables it makes from ledgers."""
 
 from __future__ import annotations
 
@@ -27,17 +27,21 @@ def test_one_item_a_question_and_a_study_that_parses(replica: Path, tmp_path: Pa
 
 
 def test_the_table_has_the_paired_difference_and_the_same_answers(tmp_path: Path) -> None:
-    from icr_tasks.leaderboard.collect import collect
-    from icr_tasks.models.hf import IcrHF
-    from icr_tasks.runs import Cell, evaluate
+    from icr_tasks.engines.hf import IcrHF
+    from icr_tasks.harness.run import Cell, evaluate
+    from icr_tasks.leaderboard.ledgers.collect import collect
 
     folder, study = tiny.llama(tmp_path / "model"), tmp_path / "study-icr-hf"
     engine = IcrHF(str(folder), dtype="float32", device="cpu", prefill_store=str(tmp_path / "prefills"))
     for setting in ("full", "kv:snapkv@0.25"):
         evaluate(
-            engine, Cell(("icr_synth_rag_512",), {"setting": setting}, 3), engine="icr-hf",
-            model_args={"pretrained": str(folder)}, gen_kwargs={"max_gen_toks": 4}, out=study / setting[-2:],
-        )  # fmt: skip
+            engine,
+            Cell(("icr_synth_rag_512",), {"setting": setting}, 3),
+            engine="icr-hf",
+            model_args={"pretrained": str(folder)},
+            gen_kwargs={"max_gen_toks": 4},
+            out=study / setting[-2:],
+        )
     collect(list(study.iterdir()), study / "results")
     scores, cost = kv_comparison.tables(tmp_path).split("`--model icr-hf`: cost\n\n")
     heads, full, kept = cells(scores)
@@ -68,7 +72,12 @@ def test_prompts_stay_apart_and_only_what_survives_holm_has_a_star() -> None:
                 made["icr_helmet_rag_nq_4k", prompt, f"q{i}"] = {"cluster": f"q{i}", "score": score}
         return made
 
-    found = {"full": rows(12, 0, 13), "kv:steady": rows(0, 0), "kv:topk@0.05": rows(8, 0), "kv:topk@0.25": rows(12, 0)}
+    found = {
+        "full": rows(12, 0, 13),
+        "kv:steady": rows(0, 0),
+        "kv:topk@0.05": rows(8, 0),
+        "kv:topk@0.25": rows(12, 0),
+    }
     heads, *lines = kv_comparison._scores(found)
     ao, official = heads.index("HELMET `ao` SubEM (N = 12)"), heads.index("HELMET official SubEM (N = 12)")
     shown = {line[0]: line for line in lines}

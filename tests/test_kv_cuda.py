@@ -1,4 +1,5 @@
-"""The CUDA backend. Its reading of FlashAttention's paged cache is checked anywhere; the whole only where a GPU is."""
+"""The CUDA backend. Its reading of FlashAttention's paged cache is checked anywhere; the whole only where a
+GPU is."""
 
 from __future__ import annotations
 
@@ -16,14 +17,13 @@ torch = pytest.importorskip("torch")
 import test_kv_vllm as shared  # noqa: E402
 
 DENSE, SPARSE = "topk@1.0,sink=2,window=8,update=12", shared.SETTING
-NO_GPU = (
-    "needs an NVIDIA GPU: the ICR_KV backend on CUDA is built on FlashAttention's cache, and torch sees no GPU here"
-)
+NO_GPU = "needs an NVIDIA GPU: the ICR_KV backend on CUDA is built on FlashAttention's cache, and torch sees no GPU here"
 
 
 def test_slots_are_read_as_flash_attention_writes_them() -> None:
-    """FlashAttention writes through `kv_cache.transpose(1, 2).split(dim, -1)` (vllm 0.32, do_kv_cache_update)."""
-    from icr_tasks.models.kv_vllm.sparse import paged
+    """FlashAttention writes through `kv_cache.transpose(1, 2).split(dim, -1)` (vllm 0.32,
+    do_kv_cache_update)."""
+    from icr_tasks.kv.vllm.sparse import paged
 
     blocks, heads, size, dim = 5, 2, 4, 3
     kv_cache = torch.zeros(blocks, heads, size, 2 * dim)
@@ -38,7 +38,13 @@ def test_slots_are_read_as_flash_attention_writes_them() -> None:
 
 
 def _case(model: Path, prompts: Path, setting: str) -> dict[str, Any]:
-    env = {**os.environ, "ICR_KV": setting, "CASE_BLOCKS": "40", "CASE_DTYPE": "bfloat16", "CASE_BACKEND": "ICR_KV"}
+    env = {
+        **os.environ,
+        "ICR_KV": setting,
+        "CASE_BLOCKS": "40",
+        "CASE_DTYPE": "bfloat16",
+        "CASE_BACKEND": "ICR_KV",
+    }
     env.pop("ICR_KV_COUNTERS", None)
     script = str(Path(__file__).with_name("kv_vllm_case.py"))
     command = [sys.executable, script, str(model), str(prompts), str(shared.N_NEW)]
@@ -49,9 +55,11 @@ def _case(model: Path, prompts: Path, setting: str) -> dict[str, Any]:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
 def test_on_a_gpu_it_agrees_with_transformers(tmp_path: Path) -> None:
-    """bfloat16 (FlashAttention has no float32), so: the same first tokens, and close log-probabilities while they agree.
+    """bfloat16 (FlashAttention has no float32), so: the same first tokens, and close log-probabilities while
+    they agree.
 
-    The chunked engine has prefix caching and mixed lengths. With budget 1 the answers are those of dense decoding.
+    The chunked engine has prefix caching and mixed lengths. With budget 1 the answers are those of dense
+    decoding.
     """
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("needs vLLM beside the GPU")

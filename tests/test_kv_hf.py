@@ -1,4 +1,5 @@
-"""icr-hf: equal to stock transformers where it must be, honest where it differs; random weights of six architectures."""
+"""icr-hf: equal to stock transformers where it must be, honest where it differs; random weights of six
+architectures."""
 
 from __future__ import annotations
 
@@ -12,21 +13,33 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 import tiny  # noqa: E402
 
-from icr_tasks.context import active  # noqa: E402
-from icr_tasks.context.setting import Setting  # noqa: E402
+from icr_tasks.engines import session  # noqa: E402
 from icr_tasks.errors import IcrError  # noqa: E402
-from icr_tasks.models import boundary, measure  # noqa: E402
-from icr_tasks.models.kv import METHODS, attention, decode, make, models  # noqa: E402
+from icr_tasks.kv import METHODS, make  # noqa: E402
+from icr_tasks.kv.hf import decode  # noqa: E402
+from icr_tasks.kv.hf import session as attention  # noqa: E402
+from icr_tasks.settings import Setting  # noqa: E402
 
 SHAPE = {
-    "vocab_size": 120, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 2048, "pad_token_id": 0, "head_dim": 8,
-}  # fmt: skip
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "pad_token_id": 0,
+    "head_dim": 8,
+}
 NEW = 12
 ARCHITECTURES = {
-    "llama": ("Llama", {}), "qwen2": ("Qwen2", {}), "qwen3": ("Qwen3", {}), "mistral": ("Mistral", {"sliding_window": None}),
-    "glm": ("Glm", {}), "phi3": ("Phi3", {"sliding_window": None}),
-}  # fmt: skip
+    "llama": ("Llama", {}),
+    "qwen2": ("Qwen2", {}),
+    "qwen3": ("Qwen3", {}),
+    "mistral": ("Mistral", {"sliding_window": None}),
+    "glm": ("Glm", {}),
+    "phi3": ("Phi3", {"sliding_window": None}),
+}
 
 
 def model(kind: str = "qwen2", **extra: Any) -> Any:
@@ -34,7 +47,9 @@ def model(kind: str = "qwen2", **extra: Any) -> Any:
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**{**SHAPE, **given, **extra})
     built = getattr(transformers, f"{name}ForCausalLM")(config).eval()
-    for parameter in built.parameters():  # random weights attend to everything alike; sharper ones can go wrong
+    for (
+        parameter
+    ) in built.parameters():  # random weights attend to everything alike; sharper ones can go wrong
         parameter.data.mul_(3 if parameter.dim() > 1 else 1)
     return built
 
@@ -56,16 +71,20 @@ def ours(built: Any, prompts: list[list[int]], method: Any, **job: Any) -> list[
 def stock(built: Any, ids: list[int]) -> tuple[list[int], Any]:
     built.set_attn_implementation("sdpa")
     out = built.generate(
-        torch.tensor([ids]), max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, output_logits=True,
+        torch.tensor([ids]),
+        max_new_tokens=NEW,
+        min_new_tokens=NEW,
+        do_sample=False,
+        output_logits=True,
         return_dict_in_generate=True,
-    )  # fmt: skip
+    )
     return out.sequences[0, len(ids) :].tolist(), torch.stack([step[0] for step in out.logits])
 
 
-@pytest.mark.parametrize("kind", models.ARCHITECTURES)
+@pytest.mark.parametrize("kind", decode.ARCHITECTURES)
 def test_full_is_stock_and_full_budget_is_close(kind: str) -> None:
     built, ids = model(kind), prompt(150)
-    models.check(built.config, "kv:topk")
+    decode.check(built.config, "kv:topk")
     tokens, logits = stock(built, ids)
     full = ours(built, [ids], None)[0]
     assert full.tokens == tokens
@@ -82,7 +101,10 @@ def test_full_is_stock_and_full_budget_is_close(kind: str) -> None:
 
 def test_chunked_prefill_agrees() -> None:
     built, ids = model(), prompt(150)
-    whole, pieces = ours(built, [ids], small("snapkv", 0.3))[0], ours(built, [ids], small("snapkv", 0.3), chunk=32)[0]
+    whole, pieces = (
+        ours(built, [ids], small("snapkv", 0.3))[0],
+        ours(built, [ids], small("snapkv", 0.3), chunk=32)[0],
+    )
     assert whole.tokens == pieces.tokens
     torch.testing.assert_close(torch.stack(whole.logits), torch.stack(pieces.logits), atol=1e-4, rtol=1e-4)
 
@@ -96,7 +118,14 @@ def test_left_padded_batches_agree_with_batch_1_in_any_order(name: str | None) -
         alone = ours(built, [ids], name and small(name))[0]
         assert a.tokens == b.tokens == alone.tokens
         torch.testing.assert_close(torch.stack(a.logits), torch.stack(alone.logits), atol=1e-4, rtol=1e-4)
-        same = ("tokens", "tokens_stored", "fallback", "steps", "bytes_stored_per_token", "bytes_read_per_step")
+        same = (
+            "tokens",
+            "tokens_stored",
+            "fallback",
+            "steps",
+            "bytes_stored_per_token",
+            "bytes_read_per_step",
+        )
         assert {k: a.kv[k] for k in same} == {k: alone.kv[k] for k in same}
     assert batch[2].kv["fallback"] == (name is not None)
 
@@ -121,7 +150,7 @@ def test_bytes_are_those_of_the_tensors(name: str) -> None:
 
 
 def test_evicted_tensors_are_gone() -> None:
-    from icr_tasks.models.kv.cache import gather, new_cache
+    from icr_tasks.kv.hf.cache import gather, new_cache
 
     cache = new_cache(1, 100)
     cache.layers[0].update(torch.randn(1, 2, 80, 4), torch.randn(1, 2, 80, 4))
@@ -148,17 +177,21 @@ def test_query_agnostic_does_not_see_the_question(name: str) -> None:
     ("config", "said"),
     [
         (transformers.MistralConfig(sliding_window=128), "sliding_window=128"),
-        (transformers.Qwen2Config(use_sliding_window=True, sliding_window=64, max_window_layers=1), "sliding_window"),
+        (
+            transformers.Qwen2Config(use_sliding_window=True, sliding_window=64, max_window_layers=1),
+            "sliding_window",
+        ),
         (transformers.DeepseekV3Config(), "MLA"),
         (transformers.GPT2Config(), "not tested on model type 'gpt2'"),
     ],
 )
 def test_other_attention_is_refused_by_name(config: Any, said: str) -> None:
     with pytest.raises(IcrError, match=said):
-        models.check(config, "setting kv:topk@0.05")
+        decode.check(config, "setting kv:topk@0.05")
 
 
-# -- through lm-eval's model interface ------------------------------------------------------------------------------
+# -- through lm-eval's model interface
+# ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -167,13 +200,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lm(folder: Path, **args: Any) -> Any:
-    from icr_tasks.models.hf import IcrHF
+    from icr_tasks.engines.hf import IcrHF
 
     return IcrHF(str(folder), dtype="float32", device="cpu", **args)
 
 
 def request(text: str, task: str = "t", **kwargs: Any) -> Any:
-    from icr_tasks.tasks.instance import PromptInstance
+    from icr_tasks.harness.instance import PromptInstance
 
     gen = {"until": [], "do_sample": False, "max_gen_toks": 6, **kwargs}
     return PromptInstance(doc={}, prompt=text, gen_kwargs=gen, digest="{}", task=task, doc_id=0, repeats=1)
@@ -185,13 +218,15 @@ TEXT = "The river Ilessdell runs through Dorovgate. " * 6
 def test_both_entries_choose_the_setting_and_full_equals_stock(folder: Path) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    plain = HFLM(str(folder), dtype="float32", device="cpu").generate_until([request(TEXT)], disable_tqdm=True)
+    plain = HFLM(str(folder), dtype="float32", device="cpu").generate_until(
+        [request(TEXT)], disable_tqdm=True
+    )
     full = lm(folder)
     assert full.generate_until([request(TEXT)], disable_tqdm=True) == plain
-    assert measure.lookup(TEXT)["kv"]["method"] == "full"
-    active.register(lm, Setting.parse("kv:topk@0.05,window=16"))
+    assert session.lookup(TEXT)["kv"]["method"] == "full"
+    session.register(lm, Setting.parse("kv:topk@0.05,window=16"))
     by_task = full.generate_until([request(TEXT)], disable_tqdm=True)
-    found = measure.lookup(TEXT)["kv"]
+    found = session.lookup(TEXT)["kv"]
     assert found["setting"] == "kv:topk@0.05,window=16"
     assert found["sparse_steps"] == 5
     by_args = lm(folder, kv="topk", kv_budget=0.05, kv_window=16)
@@ -211,9 +246,9 @@ def test_likelihoods_are_refused_only_when_compressed(folder: Path) -> None:
 
 
 def test_a_run_without_a_compressed_step_is_an_error(folder: Path) -> None:
-    active.register(lm, Setting.parse("kv:cluster"))
+    session.register(lm, Setting.parse("kv:cluster"))
     lm(folder).generate_until([request("Too short. " * 3, "short")], disable_tqdm=True)
-    found = measure.lookup("Too short. " * 3)
+    found = session.lookup("Too short. " * 3)
     assert "no compressed step ran under kv:cluster@0.018: 1 of 1 prompts are too short" in found["error"]
     assert found["kv"]["fallback"]
 
@@ -223,27 +258,27 @@ def test_items_that_cannot_run_fail_alone(folder: Path) -> None:
     long = "A long text that has enough tokens for the window. " * 6
     answers = engine.generate_until([request("x" * 100), request(long)], disable_tqdm=True)
     assert answers[0] == ""
-    assert "fewer than sink 0 + window 64" in measure.lookup("x" * 100)["error"]
-    assert measure.lookup(long)["kv"]["stored_fraction"] == pytest.approx(0.3, abs=0.01)
+    assert "fewer than sink 0 + window 64" in session.lookup("x" * 100)["error"]
+    assert session.lookup(long)["kv"]["stored_fraction"] == pytest.approx(0.3, abs=0.01)
 
 
 def test_query_agnostic_takes_the_boundary_out_of_band(folder: Path) -> None:
     engine = lm(folder, kv="keydiff", kv_budget=0.5, kv_split="query-agnostic")
     engine.generate_until([request(TEXT + "no boundary known")], disable_tqdm=True)
-    assert "does not say where its context ends" in measure.lookup(TEXT + "no boundary known")["error"]
+    assert "does not say where its context ends" in session.lookup(TEXT + "no boundary known")["error"]
     text = TEXT + "Which river?"
-    boundary.note(text, len(TEXT))
+    session.note(text, len(TEXT))
     engine.generate_until([request(text)], disable_tqdm=True)
-    assert measure.lookup(text)["kv"]["steps"] == len("Which river?") + 5  # one token a byte
+    assert session.lookup(text)["kv"]["steps"] == len("Which river?") + 5  # one token a byte
 
 
 def test_answers_are_kept(folder: Path, tmp_path: Path) -> None:
     first = lm(folder, kv="topk", store=str(tmp_path)).generate_until([request(TEXT)], disable_tqdm=True)
     again = lm(folder, kv="topk", store=str(tmp_path))
     again.model.forward = None  # nothing is computed
-    measure._FOUND.clear()
+    session._FOUND.clear()
     assert again.generate_until([request(TEXT)], disable_tqdm=True) == first
-    assert measure.lookup(TEXT)["kv"]["setting"] == "kv:topk@0.05"
+    assert session.lookup(TEXT)["kv"]["setting"] == "kv:topk@0.05"
 
 
 @pytest.mark.parametrize(
@@ -272,14 +307,18 @@ def test_from_a_task_to_the_ledger(folder: Path, tmp_path: Path) -> None:
     """The boundary travels from the task to the engine, the measurements from the engine to run.json."""
     import orjson
 
-    from icr_tasks.leaderboard.collect import collect
-    from icr_tasks.runs import Cell, evaluate
+    from icr_tasks.harness.run import Cell, evaluate
+    from icr_tasks.leaderboard.ledgers.collect import collect
 
     cell = Cell(("icr_synth_rag_512",), {"setting": "kv:snapkv@0.5,query-agnostic"}, 2)
     evaluate(
-        lm(folder), cell, engine="icr-hf", model_args={"pretrained": str(folder)}, gen_kwargs={"max_gen_toks": 4},
+        lm(folder),
+        cell,
+        engine="icr-hf",
+        model_args={"pretrained": str(folder)},
+        gen_kwargs={"max_gen_toks": 4},
         out=tmp_path / "out",
-    )  # fmt: skip
+    )
     (where, run), *_ = collect([tmp_path / "out"], tmp_path / "results")
     stored = orjson.loads((where / "run.json").read_bytes())
     assert stored["setting"]["text"] == "kv:snapkv@0.5,query-agnostic"

@@ -1,4 +1,5 @@
-"""KV methods on tensors: attention by hand, properties of the selections, bytes against the actual tensors."""
+"""KV methods on tensors: attention by hand, properties of the selections, bytes against the actual
+tensors."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from icr_tasks.errors import IcrError  # noqa: E402
-from icr_tasks.models.kv import METHODS, kmeans, make  # noqa: E402
-from icr_tasks.models.kv.base import mass  # noqa: E402
+from icr_tasks.kv import METHODS, make  # noqa: E402
+from icr_tasks.kv import cluster as kmeans  # noqa: E402
+from icr_tasks.kv.base import mass  # noqa: E402
 
 READERS = [name for name, spec in METHODS.items() if not spec.frees]
 EVICTORS = [name for name, spec in METHODS.items() if spec.frees]
@@ -35,7 +37,8 @@ def small(name: str, budget: float | None = None, **knobs: int) -> object:
 
 
 def test_attention_by_hand() -> None:
-    """Four keys, one head, dimension 1: keys 0, 1, 2, 3 and values 10, 20, 30, 40; the query likes large keys."""
+    """Four keys, one head, dimension 1: keys 0, 1, 2, 3 and values 10, 20, 30, 40; the query likes large
+    keys."""
     keys = torch.tensor([[[0.0], [1.0], [2.0], [3.0]]])
     values = torch.tensor([[[10.0], [20.0], [30.0], [40.0]]])
     query = torch.ones(1, 1, 1)
@@ -56,7 +59,9 @@ def test_estimation_by_hand() -> None:
     keys = torch.tensor([[[5.0, 0], [5.0, 0], [0, 1.0], [0, 1.0], [0, 0.1]]])
     values = torch.arange(10.0).view(1, 5, 2)
     query = torch.tensor([[[1.0, 0.3]]])
-    cluster = make("cluster", 0.5, {"sink": 0, "window": 1, "update": 1, "size": 2, "estimation": 0.5, "segment": 16})
+    cluster = make(
+        "cluster", 0.5, {"sink": 0, "window": 1, "update": 1, "size": 2, "estimation": 0.5, "segment": 16}
+    )
     zone = cluster.prepare(keys, values)
     assert sorted(zone.index.sizes[0].tolist()) == [2, 2]
     done = cluster.attend(query, keys, values, zone, 1.0)
@@ -95,7 +100,9 @@ def test_mass_grows_with_the_budget_and_topk_is_the_best_set(n: int, seed: int) 
             other = torch.ones_like(done.seen)
             other[:, zone.start : zone.end] = False
             for head in range(HEADS):
-                other[head, zone.start + torch.randperm(zone.end - zone.start, generator=gen)[: zone.retrieve]] = True
+                other[
+                    head, zone.start + torch.randperm(zone.end - zone.start, generator=gen)[: zone.retrieve]
+                ] = True
             assert other.sum() == done.seen.sum() or zone.retrieve > zone.end - zone.start
             assert got >= mass(query, keys, other, SCALE) - 1e-6
 
@@ -113,7 +120,8 @@ def test_sink_window_and_new_tokens_are_always_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_bytes_read_match_the_formula(name: str) -> None:
-    """One decode step: keys and values of n + 1 tokens exist, n of them were there when the index was built."""
+    """One decode step: keys and values of n + 1 tokens exist, n of them were there when the index was
+    built."""
     n = 200
     query, keys, values = tensors(n + 1)
     method = small(name)
@@ -140,7 +148,9 @@ def test_cluster_index_holds_every_token_once_and_grows() -> None:
     for head in range(HEADS):
         assert torch.equal(index.members[head].sort().values, everything)
         assert int(index.sizes[head].sum()) == len(everything)
-        inside = index.members[head, int(index.starts[head, 3]) :][: int(index.sizes[head, 3])].long() + zone.start
+        inside = (
+            index.members[head, int(index.starts[head, 3]) :][: int(index.sizes[head, 3])].long() + zone.start
+        )
         torch.testing.assert_close(index.sums[head, 3], values[head, inside].sum(0), atol=1e-5, rtol=1e-4)
 
 
@@ -192,7 +202,9 @@ def test_keydiff_drops_the_average_key() -> None:
 
 
 def test_budget_below_sink_and_window_names_the_way_out() -> None:
-    with pytest.raises(IcrError, match=r"keeps 10 of 200 tokens, fewer than sink 0 \+ window 64; raise the budget"):
+    with pytest.raises(
+        IcrError, match=r"keeps 10 of 200 tokens, fewer than sink 0 \+ window 64; raise the budget"
+    ):
         make("snapkv", 0.05).n_kept(200)
     with pytest.raises(IcrError, match="fewer than sink 4"):
         make("steady", 0.05).applies(200)

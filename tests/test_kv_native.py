@@ -8,25 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from icr_tasks.context.setting import KV_NATIVE, Setting
 from icr_tasks.errors import IcrError
-from icr_tasks.models import kv_vllm
-from icr_tasks.models.kv import native
-from icr_tasks.models.kv_vllm import counters
-from icr_tasks.tasks.options import Options
+from icr_tasks.harness.options import Options
+from icr_tasks.kv import choose
+from icr_tasks.kv.vllm import counters
+from icr_tasks.settings import KV_NATIVE, Setting
 
 
 def test_the_table_and_the_settings_have_the_same_names() -> None:
-    assert set(native.NATIVE) == set(KV_NATIVE)
+    assert set(choose.NATIVE) == set(KV_NATIVE)
     for name in KV_NATIVE:
         assert str(Setting.parse(f"kv:{name}")) == f"kv:{name}"
-        native.check(name, "cuda")
+        choose.check(name, "cuda")
 
 
 @pytest.mark.parametrize("name", KV_NATIVE)
 def test_on_a_cpu_only_what_its_kernel_reads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of `--model vllm --model_args kv_cache_dtype=...`: lm_eval hands model_args to the task."""
-    monkeypatch.setattr(native, "platform", lambda: "cpu")
+    monkeypatch.setattr(choose, "platform", lambda: "cpu")
     args = {"pretrained": "x", "kv_cache_dtype": name}
     if name in ("auto", "fp8", "fp8_e4m3", "fp8_e5m2"):
         assert str(Options.parse(args).setting) == ("full" if name == "auto" else f"kv:{name}")
@@ -44,7 +43,7 @@ def test_on_a_cpu_only_what_its_kernel_reads(name: str, monkeypatch: pytest.Monk
 
 
 def test_on_a_gpu_every_type_is_recorded_as_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "platform", lambda: "cuda")
+    monkeypatch.setattr(choose, "platform", lambda: "cuda")
     found = Options.parse({"kv_cache_dtype": "turboquant_4bit_nc"}).setting
     assert (str(found), found.compressed) == ("kv:turboquant_4bit_nc", True)
     with pytest.raises(IcrError, match="turboquant_4bit_nc"):
@@ -58,23 +57,39 @@ def test_the_table_is_that_of_the_installed_vllm() -> None:
     if found is None or found.origin is None:
         pytest.skip("needs vLLM")
     root = Path(found.origin).parent
-    assert set(native.NATIVE) <= _strings(root / "config" / "cache.py", "CacheDType")
+    assert set(choose.NATIVE) <= _strings(root / "config" / "cache.py", "CacheDType")
     backends = root / "v1" / "attention" / "backends"
     cpu = _strings(backends / "cpu_attn.py", "supported_kv_cache_dtypes")
-    assert {name for name, (where, _) in native.NATIVE.items() if "cpu" in where} == cpu
-    gpu = set().union(*(_strings(backends / f"{n}.py", "supported_kv_cache_dtypes") for n in ("flash_attn", "flashinfer", "triton_attn", "turboquant_attn")))  # fmt: skip
-    assert set(native.NATIVE) == gpu
+    assert {name for name, (where, _) in choose.NATIVE.items() if "cpu" in where} == cpu
+    gpu = set().union(
+        *(
+            _strings(backends / f"{n}.py", "supported_kv_cache_dtypes")
+            for n in ("flash_attn", "flashinfer", "triton_attn", "turboquant_attn")
+        )
+    )
+    assert set(choose.NATIVE) == gpu
 
 
 def _strings(path: Path, name: str) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None  # fmt: skip
+        target = (
+            node.target
+            if isinstance(node, ast.AnnAssign)
+            else node.targets[0]
+            if isinstance(node, ast.Assign)
+            else None
+        )
         if isinstance(target, ast.Name) and target.id == name:
-            return {n.value for n in ast.walk(node.value) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            return {
+                n.value
+                for n in ast.walk(node.value)
+                if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            }
     raise AssertionError(f"{name} is not in {path}")
 
 
-# -- kv=task: one engine, the setting of each task --------------------------------------------------------------------
+# -- kv=task: one engine, the setting of each task
+# --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -88,34 +103,34 @@ def by_task(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_engine_that_follows_the_task_is_told_the_setting(by_task: None) -> None:
-    assert kv_vllm.asked() is None
-    assert kv_vllm.running() is None
-    kv_vllm.switch(Setting.parse("kv:topk@0.05,window=32"))
-    assert kv_vllm.running() == counters.told() == "kv:topk@0.05,window=32"
+    assert choose.asked() is None
+    assert choose.running() is None
+    choose.switch(Setting.parse("kv:topk@0.05,window=32"))
+    assert choose.running() == counters.told() == "kv:topk@0.05,window=32"
     counters.Counters(1).add(sparse_steps=2, bytes_read=5, bytes_full=10, tokens_read=1, tokens_full=10)
-    kv_vllm.switch(Setting.parse("kv:topk@0.05,window=32"))  # the same again: counts go on
-    found = kv_vllm.measured()
+    choose.switch(Setting.parse("kv:topk@0.05,window=32"))  # the same again: counts go on
+    found = choose.measured()
     assert (found["setting"], found["read_fraction"], found["attended_fraction"]) == (
         "kv:topk@0.05,window=32",
         0.5,
         0.1,
     )
-    kv_vllm.switch(Setting.parse("kv:steady"))
-    assert kv_vllm.measured()["setting"] == "full", "another setting's steps do not count"
-    kv_vllm.switch(Setting.parse("rag@4k"))
-    assert kv_vllm.running() is None
+    choose.switch(Setting.parse("kv:steady"))
+    assert choose.measured()["setting"] == "full", "another setting's steps do not count"
+    choose.switch(Setting.parse("rag@4k"))
+    assert choose.running() is None
     with pytest.raises(IcrError, match="the vLLM backend has topk, page, steady"):
-        kv_vllm.switch(Setting.parse("kv:snapkv@0.5"))
+        choose.switch(Setting.parse("kv:snapkv@0.5"))
 
 
 def test_likelihoods_are_refused_only_when_compressed(by_task: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    kv_vllm.refuse_scoring(None)
-    kv_vllm.refuse_scoring(Setting.parse("full"))
+    choose.refuse_scoring(None)
+    choose.refuse_scoring(Setting.parse("full"))
     with pytest.raises(IcrError, match="would be the uncompressed ones"):
-        kv_vllm.refuse_scoring(Setting.parse("kv:topk@0.05"))
+        choose.refuse_scoring(Setting.parse("kv:topk@0.05"))
     monkeypatch.setenv("ICR_KV", "topk@0.05")
     with pytest.raises(IcrError, match="kv:topk@0.05"):
-        kv_vllm.refuse_scoring(None)
+        choose.refuse_scoring(None)
 
 
 def test_kv_task_as_a_model_argument() -> None:

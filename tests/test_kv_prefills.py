@@ -12,17 +12,23 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 import tiny  # noqa: E402
 
+from icr_tasks.engines import session  # noqa: E402
 from icr_tasks.errors import IcrError  # noqa: E402
-from icr_tasks.models import boundary, measure  # noqa: E402
-from icr_tasks.models.kv import decode  # noqa: E402
-from icr_tasks.models.kv.prefills import PrefillStore  # noqa: E402
+from icr_tasks.kv.hf import decode  # noqa: E402
+from icr_tasks.kv.hf.prefills import PrefillStore  # noqa: E402
 
 TEXT = "The river Ilessdell runs through Dorovgate. " * 6
 SETTINGS: list[dict[str, Any]] = [
-    {"kv": "full"}, {"kv": "topk", "kv_window": 16}, {"kv": "page", "kv_window": 16}, {"kv": "steady"},
-    {"kv": "cluster", "kv_update": 32}, {"kv": "snapkv", "kv_window": 16}, {"kv": "snapkv", "kv_window": 100},
-    {"kv": "keydiff"}, {"kv": "snapkv", "kv_window": 16, "kv_split": "query-agnostic"},
-]  # fmt: skip
+    {"kv": "full"},
+    {"kv": "topk", "kv_window": 16},
+    {"kv": "page", "kv_window": 16},
+    {"kv": "steady"},
+    {"kv": "cluster", "kv_update": 32},
+    {"kv": "snapkv", "kv_window": 16},
+    {"kv": "snapkv", "kv_window": 100},
+    {"kv": "keydiff"},
+    {"kv": "snapkv", "kv_window": 16, "kv_split": "query-agnostic"},
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +37,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(folder: Path, text: str = TEXT, **args: Any) -> tuple[str, dict[str, Any]]:
-    from icr_tasks.models.hf import IcrHF
-    from icr_tasks.tasks.instance import PromptInstance
+    from icr_tasks.engines.hf import IcrHF
+    from icr_tasks.harness.instance import PromptInstance
 
-    boundary.note(text, len(text) - 20)
-    measure._FOUND.clear()
+    session.note(text, len(text) - 20)
+    session._FOUND.clear()
     gen = {"until": [], "do_sample": False, "max_gen_toks": 8}
     request = PromptInstance(doc={}, prompt=text, gen_kwargs=gen, digest="{}", task="t", doc_id=0, repeats=1)
     engine = IcrHF(str(folder), dtype="float32", device="cpu", **args)
     (answer,) = engine.generate_until([request], disable_tqdm=True)
-    return answer, measure.lookup(text)
+    return answer, session.lookup(text)
 
 
 def test_every_setting_answers_as_without_sharing(
@@ -54,7 +60,14 @@ def test_every_setting_answers_as_without_sharing(
         before = len(ran)
         shared, found = ask(folder, **args, prefill_store=str(tmp_path))
         assert shared == alone, args
-        same = ("steps", "sparse_steps", "bytes_read_per_step", "bytes_stored_per_token", "tokens_stored", "mass_kept")
+        same = (
+            "steps",
+            "sparse_steps",
+            "bytes_read_per_step",
+            "bytes_stored_per_token",
+            "tokens_stored",
+            "mass_kept",
+        )
         assert {k: found["kv"][k] for k in same} == {k: measured["kv"][k] for k in same}, args
         assert found["kv"]["prefill_reused"] == (len(ran) == before)
         assert "prefill_reused" not in measured["kv"]
@@ -65,21 +78,24 @@ def test_every_setting_answers_as_without_sharing(
 
 
 def test_a_batch_decodes_prompts_that_were_prefilled_alone(folder: Path, tmp_path: Path) -> None:
-    from icr_tasks.models.hf import IcrHF
-    from icr_tasks.tasks.instance import PromptInstance
+    from icr_tasks.engines.hf import IcrHF
+    from icr_tasks.harness.instance import PromptInstance
 
     texts = [TEXT, TEXT[:200], TEXT + "Which river?"]
     gen = {"until": [], "do_sample": False, "max_gen_toks": 8}
     asked = [
-        PromptInstance(doc={}, prompt=t, gen_kwargs=gen, digest="{}", task="t", doc_id=0, repeats=1) for t in texts
+        PromptInstance(doc={}, prompt=t, gen_kwargs=gen, digest="{}", task="t", doc_id=0, repeats=1)
+        for t in texts
     ]
     ask(folder, text=texts[1], prefill_store=str(tmp_path))
     for args in SETTINGS[:-1]:
         alone = [ask(folder, text=t, **args)[0] for t in texts]
-        measure._FOUND.clear()
-        engine = IcrHF(str(folder), dtype="float32", device="cpu", batch_size=3, prefill_store=str(tmp_path), **args)
+        session._FOUND.clear()
+        engine = IcrHF(
+            str(folder), dtype="float32", device="cpu", batch_size=3, prefill_store=str(tmp_path), **args
+        )
         assert engine.generate_until(asked, disable_tqdm=True) == alone, args
-        reused = [measure.lookup(t)["kv"]["prefill_reused"] for t in texts]
+        reused = [session.lookup(t)["kv"]["prefill_reused"] for t in texts]
         assert (
             reused == [args != SETTINGS[0], args.get("kv_window") != 100, args != SETTINGS[0]]
             or args.get("kv_window") == 100
@@ -117,7 +133,12 @@ def test_a_damaged_file_is_computed_again(
 def test_other_weights_other_pieces_other_text_share_nothing(folder: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     other = tiny.llama(tmp_path / "other", seed=1)
-    for args in ({"folder": folder}, {"folder": other}, {"folder": folder, "prefill_chunk": 32}, {"folder": folder, "text": TEXT + "!"}):  # fmt: skip
+    for args in (
+        {"folder": folder},
+        {"folder": other},
+        {"folder": folder, "prefill_chunk": 32},
+        {"folder": folder, "text": TEXT + "!"},
+    ):
         assert not ask(**args, prefill_store=store)[1]["kv"]["prefill_reused"]
     assert ask(folder, prefill_store=store, batch_size=4)[1]["kv"]["prefill_reused"]
 
@@ -133,7 +154,7 @@ def test_a_full_folder_stops_the_keeping_not_the_run(
 
 
 def test_bad_folders_and_models_without_a_name(folder: Path, tmp_path: Path) -> None:
-    from icr_tasks.models.hf import IcrHF
+    from icr_tasks.engines.hf import IcrHF
 
     (tmp_path / "file").write_text("x")
     with pytest.raises(IcrError, match="choose another"):

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from icr_tasks.context.setting import Setting
 from icr_tasks.errors import IcrError
-from icr_tasks.models.kv import METHODS, choose
-from icr_tasks.tasks.options import Options
+from icr_tasks.harness.options import Options
+from icr_tasks.kv import METHODS, choose
+from icr_tasks.settings import Setting
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,13 @@ def test_bad_settings(text: str, said: str) -> None:
 
 
 def test_model_arguments_are_the_same_setting() -> None:
-    args = {"pretrained": "x", "kv": "cluster", "kv_budget": 0.018, "kv_estimation": 0.1, "kv_split": "query-agnostic"}
+    args = {
+        "pretrained": "x",
+        "kv": "cluster",
+        "kv_budget": 0.018,
+        "kv_estimation": 0.1,
+        "kv_split": "query-agnostic",
+    }
     assert str(choose.from_args(args)) == "kv:cluster@0.018,estimation=0.1,query-agnostic"
     assert str(Options.parse(args).setting) == "kv:cluster@0.018,estimation=0.1,query-agnostic"
     assert choose.from_args({"kv_cache_dtype": "fp8"}) is None
@@ -90,7 +96,7 @@ def test_bad_model_arguments(args: dict, said: str) -> None:
 
 
 def test_settings_parse_without_torch() -> None:
-    code = "import sys\nfrom icr_tasks.context.setting import Setting\n" + "\n".join(
+    code = "import sys\nfrom icr_tasks.settings import Setting\n" + "\n".join(
         f"Setting.parse('kv:{name}').params" for name in METHODS
     )
     subprocess.run([sys.executable, "-P", "-c", code + "\nassert 'torch' not in sys.modules"], check=True)
@@ -106,7 +112,7 @@ def test_an_engine_that_ignores_the_setting_gives_an_error_not_a_score() -> None
 
 def test_kvpress_missing_or_too_new_names_the_environment() -> None:
     pytest.importorskip("torch")
-    from icr_tasks.models.kv import PRESS_FREES, PRESS_MASKS, make
+    from icr_tasks.kv import PRESS_FREES, PRESS_MASKS, make
 
     assert make("press.SnapKV", 0.5).frees
     assert not make("press.AdaKV", 0.5).frees

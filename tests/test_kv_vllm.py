@@ -1,4 +1,5 @@
-"""The vLLM backend against the transformers implementation: same model, same prompts, same method, token for token."""
+"""The vLLM backend against the transformers implementation: same model, same prompts, same method, token for
+token."""
 
 from __future__ import annotations
 
@@ -13,23 +14,28 @@ from typing import Any
 import pytest
 
 from icr_tasks.errors import IcrError
-from icr_tasks.models import kv_vllm
+from icr_tasks.kv import choose
 
 N_NEW = 20
 SETTING = "topk@0.05,sink=2,window=8,update=12"
-LENGTHS = (120, 250, 200, 257)  # blocks hold 128 tokens: the first two grow into another block while they answer
+LENGTHS = (
+    120,
+    250,
+    200,
+    257,
+)  # blocks hold 128 tokens: the first two grow into another block while they answer
 
 
 def test_names_what_it_cannot_do() -> None:
-    assert kv_vllm.parse("topk@0.05") == kv_vllm.parse("kv:topk@0.05") == "kv:topk@0.05"
+    assert choose.parse("topk@0.05") == choose.parse("kv:topk@0.05") == "kv:topk@0.05"
     with pytest.raises(IcrError, match="icr-hf"):
-        kv_vllm.parse("snapkv@0.5")
+        choose.parse("snapkv@0.5")
     with pytest.raises(IcrError, match="topk"):
-        kv_vllm.parse("topkk@0.5")
+        choose.parse("topkk@0.5")
 
 
 def test_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from icr_tasks.models.kv_vllm import counters, plugin
+    from icr_tasks.kv.vllm import counters, plugin
 
     monkeypatch.delenv("ICR_KV", raising=False)
     monkeypatch.delenv(counters.VARIABLE, raising=False)
@@ -48,24 +54,32 @@ def _model(folder: Path) -> Path:
     fast = tiny.tokenizer()
     # wide weights make attention matter, so that reading less changes the answers
     config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, initializer_range=0.15,
-    )  # fmt: skip
+        vocab_size=len(fast),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.15,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
 
 
-def _reference(folder: Path, prompts: list[list[int]], setting: str | None) -> list[tuple[list[int], list[float]]]:
+def _reference(
+    folder: Path, prompts: list[list[int]], setting: str | None
+) -> list[tuple[list[int], list[float]]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from icr_tasks.context.setting import Setting
-    from icr_tasks.models import kv
-    from icr_tasks.models.kv import attention, decode
+    from icr_tasks import kv
+    from icr_tasks.kv.hf import decode, session
+    from icr_tasks.settings import Setting
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.set_attn_implementation(attention.register())
+    model.set_attn_implementation(session.register())
     method = None
     if setting:
         parsed = Setting.parse(f"kv:{setting}")
@@ -75,7 +89,10 @@ def _reference(folder: Path, prompts: list[list[int]], setting: str | None) -> l
     for prompt in prompts:
         job = decode.Job([prompt], N_NEW, frozenset(), keep_logits=True)
         answer = decode.generate(model, job, method)[0]
-        logps = [float(torch.log_softmax(x.float().flatten(), -1)[t]) for x, t in zip(answer.logits, answer.tokens, strict=True)]  # fmt: skip
+        logps = [
+            float(torch.log_softmax(x.float().flatten(), -1)[t])
+            for x, t in zip(answer.logits, answer.tokens, strict=True)
+        ]
         out.append((answer.tokens, logps))
     return out
 
@@ -94,7 +111,13 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     model = _model(folder / "model")
     env = {**os.environ, "ICR_KV": SETTING, "CASE_BLOCKS": "6", "VLLM_TARGET_DEVICE": "cpu"}
     env.pop("ICR_KV_COUNTERS", None)
-    command = [sys.executable, str(Path(__file__).with_name("kv_vllm_case.py")), str(model), str(folder / "prompts.json"), str(N_NEW)]  # fmt: skip
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("kv_vllm_case.py")),
+        str(model),
+        str(folder / "prompts.json"),
+        str(N_NEW),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return {

@@ -10,7 +10,7 @@ import pytest
 from icr_tasks.cli import main
 from icr_tasks.cli.score import score
 from icr_tasks.errors import IcrError
-from icr_tasks.metrics import choice, longbench, rouge
+from icr_tasks.metrics import choice, rouge
 
 # InfiniteBench README (acc_v1, f1, rougeLsum) and the newest scorer (acc), in percent
 PUBLISHED = {
@@ -35,7 +35,9 @@ def test_rouge_engines_agree(shared_data: Path) -> None:
     from icr_tasks.cli.score import _rows
 
     rows = _rows(
-        shared_data / "infinitebench_predictions" / "preds_longbook_eng_4_models.jsonl.gz", "icr_infbench_sum", "gpt4"
+        shared_data / "infinitebench_predictions" / "preds_longbook_eng_4_models.jsonl.gz",
+        "icr_infbench_sum",
+        "gpt4",
     )
     for row in rows[:15]:
         assert rouge.score(row["text"], row["gold"], "rs") == rouge.score(row["text"], row["gold"], "py")
@@ -79,7 +81,7 @@ def test_multiple_choice(text: str, v1: int, newest: int) -> None:
     ],
 )
 def test_longbench_extraction(text: str, letter: str | None) -> None:
-    assert longbench.letter(text) == letter
+    assert choice.letter(text) == letter
 
 
 def _write(path: Path, rows: list[dict[str, object]]) -> Path:

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icr_tasks.metrics import citations, qa
+from icr_tasks.metrics import answers, citations
+from icr_tasks.metrics.answers import em, f1, normalize, normalize_official, subem, subem_official, subem_word
 from icr_tasks.metrics.extract import extract_answer
-from icr_tasks.metrics.normalize import normalize, normalize_official
-from icr_tasks.metrics.subem import em, f1, subem, subem_official, subem_word
 
 CASES = [
     ("The answer is: St. Louis.", "St. Louis"),
@@ -110,8 +109,8 @@ def test_em_and_f1() -> None:
 
 
 def test_helmet_official_takes_the_better_of_raw_and_parsed() -> None:
-    assert qa.helmet_official(" Paris\nmore", ["paris"]) == {"subem": 1.0, "em": 1.0, "f1": 1.0}
-    assert qa.helmet_official("\nDon Shula", ["Don Shula"])["em"] == 0.0
+    assert answers.helmet_official(" Paris\nmore", ["paris"]) == {"subem": 1.0, "em": 1.0, "f1": 1.0}
+    assert answers.helmet_official("\nDon Shula", ["Don Shula"])["em"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,9 @@ def test_citation_scores() -> None:
 def test_quotes_and_contents() -> None:
     text = 'Quote 1: "a b c"\nQuote 2: "d e"\nRelevant Document IDs: [DOC 1]\nThe answer is: x'
     assert citations.quotes(text) == ["a b c", "d e"]
-    assert citations.contents("Relevant documents:\n[DOC 2]\nfull text\n\n[DOC 4]\nmore\nThe answer is: x") == {
+    assert citations.contents(
+        "Relevant documents:\n[DOC 2]\nfull text\n\n[DOC 4]\nmore\nThe answer is: x"
+    ) == {
         2: "full text",
         4: "more",
     }
@@ -153,7 +154,9 @@ TEXT = st.text(max_size=300)
 def test_nothing_raises_and_the_answer_stands_in_the_text(text: str) -> None:
     answer = extract_answer(text).text
     squeezed = "".join(c for c in text if c not in "*_` \n")
-    assert "".join(c for c in answer if c not in "*_` \n") in squeezed.replace("**", "")  # only markup is dropped
+    assert "".join(c for c in answer if c not in "*_` \n") in squeezed.replace(
+        "**", ""
+    )  # only markup is dropped
     citations.cited_ids(text), citations.quotes(text), citations.contents(text)
 
 

@@ -1,7 +1,7 @@
 """Order, marks and verdicts do not hang on the last bits of a float: another processor adds in another order.
 
-Every estimate is moved by a few units in the last place, as another linear algebra kernel moves it; whatever is ordered,
-marked or compared must stay as it was.
+Every estimate is moved by a few units in the last place, as another linear algebra kernel moves it; whatever
+is ordered, marked or compared must stay as it was.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icr_tasks.analysis.report import table as rank_table
 from icr_tasks.cli import main
-from icr_tasks.leaderboard import compare_report, flips, gate_report
-from icr_tasks.leaderboard.gate import gate
-from icr_tasks.leaderboard.load import load_run
-from icr_tasks.leaderboard.pairs import Pairs, pair
+from icr_tasks.leaderboard.ledgers.load import load_run
+from icr_tasks.leaderboard.pairs import flips
+from icr_tasks.leaderboard.pairs import forest as forest_report
+from icr_tasks.leaderboard.pairs import reports as compare_report
+from icr_tasks.leaderboard.pairs.gate import gate
+from icr_tasks.leaderboard.pairs.joined import Pairs, pair
 from icr_tasks.leaderboard.plots import Dot, Line, Panel, Point, Row, Step, curve, forest, heat, pareto, trend
 from icr_tasks.leaderboard.plots.pareto import front
-from icr_tasks.leaderboard.printed import figures, printed, settled
 from icr_tasks.leaderboard.stats import Design, Effect
-from icr_tasks.leaderboard.suite import points
+from icr_tasks.leaderboard.text.names import points
+from icr_tasks.leaderboard.text.printed import figures, printed, settled
+from icr_tasks.ranking.report import table as rank_table
 
 SEEDS = range(6)
 Noise = Callable[[float], float]
@@ -79,11 +81,22 @@ def ties(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         return change
 
-    for name, by, worse in (("z", 0, 1.0), ("a", 6, 1.0), ("n", 3, 0.99), ("m", 9, 0.99), ("y", 0, 0.2), ("b", 3, 0.2)):
+    for name, by, worse in (
+        ("z", 0, 1.0),
+        ("a", 6, 1.0),
+        ("n", 3, 0.99),
+        ("m", 9, 0.99),
+        ("y", 0, 0.2),
+        ("b", 3, 0.2),
+    ):
         for setting in ("full", "kv:topk@0.05", "rag@4k"):
-            board_tree.run(root, f"org/{name}", setting, change=turned(by, worse), datasets=("hotpotqa", "nq", "qa"))
+            board_tree.run(
+                root, f"org/{name}", setting, change=turned(by, worse), datasets=("hotpotqa", "nq", "qa")
+            )
     for step in (100, 200, 300):
-        board_tree.run(root, f"org/grpo-step-{step}", change=turned(step // 100, 0.5), datasets=("nq",), started=step)
+        board_tree.run(
+            root, f"org/grpo-step-{step}", change=turned(step // 100, 0.5), datasets=("nq",), started=step
+        )
     return root
 
 
@@ -117,18 +130,21 @@ def test_boards_marks_plots_and_csv_stay(
 
 
 def test_rows_that_print_alike_are_in_the_order_of_their_names(ties: Path) -> None:
-    from icr_tasks.leaderboard.board import build
-    from icr_tasks.leaderboard.views_grid import Options
+    from icr_tasks.leaderboard.board.build import build
+    from icr_tasks.leaderboard.board.tables import Options
 
     lines = board_tree.table(build(ties, Options()), "board").lines
     full = [line for line in lines if line.labels[1] == "full" and "grpo" not in line.labels[0]]
     assert [line.labels[0] for line in full] == [f"org/{n}" for n in "azmnby"]
     marks = [line.cells[-1].mark for line in lines]
-    assert marks[0] == "best" and marks.count("best") == 1 and "tied" in marks  # the best mark stands on the first line
+    assert (
+        marks[0] == "best" and marks.count("best") == 1 and "tied" in marks
+    )  # the best mark stands on the first line
 
 
 def pairs_with_equal_drops(root: Path) -> Pairs:
-    """A candidate that lost the same number of items at 4k and at 8k, so that two cells are equally the worst."""
+    """A candidate that lost the same number of items at 4k and at 8k, so that two cells are equally the
+    worst."""
     rows = gatekit.rows()
     base = gatekit.write(root / "base", rows)
     for task in ("icr_helmet_rag_nq_4k", "icr_helmet_rag_nq_8k"):
@@ -148,9 +164,13 @@ def test_gate_and_comparison_stay(tmp_path: Path, other_processor: Callable[[int
     def reports() -> list[str]:
         found = gate(joined, margin=edge[0], margins={"helmet_rag": edge[1]})
         verdicts = " ".join(f"{e.verdict} {e.remark}" for e in found.endpoints)
-        forms = [gate_report.terminal(found, "a", "b"), gate_report.markdown(found, "a", "b"), gate_report.junit(found)]
-        drawn = gate_report.forest_report.of_gate(found, "t")
-        compared = gate_report.forest_report.of_comparison(found.comparison, "t")  # type: ignore[arg-type]
+        forms = [
+            compare_report.terminal(found, "a", "b"),
+            compare_report.markdown(found, "a", "b"),
+            compare_report.junit(found),
+        ]
+        drawn = forest_report.of_gate(found, "t")
+        compared = forest_report.of_comparison(found.comparison, "t")  # type: ignore[arg-type]
         return [verdicts, *forms, drawn, compared, compare_report.render(joined, *runs)]
 
     before = reports()
@@ -161,7 +181,8 @@ def test_gate_and_comparison_stay(tmp_path: Path, other_processor: Callable[[int
 
 
 def test_flips_are_worst_first_as_printed(tmp_path: Path) -> None:
-    """0.9 - 0.2 and 0.8 - 0.1 are one drop of 70 points, though not one float; 0.1 + 0.2 and 0.3 are no flip at all."""
+    """0.9 - 0.2 and 0.8 - 0.1 are one drop of 70 points, though not one float; 0.1 + 0.2 and 0.3 are no flip
+    at all."""
     rows = gatekit.rows(tasks=("icr_longbench_v2",))
     sides = [(0.9, 0.2), (0.8, 0.1), (0.7, 0.0), (1.0, 0.3), (0.1 + 0.2, 0.3)]
     runs = []
@@ -180,17 +201,24 @@ def drawings(move: Noise) -> list[Any]:
     """Every chart and the front, of values that print alike or lie where rounding turns."""
     means = [54.35, 54.35, 12.25, 12.25, 54.449999999]
     line = [
-        Line(f"l{i}", {4096: Point(*map(move, (m, m - 3.05, m + 3.05)), 9), 8192: None}) for i, m in enumerate(means)
+        Line(f"l{i}", {4096: Point(*map(move, (m, m - 3.05, m + 3.05)), 9), 8192: None})
+        for i, m in enumerate(means)
     ]
-    dots = [Dot(f"d{i}", "kv", move(4096.0 + i % 2), *map(move, (m, m - 2, m + 2))) for i, m in enumerate(means)]
+    dots = [
+        Dot(f"d{i}", "kv", move(4096.0 + i % 2), *map(move, (m, m - 2, m + 2))) for i, m in enumerate(means)
+    ]
     steps = [Step(f"s{i}", *map(move, (m - 54.35, m - 60, m))) for i, m in enumerate(means)]
     rows = [Row(f"r{i}", *map(move, (m - 54.35, m - 60, m)), margin=move(2.0)) for i, m in enumerate(means)]
     panel = Panel("p", [[move(m) for m in (2.5, 54.5, 12.25)]])
     signed = Panel("q", [[move(m) for m in (-2.5, 0.5, 0.0)]], difference=True)
     return [
-        curve("t", line), pareto("t", dots, x_label="x"), trend("t", steps), forest("t", rows),
-        heat("t", ["0"], ["4k", "8k", "16k"], [panel, signed]), [d.name for d in front(dots)],
-    ]  # fmt: skip
+        curve("t", line),
+        pareto("t", dots, x_label="x"),
+        trend("t", steps),
+        forest("t", rows),
+        heat("t", ["0"], ["4k", "8k", "16k"], [panel, signed]),
+        [d.name for d in front(dots)],
+    ]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -199,7 +227,8 @@ def test_charts_stay(seed: int) -> None:
 
 
 def test_the_front_reads_what_is_printed() -> None:
-    """Costs of 4.1k and 4.1k are one cost, scores of 50.01 and 49.99 one score: the first by name is on the front."""
+    """Costs of 4.1k and 4.1k are one cost, scores of 50.01 and 49.99 one score: the first by name is on the
+    front."""
     dots = [
         Dot("b", "kv", 4096, 49.99, 48, 52),
         Dot("a", "kv", 4099, 50.01, 48, 52),
@@ -215,14 +244,24 @@ def test_ranking_methods_stay(seed: int) -> None:
             name: {"ndcg@10": {"mean": move(mean), "low": mean, "high": mean, "n": 5, "clusters": 5}}
             for name, mean in (("z", 0.3), ("a", 0.1 + 0.2), ("m", 0.9))
         }
-        head = {"model": "m", "task": "t", "prompt": "ao", "n_items": 5, "n_left_out": 0, "documents": 5, "tokens": 9}
+        head = {
+            "model": "m",
+            "task": "t",
+            "prompt": "ao",
+            "n_items": 5,
+            "n_left_out": 0,
+            "documents": 5,
+            "tokens": 9,
+        }
         return rank_table({**head, "methods": methods, "peak_memory": {}, "seconds": 1.0})
 
     assert report(noise(seed)) == report(float)
     assert [line[:3] for line in report(float).splitlines() if " | " in line][1:] == ["| m", "| a", "| z"]
 
 
-parts = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12), st.integers(0, 60)), min_size=1, max_size=60)
+parts = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 12), st.integers(0, 60)), min_size=1, max_size=60
+)
 
 
 def _design(rows: list[tuple[int, int, int]]) -> tuple[Design, np.ndarray]:
@@ -273,7 +312,8 @@ def test_the_test_is_chosen_by_the_number_of_clusters() -> None:
 
 
 def test_what_cancels_within_a_cluster_is_no_vote() -> None:
-    """0.3 - 0.1 - 0.2 is 0, not 3e-17 of a vote: the number of votes decides between exact and drawn sign flips."""
+    """0.3 - 0.1 - 0.2 is 0, not 3e-17 of a vote: the number of votes decides between exact and drawn sign
+    flips."""
     for votes in range(1, 13):
         values = np.array([0.3, -0.1, -0.2] * 14 + [0.5, 0.2, -0.1] * votes)
         found = Design(np.repeat(np.arange(14 + votes), 3)).effect(values)

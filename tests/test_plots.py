@@ -1,4 +1,5 @@
-"""Plots: deterministic well-formed SVG, gaps as gaps, readable colours in light and dark, hostile names as text."""
+"""Plots: deterministic well-formed SVG, gaps as gaps, readable colours in light and dark, hostile names as
+text."""
 
 from __future__ import annotations
 
@@ -13,26 +14,60 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icr_tasks.leaderboard.plots import Dot, Line, Panel, Point, Row, Step, canvas, curve, forest, heat, pareto, trend
+from icr_tasks.leaderboard.plots import (
+    Dot,
+    Line,
+    Panel,
+    Point,
+    Row,
+    Step,
+    canvas,
+    curve,
+    forest,
+    heat,
+    pareto,
+    trend,
+)
 from icr_tasks.leaderboard.plots.pareto import front
 
 HOSTILE = "</text><script>alert(1)</script>\x00\ud800\"'&"
 
 
 def line(name: str, *means: float | None) -> Line:
-    return Line(name, {4096 * 2**i: None if m is None else Point(m, m - 3, m + 3, 60) for i, m in enumerate(means)})
+    return Line(
+        name, {4096 * 2**i: None if m is None else Point(m, m - 3, m + 3, 60) for i, m in enumerate(means)}
+    )
 
 
 def some(name: str) -> dict[str, str]:
     """One plot of each shape with `name` wherever an outsider's name may stand."""
     return {
-        "curve": curve(name, [line(name, 60, None, 50, 40), line("b", 55, 54, 53, 52), line("c", 20, 20, 20, 20)], chance=25, y_label=name),
+        "curve": curve(
+            name,
+            [line(name, 60, None, 50, 40), line("b", 55, 54, 53, 52), line("c", 20, 20, 20, 20)],
+            chance=25,
+            y_label=name,
+        ),
         "band": curve(name, [line(name, 60, 55)]),
-        "heat": heat(name, [name, "1"], [name, "8k"], [Panel(name, [[0, 100], [None, 50]]), Panel("difference", [[-30, 5], [None, 0]], difference=True)]),
-        "pareto": pareto(name, [Dot(name, name, 100, 40, 38, 42), Dot("b", "full", 1000, 60, 55, 65)], x_label=name),
-        "forest": forest(name, [Row(name, -1.2, -2.8, 0.4, 2.0, name), Row("other", None, note=name, margin=5)], x_label=name),
+        "heat": heat(
+            name,
+            [name, "1"],
+            [name, "8k"],
+            [
+                Panel(name, [[0, 100], [None, 50]]),
+                Panel("difference", [[-30, 5], [None, 0]], difference=True),
+            ],
+        ),
+        "pareto": pareto(
+            name, [Dot(name, name, 100, 40, 38, 42), Dot("b", "full", 1000, 60, 55, 65)], x_label=name
+        ),
+        "forest": forest(
+            name,
+            [Row(name, -1.2, -2.8, 0.4, 2.0, name), Row("other", None, note=name, margin=5)],
+            x_label=name,
+        ),
         "trend": trend(name, [Step(name, 0.0), Step("b", None), Step("c", -2, -3, -1)], y_label=name),
-    }  # fmt: skip
+    }
 
 
 def parse(svg: str) -> ElementTree.Element:
@@ -88,13 +123,16 @@ def test_scores_start_at_zero_and_heat_maps_share_a_scale() -> None:
     fills = re.findall(r'<rect fill="(#\w+)"', cells)
     assert fills[0] == fills[1]
     zero, plus, minus = (
-        re.findall(r'<rect fill="#(\w\w)(\w\w)(\w\w)"', heat("t", ["0"], ["4k"], [Panel("d", [[v]], difference=True)]))[
-            0
-        ]
+        re.findall(
+            r'<rect fill="#(\w\w)(\w\w)(\w\w)"',
+            heat("t", ["0"], ["4k"], [Panel("d", [[v]], difference=True)]),
+        )[0]
         for v in (0.0, 10.0, -10.0)
     )
     assert len(set(zero)) == 1  # grey-white: no difference
-    assert int(plus[2], 16) > int(plus[0], 16) and int(minus[0], 16) > int(minus[2], 16)  # blue up, orange down
+    assert int(plus[2], 16) > int(plus[0], 16) and int(minus[0], 16) > int(
+        minus[2], 16
+    )  # blue up, orange down
 
 
 def contrast(a: str, b: str) -> float:
@@ -109,8 +147,16 @@ def contrast(a: str, b: str) -> float:
 
 # Brettel-style dichromacy as 3x3 matrices on linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
 DEFICIENT = {
-    "protan": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
-    "deutan": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "protan": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deutan": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
 }
 
 
@@ -159,7 +205,15 @@ def test_ticks_are_round_and_cover(low: float, span: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(4096, "4k"), (131072, "128k"), (1048576, "1M"), (530, "530"), (14336, "14k"), (15000, "15k"), (2.5e9, "2.5G")],
+    [
+        (4096, "4k"),
+        (131072, "128k"),
+        (1048576, "1M"),
+        (530, "530"),
+        (14336, "14k"),
+        (15000, "15k"),
+        (2.5e9, "2.5G"),
+    ],
 )
 def test_counts(value: float, text: str) -> None:
     assert canvas.count(value) == text

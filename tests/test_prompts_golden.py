@@ -1,4 +1,5 @@
-"""Every prompt rendered for one fixed item, frozen by hash: a changed character is a changed benchmark (bump the task version)."""
+"""Every prompt rendered for one fixed item, frozen by hash: a changed character is a changed benchmark (bump
+the task version)."""
 
 from __future__ import annotations
 
@@ -6,13 +7,18 @@ import hashlib
 
 import pytest
 
-from icr_tasks.context import prompts
-from icr_tasks.data.item import Unit
+from icr_tasks.benchmarks import base
+from icr_tasks.benchmarks.base import Unit
 
 FIELDS = {
-    "question": "Q?", "demos": "DEMO\n\n", "instruction": "INSTRUCTION", "choice_a": "one", "choice_b": "two",
-    "choice_c": "three", "choice_d": "four",
-}  # fmt: skip
+    "question": "Q?",
+    "demos": "DEMO\n\n",
+    "instruction": "INSTRUCTION",
+    "choice_a": "one",
+    "choice_b": "two",
+    "choice_c": "three",
+    "choice_d": "four",
+}
 UNITS = [Unit("a", "alpha", "T1"), Unit("b", "beta", "T2")]
 GOLDEN = {
     ("helmet_rag", "nq", "ao"): "089d708cccfcdcba",
@@ -39,7 +45,7 @@ GOLDEN = {
 
 
 def rendered(benchmark: str, dataset: str, name: str) -> str:
-    prompt = prompts.get(benchmark, name, dataset)
+    prompt = base.get(benchmark, name, dataset)
     return "\n---\n".join(
         f"{m['role']}: {m['content']}" for m in prompt.messages(context=prompt.context(UNITS), **FIELDS)
     )
@@ -54,7 +60,7 @@ def all_prompts() -> list[tuple[str, str, str]]:
         ("longbench_v2", "all"),
         ("loong_fin", "all"),
     ]
-    return [(b, d, name) for b, d in homes for name in prompts.table(b, d)]
+    return [(b, d, name) for b, d in homes for name in base.table(b, d)]
 
 
 @pytest.mark.parametrize("key", all_prompts(), ids="/".join)
@@ -68,7 +74,9 @@ def test_table_7_and_8_lines() -> None:
     assert ao.startswith(
         "system: You are an expert in question answering.\n---\nuser: Use the given documents to write a concise"
     )
-    assert "\n\n[DOC 0]\nalpha\n\n[DOC 1]\nbeta\n\nQuestion: Q?\n\n" in ao and ao.endswith("Answer: <your answer>.")
+    assert "\n\n[DOC 0]\nalpha\n\n[DOC 1]\nbeta\n\nQuestion: Q?\n\n" in ao and ao.endswith(
+        "Answer: <your answer>."
+    )
     for name in ("id", "idc", "idq", "judge"):
         text = rendered("helmet_rag", "nq", name)
         assert "Documents: [DOC 0]\nalpha" in text and text.rstrip(".").endswith("Question: Q?")
@@ -87,8 +95,8 @@ def test_table_7_and_8_lines() -> None:
         "user: 《T1》\nalpha\n\n《T2》\nbeta\n\n\n\nINSTRUCTION\n\nQ?"
     )
     filing = [Unit("f", "text", "2024-HARTE HANKS INC-j", official_title="j")]
-    assert prompts.get("loong_fin", "official").context(filing) == "《j》\ntext\n\n"
-    assert prompts.get("loong_fin", "paper").context(filing) == "《2024-HARTE HANKS INC-j》\ntext\n"
+    assert base.get("loong_fin", "official").context(filing) == "《j》\ntext\n\n"
+    assert base.get("loong_fin", "paper").context(filing) == "《2024-HARTE HANKS INC-j》\ntext\n"
 
 
 def test_paper_and_code_differ_where_they_are_said_to() -> None:

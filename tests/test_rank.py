@@ -1,4 +1,5 @@
-"""Document ranking: metrics by hand, attention against eager transformers, a model built to retrieve, the command."""
+"""Document ranking: metrics by hand, attention against eager transformers, a model built to retrieve, the
+command."""
 
 from __future__ import annotations
 
@@ -13,23 +14,23 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icr_tasks.analysis import attention, paper_code, ranking, report
-from icr_tasks.analysis.rank import Ranked, relevance
-from icr_tasks.analysis.spans import Spans, locate
+from icr_tasks.benchmarks.base import Unit
 from icr_tasks.cli import main
-from icr_tasks.data.item import Unit
 from icr_tasks.errors import IcrError
+from icr_tasks.ranking import attention, rank, report
+from icr_tasks.ranking.attention import Spans, locate
+from icr_tasks.ranking.rank import Ranked, relevance
 
 
 def test_metrics_by_hand() -> None:
     scores, gold = [0.1, 0.9, 0.5, 0.2], [1, 0, 1, 0]  # order: 1, 2, 3, 0
     ideal = 1 + 1 / math.log2(3)
-    assert ranking.ndcg(scores, gold) == pytest.approx((1 / math.log2(3) + 1 / math.log2(5)) / ideal)
-    assert ranking.mrr(scores, gold) == 0.5
-    assert ranking.recall(scores, gold, 2) == 0.5
-    assert math.isnan(ranking.ndcg(scores, [0, 0, 0, 0]))
+    assert rank.ndcg(scores, gold) == pytest.approx((1 / math.log2(3) + 1 / math.log2(5)) / ideal)
+    assert rank.mrr(scores, gold) == 0.5
+    assert rank.recall(scores, gold, 2) == 0.5
+    assert math.isnan(rank.ndcg(scores, [0, 0, 0, 0]))
     # the ideal order, not "gold first": with a grade above gold the result stays within 1
-    assert ranking.ndcg([3, 2, 1], [1.0, 5.0, 0.2]) < 1 == ranking.ndcg([2, 3, 1], [1.0, 5.0, 0.2])
+    assert rank.ndcg([3, 2, 1], [1.0, 5.0, 0.2]) < 1 == rank.ndcg([2, 3, 1], [1.0, 5.0, 0.2])
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=7).filter(any))
@@ -39,9 +40,11 @@ def test_random_order_is_the_mean_over_all_orders(gold: list[bool]) -> None:
     flags, n = np.array(gold, float), len(gold)
     orders = [np.array(p, float) for p in permutations(range(n))] if n <= 5 else []
     if orders:
-        assert ranking.random_ndcg(flags, 3) == pytest.approx(np.mean([ranking.ndcg(o, flags, 3) for o in orders]))
-        assert ranking.random_mrr(flags) == pytest.approx(np.mean([ranking.mrr(o, flags) for o in orders]))
-        assert ranking.random_recall(flags, 2) == pytest.approx(np.mean([ranking.recall(o, flags, 2) for o in orders]))
+        assert rank.random_ndcg(flags, 3) == pytest.approx(np.mean([rank.ndcg(o, flags, 3) for o in orders]))
+        assert rank.random_mrr(flags) == pytest.approx(np.mean([rank.mrr(o, flags) for o in orders]))
+        assert rank.random_recall(flags, 2) == pytest.approx(
+            np.mean([rank.recall(o, flags, 2) for o in orders])
+        )
 
 
 def test_graded_relevance_needs_a_grade_for_every_distractor() -> None:
@@ -66,7 +69,10 @@ def _spans(n: int, documents: int, question: list[int]) -> Spans:
     owner = np.repeat(np.arange(-1, documents), -(-n // (documents + 1)))[:n].astype(np.int32)
     owner[question] = -1
     return Spans(
-        rng.integers(3, 250, n), owner, np.array(question), np.bincount(owner[owner >= 0], minlength=documents)
+        rng.integers(3, 250, n),
+        owner,
+        np.array(question),
+        np.bincount(owner[owner >= 0], minlength=documents),
     )
 
 
@@ -95,13 +101,16 @@ def test_paper_code_grows_with_length_and_sees_the_future(tmp_path: Path) -> Non
     uneven = Spans(
         spans.ids, np.array([0] * 40 + [1] * 10 + [2] * 10, np.int32), spans.question, np.array([40, 10, 10])
     )
-    scores = paper_code.scores(model, uneven)
+    scores = attention.scores(model, uneven)
     assert scores[0] > 3 * max(scores[1:])
-    assert scores.sum() == pytest.approx(60, rel=1e-4)  # every query spends one unit on all keys, later ones included
+    assert scores.sum() == pytest.approx(
+        60, rel=1e-4
+    )  # every query spends one unit on all keys, later ones included
 
 
 def _retriever(folder: Path, texts: list[str]) -> Path:
-    """A one-layer Llama built by hand: each token attends to equal tokens (identity queries and keys, hardly any RoPE)."""
+    """A one-layer Llama built by hand: each token attends to equal tokens (identity queries and keys, hardly
+    any RoPE)."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
@@ -113,10 +122,15 @@ def _retriever(folder: Path, texts: list[str]) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>").save_pretrained(folder)
     dim = 256
     config = LlamaConfig(
-        vocab_size=len(words) + 1, hidden_size=dim, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
-        num_key_value_heads=1, max_position_embeddings=4096,
+        vocab_size=len(words) + 1,
+        hidden_size=dim,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        max_position_embeddings=4096,
         rope_parameters={"rope_type": "default", "rope_theta": 1e30},
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     model = LlamaModel(config)
     with torch.no_grad():
@@ -132,13 +146,29 @@ def _retriever(folder: Path, texts: list[str]) -> Path:
 def test_a_model_built_to_retrieve_ranks_gold_far_above_chance(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from icr_tasks import data
+    from icr_tasks import benchmarks
 
-    items = data.load("synth", "rag", "1k").items[:24]
+    items = benchmarks.load("synth", "rag", "1k").items[:24]
     texts = [u.text for i in items for u in i.units()] + [i.question for i in items]
     folder = _retriever(tmp_path / "m", texts)
-    done = main(["rank", "--model", str(folder), "--tasks", "icr_synth_rag_1k", "--limit", "24", "--no-chat-template",
-                 "--definition", "attention,paper_code", "--dtype", "float32", "-o", str(tmp_path / "out")])  # fmt: skip
+    done = main(
+        [
+            "rank",
+            "--model",
+            str(folder),
+            "--tasks",
+            "icr_synth_rag_1k",
+            "--limit",
+            "24",
+            "--no-chat-template",
+            "--definition",
+            "attention,paper_code",
+            "--dtype",
+            "float32",
+            "-o",
+            str(tmp_path / "out"),
+        ]
+    )
     assert done == 0
     found = json.loads((tmp_path / "out" / "rank_icr_synth_rag_1k.json").read_text())
     methods: dict[str, Any] = found["methods"]
@@ -165,10 +195,18 @@ def test_table_shows_the_correlation_of_every_order_that_varies() -> None:
         item.rows["position"] = {"ndcg@10": 0.5}  # the same for every item: nothing to correlate
     scores = {str(i): float(i % 7 > 3) for i in range(40)}
     found = {
-        "model": "m", "task": "t", "prompt": "ao", "n_items": 40, "n_left_out": 0, "documents": 5.0, "tokens": 10.0,
-        "methods": report.summary(items), "correlation": {m: report.correlation(items, m, scores) for m in ("a", "position")},
-        "peak_memory": {}, "seconds": 1.0,
-    }  # fmt: skip
+        "model": "m",
+        "task": "t",
+        "prompt": "ao",
+        "n_items": 40,
+        "n_left_out": 0,
+        "documents": 5.0,
+        "tokens": 10.0,
+        "methods": report.summary(items),
+        "correlation": {m: report.correlation(items, m, scores) for m in ("a", "position")},
+        "peak_memory": {},
+        "seconds": 1.0,
+    }
     shown = report.table(found)
     rows = {line.split(" | ")[0]: line for line in shown.splitlines() if line.startswith("| ")}
     value = found["correlation"]["a"]
@@ -187,9 +225,20 @@ def test_head_is_not_judged_on_the_items_it_was_chosen_on() -> None:
 
 @pytest.mark.parametrize(
     ("args", "words"),
-    [(["--definition", "atention"], "attention"), (["--tasks", "icr_infbench_mc", "--allow-partial"], "gold"), (["--model", "nowhere/at-all"], "load")],
-)  # fmt: skip
-def test_bad_input(args: list[str], words: str, tmp_path: Path, replica: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    [
+        (["--definition", "atention"], "attention"),
+        (["--tasks", "icr_infbench_mc", "--allow-partial"], "gold"),
+        (["--model", "nowhere/at-all"], "load"),
+    ],
+)
+def test_bad_input(
+    args: list[str],
+    words: str,
+    tmp_path: Path,
+    replica: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setenv("ICR_DATA_DIR", str(replica))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     model = [] if "--model" in args else ["--model", str(tiny.llama(tmp_path / "m"))]

@@ -17,7 +17,10 @@ RUN_BY = {
     "make test": ("../.ci/run", ["make test"]),
     "pip install": ("../.ci/run", ["wheel"]),
     "icr data fetch helmet": ("test_fetch.py", ["fetch", "helmet", "--datasets", "--lengths"]),
-    "lm_eval --tasks icr_helmet_rag_nq_4k --model vllm": ("test_engine_vllm.py", ["icr_helmet_rag_nq_4k", "vllm"]),
+    "lm_eval --tasks icr_helmet_rag_nq_4k --model vllm": (
+        "test_engine_vllm.py",
+        ["icr_helmet_rag_nq_4k", "vllm"],
+    ),
     "lm_eval ls tasks": ("test_discovery.py", ["ls", "tasks"]),
     "icr collect out -o results": ("test_gate_docs.py", ["icr collect"]),
     "icr board results/ -o board/": ("test_board.py", ["board", "-o"]),

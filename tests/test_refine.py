@@ -1,4 +1,5 @@
-"""Refinement of hard negatives: the compiled signals equal their definitions, and the default threshold separates."""
+"""Refinement of hard negatives: the compiled signals equal their definitions, and the default threshold
+separates."""
 
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("numba", reason="refinement is compiled with numba (extra [train])")
-from icr_tasks.training.data import fuzzy, refine
+from icr_tasks.training.data import refine, similarity
 from icr_tasks.training.data.config import Config
 from icr_tasks.training.data.read import records
 from icr_tasks.training.data.similarity import SIGNALS
 
-TEXTS = st.text(alphabet=st.sampled_from("ab cA_1. \n\t\u00a0\u0130\u03a3\u00df\u00e9\u4e2d\U0001f600"), max_size=40)
+TEXTS = st.text(
+    alphabet=st.sampled_from("ab cA_1. \n\t\u00a0\u0130\u03a3\u00df\u00e9\u4e2d\U0001f600"), max_size=40
+)
 
 
 def plain(golds: list[str], others: list[str]) -> np.ndarray:
@@ -26,19 +29,28 @@ def plain(golds: list[str], others: list[str]) -> np.ndarray:
 @given(st.lists(TEXTS, min_size=1, max_size=4), st.lists(TEXTS, min_size=1, max_size=6))
 @settings(max_examples=80, deadline=None)
 def test_compiled_signals_equal_their_definitions(golds: list[str], others: list[str]) -> None:
-    assert (fuzzy.signals(golds, others) == plain(golds, others)).all()
+    assert (similarity.signals(golds, others) == plain(golds, others)).all()
 
 
 def test_any_characters_and_many_golds() -> None:
-    texts = ["", " ", "x", "İstanbul ΣΑΣ", "\x1c\x85 foo bar baz", "\ud800 lone", "².³ ③ ªº a_b", "word " * 800]
+    texts = [
+        "",
+        " ",
+        "x",
+        "İstanbul ΣΑΣ",
+        "\x1c\x85 foo bar baz",
+        "\ud800 lone",
+        "².³ ③ ªº a_b",
+        "word " * 800,
+    ]
     golds = texts * 9  # more than one machine word of gold passages
-    assert (fuzzy.signals(golds, texts) == np.tile(plain(texts, texts), (1, 9, 1))).all()
-    assert fuzzy.signals(["a"], []).shape == (4, 1, 0)
+    assert (similarity.signals(golds, texts) == np.tile(plain(texts, texts), (1, 9, 1))).all()
+    assert similarity.signals(["a"], []).shape == (4, 1, 0)
 
 
 def test_the_same_passage_scores_one_and_nothing_shared_zero() -> None:
-    assert (fuzzy.signals(["one two three four"], ["one two three four"]) == 1).all()
-    assert (fuzzy.signals(["aaa bbb ccc"], ["xyz uvw rst"])[[0, 2, 3]] == 0).all()
+    assert (similarity.signals(["one two three four"], ["one two three four"]) == 1).all()
+    assert (similarity.signals(["aaa bbb ccc"], ["xyz uvw rst"])[[0, 2, 3]] == 0).all()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +84,9 @@ def test_real_distractors_are_told_from_evidence(paragraphs: list[dict[str, list
         middle = len(words) // 2
         halves.append(refine.scores(part["gold"][:1], [" ".join(words[middle:] + other[:50])], cfg.fuzzy)[0])
         start = r.randrange(len(words) - 25)
-        quotes.append(refine.scores(part["gold"][:1], [" ".join(other[:75] + words[start : start + 25])], cfg.fuzzy)[0])
+        quotes.append(
+            refine.scores(part["gold"][:1], [" ".join(other[:75] + words[start : start + 25])], cfg.fuzzy)[0]
+        )
     assert np.mean(np.array(halves) >= cfg.threshold) > 0.99  # the same text cut elsewhere
     assert np.mean(np.array(quotes) >= cfg.threshold) > 0.75  # one sentence of the evidence
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from test_contract import lm_eval, results
 
+from icr_tasks.engines import replay
 from icr_tasks.errors import IcrError
-from icr_tasks.leaderboard.collect import collect
-from icr_tasks.models import replay
-from icr_tasks.runs import manager
+from icr_tasks.harness.run import manager
+from icr_tasks.leaderboard.ledgers.collect import collect
 
 TASKS = ("icr_synth_rag_512", "icr_synth_rag_1k")
 
@@ -27,7 +27,16 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_replay_through_lm_eval_keeps_scores_and_identity(logged: Path, tmp_path: Path) -> None:
-    command = ("icr-replay", TASKS, tmp_path / "again", {}, "--limit", "6", "--model_args", f"samples={logged}")
+    command = (
+        "icr-replay",
+        TASKS,
+        tmp_path / "again",
+        {},
+        "--limit",
+        "6",
+        "--model_args",
+        f"samples={logged}",
+    )
     done = lm_eval(*command)
     assert done.returncode == 0, done.stderr[-2000:]
     before, after = results(logged), results(tmp_path / "again")
@@ -35,7 +44,10 @@ def test_replay_through_lm_eval_keeps_scores_and_identity(logged: Path, tmp_path
         assert {k: v for k, v in before[task].items() if k != "alias"} == {
             k: v for k, v in after[task].items() if k != "alias"
         }
-    [(_, first)], [(_, second)] = collect([logged], tmp_path / "a"), collect([tmp_path / "again"], tmp_path / "b")
+    [(_, first)], [(_, second)] = (
+        collect([logged], tmp_path / "a"),
+        collect([tmp_path / "again"], tmp_path / "b"),
+    )
     assert second["model"]["id"] == first["model"]["id"] == "oracle"
     assert second["setting"]["text"] == "gold@only" and second["prompt"] == "id"
     read = [sorted((tmp_path / x).rglob("items.jsonl.gz"))[0].read_bytes() for x in "ab"]
@@ -43,7 +55,9 @@ def test_replay_through_lm_eval_keeps_scores_and_identity(logged: Path, tmp_path
 
 
 def _task(logged: Path, **metadata: Any) -> Any:
-    return manager({"samples": str(logged), "pretrained": "x", **metadata}).load([TASKS[0]])["tasks"][TASKS[0]]
+    return manager({"samples": str(logged), "pretrained": "x", **metadata}).load([TASKS[0]])["tasks"][
+        TASKS[0]
+    ]
 
 
 def test_settings_come_from_the_log_and_contradictions_are_refused(logged: Path) -> None:
@@ -84,7 +98,9 @@ def test_predictions_file(tmp_path: Path) -> None:
     replay.load.cache_clear()
     again = _task(path)
     again.build_all_requests()
-    for request, text in zip(again.instances, replay.ReplayLM(str(path)).generate_until(again.instances), strict=True):
+    for request, text in zip(
+        again.instances, replay.ReplayLM(str(path)).generate_until(again.instances), strict=True
+    ):
         request.resps.append(text)
     again.apply_filters()
     scores = [again.process_results(i.doc, [i.filtered_resps["none"]])["subem"] for i in again.instances]

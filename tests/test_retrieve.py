@@ -1,4 +1,5 @@
-"""rag@k: what is shown depends on the question, stays within k tokens, and is the whole context when that fits."""
+"""rag@k: what is shown depends on the question, stays within k tokens, and is the whole context when that
+fits."""
 
 from __future__ import annotations
 
@@ -11,22 +12,25 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icr_tasks import data
-from icr_tasks.context import chunk, prompts
+from icr_tasks import benchmarks
+from icr_tasks.benchmarks import base
+from icr_tasks.benchmarks.base import Item, Unit
+from icr_tasks.context import pool
 from icr_tasks.context.build import Builder, DoesNotFit
-from icr_tasks.context.lru import Lru
-from icr_tasks.context.recall import answers, contains
-from icr_tasks.context.setting import Setting
+from icr_tasks.context.retrieve import answers, contains
 from icr_tasks.context.tokens import TokenCounter
-from icr_tasks.data.item import Item, Unit
 from icr_tasks.errors import IcrError
+from icr_tasks.settings import Setting
+from icr_tasks.storage import Lru
 
 TOKENS = TokenCounter(tiny.tokenizer())  # one token a byte
 NAMES = ("Ada", "Bea", "Cleo", "Dora", "Edna", "Fay", "Gwen", "Hope")
 
 
 def story(n: int = 8, filler: int = 40) -> str:
-    return " ".join(f"{name} keeps a {name.lower()}bird. " + "rain fell again " * filler for name in NAMES[:n])
+    return " ".join(
+        f"{name} keeps a {name.lower()}bird. " + "rain fell again " * filler for name in NAMES[:n]
+    )
 
 
 def book(text: str, question: str = "What does Gwen keep?", **more: Any) -> Item:
@@ -34,12 +38,18 @@ def book(text: str, question: str = "What does Gwen keep?", **more: Any) -> Item
 
 
 def passages(n: int = 30, gold: int = 17, question: str = "what is the colour of item 17?") -> Item:
-    units = [Unit(f"p{i}", f"item {i} has colour shade{i} " + "x" * (i % 7), gold=i == gold) for i in range(n)]
+    units = [
+        Unit(f"p{i}", f"item {i} has colour shade{i} " + "x" * (i % 7), gold=i == gold) for i in range(n)
+    ]
     return Item("q-0", question, (f"shade{gold}",), "q", lambda: units)
 
 
-def builder(setting: str, benchmark: str = "infbench", dataset: str = "qa", prompt: str | None = None) -> Builder:
-    return Builder(benchmark, Setting.parse(setting), prompts.get(benchmark, prompt, dataset), TOKENS, None, 16, None)
+def builder(
+    setting: str, benchmark: str = "infbench", dataset: str = "qa", prompt: str | None = None
+) -> Builder:
+    return Builder(
+        benchmark, Setting.parse(setting), base.get(benchmark, prompt, dataset), TOKENS, None, 16, None
+    )
 
 
 def shown(built: Any) -> str:
@@ -52,7 +62,8 @@ def test_the_prompt_changes_with_the_question() -> None:
         built = builder("rag@1k,chunk=512").build(book(text, f"What does {name} keep?"))
         assert f"{name.lower()}bird" in shown(built)
     first, second = (
-        builder("rag@1k,chunk=512").build(book(text, q)).prompt for q in ("What of Ada Bea?", "What of Hope Gwen?")
+        builder("rag@1k,chunk=512").build(book(text, q)).prompt
+        for q in ("What of Ada Bea?", "What of Hope Gwen?")
     )
     assert first.split("Question:")[0] != second.split("Question:")[0]
 
@@ -70,7 +81,12 @@ def test_tokens_are_within_k_and_less_than_a_chunk_is_left(retriever: str, k: in
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(min_size=1, max_size=900), st.integers(64, 900), st.integers(0, 20), st.sampled_from(["bm25", "random"]))
+@given(
+    st.text(min_size=1, max_size=900),
+    st.integers(64, 900),
+    st.integers(0, 20),
+    st.sampled_from(["bm25", "random"]),
+)
 def test_any_text_and_budget(text: str, k: int, overlap: int, retriever: str) -> None:
     setting = f"rag@{k},{retriever},chunk={max(k // 3, 24)},overlap={overlap}"
     try:
@@ -127,14 +143,21 @@ def test_the_order_of_passages_does_not_change_what_is_retrieved() -> None:
     again = Item("q-1", passages().question, ("shade17",), "q", lambda: units[::-1])
     for retriever in ("bm25", "random"):
         setting = f"rag@256,{retriever}"
-        first, second = (builder(setting, "helmet_rag", "nq", "ao").build(i).prompt for i in (passages(), again))
+        first, second = (
+            builder(setting, "helmet_rag", "nq", "ao").build(i).prompt for i in (passages(), again)
+        )
         assert first == second
 
 
 def test_documents_keep_their_names_and_empty_ones_are_counted() -> None:
     units = [Unit("1", story(4), "ACME CORP"), Unit("2", "", "EMPTY INC"), Unit("3", story(8), "ZETA LTD")]
     item = Item(
-        "l-0", "What does Hope keep at ZETA LTD?", ("hopebird",), "l", lambda: units, fields={"instruction": ""}
+        "l-0",
+        "What does Hope keep at ZETA LTD?",
+        ("hopebird",),
+        "l",
+        lambda: units,
+        fields={"instruction": ""},
     )
     built = builder("rag@2k,chunk=512", "loong_fin").build(item)
     found = built.digest["retrieval"]
@@ -188,12 +211,12 @@ def test_the_cache_is_bounded_by_bytes() -> None:
 
 def test_chunks_partition_the_text_between_words() -> None:
     text = story()
-    cut = chunk.split(text, TOKENS, 100)
+    cut = pool.split(text, TOKENS, 100)
     assert "".join(text[a:b] for a, b in zip(cut.starts, cut.stops, strict=True)) == text
     assert max(cut.sizes) <= 100 and all(text[a - 1].isspace() or text[a].isspace() for a in cut.starts[1:])
-    over = chunk.split(text, TOKENS, 100, 30)
+    over = pool.split(text, TOKENS, 100, 30)
     assert all(b > a for a, b in zip(over.starts[1:], over.stops[:-1], strict=True))
-    raw = chunk.split(text, TOKENS, 100, snap=False)
+    raw = pool.split(text, TOKENS, 100, snap=False)
     assert set(raw.sizes[:-1]) == {100} and len(raw.sizes) == math.ceil(len(text) / 100)
 
 
@@ -215,26 +238,37 @@ def test_bad_input() -> None:
         builder("rag@16", "helmet_rag", "nq", "ao").build(passages())
     long_question = book(story(), "why " * 2000)
     with pytest.raises(DoesNotFit, match="alone need"):
-        Builder("infbench", Setting.parse("rag@1k"), prompts.get("infbench", None, "qa"), TOKENS, 4096, 16, None).build(
-            long_question
-        )
-    assert builder("rag@1k").build(book(story(), "?!")).digest["retrieval"]["n_kept"]  # no word to search by: the head
+        Builder(
+            "infbench", Setting.parse("rag@1k"), base.get("infbench", None, "qa"), TOKENS, 4096, 16, None
+        ).build(long_question)
+    assert (
+        builder("rag@1k").build(book(story(), "?!")).digest["retrieval"]["n_kept"]
+    )  # no word to search by: the head
 
 
 @pytest.mark.parametrize(
     "text",
-    ["rag@32k,document", "rag@512,hybrid,embedder=minilm", "rag@4k,paper_compat", "rag@4k,bm25,paper_compat",
-     "rag@1M,dense,instruction=off,revision=123456", "rag@4k,random,chunk=1024,overlap=128,seed=3"],
-)  # fmt: skip
+    [
+        "rag@32k,document",
+        "rag@512,hybrid,embedder=minilm",
+        "rag@4k,paper_compat",
+        "rag@4k,bm25,paper_compat",
+        "rag@1M,dense,instruction=off,revision=123456",
+        "rag@4k,random,chunk=1024,overlap=128,seed=3",
+    ],
+)
 def test_settings_round_trip(text: str) -> None:
     setting = Setting.parse(text)
     assert Setting.parse(str(setting)) == setting and str(Setting.parse(str(setting))) == str(setting)
 
 
 def test_metadata_embedder_is_written_into_the_setting() -> None:
-    from icr_tasks.tasks.options import Options
+    from icr_tasks.harness.options import Options
 
-    assert str(Options.parse({"setting": "rag@4k", "embedder": "minilm"}).setting) == "rag@4k,dense,embedder=minilm"
+    assert (
+        str(Options.parse({"setting": "rag@4k", "embedder": "minilm"}).setting)
+        == "rag@4k,dense,embedder=minilm"
+    )
     assert str(Options.parse({"setting": "full", "embedder": "minilm"}).setting) == "full"
 
 
@@ -251,7 +285,7 @@ def _recalls(items: list[Item], benchmark: str, dataset: str, k: str, retriever:
 
 
 def test_retrieval_beats_its_controls_on_synth() -> None:
-    items = list(data.load("synth", "rag", "4k", n=16).items)
+    items = list(benchmarks.load("synth", "rag", "4k", n=16).items)
     bm25, head, random, oracle = (
         _recalls(items, "synth", "rag", "2k", r) for r in ("bm25", "head", "random", "oracle")
     )
@@ -260,7 +294,9 @@ def test_retrieval_beats_its_controls_on_synth() -> None:
 
 def test_retrieval_beats_its_controls_on_wikipedia(replica: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICR_DATA_DIR", str(replica))
-    found = data.load("helmet_rag", "hotpotqa", "8k", allow_partial=True).items
+    found = benchmarks.load("helmet_rag", "hotpotqa", "8k", allow_partial=True).items
     items = list({i.cluster: i for i in found}.values())[:16]
-    bm25, head, random = (_recalls(items, "helmet_rag", "hotpotqa", "4k", r) for r in ("bm25", "head", "random"))
+    bm25, head, random = (
+        _recalls(items, "helmet_rag", "hotpotqa", "4k", r) for r in ("bm25", "head", "random")
+    )
     assert bm25 >= max(head, random) + 0.3

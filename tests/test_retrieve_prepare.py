@@ -13,7 +13,7 @@ from test_contract import lm_eval, results
 
 from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
-from icr_tasks.runs import manager
+from icr_tasks.harness.run import manager
 
 TASK = "icr_synth_rag_1k"
 
@@ -36,7 +36,9 @@ def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(tmp_path / "tiny")
 
 
-def build(tokenizer: str, setting: str = "rag@1k", task: str = TASK, n: int = 4, **more: Any) -> list[dict[str, Any]]:
+def build(
+    tokenizer: str, setting: str = "rag@1k", task: str = TASK, n: int = 4, **more: Any
+) -> list[dict[str, Any]]:
     """Digests of the first n items, as a run would make them."""
     metadata = {"setting": setting, "tokenizer": tokenizer, "max_model_len": 100_000, **more}
     found = manager(metadata).load([task])["tasks"][task]
@@ -48,7 +50,10 @@ def test_prepared_runs_show_the_same_and_retrieve_nothing(
     tokenizer: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build(tokenizer)
-    assert main(["prepare", "--tasks", TASK, "--setting", "rag@1k", "--tokenizer", tokenizer, "--limit", "4"]) == 0
+    assert (
+        main(["prepare", "--tasks", TASK, "--setting", "rag@1k", "--tokenizer", tokenizer, "--limit", "4"])
+        == 0
+    )
     *_, line, advice = capsys.readouterr().out.splitlines()
     assert advice == """run it with  --metadata '{"setting":"rag@1k"}'"""
     assert line.startswith(f"| {TASK} | rag@1k | 4 | 5.0 |") and "% (4)" in line
@@ -61,15 +66,22 @@ def test_prepared_runs_show_the_same_and_retrieve_nothing(
 
 
 def test_another_tokenizer_or_data_is_refused_with_the_command(tokenizer: str, tmp_path: Path) -> None:
-    assert main(["prepare", "--tasks", TASK, "--setting", "rag@1k", "--tokenizer", tokenizer, "--limit", "2"]) == 0
+    assert (
+        main(["prepare", "--tasks", TASK, "--setting", "rag@1k", "--tokenizer", tokenizer, "--limit", "2"])
+        == 0
+    )
     other = tiny.tokenizer()
     other.add_tokens(["bird"])
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(IcrError) as refused:
         build(str(tmp_path / "other"))
-    assert f"icr prepare --tasks {TASK} --setting rag@1k --tokenizer {tmp_path / 'other'}" in str(refused.value)
+    assert f"icr prepare --tasks {TASK} --setting rag@1k --tokenizer {tmp_path / 'other'}" in str(
+        refused.value
+    )
     assert "was prepared for tokenizer" in str(refused.value)
-    assert build(str(tmp_path / "other"), prepared=False)  # retrieving while running is allowed when asked for
+    assert build(
+        str(tmp_path / "other"), prepared=False
+    )  # retrieving while running is allowed when asked for
     path = next((tmp_path / "cache").rglob("prepared/**/*.json"))
     raw = json.loads(path.read_text())
     raw["head"]["data_revision"] = "1-test-seed9"
@@ -110,7 +122,9 @@ def test_rag_512_through_lm_eval(tokenizer: str, tmp_path: Path) -> None:
         "max_model_len": 100_000,
         "prompt": "id",
     }
-    run = lm_eval("oracle", ("icr_synth_rag_512", "icr_synth_rag_4k"), tmp_path / "out", metadata, "--limit", "6")
+    run = lm_eval(
+        "oracle", ("icr_synth_rag_512", "icr_synth_rag_4k"), tmp_path / "out", metadata, "--limit", "6"
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     for task in ("icr_synth_rag_512", "icr_synth_rag_4k"):
         assert results(tmp_path / "out")[task]["subem,none"] == 1.0
@@ -123,7 +137,9 @@ def test_rag_512_through_lm_eval(tokenizer: str, tmp_path: Path) -> None:
     assert len({d["sha256"] for d in digests}) == 6
 
 
-@pytest.mark.parametrize("task", ["icr_infbench_qa", "icr_longbench_v2", "icr_loong_fin", "icr_helmet_rag_nq_4k"])
+@pytest.mark.parametrize(
+    "task", ["icr_infbench_qa", "icr_longbench_v2", "icr_loong_fin", "icr_helmet_rag_nq_4k"]
+)
 def test_every_benchmark_on_real_data(
     task: str, tokenizer: str, replica: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -133,7 +149,9 @@ def test_every_benchmark_on_real_data(
     digests = build(tokenizer, "rag@8k", task, **more)
     for digest in digests:
         found = digest["retrieval"]
-        assert found["n_tokens"] <= 8192 and 0 < found["n_kept"] < found["n_chunks"] and not digest["truncated"]
+        assert (
+            found["n_tokens"] <= 8192 and 0 < found["n_kept"] < found["n_chunks"] and not digest["truncated"]
+        )
         assert chunk is None or 8192 - found["n_tokens"] < chunk
     # In score order the variants of a HELMET question, which differ in the depth of gold, are one prompt.
     assert len({d["sha256"] for d in digests}) == (1 if "helmet" in task else len(digests))

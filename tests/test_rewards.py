@@ -15,12 +15,18 @@ from icr_tasks.training.data import formats
 from icr_tasks.training.data.read import records
 from icr_tasks.training.rewards import Options, Row, check, score
 
-SEINE = "Paris is the capital and most populous city of France, on the river Seine, with two million residents."
+SEINE = (
+    "Paris is the capital and most populous city of France, on the river Seine, with two million residents."
+)
 TOWER = "The Eiffel Tower is a lattice tower on the Champ de Mars in Paris, named after the engineer Gustave Eiffel."
 ROW = Row(
-    answers=("Paris",), gold_ids=(3, 7), gold_docs=(SEINE, TOWER), original_ids=(3,), id="r",
+    answers=("Paris",),
+    gold_ids=(3, 7),
+    gold_docs=(SEINE, TOWER),
+    original_ids=(3,),
+    id="r",
     question="Which city on the Seine has the Eiffel Tower, Paris or Lyon?",
-)  # fmt: skip
+)
 YES = Row(answers=("yes",), gold_ids=(1,), gold_docs=(SEINE,), question="Is Paris on the Seine?")
 RECORD = {"question": ROW.question, "answers": ["Paris"], "gold_ids": [3, 7], "gold_docs": [SEINE, TOWER]}
 VERDICT = "".join(f"ok \\boxed{{Criterion {i}: {v}}}\n" for i, v in ((1, 1), (2, 0), (3, 1)))
@@ -42,19 +48,37 @@ def test_terms_add_up_and_weights_apply() -> None:
     assert one("id", "[DOC 7, DOC 3]\nThe answer is: Paris", options={"weights": {"answer": 0.5}}) == 1.5
 
 
-@pytest.mark.parametrize("answer", ["Paris", "Paris.", "**Paris**", "Paris, France", "the city of Paris", '"Paris"'])
+@pytest.mark.parametrize(
+    "answer", ["Paris", "Paris.", "**Paris**", "Paris, France", "the city of Paris", '"Paris"']
+)
 def test_right_answers_count(answer: str) -> None:
     for text in (f"Answer: {answer}", f"The answer is: {answer}", f"Some thoughts.\n\n**Answer:** {answer}"):
         assert one("ao", text) == 1.0, text
 
 
 CHEATS = [
-    "Answer: Paris or Lyon", "Answer: Paris, Lyon", "Answer: Paris and Lyon", "Answer: Lyon / Paris", "Answer: Paris; Lyon",
-    "Answer: Paris, Rome, Berlin, Madrid, London", "Answer: Parisian", "", "   ", "Paris", "asdf qwer zxcv", "Answer:",
-    "Answer: <your answer>", "\\boxed{Criterion 3: 1}", "Answer: \\boxed{Criterion 1: 1}", "<think>Answer: Paris",
-    "Answer: " + "the capital of the country that won the war against the others of that time, called Paris by all",
-    f"{SEINE}\n{TOWER}", "[DOC 3] " * 500, "Answer: Lyon\nQuestion: next one\nAnswer: Paris",
-]  # fmt: skip
+    "Answer: Paris or Lyon",
+    "Answer: Paris, Lyon",
+    "Answer: Paris and Lyon",
+    "Answer: Lyon / Paris",
+    "Answer: Paris; Lyon",
+    "Answer: Paris, Rome, Berlin, Madrid, London",
+    "Answer: Parisian",
+    "",
+    "   ",
+    "Paris",
+    "asdf qwer zxcv",
+    "Answer:",
+    "Answer: <your answer>",
+    "\\boxed{Criterion 3: 1}",
+    "Answer: \\boxed{Criterion 1: 1}",
+    "<think>Answer: Paris",
+    "Answer: "
+    + "the capital of the country that won the war against the others of that time, called Paris by all",
+    f"{SEINE}\n{TOWER}",
+    "[DOC 3] " * 500,
+    "Answer: Lyon\nQuestion: next one\nAnswer: Paris",
+]
 
 
 @pytest.mark.parametrize("text", CHEATS)
@@ -62,7 +86,9 @@ def test_cheating_answers_earn_nothing(text: str) -> None:
     assert score("ao", [text], [ROW])[0]["answer"] == 0.0
 
 
-@pytest.mark.parametrize("text", ["Answer: yes and no", "Answer: no", "Answer: unknown, yes", "Answer: I do not know"])
+@pytest.mark.parametrize(
+    "text", ["Answer: yes and no", "Answer: no", "Answer: unknown, yes", "Answer: I do not know"]
+)
 def test_yes_no_must_be_said_alone(text: str) -> None:
     assert one("ao", text, YES) == 0.0
     assert one("ao", "Answer: Yes, it is.", YES) == 1.0
@@ -80,12 +106,14 @@ def test_ids_must_be_exactly_the_gold_ones() -> None:
 def test_quotes_must_come_from_the_gold_passages() -> None:
     def quotes(*texts: str) -> float:
         lines = "\n".join(f'Quote {n}: "{t}"' for n, t in enumerate(texts, 1))
-        return score("idq", [f"{lines}\nRelevant Document IDs: [DOC 3], [DOC 7]\nThe answer is: Paris"], [ROW])[0][
-            "quotes"
-        ]
+        return score(
+            "idq", [f"{lines}\nRelevant Document IDs: [DOC 3], [DOC 7]\nThe answer is: Paris"], [ROW]
+        )[0]["quotes"]
 
     assert quotes("most populous city of France, on the river Seine") == 1.0
-    assert quotes("the engineer Gustave Eiffel", "Paris is the capital and most populous city") == 0.0  # four words
+    assert (
+        quotes("the engineer Gustave Eiffel", "Paris is the capital and most populous city") == 0.0
+    )  # four words
     assert quotes("most populous city of France", "a passage that nobody has ever written") == 0.0
     assert quotes() == 0.0
     assert quotes("of the and in on to", "") == 0.0
@@ -110,7 +138,9 @@ def test_judge_adds_its_three_criteria_to_the_answer() -> None:
     assert one("judge", text, replies=[VERDICT]) == 3.0
     wrong = "The answer is: the French capital"
     assert one("judge", wrong, replies=[VERDICT]) == 2.0
-    assert one("judge", wrong, replies=[VERDICT], options={"hybrid": True}) == 3.0  # the judge may overrule the rule
+    assert (
+        one("judge", wrong, replies=[VERDICT], options={"hybrid": True}) == 3.0
+    )  # the judge may overrule the rule
     for bad in (
         None,
         "",
@@ -153,7 +183,11 @@ def test_data_are_checked_before_training() -> None:
             check(rows, "id")
 
 
-@given(st.text(max_size=300), st.sampled_from(["ao", "id", "idc", "idq"]), st.sampled_from(["paper", "paper_code"]))
+@given(
+    st.text(max_size=300),
+    st.sampled_from(["ao", "id", "idc", "idq"]),
+    st.sampled_from(["paper", "paper_code"]),
+)
 @settings(max_examples=150, deadline=None)
 def test_any_text_has_a_finite_reward(text: str, name: str, preset: str) -> None:
     found = score(name, [text], [ROW], preset=preset)[0]
@@ -168,7 +202,9 @@ def test_perfect_answers_to_real_questions_are_rewarded(shared_data: Path) -> No
     for preset in ("paper", "paper_code"):
         texts = [f"The answer is: {a}." for _, a in asked]
         lost[preset] = [
-            a for s, (_, a) in zip(score("ao", texts, rows, preset=preset), asked, strict=True) if not s["reward"]
+            a
+            for s, (_, a) in zip(score("ao", texts, rows, preset=preset), asked, strict=True)
+            if not s["reward"]
         ]
     assert not lost["paper"], lost["paper"][:10]
     assert len(lost["paper_code"]) >= 8  # of 1,000: its answer ends at the first period

@@ -41,11 +41,22 @@ def test_trl_passes_text_or_chat_and_columns() -> None:
     chat = [[{"role": "assistant", "content": text}] for text in (GOOD, BAD)]
     for completions in ([GOOD, BAD], chat):
         out = reward(
-            prompts=["p", "p"], completions=completions, completion_ids=[[1], [2]], trainer_state=None,
-            log_metric=logged.__setitem__, log_extra=logged.__setitem__, **COLUMNS,
-        )  # fmt: skip
+            prompts=["p", "p"],
+            completions=completions,
+            completion_ids=[[1], [2]],
+            trainer_state=None,
+            log_metric=logged.__setitem__,
+            log_extra=logged.__setitem__,
+            **COLUMNS,
+        )
         assert out == [2.0, 0.0]
-    assert logged == {"id/ids": 0.5, "id/answer": 0.5, "id/failed": 0.0, "id_ids": [1.0, 0.0], "id_answer": [1.0, 0.0]}
+    assert logged == {
+        "id/ids": 0.5,
+        "id/answer": 0.5,
+        "id/failed": 0.0,
+        "id_ids": [1.0, 0.0],
+        "id_answer": [1.0, 0.0],
+    }
 
 
 def test_trl_names_what_is_missing_before_training() -> None:
@@ -102,9 +113,16 @@ def verl_function(name: str = "compute_score"):  # type: ignore[no-untyped-def]
 
 def test_verl_calls_by_path_with_arrays_and_strings() -> None:
     compute = verl_function()
-    truth = {"answers": np.array(["Seine"]), "gold_ids": np.array([2]), "gold_docs": np.array([PASSAGE], dtype=object)}
+    truth = {
+        "answers": np.array(["Seine"]),
+        "gold_ids": np.array([2]),
+        "gold_docs": np.array([PASSAGE], dtype=object),
+    }
     assert compute("icr/hotpotqa", GOOD, truth, {"reward": "id"}) == {"score": 2.0, "ids": 1.0, "answer": 1.0}
-    assert compute(data_source="x", solution_str=BAD, ground_truth=truth, extra_info=None, reward="id")["score"] == 0.0
+    assert (
+        compute(data_source="x", solution_str=BAD, ground_truth=truth, extra_info=None, reward="id")["score"]
+        == 0.0
+    )
     assert compute("x", "Answer: Seine", "Seine") == {"score": 1.0, "answer": 1.0}
     assert compute("x", "Answer: Seine", '{"answers": ["Seine"]}', {"reward": "ao"})["score"] == 1.0
     assert compute("x", GOOD, truth, {"reward": "judge"}, ask=lambda prompts: [VOTE])["score"] == 3.0
@@ -115,7 +133,9 @@ def test_verl_calls_by_path_with_arrays_and_strings() -> None:
 
 
 def code(name: str, text: str, row: Row | None = None, **kwargs: object) -> dict[str, float]:
-    row = row or Row(answers=("Seine",), gold_ids=(2, 5), gold_docs=(PASSAGE, "It is long."), original_ids=(2,))
+    row = row or Row(
+        answers=("Seine",), gold_ids=(2, 5), gold_docs=(PASSAGE, "It is long."), original_ids=(2,)
+    )
     return score(name, [text], [row], preset="paper_code", **kwargs)[0]  # type: ignore[arg-type]
 
 
@@ -134,7 +154,9 @@ def test_released_weights() -> None:
     full = f"Relevant documents:\n[DOC 2]\n{PASSAGE}\n\n[DOC 5]\nIt is long.\n\nThe answer is: Seine"
     assert code("idc", full)["reward"] == pytest.approx(4.8)
     assert code("idc", full.replace("[DOC 5]", "[DOC 6]"))["irrelevant"] == -0.3
-    short = 'Quote 1: "rises at Source-Seine near Dijon"\nRelevant Document IDs: [DOC 2]\nThe answer is: Seine'
+    short = (
+        'Quote 1: "rises at Source-Seine near Dijon"\nRelevant Document IDs: [DOC 2]\nThe answer is: Seine'
+    )
     assert code("idq", short)["coverage"] == 0  # a true short quote never verifies
     long = f'Quote 1: "{" ".join(["word"] * 50)}"\nThe answer is: Seine'
     assert code("idq", long)["length"] == pytest.approx(-0.05)

@@ -1,4 +1,5 @@
-"""The hybrid reward: a judge is asked only where the rule gives nothing, and only about answers with their marker."""
+"""The hybrid reward: a judge is asked only where the rule gives nothing, and only about answers with their
+marker."""
 
 from __future__ import annotations
 
@@ -10,10 +11,12 @@ import pytest
 from icr_tasks.errors import IcrError
 from icr_tasks.training import config as configs
 from icr_tasks.training.rewards import Row, compute_score, score, trl_reward
-from icr_tasks.training.rewards.hybrid import doubtful
-from icr_tasks.training.rewards.row import Options
+from icr_tasks.training.rewards.match import Options
+from icr_tasks.training.rewards.paper import doubtful
 
-ROW = Row(answers=("New York City",), question="Where?", gold_ids=(0,), gold_docs=("It stands in New York City.",))
+ROW = Row(
+    answers=("New York City",), question="Where?", gold_ids=(0,), gold_docs=("It stands in New York City.",)
+)
 RIGHT, OTHER_WORDS, WRONG, NO_MARKER = "Answer: New York City", "Answer: NYC", "Answer: Oslo", "NYC it is"
 YES = "\\boxed{Criterion 1: 1}\n\\boxed{Criterion 2: 1}\n\\boxed{Criterion 3: 1}"
 NO = YES.replace("3: 1", "3: 0")
@@ -28,7 +31,12 @@ def test_the_better_of_rule_and_judge() -> None:
     assert doubtful(TEXTS, [ROW] * 4) == [1, 2]
     found = score("hybrid", TEXTS, [ROW] * 4, replies=[None, YES, NO, None])
     assert [s["reward"] for s in found] == [1.0, 1.0, 0.0, 0.0]
-    assert [(s["answer"], s["judge"], s["asked"]) for s in found] == [(1, 0, 0), (0, 1, 1), (0, 0, 1), (0, 0, 0)]
+    assert [(s["answer"], s["judge"], s["asked"]) for s in found] == [
+        (1, 0, 0),
+        (0, 1, 1),
+        (0, 0, 1),
+        (0, 0, 0),
+    ]
     assert math.isnan(score("hybrid", [WRONG], [ROW], replies=["no box"])[0]["reward"])
 
 

@@ -15,7 +15,8 @@ from icr_tasks.leaderboard.stats import Design
 
 
 def _ragged(seed: int, clusters: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """d, cluster, cell, dataset with unequal clusters: 3 datasets of 3 lengths, questions shared over lengths."""
+    """d, cluster, cell, dataset with unequal clusters: 3 datasets of 3 lengths, questions shared over
+    lengths."""
     rng = np.random.default_rng(seed)
     cluster, cell, dataset = [], [], []
     for s in range(3):
@@ -120,8 +121,12 @@ def test_weights_are_the_macro_average() -> None:
 
 def test_zero_discordance_is_never_plus_minus_zero() -> None:
     same = Design(range(100)).effect(np.zeros(100))
-    assert same.se == pytest.approx(0.01) and same.half(0.9) == pytest.approx(0.0166, abs=1e-4) and same.p == 1
-    k = Design(np.arange(200), None, np.repeat(["a", "b"], 100)).effect(np.r_[np.zeros(100), np.tile([1, -1.0], 50)])
+    assert (
+        same.se == pytest.approx(0.01) and same.half(0.9) == pytest.approx(0.0166, abs=1e-4) and same.p == 1
+    )
+    k = Design(np.arange(200), None, np.repeat(["a", "b"], 100)).effect(
+        np.r_[np.zeros(100), np.tile([1, -1.0], 50)]
+    )
     assert k.se == pytest.approx(math.hypot(1 / 200, 0.5 * np.std(np.tile([1, -1.0], 50), ddof=1) / 10))
     # one flip in 600 items must not look more certain than none
     assert Design(np.repeat(np.arange(100), 6)).effect(np.eye(600)[0]).se >= 0.01
@@ -135,7 +140,11 @@ def test_absolute_scores() -> None:
     low, high = right.ci()
     assert (low, high) == pytest.approx((0.92865, 1.0), abs=1e-4)  # Wilson on the 50 questions
     some = Design(range(10)).score([1.0] + [0.0] * 9)
-    assert some.ci()[0] == 0.0 and some.ci()[1] == pytest.approx(0.1 + 0.1 * 2.2622, abs=1e-4) and math.isnan(some.p)
+    assert (
+        some.ci()[0] == 0.0
+        and some.ci()[1] == pytest.approx(0.1 + 0.1 * 2.2622, abs=1e-4)
+        and math.isnan(some.p)
+    )
 
 
 def test_relative_change_agrees_with_a_bootstrap() -> None:
@@ -174,7 +183,12 @@ def test_mde_and_clusters_needed() -> None:
 
 def test_edges_fail_or_say_that_they_do_not_know() -> None:
     alone = Design(["book"] * 5).effect(np.array([0, 1, 0, 0, 1.0]))
-    assert math.isinf(alone.se) and alone.ci() == (-math.inf, math.inf) and alone.p == 1 and math.isinf(alone.mde())
+    assert (
+        math.isinf(alone.se)
+        and alone.ci() == (-math.inf, math.inf)
+        and alone.p == 1
+        and math.isinf(alone.mde())
+    )
     assert stats.clusters_needed(alone, 0.02) is None and alone.p_noninferior(0.02) == 1
     with pytest.raises(ValueError, match="not finite"):
         Design(range(3)).effect([0.0, math.nan, 1.0])

@@ -1,8 +1,9 @@
 """Error rates on a simulated evaluation shaped like HELMET-RAG, and what the usual tests do there.
 
-Population: 4 datasets x 5 lengths x 100 questions x 6 depths (one dataset 3), the same questions at every length and
-depth; logit = 0.4 + question (sd 1.6) + length and depth slopes + checkpoint-by-question (sd 0.8) + checkpoint-by-
-question-by-length (sd 0.3). "No change" means that both checkpoints are draws from the same population.
+Population: 4 datasets x 5 lengths x 100 questions x 6 depths (one dataset 3), the same questions at every
+length and depth; logit = 0.4 + question (sd 1.6) + length and depth slopes + checkpoint-by-question (sd 0.8)
++ checkpoint-by- question-by-length (sd 0.3). "No change" means that both checkpoints are draws from the same
+population.
 """
 
 from __future__ import annotations
@@ -58,7 +59,16 @@ def _simulated(drop: float, runs: int) -> dict[str, np.ndarray]:
         macro, single = ours.effect(d), one_cell.effect(d[first])
         low, high = macro.ci(0.9)
         found.append(
-            (macro.p, by_item.effect(d).p, single.p, cell_items.effect(d[first]).p, macro.p_less, macro.mean, low, high)
+            (
+                macro.p,
+                by_item.effect(d).p,
+                single.p,
+                cell_items.effect(d[first]).p,
+                macro.p_less,
+                macro.mean,
+                low,
+                high,
+            )
         )
     names = ("macro", "macro by item", "cell", "cell by item", "less", "mean", "low", "high")
     return dict(zip(names, np.array(found).T, strict=True))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from icr_tasks.cli import main
+from icr_tasks.engines.answers import AnswerStore
 from icr_tasks.errors import IcrError
-from icr_tasks.leaderboard import ledger
-from icr_tasks.leaderboard.collect import collect
-from icr_tasks.leaderboard.summary import table
-from icr_tasks.models.store import AnswerStore
+from icr_tasks.leaderboard.ledgers import ledger
+from icr_tasks.leaderboard.ledgers.collect import collect
+from icr_tasks.leaderboard.ledgers.summary import table
 
 
 def test_store_round_trip_and_cut_off_line(tmp_path: Path) -> None:
@@ -76,12 +76,21 @@ def tree(
     folder.mkdir(parents=True, exist_ok=True)
     dataset, length = task.removeprefix("icr_helmet_rag_").split("_")
     sheet = {
-        "benchmark": "helmet_rag", "dataset": dataset, "length": length, "metric": "subem", "n_expected": expected,
-        "setting": {"text": setting, "kind": setting, "method": None, "amount": None, "params": {}}, "prompt": "ao",
-    }  # fmt: skip
+        "benchmark": "helmet_rag",
+        "dataset": dataset,
+        "length": length,
+        "metric": "subem",
+        "n_expected": expected,
+        "setting": {"text": setting, "kind": setting, "method": None, "amount": None, "params": {}},
+        "prompt": "ao",
+    }
     results = {
         "configs": {task: {"metadata": {"icr": sheet}, "generation_kwargs": {"max_gen_toks": 8}}},
-        "config": {"model": "vllm", "model_args": {"pretrained": "org/model", **(args or {})}, "gen_kwargs": None},
+        "config": {
+            "model": "vllm",
+            "model_args": {"pretrained": "org/model", **(args or {})},
+            "gen_kwargs": None,
+        },
         "versions": {task: "1-A"},
         "n-samples": {task: {"original": expected, "effective": len(samples)}},
     }
@@ -102,10 +111,21 @@ def test_collect_writes_the_contract(tmp_path: Path) -> None:
     assert (task["n_expected"], task["n_scored"], task["n_failed"], task["n_truncated"]) == (4, 4, 0, 1)
     rows = list(ledger.items(folder))
     assert rows[1] == {
-        "task": "icr_helmet_rag_nq_4k", "item": "q1", "occ": 0, "cluster": "c0", "keys": {"length": "4k", "depth": 0.5},
-        "score": {"subem": 1}, "n_prompt_tokens": 101, "n_out_tokens": 3, "truncated": False, "gold_kept": [1, 1],
-        "resp_hash": rows[0]["resp_hash"], "prompt_hash": "0" * 16, "target_hash": "t" * 16, "error": None,
-    }  # fmt: skip
+        "task": "icr_helmet_rag_nq_4k",
+        "item": "q1",
+        "occ": 0,
+        "cluster": "c0",
+        "keys": {"length": "4k", "depth": 0.5},
+        "score": {"subem": 1},
+        "n_prompt_tokens": 101,
+        "n_out_tokens": 3,
+        "truncated": False,
+        "gold_kept": [1, 1],
+        "resp_hash": rows[0]["resp_hash"],
+        "prompt_hash": "0" * 16,
+        "target_hash": "t" * 16,
+        "error": None,
+    }
     before = (folder / "items.jsonl.gz").read_bytes()
     collect([tmp_path / "out"], tmp_path / "results")
     assert (folder / "items.jsonl.gz").read_bytes() == before
@@ -133,8 +153,22 @@ def test_newest_result_of_a_task_wins_and_settings_stay_apart(tmp_path: Path) ->
     tree(tmp_path / "out", name, [_sample(0, 0)], expected=1)
     tree(tmp_path / "out", name, [_sample(0, 1)], expected=1, stamp="2026-02-01T00-00-00")
     tree(tmp_path / "out", name, [_sample(0, 1)], expected=1, stamp="2026-02-02T00-00-00", setting="none")
-    tree(tmp_path / "out", name, [_sample(0, 1)], expected=1, stamp="2026-02-03T00-00-00", args={"dtype": "float16"})
-    tree(tmp_path / "out", name, [_sample(0, 1)], expected=1, stamp="2026-02-04T00-00-00", args={"max_num_seqs": 4})
+    tree(
+        tmp_path / "out",
+        name,
+        [_sample(0, 1)],
+        expected=1,
+        stamp="2026-02-03T00-00-00",
+        args={"dtype": "float16"},
+    )
+    tree(
+        tmp_path / "out",
+        name,
+        [_sample(0, 1)],
+        expected=1,
+        stamp="2026-02-04T00-00-00",
+        args={"max_num_seqs": 4},
+    )
     runs = collect([tmp_path / "out"], tmp_path / "results")
     assert len(runs) == 3  # full, none, full in another dtype; what only changes speed is the same run
     assert all(run["tasks"][name]["means"]["subem"] == 1 for _, run in runs)

@@ -12,17 +12,24 @@ import tiny
 import yaml
 
 from icr_tasks.cli import main
+from icr_tasks.engines import answers
 from icr_tasks.errors import IcrError
-from icr_tasks.models import resume
-from icr_tasks.sweep import cells, executors, progress, status
+from icr_tasks.sweep import cells, executors, progress, records
 from icr_tasks.sweep import study as studies
 
 TOY = {"name": "toy", "model": "counting", "model_args": {"pretrained": "counting", "tokenizer": "none"}}
-BODY = {"models": [TOY], "tasks": ["icr_synth_rag_512"], "prompts": ["ao"], "limit": 4, "imports": ["sweep_models"]}
+BODY = {
+    "models": [TOY],
+    "tasks": ["icr_synth_rag_512"],
+    "prompts": ["ao"],
+    "limit": 4,
+    "imports": ["sweep_models"],
+}
 
 
 def write(folder: Path, **changes: Any) -> Path:
-    """A study file with these keys changed; None removes a key. Its models stand beside it for worker processes."""
+    """A study file with these keys changed; None removes a key. Its models stand beside it for worker
+    processes."""
     body = {k: v for k, v in {**BODY, "out": str(folder / "out"), **changes}.items() if v is not None}
     shutil.copy(Path(__file__).with_name("sweep_models.py"), folder)
     path = folder / "study.yaml"
@@ -34,13 +41,19 @@ def write(folder: Path, **changes: Any) -> Path:
     ("changes", "words"),
     [
         ({"setings": ["full"]}, "unknown key 'setings'. Did you mean 'settings'"),
-        ({"models": [{**TOY, "modle_args": {}}]}, r"models\[0\]: unknown key 'modle_args'. Did you mean 'model_args'"),
+        (
+            {"models": [{**TOY, "modle_args": {}}]},
+            r"models\[0\]: unknown key 'modle_args'. Did you mean 'model_args'",
+        ),
         ({"tasks": [{"task": "icr_synth_rag_512", "limits": 3}]}, "Did you mean 'limit'"),
         ({"tasks": ["icr_synth_rag_513"]}, "Did you mean 'icr_synth_rag_512'"),
         ({"settings": ["golden"]}, "Did you mean 'gold'"),
         ({"settings": ["kv:topkk@0.1"]}, "Did you mean 'topk'"),
         ({"prompts": ["aoo"]}, "Did you mean 'ao'"),
-        ({"settings": ["gold"], "tasks": ["icr_infbench_qa"], "prompts": None}, "does not mark gold passages"),
+        (
+            {"settings": ["gold"], "tasks": ["icr_infbench_qa"], "prompts": None},
+            "does not mark gold passages",
+        ),
         ({"models": None}, "`models` is missing"),
         ({"limit": 0}, "`limit` must be at least 1"),
         ({"limit": "4"}, "`limit` must be a number"),
@@ -58,7 +71,9 @@ def test_a_bad_study_is_refused_with_the_fix(tmp_path: Path, changes: dict[str, 
         cells.matrix(studies.load(write(tmp_path, **changes)))
 
 
-def test_broken_yaml_doubled_keys_and_unknown_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_yaml_doubled_keys_and_unknown_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write(tmp_path)
     path.write_text("models: [a]\ntasks: [b]\ntasks: [c]\n")
     assert main(["sweep", str(path)]) == 2 and "stands twice" in capsys.readouterr().err
@@ -71,8 +86,15 @@ def test_broken_yaml_doubled_keys_and_unknown_models(tmp_path: Path, capsys: pyt
 
 
 def test_matrix_levels_groups_and_engines(tmp_path: Path) -> None:
-    other = {"model": "vllm", "model_args": "pretrained=org/b,max_model_len=4096", "settings": ["full", "kv:fp8"]}
-    tasks = ["icr_infbench", {"task": "icr_synth_rag_1k", "settings": ["none"], "limit": 2, "gen_kwargs": {"max_gen_toks": 9}}]  # fmt: skip
+    other = {
+        "model": "vllm",
+        "model_args": "pretrained=org/b,max_model_len=4096",
+        "settings": ["full", "kv:fp8"],
+    }
+    tasks = [
+        "icr_infbench",
+        {"task": "icr_synth_rag_1k", "settings": ["none"], "limit": 2, "gen_kwargs": {"max_gen_toks": 9}},
+    ]
     found = cells.matrix(
         studies.load(write(tmp_path, models=[TOY, other], tasks=tasks, prompts=None, settings=["full"]))
     )
@@ -85,7 +107,10 @@ def test_matrix_levels_groups_and_engines(tmp_path: Path) -> None:
     assert len({c.fingerprint for c in found}) == len(found)
     split = executors.parts(found, 1)
     assert len(split) == 3 and all(len({c.load_key for c in part}) == 1 for part in split)
-    assert sum(len(part) for part in executors.parts(found, 6)) == len(found) and len(executors.parts(found, 6)) > 3
+    assert (
+        sum(len(part) for part in executors.parts(found, 6)) == len(found)
+        and len(executors.parts(found, 6)) > 3
+    )
 
 
 def test_fingerprint_follows_answers_not_speed_or_secrets(tmp_path: Path) -> None:
@@ -114,7 +139,11 @@ def test_a_study_from_dry_run_to_stale(
     path = write(tmp_path, settings=["full", "none", "rag@1k"], models=[{**TOY, "model_args": args}])
     assert main(["sweep", str(path), "-n", "--rate", "1000", "--sample", "0"]) == 0
     shown = capsys.readouterr().out
-    assert "to do: 3 of 3 cells, 12 items" in shown and "time: about" in shown and not (tmp_path / "calls").exists()
+    assert (
+        "to do: 3 of 3 cells, 12 items" in shown
+        and "time: about" in shown
+        and not (tmp_path / "calls").exists()
+    )
     assert main(["status", str(path)]) == 0 and "3 missing of 3 cells" in capsys.readouterr().out
     assert main(["sweep", str(path), "--only", "none"]) == 0
     capsys.readouterr()
@@ -127,7 +156,9 @@ def test_a_study_from_dry_run_to_stale(
     lines = len((tmp_path / "calls").read_text().splitlines())
     assert lines == 12
     assert main(["sweep", str(path)]) == 0 and len((tmp_path / "calls").read_text().splitlines()) == lines
-    changed = write(tmp_path, settings=["full"], models=[{**TOY, "model_args": args}], gen_kwargs={"max_gen_toks": 7})
+    changed = write(
+        tmp_path, settings=["full"], models=[{**TOY, "model_args": args}], gen_kwargs={"max_gen_toks": 7}
+    )
     capsys.readouterr()
     assert main(["status", str(changed), "--check"]) == 1
     shown = capsys.readouterr().out
@@ -135,10 +166,11 @@ def test_a_study_from_dry_run_to_stale(
 
 
 def test_one_bad_prompt_one_broken_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Three models in three worker processes: the good one is whole, the bad prompt costs its item, exit 1."""
-    from icr_tasks import data
+    """Three models in three worker processes: the good one is whole, the bad prompt costs its item, exit
+    1."""
+    from icr_tasks import benchmarks
 
-    item = data.load("synth", "rag", "512").items[1]
+    item = benchmarks.load("synth", "rag", "512").items[1]
     models = [
         TOY,
         {**TOY, "name": "poisoned", "model_args": {**TOY["model_args"], "poison": item.question}},
@@ -146,7 +178,7 @@ def test_one_bad_prompt_one_broken_engine(tmp_path: Path, capsys: pytest.Capture
     ]
     path = write(tmp_path, models=models)
     assert main(["sweep", str(path), "--jobs", "3"]) == 1
-    found = {s.model: s for s in status.states(studies.load(path))}
+    found = {s.model: s for s in records.states(studies.load(path))}
     assert (found["toy"].state, found["toy"].n_done) == ("done", 4)
     assert (found["poisoned"].state, found["poisoned"].n_done) == ("partial", 3)
     assert "this prompt is poison" in found["poisoned"].note
@@ -160,7 +192,7 @@ def test_slurm_through_submitit(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     path = write(tmp_path, slurm={"cluster": "local", "timeout_min": 5})
     assert main(["sweep", str(path), "--executor", "slurm"]) == 0
-    assert [s.state for s in status.states(studies.load(path))] == ["done"]
+    assert [s.state for s in records.states(studies.load(path))] == ["done"]
     assert list((tmp_path / "out" / "slurm").glob("*_result.pkl"))
 
 
@@ -173,7 +205,7 @@ def test_ray_tasks(tmp_path: Path) -> None:
         pytest.skip(f"Ray does not start on this machine: {error}")
     path = write(tmp_path, ray={"num_cpus": 1})
     assert main(["sweep", str(path), "--executor", "ray"]) == 0
-    assert [s.state for s in status.states(studies.load(path))] == ["done"]
+    assert [s.state for s in records.states(studies.load(path))] == ["done"]
 
 
 class _Request:
@@ -186,7 +218,7 @@ class _Request:
 def test_order_keeps_documents_together() -> None:
     documents = [f"{name} {'text ' * n}" for name, n in (("a", 2000), ("b", 300), ("c", 40), ("d", 2000))]
     asked = [_Request(f"{documents[i % 4]}Question {i}?") for i in range(40)]
-    order = resume.by_prefix(asked, range(40))
+    order = answers.by_prefix(asked, range(40))
     groups = [i % 4 for i in order]
     assert sorted(order) == list(range(40))
     changes = sum(a != b for a, b in zip(groups, groups[1:], strict=False))
@@ -195,7 +227,11 @@ def test_order_keeps_documents_together() -> None:
 
 def test_progress_counts_tokens_and_estimates() -> None:
     assert [progress.clock(s) for s in (3, 65, 3725)] == ["3s", "1m05s", "1h02m"]
-    [cell] = cells.matrix(studies.Study(Path("s"), Path("o"), [{**TOY, "tasks": None}], [{"task": "icr_synth_rag_4k", "limit": 10}], {}))  # fmt: skip
+    [cell] = cells.matrix(
+        studies.Study(
+            Path("s"), Path("o"), [{**TOY, "tasks": None}], [{"task": "icr_synth_rag_4k", "limit": 10}], {}
+        )
+    )
     assert progress.guess(cell) == (10, 10 * (4096 + 300))
     bar = progress.Progress([cell])
     assert bar.eta() is None

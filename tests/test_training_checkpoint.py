@@ -11,7 +11,7 @@ import trainkit
 import yaml
 
 from icr_tasks.errors import IcrError
-from icr_tasks.training import checkpoint, evaluate, sft
+from icr_tasks.training import checkpoint, evaluate, trainers
 
 pytest.importorskip("trl", reason="training needs icr-tasks[train]")
 
@@ -19,14 +19,16 @@ pytest.importorskip("trl", reason="training needs icr-tasks[train]")
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = trainkit.make(tmp_path_factory.mktemp("checkpoint"))
-    sft.train(trainkit.config(root, "sft", "run"))
+    trainers.train_sft(trainkit.config(root, "sft", "run"))
     return root
 
 
 def test_card_and_record(root: Path) -> None:
     folder = checkpoint.latest(root / "run")
     found = json.loads((folder / "icr.json").read_text())
-    assert (found["kind"], found["step"], found["prompt"]) == ("sft", 2, "ao") and len(found["data_hash"]) == 16
+    assert (found["kind"], found["step"], found["prompt"]) == ("sft", 2, "ao") and len(
+        found["data_hash"]
+    ) == 16
     assert found["config"]["trl"]["learning_rate"] == 1e-3 and found["metrics"]["loss"] > 0
     text = (folder / "README.md").read_text()
     assert found["data_hash"] in text and found["config_hash"] in text and str(root) not in text
@@ -47,29 +49,48 @@ def test_a_full_disk_keeps_the_previous_checkpoint(root: Path, monkeypatch: pyte
     monkeypatch.setattr(torch, "save", save)
     config = trainkit.config(root, "sft", "full", epochs=2)
     with pytest.raises(IcrError, match="cannot save checkpoint-4 .*checkpoint-2 is whole"):
-        sft.train(config)
-    assert [p.name for p in checkpoint.all_of(run)] == ["checkpoint-2"] and not (run / checkpoint.STAGING).exists()
+        trainers.train_sft(config)
+    assert [p.name for p in checkpoint.all_of(run)] == ["checkpoint-2"] and not (
+        run / checkpoint.STAGING
+    ).exists()
     AutoModelForCausalLM.from_pretrained(run / "checkpoint-2")
     monkeypatch.undo()
-    assert sft.train(config).name == "checkpoint-4"  # space is free again: the same command goes on
+    assert trainers.train_sft(config).name == "checkpoint-4"  # space is free again: the same command goes on
 
 
 def test_old_checkpoints_go_only_when_asked(root: Path) -> None:
-    sft.train(trainkit.config(root, "sft", "few", epochs=3, trl={"save_total_limit": 1}))
+    trainers.train_sft(trainkit.config(root, "sft", "few", epochs=3, trl={"save_total_limit": 1}))
     assert [p.name for p in checkpoint.all_of(root / "few")] == ["checkpoint-6"]
 
 
-def test_eval_runs_checkpoint_and_base_through_lm_eval_and_the_gate(root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_eval_runs_checkpoint_and_base_through_lm_eval_and_the_gate(
+    root: Path, capsys: pytest.CaptureFixture
+) -> None:
     out, folder = root / "eval", checkpoint.latest(root / "run")
     code = evaluate.main(
-        [str(folder), "--tasks", "icr_synth_short_128", "--engine", "hf", "--model-args", "device=cpu", "--limit", "6",
-         "--max-gen-toks", "6", "-o", str(out)]
-    )  # fmt: skip
+        [
+            str(folder),
+            "--tasks",
+            "icr_synth_short_128",
+            "--engine",
+            "hf",
+            "--model-args",
+            "device=cpu",
+            "--limit",
+            "6",
+            "--max-gen-toks",
+            "6",
+            "-o",
+            str(out),
+        ]
+    )
     assert code in (0, 1)
     text = (out / "eval.md").read_text()
     assert "run@2" in text and ("PASS" in text or "INCONCLUSIVE" in text or "REGRESSED" in text)
     heads = [json.loads(p.read_text()) for p in (out / "results").rglob("run.json")]
-    assert sorted(h["model"]["id"] for h in heads) == ["base", "run@2"] and {h["prompt"] for h in heads} == {"ao"}
+    assert sorted(h["model"]["id"] for h in heads) == ["base", "run@2"] and {h["prompt"] for h in heads} == {
+        "ao"
+    }
 
 
 def test_eval_names_what_is_no_checkpoint(root: Path) -> None:
@@ -86,7 +107,7 @@ def test_lora_checkpoints_load_as_they_are(root: Path, save: str) -> None:
     config = trainkit.config(
         root, "sft", f"lora-{save}", lora={"r": 4, "alpha": 8, "save": save}, trl={"learning_rate": 1e-2}
     )
-    folder = sft.train(config)
+    folder = trainers.train_sft(config)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     assert (folder / "config.json").is_file() == (save == "merged")
     base = AutoModelForCausalLM.from_pretrained(root / "base")
@@ -103,4 +124,4 @@ def test_lora_checkpoints_load_as_they_are(root: Path, save: str) -> None:
     longer = trainkit.config(
         root, "sft", f"lora-{save}", lora={"r": 4, "alpha": 8, "save": save}, trl={"learning_rate": 1e-2}
     )
-    assert sft.train(longer) == folder  # continued from the adapter: nothing left to do
+    assert trainers.train_sft(longer) == folder  # continued from the adapter: nothing left to do

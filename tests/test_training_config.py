@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from icr_tasks.errors import IcrError
 from icr_tasks.training import config as configs
-from icr_tasks.training import truncate
-from icr_tasks.training.order import Order
+from icr_tasks.training import rows
+from icr_tasks.training.rows import Order
 
 pytest.importorskip("trl", reason="training needs icr-tasks[train]")
 SHIPPED = sorted(p.name for p in configs.SHIPPED.glob("[!_]*.yaml"))
@@ -31,7 +31,12 @@ def test_appendix_c_in_trls_terms() -> None:
     for name in ("ao", "id", "idc", "idq", "judge"):
         c = configs.load(f"grpo_{name}.yaml")
         t = c.trl
-        assert (c.max_prompt_length, c.max_response_length, c.epochs, c.truncation) == (32768, 2048, 2, "middle")
+        assert (c.max_prompt_length, c.max_response_length, c.epochs, c.truncation) == (
+            32768,
+            2048,
+            2,
+            "middle",
+        )
         assert c.prompts_per_rollout == 256 and t["num_generations"] == 5
         update = t["per_device_train_batch_size"] * c.devices * t["gradient_accumulation_steps"]
         assert update == 64 * 5 and t["per_device_train_batch_size"] == 2
@@ -83,7 +88,9 @@ def test_a_key_in_the_config_is_refused_because_checkpoints_would_carry_it() -> 
 
 
 def test_text_that_is_a_number_becomes_one(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("extends: grpo_ao.yaml\ntrl: {learning_rate: 1e-6}\n")  # text in YAML 1.1
+    (tmp_path / "c.yaml").write_text(
+        "extends: grpo_ao.yaml\ntrl: {learning_rate: 1e-6}\n"
+    )  # text in YAML 1.1
     assert configs.load(tmp_path / "c.yaml").trl["learning_rate"] == 1e-6
 
 
@@ -109,8 +116,14 @@ def test_validation_imports_neither_torch_nor_trl() -> None:
 
 def test_only_harmless_differences_may_continue_a_run() -> None:
     one = configs.load("grpo_ao.yaml")
-    assert configs.difference(one, configs.load("grpo_ao.yaml", ["trl.logging_steps=1", "output=elsewhere"])) == []
-    assert configs.difference(one, configs.load("grpo_ao.yaml", ["trl.beta=0.1", "epochs=1"])) == ["epochs", "trl.beta"]
+    assert (
+        configs.difference(one, configs.load("grpo_ao.yaml", ["trl.logging_steps=1", "output=elsewhere"]))
+        == []
+    )
+    assert configs.difference(one, configs.load("grpo_ao.yaml", ["trl.beta=0.1", "epochs=1"])) == [
+        "epochs",
+        "trl.beta",
+    ]
 
 
 def test_parallel_configs_are_valid_and_keep_checkpoints_loadable() -> None:
@@ -119,7 +132,9 @@ def test_parallel_configs_are_valid_and_keep_checkpoints_loadable() -> None:
         tree = yaml.safe_load(path.read_text())
         accelerate.ClusterConfig.from_yaml_file(str(path))
         fsdp, deepspeed = tree.get("fsdp_config", {}), tree.get("deepspeed_config", {})
-        assert fsdp.get("fsdp_state_dict_type") == "FULL_STATE_DICT" or deepspeed.get("zero3_save_16bit_model")
+        assert fsdp.get("fsdp_state_dict_type") == "FULL_STATE_DICT" or deepspeed.get(
+            "zero3_save_16bit_model"
+        )
 
 
 def test_verl_recipe_states_appendix_c() -> None:
@@ -130,12 +145,15 @@ def test_verl_recipe_states_appendix_c() -> None:
     assert tree["trainer"]["save_freq"] == 10 and rollout["max_num_batched_tokens"] == 34816
 
 
-# -- order -------------------------------------------------------------------------------------------------------------
+# -- order
+# -------------------------------------------------------------------------------------------------------------
 
 
 @given(n=st.integers(1, 60), epochs=st.integers(1, 3), block=st.integers(1, 7), seed=st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_every_epoch_shows_each_row_at_most_once_in_a_new_order(n: int, epochs: int, block: int, seed: int) -> None:
+def test_every_epoch_shows_each_row_at_most_once_in_a_new_order(
+    n: int, epochs: int, block: int, seed: int
+) -> None:
     ids = [f"r{i}" for i in range(n)]
     if n < block:
         with pytest.raises(IcrError, match="do not fill"):
@@ -161,25 +179,36 @@ def test_a_changed_order_is_refused(tmp_path: Path) -> None:
         Order.make([*ids, "r3"], 1, 0)
 
 
-# -- truncation --------------------------------------------------------------------------------------------------------
+# -- truncation
+# --------------------------------------------------------------------------------------------------------
 
 
 def _row(sizes: list[int], gold: list[int]) -> dict:
     texts = [f"p{i} " + "x" * size for i, size in enumerate(sizes)]
-    return {"id": "a", "question": "who?", "passages": texts, "gold_ids": gold, "gold_docs": [texts[i] for i in gold]}
+    return {
+        "id": "a",
+        "question": "who?",
+        "passages": texts,
+        "gold_ids": gold,
+        "gold_docs": [texts[i] for i in gold],
+    }
 
 
-@given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=12), data=st.data(), limit=st.integers(20, 200))
+@given(
+    sizes=st.lists(st.integers(0, 30), min_size=1, max_size=12), data=st.data(), limit=st.integers(20, 200)
+)
 @settings(max_examples=200, deadline=None)
-def test_whole_passages_go_from_the_middle_and_labels_follow(sizes: list[int], data: st.DataObject, limit: int) -> None:
+def test_whole_passages_go_from_the_middle_and_labels_follow(
+    sizes: list[int], data: st.DataObject, limit: int
+) -> None:
     gold = sorted(data.draw(st.sets(st.integers(0, len(sizes) - 1), min_size=1, max_size=2)))
     row, rule = _row(sizes, gold), data.draw(st.sampled_from(["keep_gold", "middle"]))
-    report = truncate.Report()
+    report = rows.Report()
 
     def count(r: dict) -> int:
         return sum(len(p) + 2 for p in r["passages"]) + 20
 
-    out = truncate.fit(row, limit, count, lambda ps: [len(p) for p in ps], rule, report)
+    out = rows.fit(row, limit, count, lambda ps: [len(p) for p in ps], rule, report)
     if out is None:
         assert report.left_out == ["a"]
         return
@@ -192,18 +221,18 @@ def test_whole_passages_go_from_the_middle_and_labels_follow(sizes: list[int], d
 
 
 def test_what_is_dropped_first() -> None:
-    assert truncate.middle_out(5) == [2, 1, 3, 0, 4] and truncate.middle_out(4) == [1, 2, 0, 3]
+    assert rows.middle_out(5) == [2, 1, 3, 0, 4] and rows.middle_out(4) == [1, 2, 0, 3]
 
 
 def test_rules_skip_and_error() -> None:
-    row, report = _row([50, 50], [0]), truncate.Report()
+    row, report = _row([50, 50], [0]), rows.Report()
 
     def count(r: dict) -> int:
         return sum(map(len, r["passages"]))
 
-    assert truncate.fit(row, 60, count, lambda ps: [len(p) for p in ps], "skip", report) is None
+    assert rows.fit(row, 60, count, lambda ps: [len(p) for p in ps], "skip", report) is None
     with pytest.raises(IcrError, match="row a: the prompt has 106 tokens, the limit is 60"):
-        truncate.fit(row, 60, count, lambda ps: [len(p) for p in ps], "error", report)
+        rows.fit(row, 60, count, lambda ps: [len(p) for p in ps], "error", report)
 
 
 def test_a_growing_order_starts_short_and_drops_no_long_rows() -> None:

@@ -25,7 +25,8 @@ def run(*args: object) -> int:
 
 @pytest.fixture(scope="module")
 def inputs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Command-line arguments: 40 HotpotQA and 40 2Wiki records, and a corpus that holds their paragraphs once more."""
+    """Command-line arguments: 40 HotpotQA and 40 2Wiki records, and a corpus that holds their paragraphs once
+    more."""
     folder = tmp_path_factory.mktemp("inputs")
     sources = {
         "hotpotqa": list(read.records(shared_data / "hotpotqa" / "hotpotqa_train_100.jsonl.gz"))[:40],
@@ -38,9 +39,21 @@ def inputs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
             articles |= {title: " ".join(sentences) for title, sentences in record["context"]}
     wiki = read.records(shared_data / "2wikimultihopqa" / "2wiki_hipporag_corpus_6119.jsonl.gz")
     articles |= {r["title"]: r["text"] for r, _ in zip(wiki, range(1500), strict=False)}
-    (folder / "wiki.jsonl").write_text("\n".join(json.dumps({"title": t, "text": x}) for t, x in articles.items()))
+    (folder / "wiki.jsonl").write_text(
+        "\n".join(json.dumps({"title": t, "text": x}) for t, x in articles.items())
+    )
     files = ["--hotpotqa", str(folder / "hotpotqa.jsonl"), "--2wiki", str(folder / "2wiki.jsonl")]
-    return [*files, "--corpus", str(folder / "wiki.jsonl"), "--tokenizer", "words", "--top-k", "40", "--tokens", "3000"]
+    return [
+        *files,
+        "--corpus",
+        str(folder / "wiki.jsonl"),
+        "--tokenizer",
+        "words",
+        "--top-k",
+        "40",
+        "--tokens",
+        "3000",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +99,9 @@ def test_a_second_run_does_nothing_and_a_change_only_what_follows(
     assert {p.name: p.stat().st_mtime_ns for p in made.glob("*.parquet")} == before
     (made / "packed.parquet").unlink()
     assert run(*inputs, "-o", made) == 0
-    assert capsys.readouterr().out.count("as before") == len(STAGES) - 1  # the same bytes again: nothing after it
+    assert (
+        capsys.readouterr().out.count("as before") == len(STAGES) - 1
+    )  # the same bytes again: nothing after it
     assert store.Manifest.load(made).hash() == digest
     assert run(*inputs, "--threshold", 0.5, "-o", made, "--until", "refine") == 0
     out = capsys.readouterr().out
@@ -133,7 +148,9 @@ def test_the_judge_decides_and_an_interrupted_stage_goes_on(
         server.fault = lambda prompt, nth: None
         # calls run side by side, so the store says which replies arrived before the fault
         with sqlite3.connect(tmp_path / "judge.sqlite") as kept:
-            (arrived,) = kept.execute("SELECT COUNT(DISTINCT key) FROM replies WHERE status = 'ok'").fetchone()
+            (arrived,) = kept.execute(
+                "SELECT COUNT(DISTINCT key) FROM replies WHERE status = 'ok'"
+            ).fetchone()
         assert arrived > 0
         server.prompts.clear()
         assert run(*judged, "--judge-base-url", address) == 0
@@ -154,7 +171,9 @@ def test_modes_of_the_paper_and_its_code(inputs: list[str], tmp_path: Path) -> N
     assert run(*small, "--mode", "paper", "--tokens", 9000, "-o", tmp_path / "paper") == 0
     stages = store.Manifest.load(tmp_path / "paper").stages
     assert stages["refine"]["counts"]["candidates"] > 0.6 * 80 * 10  # character F1 promotes nearly everything
-    assert run(*small, "--mode", "paper_code", "--tokens", 9000, "--min-tokens", 0, "-o", tmp_path / "code") == 0
+    assert (
+        run(*small, "--mode", "paper_code", "--tokens", 9000, "--min-tokens", 0, "-o", tmp_path / "code") == 0
+    )
     packed = list(store.read(tmp_path / "code" / "packed.parquet"))
     sets = [r["dataset"] for r in packed]
     assert sets == sorted(sets, reverse=True)  # HotpotQA first, then 2Wiki
@@ -163,7 +182,9 @@ def test_modes_of_the_paper_and_its_code(inputs: list[str], tmp_path: Path) -> N
     assert sum(gold) / len(gold) < sum(rest) / len(rest)  # sentences among passages: length gives them away
 
 
-def test_bad_input_ends_with_one_line(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_ends_with_one_line(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "c.yaml").write_text("treshold: 0.3\n")
     for args, message in (
         (["--config", tmp_path / "c.yaml"], "Did you mean 'threshold'"),
@@ -179,7 +200,9 @@ def test_bad_input_ends_with_one_line(inputs: list[str], tmp_path: Path, capsys:
         assert run(*args, "-o", tmp_path / "o") == 2, args
         err = capsys.readouterr().err
         assert message in err and err.startswith("icr: error: "), err
-        assert "packing" in message or not (tmp_path / "o" / "hits.parquet").exists()  # before anything takes long
+        assert (
+            "packing" in message or not (tmp_path / "o" / "hits.parquet").exists()
+        )  # before anything takes long
 
 
 def test_synth_rows_share_no_name_with_the_test_split(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Parts of the data stages: formats of the official files, windows, exact search, the judge's reply, packing."""
+"""Parts of the data stages: formats of the official files, windows, exact search, the judge's reply,
+packing."""
 
 from __future__ import annotations
 
@@ -11,21 +12,29 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pyarrow", reason="training data are parquet files (extra [train])")
-from icr_tasks.context import prompts
+from icr_tasks.benchmarks import base
 from icr_tasks.errors import IcrError
-from icr_tasks.training.data import corpus, dense, formats, judge, pack, read, split, store
+from icr_tasks.training.data import corpus, formats, judge, pack, read, retrieve, store
 from icr_tasks.training.data.config import config
 
 RECORD = {
-    "_id": "x1", "question": "Who?", "answer": "Ann", "type": "bridge",
+    "_id": "x1",
+    "question": "Who?",
+    "answer": "Ann",
+    "type": "bridge",
     "supporting_facts": [["A", 1], ["B", 0], ["B", 7]],
     "context": [["A", ["One two.", " Three four."]], ["B", ["Five six."]], ["C", ["Seven."]]],
-}  # fmt: skip
+}
 COLUMNS = {
-    **RECORD, "id": RECORD["_id"], "_id": None,
+    **RECORD,
+    "id": RECORD["_id"],
+    "_id": None,
     "supporting_facts": {"title": ["A", "B", "B"], "sent_id": [1, 0, 7]},
-    "context": {"title": ["A", "B", "C"], "sentences": [["One two.", " Three four."], ["Five six."], ["Seven."]]},
-}  # fmt: skip
+    "context": {
+        "title": ["A", "B", "C"],
+        "sentences": [["One two.", " Three four."], ["Five six."], ["Seven."]],
+    },
+}
 
 
 def run_read(tmp_path: Path, rows: list[dict], **options: object) -> tuple[dict, list[dict]]:
@@ -66,15 +75,22 @@ def test_windows_hold_the_sentences_within_the_size() -> None:
 
 def test_unusable_records_are_counted_not_trained_on(tmp_path: Path) -> None:
     rows = [
-        RECORD, RECORD, {**RECORD, "_id": "x2", "answer": " "}, {**RECORD, "_id": "x3", "supporting_facts": [["Z", 0]]},
+        RECORD,
+        RECORD,
+        {**RECORD, "_id": "x2", "answer": " "},
+        {**RECORD, "_id": "x3", "supporting_facts": [["Z", 0]]},
         {**RECORD, "_id": "x4", "question": "held out?"},
-    ]  # fmt: skip
+    ]
     (tmp_path / "held.jsonl").write_text(json.dumps({"question": "Held out"}))
     counts, kept = run_read(tmp_path, rows, exclude=str(tmp_path / "held.jsonl"))
     assert counts == {
-        "hotpotqa kept": 1, "hotpotqa dropped: duplicate id": 1, "hotpotqa dropped: no answer": 1,
-        "hotpotqa dropped: no gold in its context": 1, "hotpotqa dropped: excluded question": 1, "rows": 1,
-    }  # fmt: skip
+        "hotpotqa kept": 1,
+        "hotpotqa dropped: duplicate id": 1,
+        "hotpotqa dropped: no answer": 1,
+        "hotpotqa dropped: no gold in its context": 1,
+        "hotpotqa dropped: excluded question": 1,
+        "rows": 1,
+    }
     assert kept[0]["id"] == "hotpotqa-x1" and kept[0]["gold_texts"] == ["One two. Three four.", "Five six."]
     with pytest.raises(IcrError, match="lacks 'context'"):
         run_read(tmp_path, [{"_id": "1", "question": "?", "answer": "a", "supporting_facts": []}])
@@ -83,13 +99,19 @@ def test_unusable_records_are_counted_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_config_refuses_what_does_not_exist() -> None:
-    assert config({"mode": "paper_code"}).top_k == 480 and config({"mode": "paper_code", "top_k": 7}).top_k == 7
+    assert (
+        config({"mode": "paper_code"}).top_k == 480 and config({"mode": "paper_code", "top_k": 7}).top_k == 7
+    )
     assert config({"2wiki": "f", "judge-base-url": "u"}).twowiki == "f"
     for given, message in (
-        ({"tresholds": 1}, "Did you mean 'threshold'"), ({"mode": "papers"}, "Did you mean 'paper'"),
-        ({"top_k": "many"}, "must be int"), ({"threshold": 2}, "lies in"), ({"mix": 1}, "true or false"),
-        ({"min_tokens": 9, "tokens": 8}, "no row would be left"), ({"keep": "al"}, "unknown keep"),
-    ):  # fmt: skip
+        ({"tresholds": 1}, "Did you mean 'threshold'"),
+        ({"mode": "papers"}, "Did you mean 'paper'"),
+        ({"top_k": "many"}, "must be int"),
+        ({"threshold": 2}, "lies in"),
+        ({"mix": 1}, "true or false"),
+        ({"min_tokens": 9, "tokens": 8}, "no row would be left"),
+        ({"keep": "al"}, "unknown keep"),
+    ):
         with pytest.raises(IcrError, match=message):
             config(given)
 
@@ -121,7 +143,7 @@ def test_block_wise_search_is_exact(tmp_path: Path, k: int) -> None:
     whole = queries @ vectors.astype(np.float32).T
     best = np.argsort(-whole, axis=1, kind="stable")[:, :k]
     for rows in (7, 13, 1000):
-        scores, ids = dense.search(queries, paths, k, rows=rows)
+        scores, ids = retrieve.search(queries, paths, k, rows=rows)
         assert (ids == best).all()
         assert (scores == np.take_along_axis(whole, best, 1)).all()
 
@@ -138,7 +160,7 @@ def test_a_damaged_shard_is_encoded_again(tmp_path: Path) -> None:
             return np.array([[len(t), 1.0] for t in texts])
 
     texts, fake = [f"{'x' * i}" for i in range(25)], Fake()
-    make = lambda: dense.shards(tmp_path, 25, lambda a, b: texts[a:b], fake, size=10)  # noqa: E731
+    make = lambda: retrieve.shards(tmp_path, 25, lambda a, b: texts[a:b], fake, size=10)  # noqa: E731
     assert len(make()) == 3 and fake.calls == 3
     make()
     assert fake.calls == 3
@@ -155,10 +177,13 @@ def test_a_damaged_shard_is_encoded_again(tmp_path: Path) -> None:
         ("<think>Relevant documents: [DOC 3]</think>\n**Relevant documents:** none", ([], [])),
         ("Relevant documents: [DOC 1], [DOC 1], [DOC 9], [DOC 0]", ([1], [0, 9])),
         ("Relevant documents: [DOC 1]\nor rather\nRelevant documents IDs: [DOC 2]", ([2], [])),
-        ("[DOC 1] is relevant", None), ("<think>Relevant documents: [DOC 1]", None), ("Relevant documents:", None),
-        ("", None), (None, None),
+        ("[DOC 1] is relevant", None),
+        ("<think>Relevant documents: [DOC 1]", None),
+        ("Relevant documents:", None),
+        ("", None),
+        (None, None),
     ],
-)  # fmt: skip
+)
 def test_only_offered_candidates_can_be_promoted(reply: str | None, expected: object) -> None:
     assert judge.chosen(reply, 3) == expected
 
@@ -173,23 +198,32 @@ def test_candidates_without_verdict_are_neither_gold_nor_negative() -> None:
     assert judge._outcome([4, 7], "x", "gold")["gold"] == [4, 7]
     assert judge._outcome([4, 7], None, "negative")["removed"] == []
     assert judge._outcome([4, 7], "Relevant documents: [DOC 2], [DOC 5]", "drop") == {
-        "gold": [7], "removed": [], "outside": [5], "status": "judged",
-    }  # fmt: skip
+        "gold": [7],
+        "removed": [],
+        "outside": [5],
+        "status": "judged",
+    }
 
 
 def pool(n: int = 60) -> dict:
     texts = [" ".join([f"neg{i}"] * 30) for i in range(n)]
     return {
-        "id": "r", "dataset": "hotpotqa", "question": "Who?", "answers": ["Ann"], "gold_titles": ["A"],
-        "gold_texts": ["gold one " * 10, "gold two " * 10], "negatives": texts, "pids": list(range(n)),
-    }  # fmt: skip
+        "id": "r",
+        "dataset": "hotpotqa",
+        "question": "Who?",
+        "answers": ["Ann"],
+        "gold_titles": ["A"],
+        "gold_texts": ["gold one " * 10, "gold two " * 10],
+        "negatives": texts,
+        "pids": list(range(n)),
+    }
 
 
 def test_packing_keeps_gold_fills_the_budget_in_rank_order() -> None:
     packer = pack.Packer(config({"tokenizer": "words", "tokens": 1600}))
     row, outcome = packer.pack(pool(), {"gold": [5], "removed": [0]})
     assert outcome == "kept" and row is not None and 1600 - 45 < row["n_tokens"] <= 1600
-    assert split.problem(row) is None
+    assert pack.problem(row) is None
     assert {row["passages"][i] for i in row["gold_ids"]} == {*pool()["gold_texts"], pool()["negatives"][5]}
     assert {row["passages"][i] for i in row["original_ids"]} == set(pool()["gold_texts"])
     ranks = sorted(int(p.split()[0][3:]) for p in row["passages"] if p.startswith("neg"))
@@ -197,7 +231,10 @@ def test_packing_keeps_gold_fills_the_budget_in_rank_order() -> None:
     assert row["n_dropped"] == 58 - (len(row["passages"]) - 3)
     for name in formats.FORMATS:
         assert packer.tokens.counts([pack.rendered(packer.tokens, row, name)])[0] <= 1600
-    assert packer.pack(pool(), {"gold": [], "removed": []})[0] == packer.pack(pool(), {"gold": [], "removed": []})[0]
+    assert (
+        packer.pack(pool(), {"gold": [], "removed": []})[0]
+        == packer.pack(pool(), {"gold": [], "removed": []})[0]
+    )
 
 
 def test_packing_says_why_a_row_goes() -> None:
@@ -207,7 +244,9 @@ def test_packing_says_why_a_row_goes() -> None:
         == "dropped: gold does not fit"
     )
     whole = {"tokenizer": "words", "keep": "filter"}
-    assert pack.Packer(config({**whole, "tokens": 1600})).pack(pool(), nothing)[1] == "dropped: over the budget"
+    assert (
+        pack.Packer(config({**whole, "tokens": 1600})).pack(pool(), nothing)[1] == "dropped: over the budget"
+    )
     assert len(pack.Packer(config({**whole, "tokens": 9000})).pack(pool(), nothing)[0]["passages"]) == 62
     least = {**whole, "tokens": 9000, "min_tokens": 8000}
     assert pack.Packer(config(least)).pack(pool(), nothing)[1] == "dropped: under the minimum"
@@ -216,11 +255,12 @@ def test_packing_says_why_a_row_goes() -> None:
 def test_prompts_are_the_evaluation_objects() -> None:
     row = {"passages": ["one", "two"], "question": "Q?"}
     for name in (*formats.FORMATS, "ao_code"):
-        form = prompts.get("helmet_rag", name)
+        form = base.get("helmet_rag", name)
         assert formats.prompt(name) is form
         asked = formats.messages(row, name)
         assert (
-            asked[-1]["content"] == form.messages(context="[DOC 0]\none\n\n[DOC 1]\ntwo", question="Q?")[-1]["content"]
+            asked[-1]["content"]
+            == form.messages(context="[DOC 0]\none\n\n[DOC 1]\ntwo", question="Q?")[-1]["content"]
         )
     with pytest.raises(IcrError, match="needs a teacher"):
         formats.target({**row, "answers": ["a"], "gold_ids": [], "gold_docs": []}, "judge")

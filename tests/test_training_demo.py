@@ -1,4 +1,5 @@
-"""`icr train demo`: its rows and base conversations, and the reduced run, which must show a significant rise."""
+"""`icr train demo`: its rows and base conversations, and the reduced run, which must show a significant
+rise."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from icr_tasks.data.synth import names, short
-from icr_tasks.training.demo import rows
+from icr_tasks.benchmarks.synth import names, short
+from icr_tasks.training.demo import base as rows
 
 
 @pytest.mark.parametrize("prompt", ["ao", "id"])
@@ -26,7 +27,9 @@ def test_demonstrations_are_careless_and_rewards_know_better(prompt: str) -> Non
     best = 1.0 if prompt == "ao" else 2.0
     given, owed = [], []
     for r in made:
-        row = rewards.Row(tuple(r["answers"]), tuple(r["gold_ids"]), tuple(r["gold_docs"]), question=r["question"])
+        row = rewards.Row(
+            tuple(r["answers"]), tuple(r["gold_ids"]), tuple(r["gold_docs"]), question=r["question"]
+        )
         right = rows.answer(prompt, r["gold_ids"][0], r["answers"][0])
         given.append(rewards.score(prompt, [r["target"]], [row])[0]["reward"])
         owed.append(rewards.score(prompt, [right], [row])[0]["reward"])
@@ -35,7 +38,9 @@ def test_demonstrations_are_careless_and_rewards_know_better(prompt: str) -> Non
 
 
 def test_training_names_never_occur_in_the_test_split() -> None:
-    trained = {p.rsplit(" was born", 1)[0] for r in rows.rows(60, [8], "ao", 0, "biography") for p in r["passages"]}
+    trained = {
+        p.rsplit(" was born", 1)[0] for r in rows.rows(60, [8], "ao", 0, "biography") for p in r["passages"]
+    }
     tested = {u.title for i in short.load("biography", "256", n=60).items for u in i.units()}
     assert all(names._mine(name, "train") for name in trained if " " in name and len(name.split()) == 2)
     assert not trained & tested
@@ -59,11 +64,13 @@ def test_conversation_asks_each_passage_once_and_cites_it(passages: int) -> None
 
 
 def test_vocabulary_covers_the_short_world(tmp_path: Path) -> None:
-    tiny = pytest.importorskip("icr_tasks.training.demo.tiny")
+    tiny = pytest.importorskip("icr_tasks.training.demo.base")
     pytest.importorskip("tokenizers")
     tokenizer = tiny.tokenizer()
     for seed in range(8):
-        text = tokenizer.apply_chat_template(rows.conversation(random.Random(seed), 8, most=24), tokenize=False)
+        text = tokenizer.apply_chat_template(
+            rows.conversation(random.Random(seed), 8, most=24), tokenize=False
+        )
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.decode(ids) == text
         assert len(ids) < 260
@@ -95,16 +102,17 @@ def test_a_folder_is_continued_only_with_its_own_size(tmp_path: Path) -> None:
 
 
 def test_the_reduced_run_is_killed_goes_on_and_learns(tmp_path: Path) -> None:
-    """The whole chain in CI: minutes. Killed inside GRPO, it goes on from the last checkpoint; then SubEM must have risen."""
+    """The whole chain in CI: minutes. Killed inside GRPO, it goes on from the last checkpoint; then SubEM
+    must have risen."""
     for needed in ("torch", "transformers", "trl", "datasets", "lm_eval"):
         pytest.importorskip(needed)
     from icr_tasks.training import curves
-    from icr_tasks.training.demo import report, run, stages
+    from icr_tasks.training.demo import report, run
 
     out, grpo = tmp_path / "demo", tmp_path / "demo" / "ao-s0"
     with (tmp_path / "log").open("w") as log:
         first = _start(out, log)
-        _wait(first, lambda: stages._lines(grpo / "metrics.jsonl") > 12, tmp_path / "log")
+        _wait(first, lambda: run._lines(grpo / "metrics.jsonl") > 12, tmp_path / "log")
         first.kill()
         first.wait()
     base = (out / "base" / "model.safetensors").stat().st_mtime_ns
@@ -117,7 +125,7 @@ def test_the_reduced_run_is_killed_goes_on_and_learns(tmp_path: Path) -> None:
 
     from icr_tasks.training import evaluate
 
-    trained = [evaluate.read(stages.checkpoint.latest(out / name)) for name in ("ao-s0", "sft-ao")]
+    trained = [evaluate.read(run.checkpoint.latest(out / name)) for name in ("ao-s0", "sft-ao")]
     found = list(report.rises(out / "eval" / "results", trained, run.QUICK))
     assert [r.setting for r in found] == ["full", "rag@48", "kv:snapkv@0.3,window=8"]
     for rise in found:

@@ -35,7 +35,17 @@ def _resolve(*extras: str) -> subprocess.CompletedProcess[str]:
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if uv is None or not os.environ.get("ICR_TEST_RESOLVE"):
         pytest.skip("asks the package index: set ICR_TEST_RESOLVE=1 and install uv")
-    command = [uv, "pip", "compile", "pyproject.toml", "--python-version", "3.11", "--no-header", "--no-annotate", "-q"]
+    command = [
+        uv,
+        "pip",
+        "compile",
+        "pyproject.toml",
+        "--python-version",
+        "3.11",
+        "--no-header",
+        "--no-annotate",
+        "-q",
+    ]
     command += ["--python-platform", "x86_64-unknown-linux-gnu", *(a for e in extras for a in ("--extra", e))]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 

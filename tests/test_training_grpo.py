@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import trainkit
 
-from icr_tasks import data
-from icr_tasks.context import prompts
+from icr_tasks import benchmarks
+from icr_tasks.benchmarks import base
 from icr_tasks.errors import IcrError
-from icr_tasks.training import checkpoint, curves, grpo, loop
+from icr_tasks.training import checkpoint, curves, trainers
 from icr_tasks.training.data import formats, store
 
 pytest.importorskip("trl", reason="training needs icr-tasks[train]")
@@ -20,7 +20,7 @@ pytest.importorskip("trl", reason="training needs icr-tasks[train]")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = trainkit.make(tmp_path_factory.mktemp("grpo"))
-    grpo.train(trainkit.config(root, "grpo", "run", epochs=2, trl={"max_steps": 5}))
+    trainers.train_grpo(trainkit.config(root, "grpo", "run", epochs=2, trl={"max_steps": 5}))
     return root / "run"
 
 
@@ -49,25 +49,27 @@ def test_reward_and_length_are_logged_and_drawn(run: Path) -> None:
 
 
 def test_training_and_evaluation_prompts_are_the_same_object() -> None:
-    item = data.load("synth", "short", "128", n=1).items[0]
+    item = benchmarks.load("synth", "short", "128", n=1).items[0]
     units = item.units()
     row = {"question": item.question, "passages": [u.text for u in units]}
     for name in formats.FORMATS:
-        form = prompts.get("synth", name)
+        form = base.get("synth", name)
         assert formats.prompt(name) is form
-        assert formats.messages(row, name) == form.messages(context=form.context(units), question=item.question)
+        assert formats.messages(row, name) == form.messages(
+            context=form.context(units), question=item.question
+        )
 
 
 def test_a_finished_run_has_nothing_left_to_do_and_another_config_is_refused(
     run: Path, capsys: pytest.CaptureFixture
 ) -> None:
     args = [str(run / "config.yaml"), "--check"]
-    assert loop.command("grpo", args, grpo.train, "") == 0
+    assert trainers.command("grpo", args, trainers.train_grpo, "") == 0
     assert "would continue from" in capsys.readouterr().out
     with pytest.raises(IcrError, match="differs in trl.beta"):
-        loop.command("grpo", [*args, "trl.beta=0.5"], grpo.train, "")
+        trainers.command("grpo", [*args, "trl.beta=0.5"], trainers.train_grpo, "")
     with pytest.raises(IcrError, match="icr train grpo"):
-        loop.command("sft", args, grpo.train, "")
+        trainers.command("sft", args, trainers.train_grpo, "")
 
 
 def test_data_are_checked_before_anything_heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,25 +77,27 @@ def test_data_are_checked_before_anything_heavy(tmp_path: Path, monkeypatch: pyt
     config = trainkit.config(root, "grpo", "run")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(IcrError, match="4 process"):
-        grpo.train(config)
+        trainers.train_grpo(config)
     monkeypatch.delenv("WORLD_SIZE")
     records = list(store.read(root / "data" / "train.parquet"))
     for change, says in (
-        ({"answers": []}, "no answer"), ({"id": records[1]["id"]}, "duplicate id"), ({"gold_ids": [99]}, "gold"),
-    ):  # fmt: skip
+        ({"answers": []}, "no answer"),
+        ({"id": records[1]["id"]}, "duplicate id"),
+        ({"gold_ids": [99]}, "gold"),
+    ):
         store.write(root / "data" / "train.parquet", [{**records[0], **change}, *records[1:]], store.ROW)
         with pytest.raises(IcrError, match=says):
-            grpo.train(config)
+            trainers.train_grpo(config)
     (root / "data" / "train.parquet").unlink()
     with pytest.raises(IcrError, match="icr train data"):
-        grpo.train(config)
+        trainers.train_grpo(config)
 
 
 def test_rewards_that_are_no_numbers(tmp_path: Path) -> None:
     def half(completions: list[str], **_: object) -> list[float]:
         return [float("nan") if c == "bad" else 1.0 for c in completions]
 
-    recorder = grpo.Recorder(half, tmp_path, every=0)
+    recorder = trainers.Recorder(half, tmp_path, every=0)
     assert recorder(completions=["bad", "good"]) == [None, 1.0]
     with pytest.raises(IcrError, match="no value for any of 2"):
         recorder(completions=["bad", "bad"])

@@ -1,4 +1,5 @@
-"""A run that is killed goes on as if nothing had happened: same steps, same rows, same weights, also in epoch 2."""
+"""A run that is killed goes on as if nothing had happened: same steps, same rows, same weights, also in epoch
+2."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import pytest
 import trainkit
 
 from icr_tasks.errors import IcrError
-from icr_tasks.training import checkpoint, grpo, sft
+from icr_tasks.training import checkpoint, trainers
 from icr_tasks.training.rewards import for_trl
 
 pytest.importorskip("trl", reason="training needs icr-tasks[train]")
@@ -22,8 +23,8 @@ STEPS = 8  # 8 rows, 2 prompts a step, 2 epochs
 def _ids(run: Path) -> list[tuple[int, str, str]]:
     import pyarrow.parquet as pq
 
-    rows = [r for p in sorted((run / "completions").glob("*.parquet")) for r in pq.read_table(p).to_pylist()]
-    return [(r["step"], r["id"], r["completion"]) for r in rows]
+    base = [r for p in sorted((run / "completions").glob("*.parquet")) for r in pq.read_table(p).to_pylist()]
+    return [(r["step"], r["id"], r["completion"]) for r in base]
 
 
 def _weights(run: Path) -> dict:
@@ -47,7 +48,7 @@ def test_kill_in_the_second_epoch_changes_nothing(tmp_path: Path, monkeypatch: p
     import torch
     from safetensors.torch import load_file
 
-    monkeypatch.setattr(grpo, "reward_function", lambda _: named(arbitrary))
+    monkeypatch.setattr(trainers, "reward_function", lambda _: named(arbitrary))
 
     root = trainkit.make(tmp_path)
     config = trainkit.config(root, "grpo", "killed", epochs=2)
@@ -56,21 +57,24 @@ def test_kill_in_the_second_epoch_changes_nothing(tmp_path: Path, monkeypatch: p
     code = (
         "import sys, time\n"
         "import test_training_resume as kit\n"
-        "from icr_tasks.training import config, grpo\n"
+        "from icr_tasks.training import config, trainers\n"
         "def slow(**k):\n"
         "    if k['trainer_state'].global_step == 6: print('STOP', flush=True); time.sleep(600)\n"
         "    return kit.arbitrary(**k)\n"
-        "grpo.reward_function = lambda c: kit.named(slow)\n"
-        "grpo.train(config.load(sys.argv[1]))\n"
+        "trainers.reward_function = lambda c: kit.named(slow)\n"
+        "trainers.train_grpo(config.load(sys.argv[1]))\n"
     )
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     child = subprocess.Popen(
-        [sys.executable, "-P", "-c", code, str(root / "config.yaml")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True, env=env,
-    )  # fmt: skip
+        [sys.executable, "-P", "-c", code, str(root / "config.yaml")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=env,
+    )
     torch.set_num_threads(1)
     whole = trainkit.config(root, "grpo", "whole", epochs=2)
-    grpo.train(whole)  # meanwhile: the run without interruption
+    trainers.train_grpo(whole)  # meanwhile: the run without interruption
     assert child.stdout is not None
     for line in child.stdout:
         if "STOP" in line:
@@ -83,7 +87,7 @@ def test_kill_in_the_second_epoch_changes_nothing(tmp_path: Path, monkeypatch: p
     partial.mkdir(parents=True)
     (partial / "model.safetensors").write_bytes(b"half")
 
-    last = grpo.train(config)
+    last = trainers.train_grpo(config)
     assert checkpoint.step_of(last) == STEPS == checkpoint.step_of(checkpoint.latest(root / "whole"))
     assert _ids(run) == _ids(root / "whole")  # rows and sampled completions of every step
     mine, reference = _weights(run), _weights(root / "whole")
@@ -98,10 +102,10 @@ def test_sft_resumes_in_epoch_two_with_the_same_rows(tmp_path: Path) -> None:
 
     root = trainkit.make(tmp_path)
     whole = trainkit.config(root, "sft", "whole", epochs=2)
-    sft.train(whole)
+    trainers.train_sft(whole)
     checkpoint.latest(root / "whole").rename(tmp_path / "reference")
     assert checkpoint.step_of(checkpoint.latest(root / "whole")) == 2  # 2 steps an epoch
-    sft.train(whole)  # goes on from the checkpoint before
+    trainers.train_sft(whole)  # goes on from the checkpoint before
     from safetensors.torch import load_file
 
     mine, reference = _weights(root / "whole"), load_file(tmp_path / "reference" / "model.safetensors")
@@ -109,11 +113,11 @@ def test_sft_resumes_in_epoch_two_with_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_changed_data_are_noticed(tmp_path: Path) -> None:
-    from icr_tasks.training.demo import rows
+    from icr_tasks.training.demo import base
 
     root = trainkit.make(tmp_path)
     config = trainkit.config(root, "sft", "run", trl={"max_steps": 1})
-    sft.train(config)
-    rows.save(root / "data", rows.rows(8, [6], "ao", seed=1), {"n": 8, "seed": 1})
+    trainers.train_sft(config)
+    base.save(root / "data", base.rows(8, [6], "ao", seed=1), {"n": 8, "seed": 1})
     with pytest.raises(IcrError, match="changed since the run"):
-        sft.train(config)
+        trainers.train_sft(config)

@@ -1,4 +1,5 @@
-"""SFT through TRL's own trainer: the loss is on the completion, long prompts lose passages, targets follow the format."""
+"""SFT through TRL's own trainer: the loss is on the completion, long prompts lose passages, targets follow
+the format."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ import pytest
 import trainkit
 
 from icr_tasks.errors import IcrError
-from icr_tasks.training import curves, prepare, sft
+from icr_tasks.training import curves, prepare, trainers
 from icr_tasks.training.data import store
 from icr_tasks.training.rewards import Row, score
-from icr_tasks.training.truncate import Report
+from icr_tasks.training.rows import Report
 
 pytest.importorskip("trl", reason="training needs icr-tasks[train]")
 
@@ -24,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_loss_falls_and_is_on_the_completion_alone(root: Path) -> None:
     config = trainkit.config(root, "sft", "run", epochs=12, trl={"learning_rate": 1e-2})
-    sft.train(config)
+    trainers.train_sft(config)
     losses = [r["loss"] for r in curves.history(root / "run") if "loss" in r]
     assert len(losses) == 24 and losses[-1] < 0.7 * losses[0]
 
@@ -39,10 +40,14 @@ def test_references_earn_the_full_reward(root: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(root / "base")
-    plain = [{k: v for k, v in r.items() if k != "target"} for r in store.read(root / "data" / "train.parquet")]
+    plain = [
+        {k: v for k, v in r.items() if k != "target"} for r in store.read(root / "data" / "train.parquet")
+    ]
     store.write(root / "plain" / "train.parquet", plain, store.ROW)
     for prompt, full in (("ao", 1.0), ("id", 2.0), ("idc", 3.0), ("idq", 3.0)):
-        config = trainkit.config(root, "sft", "none", prompt=prompt, data=str(root / "plain"), max_prompt_length=4000)
+        config = trainkit.config(
+            root, "sft", "none", prompt=prompt, data=str(root / "plain"), max_prompt_length=4000
+        )
         made = list(prepare.rows(config, root / "plain" / "train.parquet", tokenizer, Report()))
         texts = [m["completion"][0]["content"] for m in made]
         assert [s["reward"] for s in score(prompt, texts, [Row.of(r) for r in plain])] == [full] * len(plain)
@@ -65,7 +70,7 @@ def test_long_prompts_lose_passages_but_not_the_gold_or_the_question(root: Path)
 
 def test_a_limit_below_the_question_leaves_every_row_out(root: Path) -> None:
     with pytest.raises(IcrError, match="no row of .* 8 left out"):
-        sft.train(trainkit.config(root, "sft", "short", max_prompt_length=5))
+        trainers.train_sft(trainkit.config(root, "sft", "short", max_prompt_length=5))
 
 
 def test_lengths_are_not_cut_by_trl(root: Path) -> None:

@@ -1,4 +1,5 @@
-"""`icr train study`: from a file to trained arms, ledgers and sentences; resumed, refused, and its statistics."""
+"""`icr train study`: from a file to trained arms, ledgers and sentences; resumed, refused, and its
+statistics."""
 
 from __future__ import annotations
 
@@ -12,33 +13,55 @@ import yaml
 
 pytest.importorskip("trl", reason="training needs icr-tasks[train]")
 from icr_tasks.errors import IcrError
+from icr_tasks.leaderboard.pairs.seeds import Pooled, with_seeds
 from icr_tasks.leaderboard.stats import Design
 from icr_tasks.training import checkpoint
 from icr_tasks.training.data import store
-from icr_tasks.training.demo import tiny
-from icr_tasks.training.pool import Pooled, with_seeds
-from icr_tasks.training.study import data, report, results, run, spec
+from icr_tasks.training.demo import base
+from icr_tasks.training.study import report, results, run, spec
 
 SHIPPED = sorted(p.name for p in spec.SHIPPED.glob("[!_]*.yaml"))
 FAST = {
-    "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True, "bf16": False, "logging_steps": 1,
-    "save_steps": 2, "gradient_checkpointing": False, "disable_tqdm": True,
-}  # fmt: skip
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-2,
+    "use_cpu": True,
+    "bf16": False,
+    "logging_steps": 1,
+    "save_steps": 2,
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+}
 TASKS = ["icr_synth_short_arts_256", "icr_synth_short_business_256"]
 
 
 def tree(root: Path, **changes: Any) -> dict[str, Any]:
     one, two = ({"short": {"n": 8, "passages": [6], "domains": [d]}} for d in ("arts", "business"))
     return {
-        "name": "tiny", "base": str(root / "base"), "control": "arts", "seeds": [0, 1],
-        "common": {"kind": "sft", "prompt": "ao", "max_prompt_length": 400, "max_response_length": 6, "trl": FAST},
+        "name": "tiny",
+        "base": str(root / "base"),
+        "control": "arts",
+        "seeds": [0, 1],
+        "common": {
+            "kind": "sft",
+            "prompt": "ao",
+            "max_prompt_length": 400,
+            "max_response_length": 6,
+            "trl": FAST,
+        },
         "arms": {
             "arts": {"data": one, "trained_on": ["arts"]},
             "other": {"data": two, "trained_on": ["business"], "order": "growing"},
         },
-        "evaluate": {"tasks": TASKS, "engine": "icr-hf", "args": {"device": "cpu"}, "gen": {"max_gen_toks": 4}, "limit": 2},
-        "domains": {"arts": TASKS[:1], "business": TASKS[1:]}, **changes,
-    }  # fmt: skip
+        "evaluate": {
+            "tasks": TASKS,
+            "engine": "icr-hf",
+            "args": {"device": "cpu"},
+            "gen": {"max_gen_toks": 4},
+            "limit": 2,
+        },
+        "domains": {"arts": TASKS[:1], "business": TASKS[1:]},
+        **changes,
+    }
 
 
 def save(root: Path, **changes: Any) -> Path:
@@ -48,7 +71,7 @@ def save(root: Path, **changes: Any) -> Path:
 
 
 def test_a_study_from_file_to_report(tmp_path: Path) -> None:
-    tiny.build(tmp_path / "base", seed=0, width=32, head=16)
+    base.build(tmp_path / "base", seed=0, width=32, head=16)
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- study: tiny -->\nold\n<!-- end study -->\nafter\n")
     args = [str(save(tmp_path)), "-o", str(tmp_path / "out"), "--into", str(page)]
@@ -57,7 +80,10 @@ def test_a_study_from_file_to_report(tmp_path: Path) -> None:
     assert sorted(spent, key=spent.__getitem__) == ["arts-s0", "other-s0", "arts-s1", "other-s1"]
     text = (tmp_path / "out" / "report.md").read_text()
     assert "other is **not distinguishable** from arts" in text and "N = 2" in text and "2 seeds" in text
-    assert "Where neither was trained" not in text and "Where the control was not trained (business; N = 2)" in text
+    assert (
+        "Where neither was trained" not in text
+        and "Where the control was not trained (business; N = 2)" in text
+    )
     assert "equal steps" in text and "| arts | 2 |" in text
     assert "other - arts: +0.0" in (tmp_path / "out" / "forest.svg").read_text()
     assert "old" not in page.read_text() and page.read_text().endswith("<!-- end study -->\nafter\n")
@@ -66,7 +92,8 @@ def test_a_study_from_file_to_report(tmp_path: Path) -> None:
     order = json.loads((tmp_path / "out" / "runs" / "other-s0" / "order.json").read_text())["indices"]
     rows = list(
         store.read(
-            Path(yaml.safe_load((tmp_path / "out/runs/other-s0/config.yaml").read_text())["data"]) / "train.parquet"
+            Path(yaml.safe_load((tmp_path / "out/runs/other-s0/config.yaml").read_text())["data"])
+            / "train.parquet"
         )
     )
     sizes = [sum(map(len, rows[i]["passages"])) + len(rows[i]["question"]) for i in order]
@@ -80,8 +107,12 @@ def test_a_study_from_file_to_report(tmp_path: Path) -> None:
     by_hand = np.mean([p.new for p in pairs], axis=0) - pairs[0].base
     assert one.delta == pairs[0].design(np.ones(4, bool)).effect(by_hand) and one.delta.clusters == 4
 
-    assert run.main([*args, "--seeds", "1"]) == 0  # nothing left to train or to ask; one seed of the same runs
-    assert spent == {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").glob(f"*/{run.DONE}")}
+    assert (
+        run.main([*args, "--seeds", "1"]) == 0
+    )  # nothing left to train or to ask; one seed of the same runs
+    assert spent == {
+        p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").glob(f"*/{run.DONE}")
+    }
     assert "one seed: its luck is not covered" in (tmp_path / "out" / "report.md").read_text()
     changed = tree(tmp_path)
     changed["common"]["trl"]["learning_rate"] = 1e-4
@@ -91,7 +122,7 @@ def test_a_study_from_file_to_report(tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
-    tiny.build(tmp_path / "base", seed=0, width=32, head=16)
+    base.build(tmp_path / "base", seed=0, width=32, head=16)
     given = tree(tmp_path, launch='sh -c "echo out of memory; exit 3"')
     given["common"]["devices"] = 2  # as many as the launcher starts, whatever this process is
     path = tmp_path / "tiny.yaml"
@@ -99,7 +130,11 @@ def test_a_run_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> No
     with pytest.raises(IcrError, match="arts-s0 ended with code 3.*\n.*\n?.*out of memory"):
         run.main([str(path), "-o", str(tmp_path / "out")])
     spent = json.loads((tmp_path / "out" / "runs" / "arts-s0" / run.DONE).read_text())
-    assert not spent["done"] and spent["wall"] > 0 and checkpoint.latest(tmp_path / "out" / "runs" / "arts-s0") is None
+    assert (
+        not spent["done"]
+        and spent["wall"] > 0
+        and checkpoint.latest(tmp_path / "out" / "runs" / "arts-s0") is None
+    )
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -121,7 +156,10 @@ def test_shipped_studies_are_whole(name: str, tmp_path: Path) -> None:
         ({"arms": {"arts": {}}}, "has no data"),
         ({"arms": {"arts": {"data": {"short": {"n": 3}}}}}, "passages"),
         ({"arms": {"arts": {"data": {"short": {"n": 3, "passages": [6], "targets": 1}}}}}, "target"),
-        ({"arms": {"arts": {"data": {"short": {"n": 3, "passages": [6], "aliases": 50}}}}}, "a share of the rows"),
+        (
+            {"arms": {"arts": {"data": {"short": {"n": 3, "passages": [6], "aliases": 50}}}}},
+            "a share of the rows",
+        ),
         ({"arms": {"arts": {"data": "x", "trained_on": ["law"]}}}, "unknown domain 'law'"),
         ({"arms": None}, "no arms"),
     ],
@@ -140,24 +178,29 @@ def test_units_carry_the_gold_with_them() -> None:
         "target": "x",
         "n_dropped": 0,
     }
-    made = data.joined(row, data._every(3))
-    assert made["passages"] == ["a\nb\nc", "d\ne\nf", "g"] and made["gold_ids"] == [0, 1] and "target" not in made
+    made = spec.joined(row, spec._every(3))
+    assert (
+        made["passages"] == ["a\nb\nc", "d\ne\nf", "g"]
+        and made["gold_ids"] == [0, 1]
+        and "target" not in made
+    )
     assert made["gold_docs"] == ["a\nb\nc", "d\ne\nf"]
-    assert data._budget(3, len)(["aa", "a", "bbbb", "c", "c", "cc"]) == [0, 0, 1, 2, 2, 3]
+    assert spec._budget(3, len)(["aa", "a", "bbbb", "c", "c", "cc"]) == [0, 0, 1, 2, 2, 3]
 
 
 def test_units_of_a_folder_of_real_rows(tmp_path: Path) -> None:
-    tiny.build(tmp_path / "base", seed=0, width=32, head=16)
-    made = data.make(*data.place({"short": {"n": 4, "passages": [6]}}, 0, "ao", tmp_path))
+    base.build(tmp_path / "base", seed=0, width=32, head=16)
+    made = spec.make(*spec.place({"short": {"n": 4, "passages": [6]}}, 0, "ao", tmp_path))
     given = {"folder": str(made), "unit_tokens": 15, "tokenizer": str(tmp_path / "base")}
-    options, folder = data.place(given, 0, "ao", tmp_path)
-    rows = list(store.read(data.make(options, folder) / "train.parquet"))
+    options, folder = spec.place(given, 0, "ao", tmp_path)
+    rows = list(store.read(spec.make(options, folder) / "train.parquet"))
     assert len(rows) == 4 and all(1 < len(r["passages"]) < 6 for r in rows)
     assert all(
-        r["gold_docs"][0] == r["passages"][r["gold_ids"][0]] and r["answers"][0] in r["gold_docs"][0] for r in rows
+        r["gold_docs"][0] == r["passages"][r["gold_ids"][0]] and r["answers"][0] in r["gold_docs"][0]
+        for r in rows
     )
     with pytest.raises(IcrError, match="has no rows of law"):
-        data.make(*data.place({**given, "domains": ["law"]}, 0, "ao", tmp_path))
+        spec.make(*spec.place({**given, "domains": ["law"]}, 0, "ao", tmp_path))
 
 
 def test_seeds_widen_the_interval_and_never_help() -> None:
@@ -201,13 +244,19 @@ def test_the_share_of_judged_completions_stands_in_the_cost(tmp_path: Path) -> N
         def cost(self, arm: str) -> results.Cost:
             return costs[arm]
 
-    assert "| arts | 2 | 9 | 1 | 1 | 0.50 | 25 % |\n| other | 2 | 9 | 1 | 1 | 0.50 | 0 % |" in report.cost(Found())
+    assert "| arts | 2 | 9 | 1 | 1 | 0.50 | 25 % |\n| other | 2 | 9 | 1 | 1 | 0.50 | 0 % |" in report.cost(
+        Found()
+    )
     costs["arts"] = costs["other"]
-    assert "judged" not in report.cost(Found()) and "| arts | 2 | 9 | 1 | 1 | 0.50 |\n" in report.cost(Found())
+    assert "judged" not in report.cost(Found()) and "| arts | 2 | 9 | 1 | 1 | 0.50 |\n" in report.cost(
+        Found()
+    )
 
 
 def test_tokens_that_differ_are_said() -> None:
     cost = results.Cost(10, 1000, 1, 1, None)
-    assert "equal tokens (within 1.0 %)" in results.equal_tokens({"a": cost, "b": results.Cost(10, 1010, 1, 1, None)})
+    assert "equal tokens (within 1.0 %)" in results.equal_tokens(
+        {"a": cost, "b": results.Cost(10, 1010, 1, 1, None)}
+    )
     said = results.equal_tokens({"a": cost, "b": results.Cost(20, 1500, 1, 1, None)})
     assert "NOT equal steps (10 to 20)" in said and "b saw 50.0 % more than a" in said

@@ -1,4 +1,5 @@
-"""xFinder adapter: with a stand-in package of the same interface everywhere, with the real package where installed."""
+"""xFinder adapter: with a stand-in package of the same interface everywhere, with the real package where
+installed."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from fake_endpoint import FakeEndpoint
 from xfinder_standin import OPTIONS, case, package, real_is_installed
 
 from icr_tasks.errors import IcrError
+from icr_tasks.harness.grading import Answer, Graders, grade
 from icr_tasks.metrics import xfinder_package
 from icr_tasks.metrics.judge.endpoint import Unreachable
 from icr_tasks.metrics.xfinder import XFinder, XFinderConfig
 from icr_tasks.metrics.xfinder_cases import NO_ANSWER, metrics
-from icr_tasks.tasks.grading import Answer, Graders, grade
 
 __all__ = ["package"]  # a fixture
 
@@ -33,7 +34,8 @@ def says(replies: list[Any]) -> Callable[[str], Any]:
 
 
 def test_metrics_of_extractions(package: str) -> None:
-    """Letter equality is the paper's count; the comparator's also takes text, and we reduce "B. Mars" to B for it."""
+    """Letter equality is the paper's count; the comparator's also takes text, and we reduce "B. Mars" to B
+    for it."""
     replies = [
         "B",
         "b",
@@ -113,7 +115,9 @@ def test_errors_are_errors_and_never_wrong_answers(package: str, tmp_path: Path)
 
 def test_the_task_is_graded_and_an_error_makes_the_run_fail(package: str) -> None:
     doc = {"question": "Question 0: where?", "options": list(OPTIONS), "answers": ["Mars"], "keys": {}}
-    answers = [Answer({**doc, "id": str(i), "question": f"Question {i}: where?"}, {}, "It is Mars") for i in range(3)]
+    answers = [
+        Answer({**doc, "id": str(i), "question": f"Question {i}: where?"}, {}, "It is Mars") for i in range(3)
+    ]
     with FakeEndpoint(says(["B", "A", ""])) as server:
         options = {
             "xfinder_base_url": server.url,
@@ -174,26 +178,36 @@ def test_missing_package_and_bad_options(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(IcrError, match="pip install --no-deps xfinder"):
         XFinder(config("http://localhost:1/v1"))
     for metadata, text in (
-        ({"xfinder_base_url": "http://x/v1"}, "needs xfinder_model"), ({"xfinder_model": "m", "xfinder_prompt": "released"}, "as_released"),
-        ({"xfinder_model": "m", "xfinder_base_url": "x"}, "not http"), ({"xfinder_modle": "m"}, "Did you mean 'xfinder_model'"),
-    ):  # fmt: skip
+        ({"xfinder_base_url": "http://x/v1"}, "needs xfinder_model"),
+        ({"xfinder_model": "m", "xfinder_prompt": "released"}, "as_released"),
+        ({"xfinder_model": "m", "xfinder_base_url": "x"}, "not http"),
+        ({"xfinder_modle": "m"}, "Did you mean 'xfinder_model'"),
+    ):
         with pytest.raises(IcrError, match=text):
             XFinderConfig.parse(metadata)
 
 
-def test_icr_score_with_an_endpoint(package: str, replica: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    """Regex accuracy stays; the extractor's is added; when it is away, all else is printed and the exit code is 3."""
-    from icr_tasks import data
+def test_icr_score_with_an_endpoint(
+    package: str,
+    replica: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Regex accuracy stays; the extractor's is added; when it is away, all else is printed and the exit code
+    is 3."""
+    from icr_tasks import benchmarks
     from icr_tasks.cli.score import main
 
     if package == "real":
         pytest.skip("once is enough")
     monkeypatch.setenv("ICR_DATA_DIR", str(replica))
-    items = list(data.load("infbench", "mc", allow_partial=True).items)
+    items = list(benchmarks.load("infbench", "mc", allow_partial=True).items)
     path = tmp_path / "preds.jsonl"
     gold = ["ABCD"[i.options.index(i.answers[0])] for i in items]
     rows = [
-        {"id": i.id.removeprefix("mc-"), "prediction": f"The answer is {g}"} for i, g in zip(items, gold, strict=True)
+        {"id": i.id.removeprefix("mc-"), "prediction": f"The answer is {g}"}
+        for i, g in zip(items, gold, strict=True)
     ]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     command = [
@@ -215,7 +229,15 @@ def test_icr_score_with_an_endpoint(package: str, replica: Path, tmp_path: Path,
         and found["metrics"]["extract_error_rate"] == 0
     )
     code = main(
-        [*command, "--xfinder-base-url", server.url, "--option", "xfinder_retries=0", "--option", "xfinder_store=off"]
+        [
+            *command,
+            "--xfinder-base-url",
+            server.url,
+            "--option",
+            "xfinder_retries=0",
+            "--option",
+            "xfinder_store=off",
+        ]
     )
     out = capsys.readouterr()
     found = json.loads(out.out)

@@ -1,4 +1,5 @@
-"""Multiple choice by extraction, without a model: the regex extractor and the reduction of an answer to its letter."""
+"""Multiple choice by extraction, without a model: the regex extractor and the reduction of an answer to its
+letter."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def test_regex_extractor_has_the_same_interface() -> None:
     ]
     cases = [case(t) for t in texts]
     rows = [metrics(extractor, c, f) for c, f in zip(cases, extractor.extract(cases), strict=True)]
-    assert [r["acc_xfinder"] for r in rows] == [1, 1, 1, 1, 0, 0] and [r["no_valid_answer_rate"] for r in rows] == [
+    assert [r["acc_xfinder"] for r in rows] == [1, 1, 1, 1, 0, 0] and [
+        r["no_valid_answer_rate"] for r in rows
+    ] == [
         0,
         0,
         0,
@@ -35,10 +38,23 @@ def test_regex_extractor_has_the_same_interface() -> None:
     assert metrics(extractor, cases[0], Extraction(None, "x")) == {"extract_error_rate": 1.0}
 
 
-@pytest.mark.parametrize(("text", "letter"), [
-    ("B", "B"), ("(b)", "B"), ("B.", "B"), ("B) Mars", "B"), ("Mars", "B"), ("mars.", "B"), ("B: Light housework", "B: Light housework"),
-    ("E", "E"), ("Be careful", "Be careful"), ("A lot", "A lot"), ("", ""), ("(B", "B"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        ("(b)", "B"),
+        ("B.", "B"),
+        ("B) Mars", "B"),
+        ("Mars", "B"),
+        ("mars.", "B"),
+        ("B: Light housework", "B: Light housework"),
+        ("E", "E"),
+        ("Be careful", "Be careful"),
+        ("A lot", "A lot"),
+        ("", ""),
+        ("(B", "B"),
+    ],
+)
 def test_to_letter(text: str, letter: str) -> None:
     assert to_letter(case(""), text) == letter
 
@@ -46,9 +62,9 @@ def test_to_letter(text: str, letter: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     st.text(max_size=60)
-    | st.lists(st.sampled_from([*OPTIONS, "A", "B", "(", ")", ".", " ", "\n", "The answer is"]), max_size=8).map(
-        "".join
-    )
+    | st.lists(
+        st.sampled_from([*OPTIONS, "A", "B", "(", ")", ".", " ", "\n", "The answer is"]), max_size=8
+    ).map("".join)
 )
 def test_no_text_breaks_the_parsers(text: str) -> None:
     found = to_letter(case(""), text)

@@ -1,4 +1,5 @@
-"""Small stand-ins built on the spot: a byte-level tokenizer and a random-init Llama that transformers and vLLM load."""
+"""Small stand-ins built on the spot: a byte-level tokenizer and a random-init Llama that transformers and
+vLLM load."""
 
 from __future__ import annotations
 
@@ -35,10 +36,17 @@ def llama(folder: Path, *, layers: int = 2, hidden: int = 64, window: int = 4096
     torch.manual_seed(seed)
     fast = tokenizer()
     config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=window,
-        bos_token_id=fast.bos_token_id, eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(fast),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=window,
+        bos_token_id=fast.bos_token_id,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder

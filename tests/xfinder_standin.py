@@ -1,4 +1,5 @@
-"""A stand-in for the xfinder package with its interface and none of its text, and the fixture that chooses between them."""
+"""A stand-in for the xfinder package with its interface and none of its text, and the fixture that chooses
+between them."""
 
 from __future__ import annotations
 
@@ -55,7 +56,16 @@ def stand_in() -> dict[str, types.ModuleType]:
             return [*pair, int(extracted.lower() in (correct.lower(), texts[correct].lower()))]
 
     templates = {"xFinder-qwen1505": "Q5 {system} {input}:", "xFinder-llama38it": "L3 {system} {input}:"}
-    modules = {n: types.ModuleType(n) for n in ("xfinder", "xfinder.helpers", "xfinder.modules", "xfinder.modules.answer_extractor", "xfinder.modules.answer_comparator")}  # fmt: skip
+    modules = {
+        n: types.ModuleType(n)
+        for n in (
+            "xfinder",
+            "xfinder.helpers",
+            "xfinder.modules",
+            "xfinder.modules.answer_extractor",
+            "xfinder.modules.answer_comparator",
+        )
+    }
     modules["xfinder.helpers"].PROMPT_TEMPLATE = templates  # type: ignore[attr-defined]
     extractor = modules["xfinder.modules.answer_extractor"]
     extractor.Extractor, extractor.Instruction = Extractor, "INSTRUCTION "  # type: ignore[attr-defined]
@@ -74,6 +84,8 @@ def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         for name, module in stand_in().items():
             monkeypatch.setitem(sys.modules, name, module)
         version = importlib.metadata.version
-        monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if name == "xfinder" else version(name))
+        monkeypatch.setattr(
+            importlib.metadata, "version", lambda name: "0" if name == "xfinder" else version(name)
+        )
     yield request.param
     xfinder_package.package.cache_clear()

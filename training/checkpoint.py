@@ -1,15 +1,96 @@
 """Checkpoints that are whole or not there, and that lm_eval loads as they are.
 
-A checkpoint is written to `.saving/` and renamed. A full disk or a kill while saving leaves the previous ones untouched.
+A checkpoint is written to `.saving/` and renamed. A full disk or a kill while saving leaves the previous ones
+untouched.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from icr_tasks.errors import IcrError
+
+from .config import Config
+
+# ---- card ----------------------------------------------------------------------------------------
+# The model card of a checkpoint: where it comes from, in words (README.md) and for programs (icr.json).
+
+_PACKAGES = ("icr-tasks", "trl", "transformers", "torch", "accelerate", "peft", "vllm")
+
+
+def record(
+    config: Config, *, data_hash: str, order: str, step: int, metrics: dict[str, Any], truncation: str
+) -> dict[str, Any]:
+    """What names this checkpoint; JSON-serialisable."""
+    text = config.dump()
+    return {
+        "schema": 1,
+        "base_model": config.model,
+        "kind": config.kind,
+        "step": step,
+        "data_hash": data_hash,
+        "order": order,
+        "prompt": config.prompt,
+        "reward": dict(config.reward) or None,
+        "config_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "config": yaml.safe_load(text),
+        "truncation": truncation,
+        "metrics": {k: v for k, v in metrics.items() if isinstance(v, int | float)},
+        "versions": {name: _version(name) for name in _PACKAGES if _version(name)},
+    }
+
+
+def card(found: dict[str, Any], name: str) -> str:
+    """Markdown with the hub's YAML header. Local folders are named without their path."""
+    local = found["base_model"].startswith(("/", ".", "~"))
+    base = found["base_model"].rstrip("/").rpartition("/")[2] if local else found["base_model"]
+    head: dict[str, Any] = {"library_name": "transformers", "tags": ["icr-tasks", "trl", found["kind"]]}
+    if not local:
+        head["base_model"] = base
+    reward = found["reward"]
+    rows = {
+        "base model": base,
+        "trained by": f"{found['kind'].upper()}, step {found['step']}",
+        "reward": f"{reward['name']}, preset {reward.get('preset', 'paper')}"
+        if reward
+        else "none (supervised)",
+        "prompt": found["prompt"],
+        "data (manifest hash)": found["data_hash"],
+        "data order": found["order"],
+        "config hash": found["config_hash"],
+        "truncation": found["truncation"],
+    }
+    table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
+    shown = {k: v for k, v in found["config"].items() if k not in ("output", "data", "notes")}
+    shown["model"] = base
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    adapter = (found["config"].get("lora") or {}).get("save") == "adapter"
+    engine = (  # an adapter alone needs its base named
+        f"lm_eval --model vllm --model_args pretrained={base},enable_lora=True,lora_local_path=FOLDER ..."
+        if adapter
+        else "lm_eval --model vllm --model_args pretrained=FOLDER --tasks icr_helmet_rag --apply_chat_template ..."
+    )
+    return (
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {name}\n\n| | |\n|---|---|\n{table}\n\n"
+        f"Evaluate it with the prompt it was trained on:\n\n```\n{engine} \\\n"
+        f"  --metadata '{json.dumps({'prompt': found['prompt']})}'\n```\n\n"
+        f"Config:\n\n```yaml\n{yaml.safe_dump(shown, sort_keys=False)}```\n\nMade with {versions}.\n"
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
 
 STAGING = ".saving"
 ADAPTER = "adapter"
@@ -37,7 +118,8 @@ def clean(run: Path) -> None:
 
 
 class SafeSave:
-    """Mixin for TRL trainers. `finish(folder, trainer)`, set after construction, completes a staged checkpoint."""
+    """Mixin for TRL trainers. `finish(folder, trainer)`, set after construction, completes a staged
+    checkpoint."""
 
     finish: Any = None
     _staging: bool = False
@@ -71,9 +153,13 @@ class SafeSave:
             clean(run)
             before = latest(run)
             kept = (
-                f"{before.name} is whole; free space and start the same command again" if before else "none exists yet"
+                f"{before.name} is whole; free space and start the same command again"
+                if before
+                else "none exists yet"
             )
-            raise IcrError(f"cannot save {name} in {run}: {error}. The previous checkpoint: {kept}") from error
+            raise IcrError(
+                f"cannot save {name} in {run}: {error}. The previous checkpoint: {kept}"
+            ) from error
         finally:
             self._staging = False
         if first:
@@ -93,8 +179,17 @@ class SafeSave:
 
 
 def _disk(error: BaseException) -> bool:
-    """Whether saving failed for want of space or rights: OSError, or what torch and safetensors make of it."""
-    words = ("no space", "enforce fail", "disk quota", "file write failed", "i/o error", "os error 28", "storageerror")
+    """Whether saving failed for want of space or rights: OSError, or what torch and safetensors make of
+    it."""
+    words = (
+        "no space",
+        "enforce fail",
+        "disk quota",
+        "file write failed",
+        "i/o error",
+        "os error 28",
+        "storageerror",
+    )
     text = f"{type(error).__name__} {error}".lower()
     return isinstance(error, OSError) or any(word in text for word in words)
 
@@ -104,8 +199,9 @@ def complete(
 ) -> None:
     """Add what evaluation needs: generation config, tokenizer with chat template, card; merge a LoRA adapter.
 
-    With lora.save "merged" the root is an ordinary model and the adapter lies in `adapter/`. With "adapter" the root is the
-    adapter alone, which is small and needs its base named: `peft=` for hf, `lora_local_path=` for vLLM.
+    With lora.save "merged" the root is an ordinary model and the adapter lies in `adapter/`. With "adapter"
+    the root is the adapter alone, which is small and needs its base named: `peft=` for hf, `lora_local_path=`
+    for vLLM.
     """
     tokenizer.save_pretrained(folder)
     if lora and lora.get("save", "merged") == "merged":
@@ -118,7 +214,8 @@ def complete(
 
 
 def _merge(folder: Path, base: str) -> None:
-    """Move the adapter to `adapter/` and write base + adapter to the root. On the CPU, in the base model's own dtype."""
+    """Move the adapter to `adapter/` and write base + adapter to the root. On the CPU, in the base model's
+    own dtype."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

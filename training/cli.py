@@ -11,8 +11,8 @@ from icr_tasks.errors import unknown
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "data": (".data.cli:main", "raw QA data to training rows, in resumable stages"),
-    "sft": (".sft:main", "supervised fine-tuning from a config"),
-    "grpo": (".grpo:main", "GRPO from a config"),
+    "sft": (".trainers:sft_main", "supervised fine-tuning from a config"),
+    "grpo": (".trainers:grpo_main", "GRPO from a config"),
     "eval": (".evaluate:main", "evaluate checkpoints with the harness"),
     "study": (".study.run:main", "arms x seeds trained, evaluated and compared, from one file"),
     "verl": (".verl:main", "rows, reward and command line for verl (sequence parallelism)"),

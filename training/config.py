@@ -17,28 +17,37 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from icr_tasks.errors import IcrError, unknown
 
-from . import config_checks
-from . import fields as trl_fields
-from .order import ORDERS
-from .truncate import RULES
+from . import trl_options as trl_fields
+from .rows import ORDERS, RULES
 
 SHIPPED = Path(__file__).parent / "configs"
 KINDS = ("grpo", "sft")
 _REWARD_KEYS = ("name", "preset", "options", "judge")
 _LORA_KEYS = ("r", "alpha", "dropout", "target_modules", "save")
 # A change of these does not change what is learned: a run may be continued with other values.
-HARMLESS = ("notes", "output", "log_completions", "trl.logging_steps", "trl.save_total_limit", "trl.report_to", "trl.run_name", "trl.dataloader_num_workers", "trl.logging_first_step")  # fmt: skip
+HARMLESS = (
+    "notes",
+    "output",
+    "log_completions",
+    "trl.logging_steps",
+    "trl.save_total_limit",
+    "trl.report_to",
+    "trl.run_name",
+    "trl.dataloader_num_workers",
+    "trl.logging_first_step",
+)
 
 
 @dataclass(frozen=True)
 class Config:
-    """One training run. Lengths are tokens; `devices` is the number of processes its batch sizes are written for."""
+    """One training run. Lengths are tokens; `devices` is the number of processes its batch sizes are written
+    for."""
 
     kind: str
     model: str
@@ -69,20 +78,25 @@ class Config:
             raise unknown("truncation", str(self.truncation), RULES)
         if self.order not in ORDERS:
             raise unknown("order of the data", str(self.order), ORDERS)
-        config_checks.known("reward option", self.reward, _REWARD_KEYS)
-        config_checks.known("lora option", self.lora, _LORA_KEYS)
+        known("reward option", self.reward, _REWARD_KEYS)
+        known("lora option", self.lora, _LORA_KEYS)
         if self.lora.get("save", "merged") not in ("merged", "adapter"):
             raise unknown("lora.save", str(self.lora["save"]), ("merged", "adapter"))
         object.__setattr__(self, "trl", trl_fields.checked(self.kind, self.trl))
-        config_checks.prompt(self)
+        prompt(self)
         if self.kind == "grpo":
-            config_checks.reward(self)
-            config_checks.batches(self)
+            reward(self)
+            batches(self)
 
     @property
     def updates_per_rollout(self) -> int:
         """Optimizer steps made with one batch of generated completions."""
-        given = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_iterations": 1, **self.trl}
+        given = {
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 1,
+            "num_iterations": 1,
+            **self.trl,
+        }
         steps = given.get("steps_per_generation")
         if steps is None and given.get("generation_batch_size"):
             steps = given["generation_batch_size"] // (given["per_device_train_batch_size"] * self.devices)
@@ -92,7 +106,12 @@ class Config:
     @property
     def prompts_per_rollout(self) -> int:
         """Different prompts in one batch of generated completions."""
-        given = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_generations": 8, **self.trl}
+        given = {
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 1,
+            "num_generations": 8,
+            **self.trl,
+        }
         size = given["per_device_train_batch_size"] * self.devices
         steps = given.get("steps_per_generation") or given["gradient_accumulation_steps"]
         return (given.get("generation_batch_size") or size * steps) // given["num_generations"]
@@ -103,7 +122,8 @@ class Config:
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config; `overrides` are `key=value` or `trl.key=value`. Raises IcrError naming the nearest known key."""
+    """Read a config; `overrides` are `key=value` or `trl.key=value`. Raises IcrError naming the nearest known
+    key."""
     tree = read(Path(path))
     for text in overrides:
         key, mark, value = text.partition("=")
@@ -116,7 +136,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def of(tree: Mapping[str, Any]) -> Config:
     """A config from its mapping. Raises IcrError for unknown and missing keys."""
     names = [f.name for f in fields(Config)]
-    config_checks.known("config key", tree, names, also=trl_fields.RENAMED)
+    known("config key", tree, names, also=trl_fields.RENAMED)
     missing = [name for name in ("kind", "model", "data", "output") if not tree.get(name)]
     if missing:
         raise IcrError(f"the config has no {', '.join(missing)}")
@@ -135,7 +155,8 @@ def difference(old: Config, new: Config) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """`icr train configs [NAME]`: the shipped configs and their folder, or one of them with everything it extends."""
+    """`icr train configs [NAME]`: the shipped configs and their folder, or one of them with everything it
+    extends."""
     if argv and argv[0] not in ("-h", "--help"):
         print(load(argv[0], argv[1:]).dump(), end="")
         return 0
@@ -156,7 +177,9 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not found.is_file():
         shipped = sorted(p.name for p in SHIPPED.glob("*.yaml"))
         near = difflib.get_close_matches(path.name, shipped, n=1)
-        raise IcrError(f"no config {path}{f'; did you mean {near[0]}' if near else ''}? Shipped: {', '.join(shipped)}")
+        raise IcrError(
+            f"no config {path}{f'; did you mean {near[0]}' if near else ''}? Shipped: {', '.join(shipped)}"
+        )
     if found.resolve() in seen:
         raise IcrError(f"{path} extends itself")
     try:
@@ -191,3 +214,105 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping) and value
         out |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return out
+
+
+# ---- config checks -------------------------------------------------------------------------------
+# What a config is refused for before anything heavy loads: prompt, reward, batch arithmetic, names that do
+# not exist.
+
+if TYPE_CHECKING:
+    pass
+
+
+def known(
+    kind: str, given: Mapping[str, Any], names: Sequence[str], also: Mapping[str, str] | None = None
+) -> None:
+    """IcrError for names that are not known; `also` says what replaces former ones."""
+    for name in given:
+        if name not in names:
+            if also and name in also:
+                raise IcrError(f"unknown {kind} {name!r}; set {also[name]}")
+            raise unknown(kind, str(name), names)
+
+
+def prompt(config: Config) -> None:
+    """The prompt exists, and SFT can make a completion for it."""
+    from icr_tasks.benchmarks import base
+
+    base.get("helmet_rag", config.prompt)
+    if config.kind == "sft" and config.prompt.startswith("judge"):
+        raise IcrError("prompt 'judge' has no reference completions for SFT; use ao, id, idc or idq")
+
+
+def reward(config: Config) -> None:
+    """The reward exists, reads what the prompt asks for, and has its judge."""
+    from .rewards import registry
+
+    name, preset = config.reward.get("name"), config.reward.get("preset", "paper")
+    if not name:
+        raise IcrError(f"the config has no reward.name; one of {', '.join(registry.NAMES)}")
+    if name not in registry.NAMES:
+        raise unknown("reward", str(name), registry.NAMES)
+    registry.options_of(config.reward.get("options"), preset)
+    if name not in registry.PRESETS[preset]:
+        raise IcrError(f"preset {preset!r} has no reward {name!r}; use preset 'paper'")
+    asked = config.prompt.removesuffix("_code")
+    if name != asked and (name not in ("ao", "hybrid") or asked not in registry.NAMES):
+        raise IcrError(
+            f"reward {name!r} reads an answer in the format of prompt {name!r}, not {config.prompt!r}"
+        )
+    judge = config.reward.get("judge") or {}
+    if judge and name not in registry.JUDGED:
+        raise IcrError(
+            f"reward {name!r} asks no judge; drop reward.judge, or use {' or '.join(registry.JUDGED)}"
+        )
+    if name in registry.JUDGED:
+        from icr_tasks.metrics.judge.config import JudgeConfig
+
+        if not judge.get("base_url"):
+            raise IcrError(
+                f"reward {name!r} needs reward.judge.base_url, the address of an OpenAI-compatible server"
+            )
+        if "api_key" in judge:
+            raise IcrError(
+                "reward.judge.api_key would be copied into every checkpoint; name a variable in api_key_env"
+            )
+        JudgeConfig.parse({f"judge_{key}": value for key, value in judge.items()})
+
+
+def batches(config: Config) -> None:
+    """TRL's arithmetic, before its own imports: whole groups, whole rollouts, checkpoints between
+    rollouts."""
+    given = {
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1,
+        "num_generations": 8,
+        **config.trl,
+    }
+    per_pass = given["per_device_train_batch_size"] * config.devices
+    if given.get("generation_batch_size") and given.get("steps_per_generation"):
+        raise IcrError("set trl.generation_batch_size or trl.steps_per_generation, not both")
+    size = given.get("generation_batch_size") or per_pass * (
+        given.get("steps_per_generation") or given["gradient_accumulation_steps"]
+    )
+    if given["num_generations"] < 2:
+        raise IcrError("trl.num_generations must be at least 2: advantages are relative to the group")
+    if size % given["num_generations"]:
+        raise IcrError(
+            f"a rollout of {size} completions is no multiple of num_generations {given['num_generations']}"
+        )
+    if size % per_pass:
+        raise IcrError(f"generation_batch_size {size} is no multiple of {per_pass} (per device x devices)")
+    every, updates = given.get("save_steps", 500), config.updates_per_rollout
+    if given.get("save_strategy", "steps") == "steps" and every % updates:
+        raise IcrError(
+            f"save_steps {every} falls inside a rollout, which serves {updates} updates: a resumed run would generate it "
+            f"again; use a multiple of {updates}"
+        )
+    if (
+        window := given.get("vllm_max_model_length")
+    ) and window < config.max_prompt_length + config.max_response_length:
+        raise IcrError(
+            f"vllm_max_model_length {window} is shorter than prompt + response "
+            f"({config.max_prompt_length} + {config.max_response_length})"
+        )

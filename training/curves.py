@@ -63,7 +63,9 @@ def chart(
         if band := bands.get(name):
             edge = [(b[0], b[2]) for b in band] + [(b[0], b[1]) for b in reversed(band)]
             out.append(f'<polygon points="{" ".join(map(at, edge))}" fill="{colour}" opacity="0.18"/>')
-        out.append(f'<polyline points="{" ".join(map(at, line))}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        out.append(
+            f'<polyline points="{" ".join(map(at, line))}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
+        )
         py = top + _TOP + 14 * number
         out.append(f'<path d="M{_W - _RIGHT + 10},{py}h16" stroke="{colour}" stroke-width="3"/>')
         out.append(f'<text x="{_W - _RIGHT + 30}" y="{py + 4}" class="l">{escape(name)}</text>')
@@ -97,7 +99,8 @@ HEIGHT = _H
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """Logged steps of a run (metrics.jsonl), one row a step. What a resumed run logs again replaces its first log."""
+    """Logged steps of a run (metrics.jsonl), one row a step. What a resumed run logs again replaces its first
+    log."""
     path = run / "metrics.jsonl"
     rows: dict[int, dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
@@ -111,7 +114,10 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> str:
     charts: list[str] = []
     for title, columns in PANELS:
         names = [n for c in columns for n in _matching(c, rows)]
-        lines = {n: [(float(r["step"]), float(r[n])) for r in rows if isinstance(r.get(n), int | float)] for n in names}
+        lines = {
+            n: [(float(r["step"]), float(r[n])) for r in rows if isinstance(r.get(n), int | float)]
+            for n in names
+        }
         lines = {n: line for n, line in lines.items() if line}
         if lines:
             charts.append(chart(title, lines, top=HEIGHT * len(charts)))

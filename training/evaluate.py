@@ -1,10 +1,13 @@
-"""`icr train eval RUN/checkpoint-*`: a sweep over checkpoints and their base model, then the gate on each of them.
+"""`icr train eval RUN/checkpoint-*`: a sweep over checkpoints and their base model, then the gate on each of
+them.
 
     icr train eval runs/ao/checkpoint-* --tasks icr_helmet_rag_32k --settings full,rag@16k --engine icr-vllm
-    icr train eval runs/ao/checkpoint-880 --tasks icr_synth_short_256 --engine icr-hf --settings full,kv:topk@0.25
+    icr train eval runs/ao/checkpoint-880 --tasks icr_synth_short_256 --engine icr-hf --settings
+    full,kv:topk@0.25
 
-Each checkpoint answers with the prompt it was trained on (its icr.json says so); the base model answers with the same one.
-Finished cells are not run again. Exit code: the worst of the gate's (1 REGRESSED, 4 NOT COMPARABLE), 2 for bad input.
+Each checkpoint answers with the prompt it was trained on (its icr.json says so); the base model answers with
+the same one. Finished cells are not run again. Exit code: the worst of the gate's (1 REGRESSED, 4 NOT
+COMPARABLE), 2 for bad input.
 """
 
 from __future__ import annotations
@@ -65,19 +68,30 @@ def study(
     gen: dict[str, Any] | None = None,
     out: Path,
 ) -> dict[str, Any]:
-    """The study for `icr sweep`: every checkpoint, and each base model under the prompts of its checkpoints."""
+    """The study for `icr sweep`: every checkpoint, and each base model under the prompts of its
+    checkpoints."""
     prompts: dict[str, list[str]] = {}
     for one in trained:
         prompts.setdefault(_local(one.base), []).append(one.prompt)
     models = [
-        {"name": name_of(base), "model": engine, "model_args": {"pretrained": base, **(args or {})}, "prompts": sorted(set(used))}
+        {
+            "name": name_of(base),
+            "model": engine,
+            "model_args": {"pretrained": base, **(args or {})},
+            "prompts": sorted(set(used)),
+        }
         for base, used in prompts.items()
-    ]  # fmt: skip
+    ]
     models += [
-        {"name": one.name, "model": engine, "model_args": {**_weights(one, engine), **(args or {})}, "prompts": [one.prompt]}
+        {
+            "name": one.name,
+            "model": engine,
+            "model_args": {**_weights(one, engine), **(args or {})},
+            "prompts": [one.prompt],
+        }
         for one in trained
         if str(one.folder) not in prompts
-    ]  # fmt: skip
+    ]
     tree = {"out": str(out), "models": models, "settings": list(settings), "tasks": list(tasks)}
     return tree | ({"limit": limit} if limit else {}) | ({"gen_kwargs": gen} if gen else {})
 
@@ -106,11 +120,14 @@ def _local(model: str) -> str:
 def verdicts(
     results: Path, trained: Sequence[Trained], margin: float, *, whole: bool = True
 ) -> list[tuple[str, str, str, Any]]:
-    """(checkpoint, setting, prompt, gate verdict) for every setting that a checkpoint and its base model both finished.
+    """(checkpoint, setting, prompt, gate verdict) for every setting that a checkpoint and its base model both
+    finished.
 
     `whole=False` also compares runs that were limited to the same items.
     """
-    from icr_tasks.leaderboard import gate, load, pairs
+    from icr_tasks.leaderboard.ledgers import load
+    from icr_tasks.leaderboard.pairs import gate
+    from icr_tasks.leaderboard.pairs import joined as pairs
 
     runs = {}
     for run in load.load(results):
@@ -123,13 +140,15 @@ def verdicts(
             base = runs.get((_local(one.base), setting, one.prompt))
             if source == str(one.folder) and prompt == one.prompt and base is not None:
                 joined = pairs.pair(base, run, whole=whole)
-                out.append((one.name, setting, prompt, gate.gate(joined, margin=margin, benchmark_margin=margin)))
+                out.append(
+                    (one.name, setting, prompt, gate.gate(joined, margin=margin, benchmark_margin=margin))
+                )
     return out
 
 
 def table(found: Sequence[tuple[str, str, str, Any]]) -> str:
     """Markdown: base and new score, difference with its 90 % interval (clustered), verdict."""
-    from icr_tasks.leaderboard.suite import interval, points
+    from icr_tasks.leaderboard.text.names import interval, points
 
     lines = [
         "| checkpoint | setting | prompt | base | new | Δ | 90 % CI | p | verdict |",
@@ -137,7 +156,9 @@ def table(found: Sequence[tuple[str, str, str, Any]]) -> str:
     ]
     for name, setting, prompt, verdict in found:
         if verdict.comparison is None:
-            lines.append(f"| {name} | {setting} | {prompt} | – | – | – | – | – | {verdict.verdict}: {verdict.reason} |")
+            lines.append(
+                f"| {name} | {setting} | {prompt} | – | – | – | – | – | {verdict.verdict}: {verdict.reason} |"
+            )
             continue
         line = verdict.comparison.lines[0]
         shown = f"{points(line.base.mean)} | {points(line.new.mean)} | {points(line.delta.mean, sign=True)}"
@@ -155,7 +176,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("checkpoints", nargs="+", type=Path, help="checkpoint folders")
     parser.add_argument("--tasks", required=True, help="comma-separated tasks or groups")
     parser.add_argument("--settings", default="full", help="comma-separated; default: full")
-    parser.add_argument("--engine", default="icr-vllm", help="icr-vllm, vllm, icr-hf, hf ...; default: icr-vllm")
+    parser.add_argument(
+        "--engine", default="icr-vllm", help="icr-vllm, vllm, icr-hf, hf ...; default: icr-vllm"
+    )
     parser.add_argument("--model-args", default="", help="further model arguments, key=value,key=value")
     parser.add_argument("--limit", type=int, help="items a task")
     parser.add_argument("--max-gen-toks", type=int, help="tokens to generate; default: each prompt's own")
@@ -179,11 +202,17 @@ def main(argv: list[str]) -> int:
 
 
 def run(
-    tree: dict[str, Any], trained: Sequence[Trained], out: Path, *, margin: float, dry: bool = False, jobs: int = 1
+    tree: dict[str, Any],
+    trained: Sequence[Trained],
+    out: Path,
+    *,
+    margin: float,
+    dry: bool = False,
+    jobs: int = 1,
 ) -> int:
     """Sweep (`jobs` engines at once) and gate; writes study.yaml and eval.md into `out`."""
     from icr_tasks.cli import sweep
-    from icr_tasks.leaderboard.gate import CODES
+    from icr_tasks.leaderboard.pairs.gate import CODES
 
     out.mkdir(parents=True, exist_ok=True)
     path = out / "study.yaml"

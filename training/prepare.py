@@ -1,4 +1,5 @@
-"""From a config to what a trainer is given: checked, truncated rows in their final order, and the run folder's files."""
+"""From a config to what a trainer is given: checked, truncated rows in their final order, and the run
+folder's files."""
 
 from __future__ import annotations
 
@@ -10,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icr_tasks.data.roots import write_atomic
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import write_atomic
 
 from . import config as configs
 from .checkpoint import all_of, clean, latest
 from .config import Config
 from .data import formats
 from .data.store import Manifest, read, sha256
-from .order import Order
 from .rewards import registry
-from .truncate import Report, counter, fit
+from .rows import Order, Report, counter, fit
 
 
 @dataclass
@@ -45,7 +45,8 @@ def train_file(config: Config) -> Path:
 
 
 def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tuple[Path, Path | None]:
-    """Everything that can be known without torch: data, rewards, launch, run folder. Returns (data file, checkpoint).
+    """Everything that can be known without torch: data, rewards, launch, run folder. Returns (data file,
+    checkpoint).
 
     `launched=False`: this process is not the one that will train.
     """
@@ -107,7 +108,8 @@ def rows(config: Config, path: Path, tokenizer: Any, report: Report) -> Iterator
 
 
 def prepare(config: Config, path: Path, resume: Path | None, block: int) -> Prepared:
-    """Tokenizer, truncated data set (kept in `prepared/`, so a resumed run does not tokenize again) and order."""
+    """Tokenizer, truncated data set (kept in `prepared/`, so a resumed run does not tokenize again) and
+    order."""
     from accelerate import PartialState
     from datasets import Dataset, load_from_disk
     from transformers import AutoTokenizer
@@ -137,7 +139,9 @@ def prepare(config: Config, path: Path, resume: Path | None, block: int) -> Prep
             print(f"data: {report}", flush=True)
     body = json.loads((folder / "report.json").read_text())
     if body["data_hash"] != data_hash:
-        raise IcrError(f"{path} changed since the run in {run} began; use another output, or --fresh to start over")
+        raise IcrError(
+            f"{path} changed since the run in {run} began; use another output, or --fresh to start over"
+        )
     dataset = load_from_disk(str(folder))
     sizes = [sum(len(m["content"]) for m in prompt) for prompt in dataset["prompt"]]
     order = Order.make(list(dataset["id"]), config.epochs, config.seed, block, config.order, sizes)

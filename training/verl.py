@@ -1,4 +1,5 @@
-"""`icr train verl DATA --reward id`: rows and command line for verl, which has the paper's Ulysses sequence parallelism."""
+"""`icr train verl DATA --reward id`: rows and command line for verl, which has the paper's Ulysses sequence
+parallelism."""
 
 from __future__ import annotations
 
@@ -32,14 +33,17 @@ def main(argv: list[str]) -> int:
     for part in ("train", "dev"):
         source = args.data / f"{part}.parquet"
         registry.check(read(source), args.reward)
-        count = write(args.data / f"{part}.verl.parquet", (formats.verl(row, args.reward) for row in read(source)))
+        count = write(
+            args.data / f"{part}.verl.parquet", (formats.verl(row, args.reward) for row in read(source))
+        )
         print(f"{args.data / f'{part}.verl.parquet'}: {count} rows")
     print("\n" + command(args.data, args.reward, args.preset))
     return 0
 
 
 def write(path: Path, records: Iterator[dict[str, Any]]) -> int:
-    """Write verl's columns, 256 rows at a time; the file appears when complete. Returns the number of rows."""
+    """Write verl's columns, 256 rows at a time; the file appears when complete. Returns the number of
+    rows."""
     pa = arrow()
     temporary, total, writer = path.with_name(f".{path.name}"), 0, None
     batch: list[dict[str, Any]] = []

@@ -13,9 +13,9 @@ from ..errors import IcrError, unknown
 
 # command -> ("package.module:function", one-line help). Targets starting with "." are relative to icr_tasks.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "data": (".data.cli:main", "fetch and verify benchmark data"),
-    "lm-eval": (".plugin.wrapper:main", "run lm_eval with our tasks and models, without start-up hook"),
-    "tasks-path": (".plugin.wrapper:tasks_path", "print the folder for lm_eval --include_path"),
+    "data": (".cli.data:main", "fetch and verify benchmark data"),
+    "lm-eval": (".cli.lm_eval:main", "run lm_eval with our tasks and models, without start-up hook"),
+    "tasks-path": (".cli.lm_eval:tasks_path", "print the folder for lm_eval --include_path"),
     "demo": (".cli.demo:main", "a real small model under five settings, on this machine, in minutes"),
     "sweep": (".cli.sweep:main", "models x settings x prompts x tasks from one file, resumable"),
     "status": (".cli.status:main", "what a study has done, what is missing, and the command for each gap"),
@@ -24,8 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agreement": (".cli.agreement:main", "our answer metrics against human correctness labels"),
     "prepare": (".cli.prepare:main", "chunk, embed and retrieve ahead for rag@k settings"),
     "rank": (".cli.rank:main", "how well a model's attention ranks its documents"),
-    "collect": (".leaderboard.collect:main", "turn lm-eval output into ledgers and print the table"),
-    "board": (".leaderboard.board:main", "ledgers -> tables, plots and one HTML page, with error bars"),
+    "collect": (".leaderboard.ledgers.collect:main", "turn lm-eval output into ledgers and print the table"),
+    "board": (".leaderboard.board.build:main", "ledgers -> tables, plots and one HTML page, with error bars"),
     "compare": (".cli.compare:main", "two runs item by item: differences with error bars, and what flipped"),
     "gate": (".cli.gate:main", "PASS, REGRESSED, INCONCLUSIVE or NOT COMPARABLE, for CI"),
     "baseline": (".cli.baseline:main", "pin the run the gate compares with"),

@@ -2,9 +2,9 @@
 
     icr agreement labelled.jsonl [--examples 5] [--f1-threshold 0.5] [--json]
 
-FILE has one answer a row, as JSON lines or CSV/TSV with a header. Names taken: question; golds, answers, gold,
-ground_truth or golden_answers (a list, or text with `|` between aliases); answer, prediction, pred or response;
-label, human, human_label, correct or judge (true/false, 1/0, yes/no, correct/incorrect).
+FILE has one answer a row, as JSON lines or CSV/TSV with a header. Names taken: question; golds, answers,
+gold, ground_truth or golden_answers (a list, or text with `|` between aliases); answer, prediction, pred or
+response; label, human, human_label, correct or judge (true/false, 1/0, yes/no, correct/incorrect).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from ..data.lines import records
+from ..benchmarks.lines import records
 from ..errors import IcrError
 from ..metrics.agreement import Labelled, disagreements, measure
 
@@ -31,7 +31,10 @@ _NAMES = {
     "answer": ("answer", "prediction", "pred", "response"),
     "human": ("label", "human", "human_label", "correct", "judge"),
 }
-_YES, _NO = ("1", "1.0", "true", "yes", "y", "correct", "right"), ("0", "0.0", "false", "no", "n", "incorrect", "wrong")
+_YES, _NO = (
+    ("1", "1.0", "true", "yes", "y", "correct", "right"),
+    ("0", "0.0", "false", "no", "n", "incorrect", "wrong"),
+)
 
 
 def main(argv: list[str]) -> int:
@@ -41,8 +44,12 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--examples", type=int, default=3, help="disagreements shown per metric (default: 3)")
-    parser.add_argument("--f1-threshold", type=float, default=0.5, help="F1 from which an answer counts as right")
-    parser.add_argument("--json", action="store_true", help="numbers and all disagreements as one JSON object")
+    parser.add_argument(
+        "--f1-threshold", type=float, default=0.5, help="F1 from which an answer counts as right"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="numbers and all disagreements as one JSON object"
+    )
     args = parser.parse_args(argv)
     rows = read(args.file)
     found = measure(rows, threshold=args.f1_threshold)
@@ -57,7 +64,9 @@ def main(argv: list[str]) -> int:
         }
         sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
         return 0
-    print(f"{len(rows)} answers to {len({r.question for r in rows})} questions, {sum(r.human for r in rows)} called correct by humans\n")  # fmt: skip
+    print(
+        f"{len(rows)} answers to {len({r.question for r in rows})} questions, {sum(r.human for r in rows)} called correct by humans\n"
+    )
     print(
         f"| metric | accuracy | 95 % | kappa | 95 % | precision | recall | false yes | false no |\n|---|{'---:|' * 8}"
     )
@@ -74,7 +83,9 @@ def main(argv: list[str]) -> int:
         # Both kinds of disagreement in turn, a wrong yes first.
         sides = [[r for r in rows_ if r.human is human] for human in (False, True)]
         for r in [r for pair in zip_longest(*sides) for r in pair if r][: args.examples]:
-            print(f"\n{name} says {'wrong' if r.human else 'right'}, human says {'right' if r.human else 'wrong'}:")
+            print(
+                f"\n{name} says {'wrong' if r.human else 'right'}, human says {'right' if r.human else 'wrong'}:"
+            )
             print(
                 f"  question  {_line(r.question)}\n  golds     {_line(' | '.join(r.golds))}\n  answer    {_line(r.answer)}"
             )

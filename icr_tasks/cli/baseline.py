@@ -15,10 +15,11 @@ from pathlib import Path
 import orjson
 
 from ..errors import IcrError
-from ..leaderboard import baseline, load
-from ..leaderboard.escape import markdown
-from ..leaderboard.gate import CODES, INCONCLUSIVE, NOT_COMPARABLE, PASS, REGRESSED
-from ..leaderboard.suite import plain
+from ..leaderboard.ledgers import load
+from ..leaderboard.pairs import baseline
+from ..leaderboard.pairs.gate import CODES, INCONCLUSIVE, NOT_COMPARABLE, PASS, REGRESSED
+from ..leaderboard.text.escape import markdown
+from ..leaderboard.text.names import plain
 from .compare import add_pairing
 from .gate import add_judging, judge
 
@@ -56,7 +57,9 @@ def _set(args: argparse.Namespace) -> int:
         raise IcrError(f"baseline {args.name} stays as it is: {text}", exit_code=CODES[verdict])
     pin = baseline.store(args.baselines, args.name, run, verdict=verdict, why=args.why)
     path = baseline.path_of(args.baselines, args.name)
-    print(f"baseline {args.name}, {pin.setting} ({pin.prompt}): {plain(run.label)} [{verdict}]; commit {path}")
+    print(
+        f"baseline {args.name}, {pin.setting} ({pin.prompt}): {plain(run.label)} [{verdict}]; commit {path}"
+    )
     return 0
 
 
@@ -97,6 +100,15 @@ def _show(args: argparse.Namespace) -> int:
     for name, listed in pins.items():
         for pin in listed:
             why = pin.history[-1].get("why") or ""
-            cells = (name, pin.setting, pin.prompt, pin.model, pin.fingerprint, pin.set, pin.first["fingerprint"], why)
+            cells = (
+                name,
+                pin.setting,
+                pin.prompt,
+                pin.model,
+                pin.fingerprint,
+                pin.set,
+                pin.first["fingerprint"],
+                why,
+            )
             print(f"| {' | '.join(map(markdown, cells))} |")
     return 0

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import orjson
 
-from ..leaderboard.check import check
-from ..leaderboard.suite import count, plain
+from ..leaderboard.ledgers.check import check
+from ..leaderboard.text.names import count, plain
 
 
 def main(argv: list[str]) -> int:
@@ -28,7 +28,13 @@ def main(argv: list[str]) -> int:
     problems = {run: found for run, found in report.problems.items() if found}
     warnings = {run: found for run, found in report.warnings.items() if found}
     if args.json:
-        body = {"schema": 1, "runs": report.runs, "items": report.items, "problems": problems, "warnings": warnings}
+        body = {
+            "schema": 1,
+            "runs": report.runs,
+            "items": report.items,
+            "problems": problems,
+            "warnings": warnings,
+        }
         print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
         return 1 if problems else 0
     for kind, found in (("warning", warnings), ("problem", problems)):
@@ -36,5 +42,7 @@ def main(argv: list[str]) -> int:
             for text in texts:
                 print(f"{kind}: {plain(f'{run}: {text}' if kind == 'warning' else text)}")
     total = sum(map(len, problems.values()))
-    print(f"{count(report.runs)} runs, {count(report.items)} items: {count(total) if total else 'no'} problems")
+    print(
+        f"{count(report.runs)} runs, {count(report.items)} items: {count(total) if total else 'no'} problems"
+    )
     return 1 if problems else 0

@@ -1,9 +1,10 @@
 """`icr compare A B`: two runs item by item, errors clustered by question, and what flipped.
 
-    icr compare 3f9a1c 77b02e --flips flips.md
-    icr compare results/qwen/full/3f9a1c0d2e4b results/qwen/kv_fp8/77b02e11aa90 --samples out/ --flips flips.md
+    icr compare 3f9a1c 77b02e --flips flips.md icr compare results/qwen/full/3f9a1c0d2e4b
+    results/qwen/kv_fp8/77b02e11aa90 --samples out/ --flips flips.md
 
-A and B are run folders or the first digits of a fingerprint (looked up below --results). Exit code 4: not comparable.
+A and B are run folders or the first digits of a fingerprint (looked up below --results). Exit code 4: not
+comparable.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import sys
 from pathlib import Path
 
 from ..errors import IcrError
-from ..leaderboard import compare, compare_report, flips, forest_report, load, pairs
-from ..leaderboard.refuse import WAIVABLE
+from ..leaderboard.ledgers import load
+from ..leaderboard.pairs import compare, flips, forest, reports
+from ..leaderboard.pairs import joined as pairs
+from ..leaderboard.pairs.comparable import WAIVABLE
 
 
 def add_pairing(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +27,12 @@ def add_pairing(parser: argparse.ArgumentParser) -> None:
         "--common-items", action="store_true", help="compare the items both have; says how many are left out"
     )
     parser.add_argument(
-        "--allow", action="append", default=[], choices=list(WAIVABLE), help="waive one check: "
-        + "; ".join(f"{name}: {text}" for name, text in WAIVABLE.items()),
-    )  # fmt: skip
+        "--allow",
+        action="append",
+        default=[],
+        choices=list(WAIVABLE),
+        help="waive one check: " + "; ".join(f"{name}: {text}" for name, text in WAIVABLE.items()),
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -38,23 +44,32 @@ def main(argv: list[str]) -> int:
     parser.add_argument("new", metavar="B", help="run to judge")
     add_pairing(parser)
     parser.add_argument("--metric", help="another logged metric in place of each task's headline metric")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="write the differences as a forest plot")
-    parser.add_argument("--flips", type=Path, metavar="FILE.md", help="write what flipped, by length and depth")
     parser.add_argument(
-        "--samples", type=Path, nargs="+", help="lm_eval output folders: adds questions and answers to --flips"
+        "--plot", type=Path, metavar="FILE.svg", help="write the differences as a forest plot"
+    )
+    parser.add_argument(
+        "--flips", type=Path, metavar="FILE.md", help="write what flipped, by length and depth"
+    )
+    parser.add_argument(
+        "--samples",
+        type=Path,
+        nargs="+",
+        help="lm_eval output folders: adds questions and answers to --flips",
     )
     parser.add_argument("--limit", type=int, default=500, help="flipped items listed (default: 500)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
     base, new = load.find(args.results, args.base), load.find(args.results, args.new)
     joined = pairs.pair(base, new, common=args.common_items, allow=args.allow, metric=args.metric)
-    print(compare_report.render(joined, base, new, as_json=args.json))
+    print(reports.render(joined, base, new, as_json=args.json))
     if joined.refusals:
         return 4
     if args.flips:
         _write("flips", args.flips, flips.markdown(joined, base, new, samples=args.samples, limit=args.limit))
     if args.plot:
-        _write("plot", args.plot, forest_report.of_comparison(compare.compare(joined), f"{base.label} to {new.label}"))
+        _write(
+            "plot", args.plot, forest.of_comparison(compare.compare(joined), f"{base.label} to {new.label}")
+        )
     return 0
 
 

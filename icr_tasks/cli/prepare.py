@@ -1,10 +1,11 @@
-"""`icr prepare`: chunk, embed and retrieve ahead, so that evaluation runs need neither an embedder nor the time.
+"""`icr prepare`: chunk, embed and retrieve ahead, so that evaluation runs need neither an embedder nor the
+time.
 
 icr prepare --tasks icr_infbench,icr_loong_fin --setting rag@4k --setting rag@32k --tokenizer MODEL
 icr prepare --tasks icr_infbench --setting rag@32k --tokenizer MODEL --embedder Qwen/Qwen3-Embedding-4B
 
-Runs of the same tasks, setting, prompt and tokenizer then use what was prepared; others are refused with the command
-that prepares theirs.
+Runs of the same tasks, setting, prompt and tokenizer then use what was prepared; others are refused with the
+command that prepares theirs.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..context import active, tokens
+from ..context import tokens
 from ..context.build import PASSAGE_BENCHMARKS
 from ..context.prepared import Prepared, head
 from ..context.retrieve import DoesNotFit, query, retrieve
+from ..engines import session
 from ..errors import IcrError, unknown
 
 HEADER = (
@@ -29,19 +31,24 @@ HEADER = (
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0; IcrError for names, settings without retrieval, missing data, an embedder that does not load."""
+    """Returns 0; IcrError for names, settings without retrieval, missing data, an embedder that does not
+    load."""
     parser = argparse.ArgumentParser(
         prog="icr prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tasks", required=True, help="comma-separated tasks or groups")
-    parser.add_argument("--setting", required=True, action="append", help="rag@32k ...; may be given several times")
+    parser.add_argument(
+        "--setting", required=True, action="append", help="rag@32k ...; may be given several times"
+    )
     parser.add_argument("--tokenizer", required=True, help="the evaluated model's: folder or hub id")
     parser.add_argument("--tokenizer-revision", help="commit of the tokenizer")
     parser.add_argument("--prompt", help="prompt format of the runs (default: each benchmark's own)")
     parser.add_argument("--embedder", help="hub id, folder or served name; makes the settings use it")
     parser.add_argument("--embed-engine", help="st (sentence-transformers, default), vllm or openai")
     parser.add_argument("--embed-url", help="address of an OpenAI-compatible embedding server, ending in /v1")
-    parser.add_argument("--limit", type=int, help="only the first N items of each task; runs retrieve the rest")
+    parser.add_argument(
+        "--limit", type=int, help="only the first N items of each task; runs retrieve the rest"
+    )
     parser.add_argument("--allow-partial", action="store_true", help="accept data files of another size")
     parser.add_argument("--questions-file", help="Loong: another question file beside loong.jsonl")
     args = parser.parse_args(argv)
@@ -56,10 +63,16 @@ def main(argv: list[str]) -> int:
 
 def _prepare(args: argparse.Namespace, setting: str) -> list[tuple[str, str]]:
     metadata = {
-        "setting": setting, "tokenizer": args.tokenizer, "tokenizer_revision": args.tokenizer_revision,
-        "prompt": args.prompt, "embedder": args.embedder, "embed_engine": args.embed_engine,
-        "embed_url": args.embed_url, "questions_file": args.questions_file, "allow_partial": args.allow_partial or None,
-    }  # fmt: skip
+        "setting": setting,
+        "tokenizer": args.tokenizer,
+        "tokenizer_revision": args.tokenizer_revision,
+        "prompt": args.prompt,
+        "embedder": args.embedder,
+        "embed_engine": args.embed_engine,
+        "embed_url": args.embed_url,
+        "questions_file": args.questions_file,
+        "allow_partial": args.allow_partial or None,
+    }
     metadata = {k: v for k, v in metadata.items() if v is not None}
     counter = tokens.counter(metadata)
     if counter is None:
@@ -69,9 +82,9 @@ def _prepare(args: argparse.Namespace, setting: str) -> list[tuple[str, str]]:
 
 
 def _load(names: str, metadata: dict[str, Any]) -> list[Any]:
-    from ..runs import manager
+    from ..harness.run import manager
 
-    active.clear()
+    session.forget_tasks()
     known = manager(metadata)
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
@@ -94,7 +107,7 @@ def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> str:
         try:
             chosen = retrieve(
                 item, units, setting, counter, task.prompt_format, mode=mode, engine=task.options.embed
-            )  # fmt: skip
+            )
         except DoesNotFit:
             unfit += 1
             continue
@@ -121,7 +134,13 @@ def _row(task: str, setting: str, digests: list[dict[str, Any]], unfit: int, sec
     known = f"{100 * sum(recalls) / len(recalls):.1f} % ({len(recalls)})" if recalls else "–"
     means = [f"{sum(d[key] for d in digests) / max(n, 1):.1f}" for key in ("n_chunks", "n_kept")]
     cells = [
-        task, setting, f"{n}" + (f" (+{unfit} do not fit)" if unfit else ""), *means,
-        f"{sum(used) / max(n, 1):.0f} ({max(used, default=0)})", known, str(sum(d["whole"] for d in digests)), f"{seconds:.1f}",
-    ]  # fmt: skip
+        task,
+        setting,
+        f"{n}" + (f" (+{unfit} do not fit)" if unfit else ""),
+        *means,
+        f"{sum(used) / max(n, 1):.0f} ({max(used, default=0)})",
+        known,
+        str(sum(d["whole"] for d in digests)),
+        f"{seconds:.1f}",
+    ]
     return f"| {' | '.join(cells)} |"

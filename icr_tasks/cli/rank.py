@@ -1,10 +1,12 @@
-"""`icr rank`: how well a model's attention ranks the documents it is given, against orders that need no model.
+"""`icr rank`: how well a model's attention ranks the documents it is given, against orders that need no
+model.
 
     icr rank --model Qwen/Qwen2.5-7B-Instruct --tasks icr_helmet_rag_nq_32k --limit 100 -o out
     icr rank --model MODEL --tasks icr_synth_rag_1k --results results/MODEL/full/0123456789ab
 
-Attention is the model's own (after RoPE, causal, normalised), from the question's tokens and from the last token, summed
-over a document's tokens or per token. `--definition paper_code` adds the score of the paper's released code.
+Attention is the model's own (after RoPE, causal, normalised), from the question's tokens and from the last
+token, summed over a document's tokens or per token. `--definition paper_code` adds the score of the paper's
+released code.
 """
 
 from __future__ import annotations
@@ -23,20 +25,27 @@ DEFINITIONS = ("attention", "paper_code")
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0, or 1 when a task had no item that could be ranked; the other tasks' results are written first."""
+    """Returns 0, or 1 when a task had no item that could be ranked; the other tasks' results are written
+    first."""
     parser = argparse.ArgumentParser(
         prog="icr rank", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="hub id or folder")
     parser.add_argument("--revision")
-    parser.add_argument("--tasks", required=True, help="comma-separated tasks or groups of HELMET-RAG or synth")
+    parser.add_argument(
+        "--tasks", required=True, help="comma-separated tasks or groups of HELMET-RAG or synth"
+    )
     parser.add_argument("--prompt", help="ao (default), id, idc, idq, judge, official")
-    parser.add_argument("--definition", default="attention", help="attention, paper_code, or both with a comma")
+    parser.add_argument(
+        "--definition", default="attention", help="attention, paper_code, or both with a comma"
+    )
     parser.add_argument("--limit", type=int, help="items per task")
     parser.add_argument(
         "--max-length", type=int, help="prompts longer than this are left out (default: the model's window)"
     )
-    parser.add_argument("--allow-partial", action="store_true", help="accept data with another count than the official")
+    parser.add_argument(
+        "--allow-partial", action="store_true", help="accept data with another count than the official"
+    )
     parser.add_argument("--no-chat-template", action="store_true")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device")
@@ -55,25 +64,33 @@ def main(argv: list[str]) -> int:
             print(f"icr rank: {report}", file=sys.stderr)
             empty += 1
             continue
-        from ..analysis.report import table
+        from ..ranking.report import table
 
         print(table(report), end="\n\n", flush=True)
         if args.out:
-            (args.out / f"rank_{report['task']}.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+            (args.out / f"rank_{report['task']}.json").write_bytes(
+                orjson.dumps(report, option=orjson.OPT_INDENT_2)
+            )
     return 1 if empty else 0
 
 
 def _reports(args: argparse.Namespace, definitions: list[str]) -> Any:
     import logging
 
-    from ..analysis import attention, rank
-    from ..runs import manager
+    from ..harness.run import manager
+    from ..ranking import attention, rank
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    metadata = {"pretrained": args.model, "revision": args.revision, "allow_partial": args.allow_partial or None}
+    metadata = {
+        "pretrained": args.model,
+        "revision": args.revision,
+        "allow_partial": args.allow_partial or None,
+    }
     metadata = {k: v for k, v in {**metadata, "prompt": args.prompt}.items() if v is not None}
     loaded = manager(metadata).load([t.strip() for t in args.tasks.split(",")])["tasks"]
-    model, tokenizer = attention.load(args.model, revision=args.revision, dtype=args.dtype, device=args.device)
+    model, tokenizer = attention.load(
+        args.model, revision=args.revision, dtype=args.dtype, device=args.device
+    )
     window = args.max_length or getattr(model.config, "max_position_embeddings", None)
     chat = not args.no_chat_template and bool(getattr(tokenizer, "chat_template", None))
     for name, task in loaded.items():
@@ -88,8 +105,10 @@ def _reports(args: argparse.Namespace, definitions: list[str]) -> Any:
         yield _report(args, name, task, items, left_out, time.perf_counter() - started)
 
 
-def _report(args: argparse.Namespace, name: str, task: Any, items: list[Any], left_out: list[str], seconds: float) -> dict[str, Any]:  # fmt: skip
-    from ..analysis import rank, report
+def _report(
+    args: argparse.Namespace, name: str, task: Any, items: list[Any], left_out: list[str], seconds: float
+) -> dict[str, Any]:
+    from ..ranking import rank, report
 
     correlation = {}
     if args.results:
@@ -103,7 +122,8 @@ def _report(args: argparse.Namespace, name: str, task: Any, items: list[Any], le
         "task": name,
         "prompt": task.prompt_format.name,
         "data": {
-            k: task.sheet[k] for k in ("benchmark", "dataset", "length", "data_source", "data_revision", "official")
+            k: task.sheet[k]
+            for k in ("benchmark", "dataset", "length", "data_source", "data_revision", "official")
         },
         "n_items": len(items),
         "n_left_out": len(left_out),
@@ -121,7 +141,7 @@ def _report(args: argparse.Namespace, name: str, task: Any, items: list[Any], le
                 "ndcg@10": {m: r["ndcg@10"] for m, r in i.rows.items()},
             }
             for i in items
-        ],  # fmt: skip
+        ],
         "peak_memory": rank.peak_memory(),
         "seconds": seconds,
     }

@@ -1,9 +1,9 @@
 """`icr score`: anybody's predictions, no model needed.
 
-    icr score --task icr_infbench_mc --predictions preds.jsonl
-    icr score --task icr_helmet_rag_nq_4k --predictions preds.jsonl --json
-    icr score --task icr_infbench_mc --predictions preds.jsonl --xfinder-base-url http://localhost:8002/v1 --xfinder-model ...
-    icr score --task icr_loong_fin --predictions preds.jsonl --judge-base-url http://localhost:8001/v1 --judge-model ...
+    icr score --task icr_infbench_mc --predictions preds.jsonl icr score --task icr_helmet_rag_nq_4k
+    --predictions preds.jsonl --json icr score --task icr_infbench_mc --predictions preds.jsonl
+    --xfinder-base-url http://localhost:8002/v1 --xfinder-model ... icr score --task icr_loong_fin
+    --predictions preds.jsonl --judge-base-url http://localhost:8001/v1 --judge-model ...
 
 Predictions are JSON lines with `id` and `prediction` (or `pred`). The gold answers are the task's data, or a
 `ground_truth` (or `label`) field as in InfiniteBench's released results. A judge or xFinder needs the task's data.
@@ -21,7 +21,7 @@ import orjson
 import yaml
 
 from .. import tasks_dir
-from ..data.lines import records
+from ..benchmarks.lines import records
 from ..errors import IcrError, unknown
 
 
@@ -38,7 +38,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--model", help="keep only rows with this `model`")
     parser.add_argument("--allow-missing", action="store_true", help="score what is there and show N")
     parser.add_argument(
-        "--allow-partial-data", action="store_true", help="accept task data with another count than the official"
+        "--allow-partial-data",
+        action="store_true",
+        help="accept task data with another count than the official",
     )
     for who in ("xfinder", "judge"):
         for name in ("base-url", "model"):
@@ -59,7 +61,10 @@ def main(argv: list[str]) -> int:
     if args.json:
         sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
         return _failed(result)
-    print(f"{result['task']}  n={result['n']}" + (f"  missing={result['n_failed']}" if result["n_failed"] else ""))
+    print(
+        f"{result['task']}  n={result['n']}"
+        + (f"  missing={result['n_failed']}" if result["n_failed"] else "")
+    )
     for name, value in result["metrics"].items():
         print(f"  {name:<20} {100 * value:6.2f}")
     for name, why in result.get("reasons", {}).items():
@@ -83,7 +88,7 @@ def _graders(args: argparse.Namespace) -> Any:
         given[key] = orjson.loads(value) if value.startswith("{") else value
     if not given:
         return None
-    from ..tasks.grading import Graders
+    from ..harness.grading import Graders
 
     return Graders.parse(given)
 
@@ -101,14 +106,20 @@ def sheet_of(task: str) -> dict[str, Any]:
 
 
 def score(
-    task: str, path: Path, model: str | None = None, allow_missing: bool = False, allow_partial: object = None,
+    task: str,
+    path: Path,
+    model: str | None = None,
+    allow_missing: bool = False,
+    allow_partial: object = None,
     graders: Any = None,
-) -> dict[str, Any]:  # fmt: skip
-    """{"task", "n", "n_failed", "metrics"} with values 0-1. Raises IcrError for ids that miss, repeat or are unknown.
+) -> dict[str, Any]:
+    """{"task", "n", "n_failed", "metrics"} with values 0-1. Raises IcrError for ids that miss, repeat or are
+    unknown.
 
-    With `graders` also their metrics, or `reasons` by metric and an `error`; metrics are means over the items that have them.
+    With `graders` also their metrics, or `reasons` by metric and an `error`; metrics are means over the items
+    that have them.
     """
-    from ..tasks.scoring import SCORERS
+    from ..metrics.scorers import SCORERS
 
     sheet = sheet_of(task)
     rows = _rows(path, task, model)
@@ -120,7 +131,9 @@ def score(
     problems = _problems(rows, docs, expected)
     if problems and not (allow_missing and set(problems) == {"missing"}):
         shown = ", ".join(f"{count} {kind}" for kind, count in problems.items())
-        raise IcrError(f"{path}: {shown} ids for {task} (expected {expected}); --allow-missing scores what is there")
+        raise IcrError(
+            f"{path}: {shown} ids for {task} (expected {expected}); --allow-missing scores what is there"
+        )
     scored = [SCORERS[sheet["scorer"]](got[i], doc, None) for i, doc in docs.items() if i in got]
     if not scored:
         raise IcrError(f"{path}: no prediction for {task}")
@@ -129,9 +142,12 @@ def score(
     return result if graders is None else {**result, **_graded(sheet, graders, docs, fields, got, metrics)}
 
 
-def _graded(sheet: Any, graders: Any, docs: Any, fields: Any, got: dict[str, str], metrics: Any) -> dict[str, Any]:
-    """`metrics` with those of the judge or extractor added, `reasons` for missing ones, and the `error` there was."""
-    from ..tasks.grading import Answer, grade, means
+def _graded(
+    sheet: Any, graders: Any, docs: Any, fields: Any, got: dict[str, str], metrics: Any
+) -> dict[str, Any]:
+    """`metrics` with those of the judge or extractor added, `reasons` for missing ones, and the `error` there
+    was."""
+    from ..harness.grading import Answer, grade, means
 
     answers = [Answer(doc, fields[i], got[i]) for i, doc in docs.items() if i in got]
     grades = grade(sheet["scorer"], graders, answers)
@@ -164,7 +180,11 @@ def _rows(path: Path, task: str, model: str | None) -> list[dict[str, Any]]:
     return rows
 
 
-_OFFICIAL_NAMES = {"longbook_choice_eng": "icr_infbench_mc", "longbook_qa_eng": "icr_infbench_qa", "longbook_sum_eng": "icr_infbench_sum"}  # fmt: skip
+_OFFICIAL_NAMES = {
+    "longbook_choice_eng": "icr_infbench_mc",
+    "longbook_qa_eng": "icr_infbench_qa",
+    "longbook_sum_eng": "icr_infbench_sum",
+}
 
 
 def _same_task(name: str, task: str) -> bool:
@@ -189,11 +209,15 @@ def _docs_from_rows(rows: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[s
     return docs
 
 
-def _docs_from_data(sheet: dict[str, Any], allow_partial: object, fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    from .. import data
-    from ..tasks.docs import light
+def _docs_from_data(
+    sheet: dict[str, Any], allow_partial: object, fields: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    from .. import benchmarks
+    from ..harness.instance import light
 
-    items = data.load(sheet["benchmark"], sheet["dataset"], sheet.get("length"), allow_partial=allow_partial)
+    items = benchmarks.load(
+        sheet["benchmark"], sheet["dataset"], sheet.get("length"), allow_partial=allow_partial
+    )
     # InfiniteBench's own numeric ids are accepted too; `fields` gets what only a judge needs.
     start = f"{sheet['dataset']}-" if sheet["benchmark"] == "infbench" else ""
     docs = {item.id.removeprefix(start): light(item) for item in items.items}

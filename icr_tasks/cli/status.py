@@ -1,4 +1,5 @@
-"""`icr status`: what a study has done, what is partial, missing, stale or failed, and the command for each gap.
+"""`icr status`: what a study has done, what is partial, missing, stale or failed, and the command for each
+gap.
 
 icr status study.yaml
 icr status study.yaml --check      # exit 1 while anything is not done
@@ -24,11 +25,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 while a cell is not done")
     args = parser.parse_args(argv)
 
-    from ..sweep import status, study
+    from ..sweep import records, study
 
-    found = status.states(study.load(args.study, args.out))
+    found = records.states(study.load(args.study, args.out))
     if args.json:
-        sys.stdout.buffer.write(orjson.dumps(status.as_json(found), option=orjson.OPT_INDENT_2) + b"\n")
+        sys.stdout.buffer.write(orjson.dumps(records.as_json(found), option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        print(status.table(found))
+        print(records.status_table(found))
     return int(args.check and any(s.state != "done" for s in found))

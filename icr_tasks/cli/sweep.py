@@ -16,16 +16,29 @@ from ..errors import IcrError
 
 
 def main(argv: list[str]) -> int:
-    """0 when everything is done, 1 when a cell failed (the others are kept), 2 for bad input, 130 when interrupted."""
+    """0 when everything is done, 1 when a cell failed (the others are kept), 2 for bad input, 130 when
+    interrupted."""
     parser = argparse.ArgumentParser(
         prog="icr sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("study", type=Path, help="the study's YAML file (docs/sweep.md)")
     parser.add_argument("-o", "--out", type=Path, help="study folder (default: the file's `out`)")
-    parser.add_argument("-n", "--dry-run", action="store_true", help="print the matrix and its cost, run nothing")
-    parser.add_argument("--sample", type=int, default=8, help="dry run: items built per cell (0: all; default 8)")
-    parser.add_argument("--rate", type=float, help="dry run: prefill tokens a second, where nothing was measured")
-    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only cells whose name or fingerprint contains TEXT; repeat to narrow")  # fmt: skip
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="print the matrix and its cost, run nothing"
+    )
+    parser.add_argument(
+        "--sample", type=int, default=8, help="dry run: items built per cell (0: all; default 8)"
+    )
+    parser.add_argument(
+        "--rate", type=float, help="dry run: prefill tokens a second, where nothing was measured"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="only cells whose name or fingerprint contains TEXT; repeat to narrow",
+    )
     parser.add_argument("--executor", default="local", choices=("local", "slurm", "ray"))
     parser.add_argument("--jobs", type=int, default=1, help="engines at once (default 1)")
     args = parser.parse_args(argv)
@@ -35,9 +48,13 @@ def main(argv: list[str]) -> int:
     from ..sweep import cells, study
 
     found = study.load(args.study, args.out)
-    chosen = [c for c in cells.matrix(found) if all(t in c.name or c.fingerprint.startswith(t) for t in args.only)]
+    chosen = [
+        c for c in cells.matrix(found) if all(t in c.name or c.fingerprint.startswith(t) for t in args.only)
+    ]
     if not chosen:
-        raise IcrError(f"no cell of {args.study} matches --only {' '.join(args.only)}; `icr status` lists them")
+        raise IcrError(
+            f"no cell of {args.study} matches --only {' '.join(args.only)}; `icr status` lists them"
+        )
     if args.dry_run:
         from ..sweep import plan
 
@@ -51,7 +68,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(found, chosen, executor: str, jobs: int) -> int:  # type: ignore[no-untyped-def]
-    from ..sweep import ledgers
+    from ..sweep import records
     from ..sweep.executors import EXECUTORS, parts
     from ..sweep.records import Folder
 
@@ -62,19 +79,22 @@ def _run(found, chosen, executor: str, jobs: int) -> int:  # type: ignore[no-unt
     if todo:
         split = parts(todo, jobs)
         if executor == "local" and len(split) == 1:
-            from ..sweep.worker import run
+            from ..sweep.runner import run_cells
 
-            code = run(found, todo)
+            code = run_cells(found, todo)
         else:
             # One process an engine: an engine's memory is surely free again only when its process has ended.
             code = int(bool(EXECUTORS[executor](found, split, jobs)))
     if code in (2, 130):
         return code
-    print(ledgers.write(folder, show=True))
+    print(records.write(folder, show=True))
     left = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
     for cell in left:
         record = folder.record(cell.fingerprint) or {"reason": "not run"}
         print(f"not done: {cell.name}: {record.get('reason')}", file=sys.stderr)
     if left:
-        print(f"{len(left)} of {len(chosen)} cells are not done; `icr status {found.path}` shows why", file=sys.stderr)
+        print(
+            f"{len(left)} of {len(chosen)} cells are not done; `icr status {found.path}` shows why",
+            file=sys.stderr,
+        )
     return 1 if left else code

@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data.item import Item, Unit
+from ..benchmarks.base import Item, Prompt, Unit
 from ..errors import IcrError
+from ..settings import Setting
 from .fit import RULES, DoesNotFit
 from .prepared import Prepared
-from .prompts import Prompt
-from .setting import Setting
 from .tokens import TokenCounter
 
 GOLD_INTRO = "Relevant documents:\n"  # the paper's prefill of setting `gold`
@@ -63,7 +62,9 @@ class Builder:
         truncated = False
         if self.tokens and limit is not None and n_tokens is not None and n_tokens > limit:
             if self.overflow == "skip":
-                raise DoesNotFit(f"needs {n_tokens} + {self.max_gen_toks} tokens, the model has {self.window}")
+                raise DoesNotFit(
+                    f"needs {n_tokens} + {self.max_gen_toks} tokens, the model has {self.window}"
+                )
             rendered, boundary, kept, full = self._shrink(units or [], frame, item, limit)
             n_tokens, truncated = self._count(rendered), True
         n_gold = sum(u.gold for u in units or []) if retrieval is None else retrieval["n_gold"]
@@ -81,7 +82,9 @@ class Builder:
             "truncated": truncated,
             "n_units": len(units or []),
             "n_units_kept": len(kept),
-            "dropped": [u.title or u.id for i, u in enumerate(units or []) if i not in shown][:50] if truncated else [],
+            "dropped": [u.title or u.id for i, u in enumerate(units or []) if i not in shown][:50]
+            if truncated
+            else [],
             "n_gold": n_gold if self.benchmark in PASSAGE_BENCHMARKS else None,
             "gold_kept": len(gold_ids) if self.benchmark in PASSAGE_BENCHMARKS else None,
             "gold_ids": gold_ids,
@@ -92,7 +95,8 @@ class Builder:
         }
         return Built(rendered, digest, boundary)
 
-    # -- which units ---------------------------------------------------------------------------------------------
+    # -- which units
+    # ---------------------------------------------------------------------------------------------
 
     def _units(self, item: Item) -> tuple[Sequence[Unit] | None, dict[str, Any] | None]:
         if self.setting.kind == "none":
@@ -110,15 +114,24 @@ class Builder:
             if self.prepared is not None and (found := self.prepared.get(item.id, units)) is not None:
                 return found
             mode = "passages" if self.benchmark in PASSAGE_BENCHMARKS else "documents"
-            chosen = retrieve(item, units, self.setting, self.tokens, self.prompt, mode=mode, engine=self.embed)
+            chosen = retrieve(
+                item, units, self.setting, self.tokens, self.prompt, mode=mode, engine=self.embed
+            )
             return chosen.units, chosen.digest
         return units, None
 
     def _fields(self, item: Item) -> dict[str, Any]:
         letters = {f"choice_{c}": text for c, text in zip("abcd", item.options, strict=False)}
-        return {"question": item.question, "demos": self.demos(item), "instruction": "", **letters, **_strings(item)}
+        return {
+            "question": item.question,
+            "demos": self.demos(item),
+            "instruction": "",
+            **letters,
+            **_strings(item),
+        }
 
-    # -- text ----------------------------------------------------------------------------------------------------
+    # -- text
+    # ----------------------------------------------------------------------------------------------------
 
     def _render(
         self, context: str | None, units: Sequence[Unit], frame: dict[str, Any], item: Item
@@ -160,7 +173,9 @@ class Builder:
             budget -= max(over, 1)
             if not text:
                 break
-        raise DoesNotFit(f"not one {'passage' if self._rule() == 'passages' else 'piece'} of context fits: {least}")
+        raise DoesNotFit(
+            f"not one {'passage' if self._rule() == 'passages' else 'piece'} of context fits: {least}"
+        )
 
     def _context_tokens(
         self, item: Item, frame: dict[str, Any], n_tokens: int | None, retrieval: dict[str, Any] | None

@@ -1,4 +1,5 @@
-"""Cut the context, and only the context, until the rendered prompt fits. One function a rule, by name in RULES.
+"""Cut the context, and only the context, until the rendered prompt fits. One function a rule, by name in
+RULES.
 
 A rule gets the units, the prompt and a budget of context tokens and returns (text, kept units). Rules:
 `passages` drops whole units from the end; `documents` drops whole documents that do not fit, keeping the
@@ -10,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..data.item import Unit
-from .prompts import Prompt
+from ..benchmarks.base import Prompt, Unit
 from .tokens import TokenCounter
 
 
 class DoesNotFit(Exception):
-    """This item cannot be sent: what must stand in the prompt, or the smallest piece of context, exceeds the budget."""
+    """This item cannot be sent: what must stand in the prompt, or the smallest piece of context, exceeds the
+    budget."""
 
 
 class Fitted(NamedTuple):
@@ -48,7 +49,8 @@ def passages(units: Sequence[Unit], prompt: Prompt, budget: int, tokens: TokenCo
 
 
 def documents(units: Sequence[Unit], prompt: Prompt, budget: int, tokens: TokenCounter) -> Fitted:
-    """Whole documents in order, skipping those that do not fit; a first document that is too long is cut at its end."""
+    """Whole documents in order, skipping those that do not fit; a first document that is too long is cut at
+    its end."""
     fitted = _whole(units, prompt, budget, tokens, skip=True)
     return fitted if fitted.kept else end(units[:1], prompt, budget, tokens)
 

@@ -1,7 +1,9 @@
-"""Retrieval done ahead by `icr prepare`: which spans each item shows, kept per task, setting, prompt and tokenizer.
+"""Retrieval done ahead by `icr prepare`: which spans each item shows, kept per task, setting, prompt and
+tokenizer.
 
-A run that finds preparations of its task and setting, but none for its tokenizer or data, is refused: it would compare
-a context that was never meant for it, or embed everything again on the machine that was to be spared.
+A run that finds preparations of its task and setting, but none for its tokenizer or data, is refused: it
+would compare a context that was never meant for it, or embed everything again on the machine that was to be
+spared.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from typing import Any
 
 import orjson
 
-from ..data.item import Unit
-from ..data.roots import cache_root, write_atomic
+from ..benchmarks.base import Unit
 from ..errors import IcrError
-from .chunk import tokenizer_key
+from ..storage import cache_root, write_atomic
+from .pool import tokenizer_key
 from .tokens import TokenCounter
 
 log = logging.getLogger("icr_tasks")
@@ -33,17 +35,26 @@ class Prepared:
     head: dict[str, Any]
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, item_id: str, units: Sequence[Unit], spans: Sequence[tuple[int, int, int]], digest: dict[str, Any]) -> None:  # fmt: skip
+    def add(
+        self,
+        item_id: str,
+        units: Sequence[Unit],
+        spans: Sequence[tuple[int, int, int]],
+        digest: dict[str, Any],
+    ) -> None:
         """Keep a selection (retrieve.Selection) of an item."""
         self.items[item_id] = {"spans": list(spans), "chars": _chars(units), "digest": digest}
 
     def get(self, item_id: str, units: Sequence[Unit]) -> tuple[list[Unit], dict[str, Any]] | None:
-        """(units to show, digest) of an item; None for an item that was not prepared. IcrError for other documents."""
+        """(units to show, digest) of an item; None for an item that was not prepared. IcrError for other
+        documents."""
         found = self.items.get(item_id)
         if found is None:
             return None
         if found["chars"] != _chars(units):
-            raise IcrError(f"the documents of item {item_id} changed since they were prepared; run: {self.command()}")
+            raise IcrError(
+                f"the documents of item {item_id} changed since they were prepared; run: {self.command()}"
+            )
         digest = found["digest"]
         if digest["whole"]:
             return list(units), digest
@@ -53,7 +64,7 @@ class Prepared:
         """The command that makes it (again)."""
         head = self.head
         more = "" if head["default_prompt"] else f" --prompt {head['prompt']}"
-        return f"icr prepare --tasks {head['task']} --setting {head['setting']} --tokenizer {tokenizer or head['tokenizer']}{more}"  # fmt: skip
+        return f"icr prepare --tasks {head['task']} --setting {head['setting']} --tokenizer {tokenizer or head['tokenizer']}{more}"
 
     @property
     def path(self) -> Path:
@@ -83,7 +94,8 @@ def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:
 
 
 def lookup(task: Any, tokens: TokenCounter | None) -> Prepared | None:
-    """The preparation an ICRTask should use; None without one, with `prepared: false`, and for other settings."""
+    """The preparation an ICRTask should use; None without one, with `prepared: false`, and for other
+    settings."""
     if task.options.setting.kind != "rag" or tokens is None or not task.options.prepared:
         return None
     return find(head(task, tokens))
@@ -92,17 +104,25 @@ def lookup(task: Any, tokens: TokenCounter | None) -> Prepared | None:
 def folder(wanted: dict[str, Any]) -> Path:
     """All preparations of one task, setting and prompt."""
     setting = re.sub(r"[^A-Za-z0-9.=@]+", "-", wanted["setting"])
-    return cache_root() / "prepared" / wanted["task"] / f"{setting}--{wanted['prompt']}-{_short(wanted['setting'])}"
+    return (
+        cache_root()
+        / "prepared"
+        / wanted["task"]
+        / f"{setting}--{wanted['prompt']}-{_short(wanted['setting'])}"
+    )
 
 
 def find(wanted: dict[str, Any]) -> Prepared | None:
-    """The preparation for `wanted`, None when there is none of this task and setting. IcrError when all are for others."""
+    """The preparation for `wanted`, None when there is none of this task and setting. IcrError when all are
+    for others."""
     others = []
     for path in sorted(folder(wanted).glob("*.json")):
         found = _read(path)
         if found is None:
             continue
-        if all(found.head.get(k) == wanted[k] for k in ("version", "rendering", "tokenizer_key", "data_revision")):
+        if all(
+            found.head.get(k) == wanted[k] for k in ("version", "rendering", "tokenizer_key", "data_revision")
+        ):
             return found
         others.append(found)
     if not others:

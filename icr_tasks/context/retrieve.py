@@ -1,26 +1,26 @@
 """Setting rag@k: rank chunks or passages by the question and keep whole ones up to k context tokens.
 
-The tokens are those of the evaluated model's tokenizer over the rendered context (document names and separators
-included), so tokens <= k holds exactly. Chunks are taken in rank order until one does not fit, therefore k - tokens
-is less than one chunk. A context that fits k as a whole is left as it is: rag@1M of a short document is `full`.
+The tokens are those of the evaluated model's tokenizer over the rendered context (document names and
+separators included), so tokens <= k holds exactly. Chunks are taken in rank order until one does not fit,
+therefore k - tokens is less than one chunk. A context that fits k as a whole is left as it is: rag@1M of a
+short document is `full`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..data.item import Item, Unit
+from ..benchmarks.base import Item, Prompt, Unit
+from ..settings import Setting
 from . import pool as pools
 from .fit import DoesNotFit
 from .pool import Pool
-from .prompts import Prompt
-from .recall import recall
 from .retrieval import Retriever, make
-from .setting import Setting
 from .tokens import TokenCounter
 
 SUMMARY_QUERY = "What happens, who is involved and how does it end?"  # for items without a question (En.Sum)
@@ -29,7 +29,8 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Selection:
-    """What is shown: `units` in prompt order; `spans` = (document, start, stop) of each, to make them again."""
+    """What is shown: `units` in prompt order; `spans` = (document, start, stop) of each, to make them
+    again."""
 
     units: Sequence[Unit]
     spans: list[tuple[int, int, int]]
@@ -37,11 +38,14 @@ class Selection:
 
 
 def query(item: Item) -> str:
-    """The retriever's question: the item's own (no options, no instruction), else its instruction, else a fixed one."""
+    """The retriever's question: the item's own (no options, no instruction), else its instruction, else a
+    fixed one."""
     return item.question.strip() or str(item.fields.get("instruction") or "").strip() or SUMMARY_QUERY
 
 
-def candidates(units: Sequence[Unit], setting: Setting, tokens: TokenCounter, prompt: Prompt, mode: str) -> Pool:
+def candidates(
+    units: Sequence[Unit], setting: Setting, tokens: TokenCounter, prompt: Prompt, mode: str
+) -> Pool:
     """The pool of an item in mode "passages" or "documents". DoesNotFit when there is no text at all."""
     if not any(u.text.strip() for u in units):
         raise DoesNotFit("the documents of this item are empty")
@@ -63,7 +67,8 @@ def retrieve(
     mode: str,
     engine: Mapping[str, Any] | None = None,
 ) -> Selection:
-    """Choose what rag@k shows of `units`. Raises DoesNotFit when no chunk or passage fits k, IcrError otherwise."""
+    """Choose what rag@k shows of `units`. Raises DoesNotFit when no chunk or passage fits k, IcrError
+    otherwise."""
     params, k = setting.params, setting.budget
     retriever = make(params["retriever"], params, engine)
     pool = candidates(units, setting, tokens, prompt, mode)
@@ -170,7 +175,8 @@ class _Sizes:
 def _compat(
     pool: Pool, order: np.ndarray, k: int, tokens: TokenCounter, prompt: Prompt
 ) -> tuple[list[Unit], list[tuple[int, int, int]], int]:
-    """The released code as it was meant: all chunks in score order, the end cut off at k tokens, inside a chunk."""
+    """The released code as it was meant: all chunks in score order, the end cut off at k tokens, inside a
+    chunk."""
     chosen: list[int] = []
     total = 0
     for i in map(int, order):
@@ -196,3 +202,55 @@ def _compat(
 
 
 __all__ = ["DoesNotFit", "Retriever", "Selection", "candidates", "query", "retrieve"]
+
+
+# ---- recall --------------------------------------------------------------------------------------
+# How much of the evidence a selection kept: by gold passages where they are marked, else by the answer's
+# text.
+
+
+def answers(item: Item) -> list[str]:
+    """Answers as they could stand in the text: option texts for letters; [] when no short text would
+    (summaries)."""
+    found = list(item.answers)
+    if item.options and all(a in "ABCD" and len(a) == 1 for a in found):
+        found = [item.options["ABCD".index(a)] for a in found]
+    return [a for a in found if 1 < len(a) <= 200]
+
+
+def contains(text: str, needles: Sequence[str]) -> bool:
+    """Whether an answer occurs as whole words, whatever its case and spacing."""
+    if not needles:
+        return False
+    flat = _flat(text)
+    for needle in map(_flat, needles):
+        at = flat.find(needle)
+        while at >= 0:
+            before, after = flat[at - 1 : at], flat[at + len(needle) : at + len(needle) + 1]
+            if not (before.isalnum() and needle[0].isalnum()) and not (
+                after.isalnum() and needle[-1].isalnum()
+            ):
+                return True
+            at = flat.find(needle, at + 1)
+    return False
+
+
+def _flat(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def recall(
+    item: Item, units: Sequence[Unit], kept: Sequence[Unit], marked: bool
+) -> tuple[float | None, str | None]:
+    """(share of the evidence kept, "ids" or "answer"); (None, None) where the evidence is not known.
+
+    By ids with `marked` passages; else 1 or 0 for an answer that occurs in the context at all.
+    """
+    gold = {id(u): u.id for u in units if u.gold}
+    if marked:
+        left = sum(u.gold for u in kept)
+        return (left / len(gold), "ids") if gold else (None, None)
+    needles = answers(item)
+    if any(contains(u.text, needles) for u in kept):
+        return 1.0, "answer"
+    return (0.0, "answer") if any(contains(u.text, needles) for u in units) else (None, None)

@@ -15,7 +15,8 @@ _NO_TOKENIZER = (
 
 
 class TokenCounter:
-    """Counts and cuts text in tokens. `special` adds the tokens the engine adds when no chat template is used."""
+    """Counts and cuts text in tokens. `special` adds the tokens the engine adds when no chat template is
+    used."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -29,7 +30,9 @@ class TokenCounter:
         """Number of tokens of each text, in one batch."""
         if not texts:
             return []
-        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+        return [
+            len(ids) for ids in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        ]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """(start, end) character offsets of each token; needs a fast tokenizer (IcrError otherwise)."""
@@ -51,7 +54,8 @@ def _load(name: str, revision: str | None, trust_remote_code: bool) -> Any:
 
 
 def counter(metadata: Mapping[str, Any], lm: Any = None) -> TokenCounter | None:
-    """Tokenizer of the running model `lm`, else of metadata's tokenizer, pretrained or model; None for "none"."""
+    """Tokenizer of the running model `lm`, else of metadata's tokenizer, pretrained or model; None for
+    "none"."""
     name = metadata.get("tokenizer")
     if str(name).lower() == "none" and "tokenizer" in metadata:
         return None

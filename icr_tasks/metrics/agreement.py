@@ -1,4 +1,5 @@
-"""How well an automatic correctness call agrees with human labels: accuracy, Cohen's kappa, intervals by question."""
+"""How well an automatic correctness call agrees with human labels: accuracy, Cohen's kappa, intervals by
+question."""
 
 from __future__ import annotations
 
@@ -8,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .answers import em, f1, normalize, subem, subem_official, subem_word
 from .extract import extract_answer
-from .normalize import normalize
-from .subem import em, f1, subem, subem_official, subem_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,9 @@ def calls(threshold: float = 0.5) -> dict[str, Callable[[Labelled], bool]]:
 
     return {
         "subem": lambda r: subem(short(r), r.golds) == 1.0,
-        "subem_raw": lambda r: max(subem_official(r.answer, r.golds), subem_official(short(r), r.golds)) == 1.0,
+        "subem_raw": lambda r: (
+            max(subem_official(r.answer, r.golds), subem_official(short(r), r.golds)) == 1.0
+        ),
         "subem_word": lambda r: subem_word(short(r), r.golds) == 1.0,
         "em": lambda r: em(short(r), r.golds) == 1.0,
         "f1": lambda r: f1(short(r), r.golds) >= threshold,
@@ -46,7 +48,9 @@ def kappa(call: np.ndarray, human: np.ndarray) -> float:
     return float("nan") if chance == 1.0 else (agree - chance) / (1 - chance)
 
 
-def measure(rows: Sequence[Labelled], *, threshold: float = 0.5, draws: int = 2000) -> dict[str, dict[str, Any]]:
+def measure(
+    rows: Sequence[Labelled], *, threshold: float = 0.5, draws: int = 2000
+) -> dict[str, dict[str, Any]]:
     """metric -> accuracy, kappa, precision, recall (of the human yes), false_yes, false_no, 95 % intervals.
 
     Intervals resample questions, since several answers to one question are not independent; fixed seed.
@@ -69,7 +73,9 @@ def measure(rows: Sequence[Labelled], *, threshold: float = 0.5, draws: int = 20
     return out
 
 
-def _intervals(call: np.ndarray, human: np.ndarray, cluster: np.ndarray, draws: int) -> Mapping[str, list[float]]:
+def _intervals(
+    call: np.ndarray, human: np.ndarray, cluster: np.ndarray, draws: int
+) -> Mapping[str, list[float]]:
     """Percentile intervals from the four counts of each question, so that a draw is one matrix product."""
     n = int(cluster.max()) + 1
     kinds = (call & human, call & ~human, ~call & human, ~call & ~human)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from .extract import strip_thoughts
+
 _LETTERS = "ABCD"
 _LAST_LETTER = re.compile(r"\b[A-D]\b(?!.*\b[A-D]\b)")
 _MARKERS = ("answer is:", "answer:", "answer is", "option is")
@@ -14,7 +16,8 @@ _NOISE = str.maketrans(dict.fromkeys("\n\"'.,?!{}", " "))
 
 
 def acc_v1(generation: str, text: str, letter: str) -> float:
-    """The scorer behind the published table (88b3daa): leading letter, exact answer, after a marker, first lone letter."""
+    """The scorer behind the published table (88b3daa): leading letter, exact answer, after a marker, first
+    lone letter."""
     pred = generation.strip()
     if not pred:
         return 0.0
@@ -36,7 +39,8 @@ def acc_v1(generation: str, text: str, letter: str) -> float:
 
 
 def acc(generation: str, text: str, letter: str) -> float:
-    """The newest official scorer (51d9b37b): the last letter of the first line that has one, else the old rules."""
+    """The newest official scorer (51d9b37b): the last letter of the first line that has one, else the old
+    rules."""
     found = _LAST_LETTER.search(generation.strip())
     if found and found[0] in (text, letter):
         return 1.0
@@ -48,3 +52,25 @@ def _squeeze(pred: str) -> str:
     while "  " in text:
         text = text.replace("  ", " ")
     return text
+
+
+# ---- longbench -----------------------------------------------------------------------------------
+# LongBench-v2: the official letter extraction (pred.py extract_answer) and accuracy.
+
+_FORMS = (re.compile(r"The correct answer is \(([A-D])\)"), re.compile(r"The correct answer is ([A-D])"))
+
+
+def letter(generation: str) -> str | None:
+    """The letter by the official rule: `*` removed, case-sensitive, first match; None counts as wrong."""
+    text = generation.replace("*", "")
+    for form in _FORMS:
+        found = form.search(text)
+        if found:
+            return found[1]
+    return None
+
+
+def score(generation: str, gold: str) -> dict[str, float]:
+    """acc and parsed of one item; thoughts before the answer are not searched."""
+    got = letter(strip_thoughts(generation))
+    return {"acc": float(got == gold), "parsed": float(got is not None)}

@@ -1,4 +1,5 @@
-"""What an answer cites: `[DOC i]` ids, quotes and reproduced documents, in the formats of the paper's Tables 8-9."""
+"""What an answer cites: `[DOC i]` ids, quotes and reproduced documents, in the formats of the paper's Tables
+8-9."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from .extract import strip_thoughts
 _GROUP = re.compile(r"\[\s*DOC[^\]]*\]", re.I)
 _BARE = re.compile(r"\b(?:DOC|Document)\s+#?(-?\d+)\b", re.I)
 _NUMBER = re.compile(r"-?\d+")
-_SECTION = re.compile(r"^\W*relevant\s+(?:document\s*)?(?:ids?|documents?(?:\s+ids?)?)\W*?:\s*(.*?)(?=^\W*(?:the\s+)?answer\b|\Z)", re.I | re.S | re.M)  # fmt: skip
+_SECTION = re.compile(
+    r"^\W*relevant\s+(?:document\s*)?(?:ids?|documents?(?:\s+ids?)?)\W*?:\s*(.*?)(?=^\W*(?:the\s+)?answer\b|\Z)",
+    re.I | re.S | re.M,
+)
 _QUOTE = re.compile(
     r"(?:Quote|Passage|Extract)\s+\d+\s*:\s*(.*?)(?=(?:Quote|Passage|Extract)\s+\d+\s*:|Relevant Document|The answer is|Answer:|\Z)",
     re.I | re.S,
@@ -21,7 +25,8 @@ _CONTENT = re.compile(
 
 
 def cited_ids(text: str) -> list[int]:
-    """Distinct document numbers in order of mention; `[DOC 3, DOC 7]`, `[doc 3]` and `DOC 3` count, `[DOC -1]` means none.
+    """Distinct document numbers in order of mention; `[DOC 3, DOC 7]`, `[doc 3]` and `DOC 3` count, `[DOC
+    -1]` means none.
 
     Where the answer has a "Relevant documents" section, only that section counts.
     """

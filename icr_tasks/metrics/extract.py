@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 
 class Extracted(NamedTuple):
-    """`text` is the answer; `found` says whether a formal marker was seen (otherwise it is the first line)."""
+    """`text` is the answer; `found` says whether a formal marker was seen (otherwise it is the first
+    line)."""
 
     text: str
     found: bool
@@ -25,18 +26,21 @@ _CONTROL = re.compile(r"<\|[a-z_]+\|>|</s>|<s>|<\|?(?:end|eot)[^>]*>", re.I)
 _NEXT_TURN = re.compile(r"(?<=\S)\s*\n\s*(?:Question|Human|User|Q)\s*\d*\s*:.*\Z", re.S | re.I)
 _EMPHASIS = r"[*_`]{0,3}"
 _LEAD = r"(?:(?:my|the|so the|therefore,? the)\s+)?(?:(?:final|correct|short|concise|best)\s+)*"
-# "Answer: X" anywhere in a line; "answer is X" also without a colon. A bare mention ("to answer the question") is no marker.
+# "Answer: X" anywhere in a line; "answer is X" also without a colon. A bare mention ("to answer the
+# question") is no marker.
 _MARKER = re.compile(
     rf"{_EMPHASIS}\b{_LEAD}answer{_EMPHASIS}\s*(?:(?:to\s+(?:the|this|your)\s+question\s+)?{_EMPHASIS}(?:is|was|are|would be)\b{_EMPHASIS}\s*:?|:){_EMPHASIS}",
     re.I,
-)  # fmt: skip
+)
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
-_PLACEHOLDER = re.compile(r"^<?\s*(?:your|insert|the)?\s*(?:final\s+|short\s+)?answer(?:\s+here)?\s*>?\.?$", re.I)
+_PLACEHOLDER = re.compile(
+    r"^<?\s*(?:your|insert|the)?\s*(?:final\s+|short\s+)?answer(?:\s+here)?\s*>?\.?$", re.I
+)
 # Words whose final dot does not end a sentence, and single initials.
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|St|Mr|Mrs|Ms|Dr|Jr|Sr|Prof|Gen|Col|Lt|Sgt|Capt|Rev|Hon|Gov|Sen|Rep|Mt|Ft|No|Nos|vs|vol|pp|ed|eds|Inc|Corp"
     r"|Co|Ltd|LLC|Bros|Ave|Blvd|Rd|etc|approx|ca|cf|al|Op|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)|[A-Z](?:\.[A-Za-z])+|[ap]\.m)\.$"
-)  # fmt: skip
+)
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]*_]*(?=\s+[\"'“‘(\[]*[A-Z])")
 _NEXT_FIELD = re.compile(
     r"\n\s*(?:\*\*|#|\[DOC|Relevant doc|Quote \d|Explanation|Reason|Note|Question|Source|Document|Justification|Human:|User:)",
@@ -46,7 +50,8 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}
 
 
 def strip_thoughts(text: str) -> str:
-    """Text without reasoning blocks and control tokens. An unclosed block swallows the rest: nothing was answered."""
+    """Text without reasoning blocks and control tokens. An unclosed block swallows the rest: nothing was
+    answered."""
     text = _THINK.sub("", text)
     text = _THINK_END.sub("", text)  # templates that open the block in the prompt
     return _CONTROL.sub(" ", _THINK_OPEN.sub("", text))
@@ -72,7 +77,8 @@ def extract_answer(text: str) -> Extracted:
 
 
 def _span(rest: str) -> str:
-    """From the marker to the end of the answer: its line (the next one when this is empty), its first sentence."""
+    """From the marker to the end of the answer: its line (the next one when this is empty), its first
+    sentence."""
     rest = rest.lstrip(" \t:")
     if not rest.split("\n", 1)[0].strip(" *_`"):
         rest = rest.lstrip("\n *_`")
@@ -114,4 +120,6 @@ def _clean(answer: str) -> str:
 
 def _ends_in_abbreviation(answer: str) -> bool:
     """True when the last dot belongs to the answer: "Apple Inc.", "Washington D.C.", "J. F. K."."""
-    return bool(_ABBREVIATION.search(answer)) and (len(answer) < 3 or not answer[:-1].replace(" ", "").isdigit())
+    return bool(_ABBREVIATION.search(answer)) and (
+        len(answer) < 3 or not answer[:-1].replace(" ", "").isdigit()
+    )

@@ -1,7 +1,8 @@
-"""ROUGE F, every variant by its full name. The definition is rouge-score; rouge-score-rs serves it when installed.
+"""ROUGE F, every variant by its full name. The definition is rouge-score; rouge-score-rs serves it when
+installed.
 
-InfiniteBench's official score, which the paper prints as "R-L", is `rougeLsum` without stemmer: summary-level LCS
-over lines. `rougeL` is one LCS over all tokens. `_stem` uses the Porter stemmer.
+InfiniteBench's official score, which the paper prints as "R-L", is `rougeLsum` without stemmer: summary-level
+LCS over lines. `rougeL` is one LCS over all tokens. `_stem` uses the Porter stemmer.
 """
 
 from __future__ import annotations
@@ -10,12 +11,18 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-VARIANTS = {"rougeLsum": ("rougeLsum", False), "rougeL": ("rougeL", False), "rougeL_stem": ("rougeL", True), "rougeLsum_stem": ("rougeLsum", True)}  # fmt: skip
+VARIANTS = {
+    "rougeLsum": ("rougeLsum", False),
+    "rougeL": ("rougeL", False),
+    "rougeL_stem": ("rougeL", True),
+    "rougeLsum_stem": ("rougeLsum", True),
+}
 
 
 @cache
 def engine(name: str | None = None) -> Any:
-    """The module that computes: "rs" or "py"; None takes the fast one when it is installed (results are identical)."""
+    """The module that computes: "rs" or "py"; None takes the fast one when it is installed (results are
+    identical)."""
     if name != "py":
         try:
             import rouge_score_rs

@@ -1,6 +1,8 @@
-"""xFinder: a small model that extracts the answer of a multiple-choice generation, over HTTP or in this process.
+"""xFinder: a small model that extracts the answer of a multiple-choice generation, over HTTP or in this
+process.
 
-    --metadata '{"xfinder_base_url":"http://localhost:8002/v1","xfinder_model":"IAAR-Shanghai/xFinder-llama38it"}'
+    --metadata
+    '{"xfinder_base_url":"http://localhost:8002/v1","xfinder_model":"IAAR-Shanghai/xFinder-llama38it"}'
     --metadata '{"xfinder_model":"/models/xFinder-qwen1505"}'          # local, with transformers
 
 Temperature 0, batched, every failure is an error and never a wrong answer.
@@ -23,9 +25,24 @@ from .xfinder_cases import ChoiceCase, Extraction, to_letter
 from .xfinder_package import MODES, Prompter, package, same, template_of
 
 KEYS = (
-    "base_url", "model", "revision", "template", "prompt", "system", "api_key", "api_key_env", "concurrency", "timeout",
-    "retries", "max_tokens", "max_chars", "batch_size", "device", "extra", "store",
-)  # fmt: skip
+    "base_url",
+    "model",
+    "revision",
+    "template",
+    "prompt",
+    "system",
+    "api_key",
+    "api_key_env",
+    "concurrency",
+    "timeout",
+    "retries",
+    "max_tokens",
+    "max_chars",
+    "batch_size",
+    "device",
+    "extra",
+    "store",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +74,31 @@ class XFinderConfig:
         if not given:
             return None
         if not given.get("model"):
-            raise IcrError("xFinder needs xfinder_model, the served name, or a folder or hub id to run it here")
+            raise IcrError(
+                "xFinder needs xfinder_model, the served name, or a folder or hub id to run it here"
+            )
         if given.get("base_url"):
             split_url(str(given["base_url"]))
         if (prompt := str(given.get("prompt", "as_released"))) not in MODES:
             raise unknown("xfinder_prompt", prompt, MODES)
-        texts = {k: str(given[k]) for k in ("base_url", "revision", "template", "system", "device") if given.get(k)}
+        texts = {
+            k: str(given[k]) for k in ("base_url", "revision", "template", "system", "device") if given.get(k)
+        }
         key = api_key(given.get("api_key_env"), given.get("api_key"), "ICR_XFINDER_API_KEY")
-        return cls(model=str(given["model"]), prompt=prompt, api_key=key, **texts, **common(given, "xfinder_"))
+        return cls(
+            model=str(given["model"]), prompt=prompt, api_key=key, **texts, **common(given, "xfinder_")
+        )
 
     def sheet(self) -> dict[str, Any]:
         """What decides the scores, for the results file."""
         template = template_of(self.model, self.template)
-        return {"model": self.model, "revision": self.revision, "template": template, "prompt": self.prompt, "package": package().version}  # fmt: skip
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "template": template,
+            "prompt": self.prompt,
+            "package": package().version,
+        }
 
 
 class XFinder:
@@ -87,7 +116,12 @@ class XFinder:
     def extract(self, cases: Sequence[ChoiceCase]) -> list[Extraction]:
         """One extraction a case. Raises endpoint.Unreachable (exit code 3) when the server cannot be used."""
         config, prompts = self.config, [self.prompter(case) for case in cases]
-        who = ("xfinder", config.model, config.revision, f"{package().version} {self.template} {config.prompt}")
+        who = (
+            "xfinder",
+            config.model,
+            config.revision,
+            f"{package().version} {self.template} {config.prompt}",
+        )
         keys = [key_of(*who, prompt) for prompt in prompts]
         known = self.store.get(dict.fromkeys(keys))
         found: dict[str, Extraction] = {key: Extraction(row["value"]) for key, row in known.items()}
@@ -101,7 +135,7 @@ class XFinder:
 
         try:
             if config.base_url is None:
-                from .xfinder_local import ask_locally
+                from .xfinder_package import ask_locally
 
                 ask_locally(config, package().stop, [prompts[n] for n in todo], read, done)
             else:
@@ -118,9 +152,18 @@ class XFinder:
         c = self.config
         assert c.base_url is not None
         return Endpoint(
-            c.base_url, c.model, c.api_key, chat=False, concurrency=c.concurrency, timeout=c.timeout, retries=c.retries,
-            max_tokens=c.max_tokens, stop=package().stop, extra=c.extra, pause=c.pause,
-        )  # fmt: skip
+            c.base_url,
+            c.model,
+            c.api_key,
+            chat=False,
+            concurrency=c.concurrency,
+            timeout=c.timeout,
+            retries=c.retries,
+            max_tokens=c.max_tokens,
+            stop=package().stop,
+            extra=c.extra,
+            pause=c.pause,
+        )
 
 
 def read(reply: str) -> str:

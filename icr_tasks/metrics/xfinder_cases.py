@@ -1,4 +1,5 @@
-"""Multiple choice by extraction: cases in, one extraction each, metrics out. Regex and xFinder share this interface."""
+"""Multiple choice by extraction: cases in, one extraction each, metrics out. Regex and xFinder share this
+interface."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ class ChoiceCase:
     @property
     def asked(self) -> str:
         """Question and options in one line, in the form xFinder's own benchmarks use."""
-        return f"{self.question} Answer Choices: " + " ".join(f"({letter}) {text}" for letter, text in self.range)
+        return f"{self.question} Answer Choices: " + " ".join(
+            f"({letter}) {text}" for letter, text in self.range
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class RegexExtractor:
 
         found = [extract_answer(case.response) for case in cases]
         return [
-            Extraction(to_letter(case, f.text) if f.found else NO_ANSWER) for case, f in zip(cases, found, strict=True)
+            Extraction(to_letter(case, f.text) if f.found else NO_ANSWER)
+            for case, f in zip(cases, found, strict=True)
         ]
 
     def correct(self, case: ChoiceCase, extracted: str) -> bool:
@@ -87,7 +91,8 @@ def to_letter(case: ChoiceCase, extracted: str) -> str:
 
 
 def metrics(extractor: Extractor, case: ChoiceCase, found: Extraction) -> dict[str, float]:
-    """acc_xfinder (letter equality, as the paper counts), acc_xfinder_cmp, no_valid_answer_rate, extract_error_rate.
+    """acc_xfinder (letter equality, as the paper counts), acc_xfinder_cmp, no_valid_answer_rate,
+    extract_error_rate.
 
     A failed extraction has no accuracy: it is an error, not a wrong answer.
     """

@@ -1,4 +1,5 @@
-"""The matrix of a study: one cell is one model x setting x prompt x task, identified by all that changes its answers."""
+"""The matrix of a study: one cell is one model x setting x prompt x task, identified by all that changes its
+answers."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from ..context import prompts
+import yaml
+
+from .. import tasks_dir
+from ..benchmarks import base
 from ..context.build import PASSAGE_BENCHMARKS
-from ..context.setting import KV_NATIVE, Setting
-from ..errors import IcrError
-from ..models import identity
-from ..tasks.options import Options, redact
-from . import catalog
+from ..engines import identity
+from ..errors import IcrError, unknown
+from ..harness.options import Options, redact
+from ..settings import KV_NATIVE, Setting
 from .study import Study
 
 _MERGED = ("metadata", "gen_kwargs")
@@ -58,10 +61,18 @@ class Cell:
         redact(metadata)
         redact(args)
         return {
-            "engine": self.engine, "model_args": args, "setting": self.setting, "prompt": self.prompt, "task": self.task,
-            "task_version": catalog.version(self.task), "limit": self.limit, "metadata": metadata,
-            "gen_kwargs": self.gen_kwargs, "apply_chat_template": self.chat, "system_instruction": self.system,
-        }  # fmt: skip
+            "engine": self.engine,
+            "model_args": args,
+            "setting": self.setting,
+            "prompt": self.prompt,
+            "task": self.task,
+            "task_version": version(self.task),
+            "limit": self.limit,
+            "metadata": metadata,
+            "gen_kwargs": self.gen_kwargs,
+            "apply_chat_template": self.chat,
+            "system_instruction": self.system,
+        }
 
     @cached_property
     def fingerprint(self) -> str:
@@ -75,10 +86,16 @@ class Cell:
 
     @property
     def unit_key(self) -> tuple[str, ...]:
-        """Cells with the same key are generated together: they may share documents, and one cache behaviour."""
-        sheet, setting = catalog.sheet(self.task), Setting.parse(self.setting)
+        """Cells with the same key are generated together: they may share documents, and one cache
+        behaviour."""
+        sheet, setting = sheet_of(self.task), Setting.parse(self.setting)
         family = (sheet["dataset"], sheet["length"]) if sheet.get("length") else ("", "")
-        return self.load_key, sheet["benchmark"], *map(str, family), self.setting if setting.compressed else ""
+        return (
+            self.load_key,
+            sheet["benchmark"],
+            *map(str, family),
+            self.setting if setting.compressed else "",
+        )
 
     @property
     def task_metadata(self) -> dict[str, Any]:
@@ -121,22 +138,26 @@ def _of_model(study: Study, model: dict[str, Any]) -> list[Cell]:
         one: dict[str, Any] = {k: v for level in levels for k, v in level.items() if k not in _MERGED}
         merged = {k: {name: v for level in levels for name, v in level.get(k, {}).items()} for k in _MERGED}
         if axis := next((k for k in ("setting", "prompt") if k in merged["metadata"]), None):
-            raise IcrError(f"{study.path}: metadata has {axis!r}; in a study it is an axis: write `{axis}s: [...]`")
-        for task in catalog.expand(entry["task"]):
+            raise IcrError(
+                f"{study.path}: metadata has {axis!r}; in a study it is an axis: write `{axis}s: [...]`"
+            )
+        for task in expand(entry["task"]):
             for text in dict.fromkeys(one.get("settings", ["full"])):
                 for prompt in dict.fromkeys(one.get("prompts", [None])):
                     cells.append(_cell(study, one, merged, task, text, prompt))
     return cells
 
 
-def _cell(study: Study, one: dict[str, Any], merged: dict[str, Any], task: str, text: str, prompt: str | None) -> Cell:
-    sheet = catalog.sheet(task)
+def _cell(
+    study: Study, one: dict[str, Any], merged: dict[str, Any], task: str, text: str, prompt: str | None
+) -> Cell:
+    sheet = sheet_of(task)
     args = dict(one["model_args"])
     try:
         setting = Setting.parse(text)
         if setting.compressed and setting.method in KV_NATIVE and "vllm" in one["model"]:
             args.setdefault("kv_cache_dtype", setting.method)
-        form = prompts.get(sheet["benchmark"], prompt or sheet.get("prompt"), sheet["dataset"])
+        form = base.get(sheet["benchmark"], prompt or sheet.get("prompt"), sheet["dataset"])
         if setting.kind == "none" and form.no_context is None:
             raise IcrError(f"prompt {form.name!r} has no form without context")
         if setting.kind == "gold" and sheet["benchmark"] not in PASSAGE_BENCHMARKS:
@@ -146,8 +167,62 @@ def _cell(study: Study, one: dict[str, Any], merged: dict[str, Any], task: str, 
         fix = f"give the task its own lists: {{task: {task}, settings: [...], prompts: [...]}}"
         raise IcrError(f"{study.path}: {task}, setting {text}: {error}\n  ({fix})") from error
     return Cell(
-        model=one["name"], engine=one["model"], args=args, setting=str(setting), prompt=form.name, task=task,
-        limit=one.get("limit"), metadata=merged["metadata"], gen_kwargs=merged["gen_kwargs"],
-        chat=one.get("apply_chat_template", True), system=one.get("system_instruction"),
-        loading={k: one[k] for k in ("batch_size", "device") if k in one}, in_flight=one.get("in_flight"),
-    )  # fmt: skip
+        model=one["name"],
+        engine=one["model"],
+        args=args,
+        setting=str(setting),
+        prompt=form.name,
+        task=task,
+        limit=one.get("limit"),
+        metadata=merged["metadata"],
+        gen_kwargs=merged["gen_kwargs"],
+        chat=one.get("apply_chat_template", True),
+        system=one.get("system_instruction"),
+        loading={k: one[k] for k in ("batch_size", "device") if k in one},
+        in_flight=one.get("in_flight"),
+    )
+
+
+# ---- catalog -------------------------------------------------------------------------------------
+# The icr_ tasks by name, read from their YAML files without importing lm_eval.
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with lm-eval's `!function`, which is not needed here."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: None)
+
+
+@lru_cache(maxsize=1)
+def _all() -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
+    leaves, groups = {}, {}
+    for path in tasks_dir().rglob("*.yaml"):
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        if isinstance(config.get("task"), str):
+            leaves[config["task"]] = config.get("metadata", {})
+        elif "group" in config:
+            groups[config["group"]] = config["task"]
+    return leaves, groups
+
+
+def sheet_of(task: str) -> dict[str, Any]:
+    """The task's data sheet (`metadata.icr` of its YAML). Raises IcrError with the nearest match."""
+    leaves, groups = _all()
+    if task not in leaves:
+        raise unknown("task", task, [*leaves, *groups])
+    return leaves[task]["icr"]
+
+
+def version(task: str) -> str:
+    """Version of the task's definition and of its metric."""
+    return f"{_all()[0][task].get('version')}/{sheet_of(task).get('metric_version')}"
+
+
+def expand(name: str) -> list[str]:
+    """Leaf tasks of a task or group name. Raises IcrError with the nearest match."""
+    leaves, groups = _all()
+    if name in groups:
+        return [leaf for part in groups[name] for leaf in expand(part)]
+    sheet_of(name)
+    return [name]

@@ -1,7 +1,8 @@
-"""Where cells run: this process, several local processes, Slurm jobs or Ray tasks. All share one study folder.
+"""Where cells run: this process, several local processes, Slurm jobs or Ray tasks. All share one study
+folder.
 
-A part is a list of cells of one engine. Parts are independent; locks in the folder keep two from the same cell, so
-starting too many, or the same study twice, costs an engine load and nothing else.
+A part is a list of cells of one engine. Parts are independent; locks in the folder keep two from the same
+cell, so starting too many, or the same study twice, costs an engine load and nothing else.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any
 
 from ..errors import IcrError
 from .cells import Cell, units
-from .stop import on_terminate
+from .runner import on_terminate
 from .study import Study
 
 
 def parts(cells: list[Cell], jobs: int) -> list[list[Cell]]:
-    """At least one part an engine (one model load each); engines are split by units while there are more jobs."""
+    """At least one part an engine (one model load each); engines are split by units while there are more
+    jobs."""
     engines: dict[str, list[list[Cell]]] = {}
     for unit in units(cells):
         engines.setdefault(unit[0].load_key, []).append(unit)
@@ -41,7 +43,7 @@ def command(study: Study, part: list[Cell]) -> list[str]:
         sys.executable,
         "-P",
         "-m",
-        "icr_tasks.sweep.worker",
+        "icr_tasks.sweep.runner",
         str(study.path.resolve()),
         str(study.out.resolve()),
         names,
@@ -49,7 +51,8 @@ def command(study: Study, part: list[Cell]) -> list[str]:
 
 
 def local(study: Study, todo: list[list[Cell]], jobs: int) -> int:
-    """Worker processes, `jobs` at a time, each with its own GPUs where there are several; returns failed workers."""
+    """Worker processes, `jobs` at a time, each with its own GPUs where there are several; returns failed
+    workers."""
     queue, running, failed = list(enumerate(todo)), {}, 0
     slots = _devices(todo, jobs)
     free = list(range(jobs))
@@ -109,7 +112,9 @@ def slurm(study: Study, todo: list[list[Cell]], jobs: int) -> int:
     if cluster != "local":
         given.setdefault("gpus_per_node", max(gpus(cell) for part in todo for cell in part))
     if cluster is None and not shutil.which("sbatch"):
-        raise IcrError("--executor slurm: there is no sbatch here; run it on a login node, or set `slurm: {cluster: local}`")  # fmt: skip
+        raise IcrError(
+            "--executor slurm: there is no sbatch here; run it on a login node, or set `slurm: {cluster: local}`"
+        )
     executor = submitit.AutoExecutor(folder=str(study.out / "slurm"), cluster=cluster)
     try:
         executor.update_parameters(**given)
@@ -121,7 +126,8 @@ def slurm(study: Study, todo: list[list[Cell]], jobs: int) -> int:
 
 
 def ray(study: Study, todo: list[list[Cell]], jobs: int) -> int:
-    """One Ray task a part; the study's `ray:` keys are options of the remote function (num_gpus, resources ...)."""
+    """One Ray task a part; the study's `ray:` keys are options of the remote function (num_gpus, resources
+    ...)."""
     try:
         import ray as engine
     except ImportError as error:
@@ -153,4 +159,8 @@ def _work(argv: list[str], folder: str) -> int:
     return subprocess.run(argv, cwd=folder).returncode
 
 
-EXECUTORS: dict[str, Callable[[Study, list[list[Cell]], int], Any]] = {"local": local, "slurm": slurm, "ray": ray}
+EXECUTORS: dict[str, Callable[[Study, list[list[Cell]], int], Any]] = {
+    "local": local,
+    "slurm": slurm,
+    "ray": ray,
+}

@@ -1,7 +1,8 @@
-"""What a study would cost: the matrix with prompt tokens, what prefix sharing saves of them, and the prefill time.
+"""What a study would cost: the matrix with prompt tokens, what prefix sharing saves of them, and the prefill
+time.
 
-Prompts are built with the model's tokenizer and chat template, as they would be sent; no engine is loaded. With a
-sample, only the first items of a cell are built and the count is scaled (shown with `~`).
+Prompts are built with the model's tokenizer and chat template, as they would be sent; no engine is loaded.
+With a sample, only the first items of a cell are built and the count is scaled (shown with `~`).
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .. import runs
 from ..context import tokens as counting
+from ..engines import answers
 from ..errors import IcrError
-from ..models import resume
+from ..harness import run
 from .cells import Cell, units
-from .engine import import_plugins, quiet
 from .progress import clock, guess
-from .records import Folder
-from .status import columns, states
+from .records import Folder, columns, states
+from .runner import import_plugins, quiet
 from .study import Study
 
 
 @dataclass
 class Row:
-    """One cell: items, prompt tokens, tokens left to compute after prefix sharing; `exact` when all were built."""
+    """One cell: items, prompt tokens, tokens left to compute after prefix sharing; `exact` when all were
+    built."""
 
     cell: Cell
     state: str
@@ -44,13 +45,16 @@ class _Stub:
     def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """As lm-eval's engines render messages."""
         return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt,
+            messages,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
-        )  # fmt: skip
+        )
 
 
 def plan(study: Study, cells: list[Cell], sample: int, rate: float | None) -> list[Row]:
-    """One row a cell, in matrix order. `rate` is prefill tokens a second for models nothing was measured of."""
+    """One row a cell, in matrix order. `rate` is prefill tokens a second for models nothing was measured
+    of."""
     quiet()
     import_plugins(study.imports, str(study.path.resolve().parent))
     known = {s.fingerprint: s.state for s in states(study)}
@@ -63,7 +67,9 @@ def plan(study: Study, cells: list[Cell], sample: int, rate: float | None) -> li
             prompts += [(text, size, len(rows)) for text, size in built]
             rows.append(row)
         if prompts:
-            _share(rows, prompts, "vllm" in unit[0].engine and unit[0].args.get("enable_prefix_caching", True))
+            _share(
+                rows, prompts, "vllm" in unit[0].engine and unit[0].args.get("enable_prefix_caching", True)
+            )
     for row in rows:
         if row.state == "done":
             row.seconds = 0.0
@@ -86,12 +92,12 @@ def _row(cell: Cell, state: str, sample: int) -> tuple[Row, list[tuple[str, int]
         counter = counting.counter(cell.task_metadata)
         chat = cell.chat and counter is not None and bool(getattr(counter.tokenizer, "chat_template", None))
         stub = _Stub(counter.tokenizer) if counter is not None else None
-        some = runs.Cell((cell.task,), cell.task_metadata, limit, chat, cell.system)
-        [task] = runs.build(stub, some, cell.args, cell.gen_kwargs)
+        some = run.Cell((cell.task,), cell.task_metadata, limit, chat, cell.system)
+        [task] = run.build(stub, some, cell.args, cell.gen_kwargs)
     except (IcrError, OSError, ValueError) as error:
         return Row(cell, state, items, tokens, tokens, False, str(error).splitlines()[0]), []
     total = min(len(task.items), cell.limit or len(task.items))
-    built = [(resume.text_of(r.args[0]), r.size) for r in task.instances if r.repeats]
+    built = [(answers.text_of(r.args[0]), r.size) for r in task.instances if r.repeats]
     not_sent = len(task.instances) - len(built)
     scale = total / max(len(task.instances), 1)
     count = round(scale * sum(size for _, size in built))
@@ -100,11 +106,12 @@ def _row(cell: Cell, state: str, sample: int) -> tuple[Row, list[tuple[str, int]
 
 
 def _share(rows: list[Row], prompts: list[tuple[str, int, int]], caches: bool) -> None:
-    """Set `computed`: with a prefix cache only what differs from the prompt before it, in the order of the sweep."""
+    """Set `computed`: with a prefix cache only what differs from the prompt before it, in the order of the
+    sweep."""
     if not caches:
         return
     texts = [text for text, _, _ in prompts]
-    order = sorted(range(len(texts)), key=lambda i: resume.prefix_key(texts[i]))
+    order = sorted(range(len(texts)), key=lambda i: answers.prefix_key(texts[i]))
     new = dict.fromkeys((row for _, _, row in prompts), 0.0)
     all_tokens = dict.fromkeys(new, 0)
     before = ""
@@ -148,11 +155,20 @@ def table(rows: list[Row], rate: float | None) -> str:
         lines.append(f"time: about {clock(seconds)}" + (" (at the given rate, prefill only)" if rate else ""))
     lines += [f"- {row.cell.name}: {row.note}" for row in rows if row.note]
     if any(not row.exact for row in rows):
-        lines.append("~ scaled from the first items of the cell, or from the data sheet; --sample 0 counts all")
+        lines.append(
+            "~ scaled from the first items of the cell, or from the data sheet; --sample 0 counts all"
+        )
     return "\n".join(lines)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     about = "" if row.exact else "~"
     time = "–" if row.seconds is None else clock(row.seconds)
-    return (*row.cell.where, row.state, f"{row.items:,}", f"{about}{row.tokens:,}", f"{about}{row.computed:,}", time)
+    return (
+        *row.cell.where,
+        row.state,
+        f"{row.items:,}",
+        f"{about}{row.tokens:,}",
+        f"{about}{row.computed:,}",
+        time,
+    )

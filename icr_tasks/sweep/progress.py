@@ -1,4 +1,5 @@
-"""One line that says how far a sweep is and when it will end, by prompt tokens: items differ a thousandfold in cost."""
+"""One line that says how far a sweep is and when it will end, by prompt tokens: items differ a thousandfold
+in cost."""
 
 from __future__ import annotations
 
@@ -6,20 +7,26 @@ import sys
 import time
 from typing import TextIO
 
-from ..context.setting import Setting, parse_tokens
-from . import catalog
+from ..settings import Setting, parse_tokens
+from . import cells as catalog
 from .cells import Cell
 
-_NOMINAL = {"infbench": 200_000, "longbench_v2": 250_000, "loong_fin": 110_000}  # tokens an item, research means
+_NOMINAL = {
+    "infbench": 200_000,
+    "longbench_v2": 250_000,
+    "loong_fin": 110_000,
+}  # tokens an item, research means
 _QUESTION = 300
 _EVERY = (0.5, 30.0)  # seconds between lines: terminal, log file
 
 
 def guess(cell: Cell) -> tuple[int, int]:
     """(items, prompt tokens) of a cell before its prompts are built, from its data sheet."""
-    sheet, setting = catalog.sheet(cell.task), Setting.parse(cell.setting)
+    sheet, setting = catalog.sheet_of(cell.task), Setting.parse(cell.setting)
     items = min(int(sheet.get("n") or 100), cell.limit or sys.maxsize)
-    length = parse_tokens(sheet["length"]) if sheet.get("length") else _NOMINAL.get(sheet["benchmark"], 100_000)
+    length = (
+        parse_tokens(sheet["length"]) if sheet.get("length") else _NOMINAL.get(sheet["benchmark"], 100_000)
+    )
     if setting.kind == "none":
         length = 0
     elif setting.kind == "rag":
@@ -67,7 +74,8 @@ class Progress:
         self.show(force=True)
 
     def speed(self) -> float | None:
-        """Prompt tokens a second in this process so far, decoding and prefix sharing included; None before any."""
+        """Prompt tokens a second in this process so far, decoding and prefix sharing included; None before
+        any."""
         busy = self._busy + (time.monotonic() - self._since if self._since is not None else 0)
         return round(self._tokens / busy, 1) if self._tokens and busy else None
 

@@ -1,4 +1,5 @@
-"""What a study's folder knows of each cell: a record once it was evaluated, the request keys while it runs, a lock.
+"""What a study's folder knows of each cell: a record once it was evaluated, the request keys while it runs, a
+lock.
 
 <out>/cells/<fingerprint>.json      the record, written whole and last
 <out>/cells/<fingerprint>.requests  keys of the cell's requests in the answer store
@@ -13,17 +14,24 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from ..data.roots import write_atomic
+from ..engines.answers import CannotStore
 from ..errors import IcrError
-from ..models.store import CannotStore
-from .cells import Cell
+from ..leaderboard.ledgers.collect import collect
+from ..leaderboard.ledgers.summary import table
+from ..storage import write_atomic
+from .cells import Cell, matrix
+from .progress import guess
+from .study import Study
 
 SCHEMA = 1
 
@@ -33,12 +41,16 @@ class Folder:
 
     def __init__(self, out: Path, *, create: bool = True) -> None:
         self.out = out
-        self.cells, self.answers, self.lm_eval, self.results = (out / n for n in ("cells", "answers", "lm_eval", "results"))  # fmt: skip
+        self.cells, self.answers, self.lm_eval, self.results = (
+            out / n for n in ("cells", "answers", "lm_eval", "results")
+        )
         if create:
             try:
                 self.cells.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise IcrError(f"cannot make the study folder {out} ({error.strerror}); set `out:` to another") from error  # fmt: skip
+                raise IcrError(
+                    f"cannot make the study folder {out} ({error.strerror}); set `out:` to another"
+                ) from error
 
     def record(self, fingerprint: str) -> dict[str, Any] | None:
         """The record of a cell; None when there is none or it is damaged (the cell then runs again)."""
@@ -57,7 +69,13 @@ class Folder:
 
     def write(self, cell: Cell, **facts: Any) -> dict[str, Any]:
         """Write a cell's record."""
-        record = {"schema": SCHEMA, "fingerprint": cell.fingerprint, "where": list(cell.where), "inputs": cell.inputs, **facts}  # fmt: skip
+        record = {
+            "schema": SCHEMA,
+            "fingerprint": cell.fingerprint,
+            "where": list(cell.where),
+            "inputs": cell.inputs,
+            **facts,
+        }
         self._write(self.cells / f"{cell.fingerprint}.json", orjson.dumps(record, option=orjson.OPT_INDENT_2))
         return record
 
@@ -79,7 +97,9 @@ class Folder:
             write_atomic(path, data)
         except OSError as error:
             path.with_name(f".{path.name}.{os.getpid()}").unlink(missing_ok=True)
-            raise CannotStore(f"cannot write {path} ({error.strerror}); free space, then run the same command again") from error  # fmt: skip
+            raise CannotStore(
+                f"cannot write {path} ({error.strerror}); free space, then run the same command again"
+            ) from error
 
     def outputs(self, fingerprint: str) -> dict[str, str]:
         """sha256 of each file lm_eval wrote for a cell."""
@@ -107,3 +127,171 @@ class Folder:
                 fcntl.flock(handle, fcntl.LOCK_UN)
         finally:
             os.close(handle)
+
+
+# ---- ledgers -------------------------------------------------------------------------------------
+# From the cells of a study folder to its ledgers, safe while other processes run the same study.
+
+_BUILDING = re.compile(r"\.[0-9a-f]{12}\.\d+\Z")
+
+
+def current(folder: Folder) -> list[dict[str, Any]]:
+    """Records with whole output; where a cell was run under changed inputs, only the newest."""
+    newest: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
+    for record in folder.records():
+        output = folder.lm_eval / record["fingerprint"]
+        if record["status"] == "error" or not folder.whole({**record, "status": "done"}):
+            continue
+        made, where = output.stat().st_mtime, tuple(record["where"])
+        if where not in newest or newest[where][0] <= made:
+            newest[where] = made, record
+    return [record for _, record in newest.values()]
+
+
+def write(folder: Folder, *, show: bool = False) -> str:
+    """Write the ledgers of all finished cells; with `show`, returns their table.
+
+    The table reads the ledgers, so it is made before another process may replace them.
+    """
+    with folder.lock("results", wait=True):
+        _sweep_up(folder)
+        outputs = [folder.lm_eval / record["fingerprint"] for record in current(folder)]
+        runs = collect(outputs, folder.results) if outputs else []
+        return table(runs) if show else ""
+
+
+def _sweep_up(folder: Folder) -> None:
+    """Remove what killed processes left half-built: nobody else writes ledgers while we hold the lock."""
+    for path in folder.results.glob("*/*/.*"):
+        if _BUILDING.match(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in (folder.out / "tmp").glob("*.*"):
+        with folder.lock(path.name.partition(".")[0], wait=False) as free:
+            if free:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+# ---- status --------------------------------------------------------------------------------------
+# How far each cell is, why, and the command that closes each gap. Reads only the study's folder: no model,
+# no data.
+
+STATES = ("done", "partial", "stale", "error", "missing")
+
+
+@dataclass(frozen=True)
+class State:
+    """One cell: `state` of STATES, items answered of `n_items`, the reason and the command (None when
+    done)."""
+
+    fingerprint: str
+    model: str
+    setting: str
+    prompt: str
+    task: str
+    state: str
+    n_done: int
+    n_items: int
+    note: str = ""
+    command: str | None = None
+
+
+def states(study: Study) -> list[State]:
+    """The state of every cell of the study, in matrix order."""
+    folder = Folder(study.out, create=False)
+    older: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for record in folder.records():
+        older.setdefault(tuple(record["where"]), []).append(record)
+    stored: dict[str, set[str]] = {}
+    return [_state(study, folder, cell, older.get(cell.where, []), stored) for cell in matrix(study)]
+
+
+def _state(
+    study: Study, folder: Folder, cell: Cell, older: list[dict[str, Any]], stored: dict[str, set[str]]
+) -> State:
+    record, asked = folder.record(cell.fingerprint), folder.requests(cell.fingerprint)
+    n_items = len(asked["keys"]) if asked else guess(cell)[0]
+    n_done = len(_keys(folder, asked["store"], stored) & set(asked["keys"])) if asked else 0
+    again = f"icr sweep {study.path} --only {cell.fingerprint}"
+
+    def state(name: str, done: int, items: int, note: str = "", command: str | None = again) -> State:
+        return State(cell.fingerprint, *cell.where, name, done, items, note, command)
+
+    if record and record["status"] != "error":
+        done, items = record["n_items"] - record["n_failed"], record["n_items"]
+        note = f"{record['n_failed']} not sent: {record['reason']}" if record["n_failed"] else ""
+        if not folder.whole({**record, "status": "done"}):
+            return state(
+                "partial", n_done, n_items, "lm_eval's output is damaged or gone; the answers are stored"
+            )
+        return (
+            state("done", done, items, note, None)
+            if record["status"] == "done"
+            else state("partial", done, items, note)
+        )
+    if record:
+        return state("error", n_done, n_items, str(record["reason"]))
+    if n_done:
+        return state("partial", n_done, n_items, "interrupted, or running now")
+    if old := [r for r in older if r["fingerprint"] != cell.fingerprint and r["status"] != "error"]:
+        return state(
+            "stale", 0, n_items, f"made with other {', '.join(_changed(old[-1]['inputs'], cell.inputs))}"
+        )
+    return state("missing", 0, n_items)
+
+
+def _keys(folder: Folder, name: str, known: dict[str, set[str]]) -> set[str]:
+    """Keys in an answer store, read without touching it: another process may be writing."""
+    if name not in known:
+        known[name] = set()
+        path = folder.answers / name
+        for raw in path.open("rb") if path.is_file() else ():
+            try:
+                known[name].add(orjson.loads(raw)["key"])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                continue  # cut off by a kill; the sweep repairs and reports it
+    return known[name]
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted({*old, *new}):
+        if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
+            found += _changed(old[key], new[key], f"{prefix}{key}.")
+        elif old.get(key) != new.get(key):
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def status_table(found: list[State]) -> str:
+    """One line a cell, then the gaps with their commands."""
+    head = ("model", "setting", "prompt", "task", "state", "items")
+    rows = [(s.model, s.setting, s.prompt, s.task, s.state, f"{s.n_done}/{s.n_items}") for s in found]
+    lines = columns([head, *rows], right=(5,))
+    counts = {state: sum(s.state == state for s in found) for state in STATES}
+    lines.append(
+        "\n" + ", ".join(f"{n} {state}" for state, n in counts.items() if n) + f" of {len(found)} cells"
+    )
+    for s in found:
+        if s.note or s.command:
+            lines.append(
+                f"- {s.state}: {s.model} / {s.setting} / {s.prompt} / {s.task}"
+                + (f": {s.note}" if s.note else "")
+            )
+            lines += [f"    {s.command}"] if s.command else []
+    return "\n".join(lines)
+
+
+def columns(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+    """Rows as aligned text; the column numbers in `right` are aligned right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def as_json(found: list[State]) -> list[dict[str, Any]]:
+    """The states as plain data."""
+    return [asdict(s) for s in found]

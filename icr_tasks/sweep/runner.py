@@ -1,32 +1,147 @@
-"""Runs cells on one machine: what is done is skipped, what is stored is kept, what fails does not stop the others."""
+"""Runs cells on one machine: what is done is skipped, what is stored is kept, what fails does not stop the
+others."""
 
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import os
 import shutil
+import signal
+import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from .. import runs
-from ..errors import IcrError
-from ..models import measure, resume
-from ..models.store import CannotStore
+from ..engines import answers, identity, session
+from ..engines.answers import AnswerStore, CannotStore
+from ..errors import IcrError, unknown
+from ..harness import run as runs
+from . import cells, records, study
 from .cells import Cell, units
-from .engine import Engine
 from .progress import Progress
 from .records import Folder
+
+# ---- engine --------------------------------------------------------------------------------------
+# Any lm-eval model by name, loaded once and given an answer store.
+
+_IN_FLIGHT = {"vllm": 64}  # batches of this many requests; elsewhere few, because a kill loses one batch
+_FEW = 8
+
+
+def import_plugins(names: list[str], folder: str) -> None:
+    """Import the study's own modules (they may register models). Raises IcrError naming the module."""
+    import sys
+
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise IcrError(
+                f"imports: {name} cannot be imported ({error}); it is looked for beside the study file too"
+            ) from error
+
+
+def check_names(names: list[str]) -> None:
+    """Raise IcrError with the nearest match for a model name that lm_eval does not know."""
+    import lm_eval.models
+    from lm_eval.api import registry
+
+    from ..harness import hooks
+
+    hooks.patch_models(lm_eval.models)
+    known = list(registry.model_registry.keys())
+    for name in names:
+        if name not in known:
+            raise unknown("model", name, known)
+
+
+class Engine:
+    """A loaded lm-eval model whose `generate_until` asks the store first."""
+
+    def __init__(self, cell: Cell, folder: Folder) -> None:
+        """Loads the model. Raises what the engine raises."""
+        from lm_eval.api.registry import get_model
+
+        quiet()
+        check_names([cell.engine])
+        auto = "auto" if "vllm" in cell.engine else 1
+        loading = {"batch_size": cell.loading.get("batch_size", auto), "device": cell.loading.get("device")}
+        streams = cell.engine == "icr-vllm" and cell.in_flight
+        args = {**cell.args, **({"in_flight": cell.in_flight} if streams else {})}
+        self.lm: Any = get_model(cell.engine).create_from_arg_obj(args, loading)
+        self.store = store_of(cell, folder)
+        self.damaged = self.store.damaged
+        own = getattr(self.lm, "stream", None)
+        size = cell.in_flight or _IN_FLIGHT.get(cell.engine, _FEW)
+        self.stream: answers.Stream = (
+            own if callable(own) else answers.batches(_quietly(self.lm.generate_until), size)
+        )
+        self.lm.generate_until = lambda requests, disable_tqdm=False: self.answer(requests)
+
+    def answer(
+        self, requests: Sequence[Any], done: Callable[[int, bool], None] = lambda i, stored: None
+    ) -> list[str]:
+        """Answers in request order, from the store or the model."""
+        return answers.answer(requests, self.store, self.stream, done)
+
+
+def store_of(cell: Cell, folder: Folder) -> AnswerStore:
+    """The answer store of a cell's engine, in the study's folder."""
+    args = identity.engine(cell.args)
+    versions = {**identity.versions(), "lm_eval": metadata.version("lm_eval")}
+    return AnswerStore(folder.answers, {"engine": cell.engine, "args": args, "versions": versions})
+
+
+def _quietly(generate: Callable[..., list[str]]) -> Callable[[list[Any]], list[str]]:
+    if "disable_tqdm" in inspect.signature(generate).parameters:
+        return lambda requests: generate(requests, disable_tqdm=True)
+    return generate
+
+
+def quiet() -> None:
+    """Engines and lm_eval log only problems; the tokenizer may use all cores."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    for name in ("lm_eval", "lm-eval", "vllm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+# ---- stop ----------------------------------------------------------------------------------------
+# SIGTERM, which schedulers send before they kill, acts as Ctrl-C does.
+
+
+@contextmanager
+def on_terminate() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM inside the block; main thread only.
+
+    SIGINT stays as it was inherited: a shell script starts background commands with SIGINT ignored.
+    """
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
 
 log = logging.getLogger("icr_tasks")
 
 
 class Runner:
-    """Works through cells. `failed` counts those that ended with an error or with items the engine failed on."""
+    """Works through cells. `failed` counts those that ended with an error or with items the engine failed
+    on."""
 
     def __init__(self, folder: Folder, cells: list[Cell]) -> None:
         self.folder, self.cells = folder, cells
@@ -35,7 +150,8 @@ class Runner:
         self._engine: tuple[str, Engine | str] | None = None
 
     def run(self) -> dict[str, str]:
-        """Run all cells; returns {cell name: reason} of the failed ones. KeyboardInterrupt and CannotStore go out."""
+        """Run all cells; returns {cell name: reason} of the failed ones. KeyboardInterrupt and CannotStore go
+        out."""
         busy = [cell for unit in units(self.cells) for cell in self._unit(unit, wait=False)]
         for cell in busy:  # in the hands of another process: done when its lock is free, or ours if it died
             self.progress.say(f"waiting for another process: {cell.name}")
@@ -91,15 +207,18 @@ class Runner:
                 self._engine = (cell.load_key, _reason(error))
             else:
                 if damaged := self._engine[1].damaged:  # type: ignore[union-attr]
-                    self.progress.say(f"{damaged} damaged lines in the answer store skipped; those items run again")
+                    self.progress.say(
+                        f"{damaged} damaged lines in the answer store skipped; those items run again"
+                    )
         found = self._engine[1]
         if isinstance(found, str):
             raise IcrError(found)
         return found
 
     def _generate(self, engine: Engine, cells: list[Cell]) -> list[Cell]:
-        """Build the prompts of all cells and answer them in one stream; returns the cells that can be scored."""
-        measure.clear()
+        """Build the prompts of all cells and answer them in one stream; returns the cells that can be
+        scored."""
+        session.clear()
         owners: list[tuple[Cell, int]] = []
         requests: list[Any] = []
         built = []
@@ -110,7 +229,7 @@ class Runner:
                 self._fail(cell, _reason(error))
                 continue
             sizes = [r.size for r in made]
-            self.folder.note_requests(cell, engine.store.path.name, resume.keys_of(made), 0, sum(sizes))
+            self.folder.note_requests(cell, engine.store.path.name, answers.keys_of(made), 0, sum(sizes))
             self.progress.built(cell, len(made), sum(sizes))
             owners += [(cell, size) for size in sizes]
             requests += made
@@ -130,12 +249,16 @@ class Runner:
     def _evaluate(self, engine: Engine, cell: Cell) -> None:
         building = self.folder.out / "tmp" / f"{cell.fingerprint}.{os.getpid()}"
         started = time.time()
-        measure.clear()  # the same prompt may have been measured under another setting
+        session.clear()  # the same prompt may have been measured under another setting
         try:
             results = runs.evaluate(
-                engine.lm, _task_cell(cell), engine=cell.engine, model_args=_public(cell), gen_kwargs=cell.gen_kwargs,
+                engine.lm,
+                _task_cell(cell),
+                engine=cell.engine,
+                model_args=_public(cell),
+                gen_kwargs=cell.gen_kwargs,
                 out=building,
-            )  # fmt: skip
+            )
             self._keep(building, cell)
         except CannotStore:
             raise
@@ -148,9 +271,13 @@ class Runner:
         facts = _facts(results["samples"][cell.task], results["configs"][cell.task]["metadata"]["icr"])
         status = "partial" if facts["n_engine_failed"] else "done"
         self.folder.write(
-            cell, status=status, outputs=self.folder.outputs(cell.fingerprint), **facts,
-            seconds=round(time.time() - started, 2), tokens_per_second=self.progress.speed(),
-        )  # fmt: skip
+            cell,
+            status=status,
+            outputs=self.folder.outputs(cell.fingerprint),
+            **facts,
+            seconds=round(time.time() - started, 2),
+            tokens_per_second=self.progress.speed(),
+        )
         if status == "partial":
             self.failed[cell.name] = f"{facts['n_engine_failed']} items failed: {facts['reason']}"
         self.progress.cell(cell)
@@ -189,18 +316,75 @@ def _build(engine: Engine, cell: Cell) -> list[Any]:
 
 
 def _facts(samples: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[str, Any]:
-    digests = [orjson.loads(next(iter(s["arguments"].values()))["arg_0"]) if isinstance(s["arguments"], dict) else orjson.loads(s["arguments"][0][0]) for s in samples]  # fmt: skip
+    digests = [
+        orjson.loads(next(iter(s["arguments"].values()))["arg_0"])
+        if isinstance(s["arguments"], dict)
+        else orjson.loads(s["arguments"][0][0])
+        for s in samples
+    ]
     errors = [d["error"] for d in digests if d.get("error")]
     engine = [d["error"] for d in digests if d.get("error") and d.get("sha256")]  # sent, and then failed
     return {
-        "n_items": len(samples), "n_failed": len(errors), "n_engine_failed": len(engine),
-        "reason": (engine or errors or [None])[0], "data_source": sheet.get("data_source"),
-        "data_revision": sheet.get("data_revision"), "n_prompt_tokens": sum(d.get("n_prompt_tokens") or 0 for d in digests),
+        "n_items": len(samples),
+        "n_failed": len(errors),
+        "n_engine_failed": len(engine),
+        "reason": (engine or errors or [None])[0],
+        "data_source": sheet.get("data_source"),
+        "data_revision": sheet.get("data_revision"),
+        "n_prompt_tokens": sum(d.get("n_prompt_tokens") or 0 for d in digests),
         "prefill_seconds": round(sum((d.get("timing") or {}).get("prefill", 0) for d in digests), 3),
-        "engine_tokens": {k: sum((d.get("engine_tokens") or {}).get(k, 0) for d in digests) for k in ("prompt", "cached", "output")},
-    }  # fmt: skip
+        "engine_tokens": {
+            k: sum((d.get("engine_tokens") or {}).get(k, 0) for d in digests)
+            for k in ("prompt", "cached", "output")
+        },
+    }
 
 
 def _reason(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text if isinstance(error, IcrError) else f"{type(error).__name__}: {text}"
+
+
+# ---- worker --------------------------------------------------------------------------------------
+# `python -m icr_tasks.sweep.runner STUDY OUT CELL,CELL...`: what executors start; runs these cells and
+# exits.
+
+
+def run_cells(found: study.Study, todo: list[cells.Cell]) -> int:
+    """Run cells in this process: 0, 1 when a cell failed, 2 when the disk is full, 130 when interrupted."""
+    with on_terminate():
+        return _run(found, todo)
+
+
+def _run(found: study.Study, todo: list[cells.Cell]) -> int:
+    import_plugins(found.imports, str(found.path.resolve().parent))
+    check_names(sorted({cell.engine for cell in todo}))
+    folder = Folder(found.out)
+    runner = Runner(folder, todo)
+    try:
+        failed = runner.run()
+        records.write(folder)
+    except KeyboardInterrupt:
+        runner.progress.say(
+            f"interrupted: finished answers are in {folder.answers}; go on with: icr sweep {found.path}"
+        )
+        return 130
+    except CannotStore as error:
+        runner.progress.say(f"stopped: {error}")
+        return 2
+    return int(bool(failed))
+
+
+def main(argv: list[str]) -> int:
+    """Worker process."""
+    found = study.load(Path(argv[0]), Path(argv[1]))
+    names = set(argv[2].split(","))
+    return run_cells(found, [cell for cell in cells.matrix(found) if cell.fingerprint in names])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except IcrError as problem:
+        print(f"icr: error: {problem}", file=sys.stderr)
+        sys.exit(problem.exit_code)

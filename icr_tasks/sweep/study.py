@@ -25,22 +25,43 @@ import yaml
 from ..errors import IcrError, unknown
 
 RUN_KEYS: dict[str, type | tuple[type, ...]] = {
-    "settings": list, "prompts": list, "limit": int, "metadata": dict, "gen_kwargs": dict,
-}  # fmt: skip
+    "settings": list,
+    "prompts": list,
+    "limit": int,
+    "metadata": dict,
+    "gen_kwargs": dict,
+}
 MODEL_KEYS: dict[str, type | tuple[type, ...]] = {
-    **RUN_KEYS, "name": str, "model": str, "model_args": (dict, str), "apply_chat_template": bool, "tasks": list,
-    "system_instruction": str, "batch_size": (int, str), "device": str, "in_flight": int,
-}  # fmt: skip
+    **RUN_KEYS,
+    "name": str,
+    "model": str,
+    "model_args": (dict, str),
+    "apply_chat_template": bool,
+    "tasks": list,
+    "system_instruction": str,
+    "batch_size": (int, str),
+    "device": str,
+    "in_flight": int,
+}
 TASK_KEYS: dict[str, type | tuple[type, ...]] = {**RUN_KEYS, "task": str}
 STUDY_KEYS: dict[str, type | tuple[type, ...]] = {
-    **RUN_KEYS, "models": list, "tasks": list, "out": str, "imports": list, "apply_chat_template": bool,
-    "system_instruction": str, "in_flight": int, "slurm": dict, "ray": dict,
-}  # fmt: skip
+    **RUN_KEYS,
+    "models": list,
+    "tasks": list,
+    "out": str,
+    "imports": list,
+    "apply_chat_template": bool,
+    "system_instruction": str,
+    "in_flight": int,
+    "slurm": dict,
+    "ray": dict,
+}
 
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study file. `models` and `tasks` are normalised to mappings; `own` holds the study-wide run keys."""
+    """A checked study file. `models` and `tasks` are normalised to mappings; `own` holds the study-wide run
+    keys."""
 
     path: Path
     out: Path
@@ -53,7 +74,8 @@ class Study:
 
 
 def load(path: Path, out: Path | None = None) -> Study:
-    """Read and check a study file. Raises IcrError naming the place, with the nearest match for a misspelt key."""
+    """Read and check a study file. Raises IcrError naming the place, with the nearest match for a misspelt
+    key."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
     except OSError as error:
@@ -71,9 +93,20 @@ def load(path: Path, out: Path | None = None) -> Study:
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise IcrError(f"{path}: two models are called {twice[0]!r}; give each its own `name`")
     folder = out or Path(_expand(raw.get("out") or f"{path.stem}-out"))
-    own = {k: raw[k] for k in (*RUN_KEYS, "apply_chat_template", "system_instruction", "in_flight") if k in raw}
+    own = {
+        k: raw[k] for k in (*RUN_KEYS, "apply_chat_template", "system_instruction", "in_flight") if k in raw
+    }
     tasks = _tasks(raw.get("tasks") or [], f"{path}: tasks")
-    return Study(path, folder, models, tasks, own, raw.get("imports") or [], raw.get("slurm") or {}, raw.get("ray") or {})  # fmt: skip
+    return Study(
+        path,
+        folder,
+        models,
+        tasks,
+        own,
+        raw.get("imports") or [],
+        raw.get("slurm") or {},
+        raw.get("ray") or {},
+    )
 
 
 def _models_have_tasks(raw: dict[str, Any]) -> bool:
@@ -93,10 +126,17 @@ def _model(entry: Any, where: str) -> dict[str, Any]:
         args = {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
     args = {k: _expand(v) if isinstance(v, str) else v for k, v in args.items()}
     name = (
-        entry.get("name") or Path(str(args.get("pretrained") or args.get("model") or entry.get("model", "model"))).name
+        entry.get("name")
+        or Path(str(args.get("pretrained") or args.get("model") or entry.get("model", "model"))).name
     )
     tasks = _tasks(entry["tasks"], f"{where}.tasks") if "tasks" in entry else None
-    return {**entry, "name": name, "model": entry.get("model", "icr-vllm"), "model_args": args, "tasks": tasks}
+    return {
+        **entry,
+        "name": name,
+        "model": entry.get("model", "icr-vllm"),
+        "model_args": args,
+        "tasks": tasks,
+    }
 
 
 def _tasks(entries: list[Any], where: str) -> list[dict[str, Any]]:
@@ -144,5 +184,7 @@ class _Strict(yaml.SafeLoader):
         """A mapping without doubled keys."""
         keys = [self.construct_object(k, deep=True) for k, _ in node.value]
         if twice := [str(k) for k in keys if keys.count(k) > 1]:
-            raise yaml.YAMLError(f"key {twice[0]!r} stands twice in line {node.start_mark.line + 1} and below")
+            raise yaml.YAMLError(
+                f"key {twice[0]!r} stands twice in line {node.start_mark.line + 1} and below"
+            )
         return super().construct_mapping(node, deep)

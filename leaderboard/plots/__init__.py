@@ -1,4 +1,5 @@
-"""Plots as SVG text, one file a shape: deterministic bytes, own background in light and dark, no plotting library."""
+"""Plots as SVG text, one file a shape: deterministic bytes, own background in light and dark, no plotting
+library."""
 
 from __future__ import annotations
 

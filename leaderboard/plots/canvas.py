@@ -1,8 +1,9 @@
-"""The SVG writer under every plot: text is escaped, numbers are short and stable, colours come from a style sheet.
+"""The SVG writer under every plot: text is escaped, numbers are short and stable, colours come from a style
+sheet.
 
-Colours follow Okabe and Ito, darkened on white and lightened on dark so that thin lines stay readable, and every series
-also has its own marker shape. The picture paints its own background: an image tag follows the system's theme, the page
-around it may not.
+Colours follow Okabe and Ito, darkened on white and lightened on dark so that thin lines stay readable, and
+every series also has its own marker shape. The picture paints its own background: an image tag follows the
+system's theme, the page around it may not.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
-from ..printed import settled
+from ..text.printed import settled
 
 LIGHT = ("#0072b2", "#c44a00", "#00805c", "#a3437f", "#9a6a00", "#3f3f9f", "#5b6770", "#8a1c1c")
 DARK = ("#56b4e9", "#ff8a4c", "#2fcfa0", "#e69fcf", "#f0c04a", "#a8a8ff", "#b4bec6", "#ff8f8f")
@@ -46,9 +47,12 @@ def num(value: float) -> str:
 
 
 def safe(text: object) -> str:
-    """Text for element content and attributes; characters XML forbids are shown as the replacement character."""
+    """Text for element content and attributes; characters XML forbids are shown as the replacement
+    character."""
     kept = "".join(
-        c if c in "\t\n" or (c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and c not in "\ufffe\uffff") else "\ufffd"
+        c
+        if c in "\t\n" or (c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and c not in "\ufffe\uffff")
+        else "\ufffd"
         for c in str(text)
     )
     return escape(kept, {'"': "&quot;", "'": "&#39;"})
@@ -106,7 +110,9 @@ class Canvas:
 
     def marker(self, x: float, y: float, series: int, tip: str = "", *, hollow: bool = False) -> None:
         """The marker of a series: circle, square, triangle, diamond ... with a hover text."""
-        paint = f'class="hole s{series % SERIES}" stroke-width="2"' if hollow else f'class="f{series % SERIES}"'
+        paint = (
+            f'class="hole s{series % SERIES}" stroke-width="2"' if hollow else f'class="f{series % SERIES}"'
+        )
         hover = f"<title>{safe(tip)}</title>" if tip else ""
         if series % 4 == 0:
             self.add(f'<circle cx="{num(x)}" cy="{num(y)}" r="4.5" {paint}>{hover}</circle>')

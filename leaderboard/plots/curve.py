@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..printed import printed
+from ..text.printed import printed
 from .canvas import SERIES, Canvas, count, nice_ticks, num, short, spread, tenth, width
 
 
@@ -31,7 +31,9 @@ class Line:
 _TOP, _BOTTOM, _LEFT, _HEIGHT = 44, 44, 48, 360
 
 
-def curve(title: str, lines: Sequence[Line], *, chance: float | None = None, y_label: str = "score x 100") -> str:
+def curve(
+    title: str, lines: Sequence[Line], *, chance: float | None = None, y_label: str = "score x 100"
+) -> str:
     """SVG. x is log2 of the length, y starts at 0. Two lines or fewer get bands, more get whiskers."""
     xs = sorted({x for line in lines for x in line.points})
     labels = [short(line.name, 44) for line in lines]
@@ -97,14 +99,17 @@ def _runs(line: Line, xs: Sequence[int]) -> list[list[tuple[int, Point]]]:
     return [run for run in found if run]
 
 
-def _draw(canvas: Canvas, line: Line, i: int, xs: Sequence[int], px, py, *, bands: bool, shift: float) -> None:  # type: ignore[no-untyped-def]
+def _draw(
+    canvas: Canvas, line: Line, i: int, xs: Sequence[int], px, py, *, bands: bool, shift: float
+) -> None:  # type: ignore[no-untyped-def]
     shift = 0 if bands else shift
     for run in _runs(line, xs):
         if bands and len(run) > 1:
             edge = [(px(x), py(p.high)) for x, p in run] + [(px(x), py(p.low)) for x, p in reversed(run)]
             canvas.path(edge, f"band f{i % SERIES}", closed=True)
         canvas.path(
-            [(px(x) + shift, py(p.mean)) for x, p in run], f"line s{i % SERIES}" + (" dash" if i >= SERIES else "")
+            [(px(x) + shift, py(p.mean)) for x, p in run],
+            f"line s{i % SERIES}" + (" dash" if i >= SERIES else ""),
         )
         for x, p in run:
             if not bands or len(run) == 1:
@@ -129,6 +134,9 @@ def _words(lines: Sequence[Line]) -> str:
     """The same content as text, for readers of the file without eyes on it."""
     rows = []
     for line in lines:
-        cells = [f"{count(x)} {tenth(p.mean)}" if p else f"{count(x)} no value" for x, p in sorted(line.points.items())]
+        cells = [
+            f"{count(x)} {tenth(p.mean)}" if p else f"{count(x)} no value"
+            for x, p in sorted(line.points.items())
+        ]
         rows.append(f"{line.name}: {', '.join(cells)}")
     return "; ".join(rows)

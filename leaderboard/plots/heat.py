@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..printed import settled
+from ..text.printed import settled
 from .canvas import Canvas, safe, short, tenth, width
 
 
 @dataclass(frozen=True)
 class Panel:
-    """`cells[depth][length]` in score x 100, None where empty. `difference` panels are signed and diverge around 0."""
+    """`cells[depth][length]` in score x 100, None where empty. `difference` panels are signed and diverge
+    around 0."""
 
     title: str
     cells: Sequence[Sequence[float | None]]
@@ -46,10 +47,21 @@ def heat(title: str, depths: Sequence[str], lengths: Sequence[str], panels: Sequ
             if k == 0:
                 canvas.text(left - 8, y + 19, depth, cls="soft small", anchor="end")
             for j in range(len(lengths)):
-                _cell(canvas, panel, i, j, x0 + j * _CELL[0], y, span, f"{panel.title}, depth {depth}, {lengths[j]}")
+                _cell(
+                    canvas,
+                    panel,
+                    i,
+                    j,
+                    x0 + j * _CELL[0],
+                    y,
+                    span,
+                    f"{panel.title}, depth {depth}, {lengths[j]}",
+                )
         for j, length in enumerate(lengths):
             canvas.text(x0 + (j + 0.5) * _CELL[0], 60 + tall + 16, length, cls="soft small", anchor="middle")
-    canvas.text(left, size[1] - 8, "context length; rows: position of the gold passage, 0 = start", cls="soft small")
+    canvas.text(
+        left, size[1] - 8, "context length; rows: position of the gold passage, 0 = start", cls="soft small"
+    )
     canvas.text(12, 60 + tall / 2, "depth", cls="soft small", anchor="middle", turn=-90)
     return canvas.render()
 
@@ -69,7 +81,9 @@ def _cell(canvas: Canvas, panel: Panel, i: int, j: int, x: float, y: float, span
     fill = "#{:02x}{:02x}{:02x}".format(*colour)
     canvas.add(f'<rect fill="{fill}" x="{x:g}" y="{y:g}" width="{w - 2}" height="{h - 2}">')
     canvas.parts[-1] += f"<title>{safe(f'{name}: {tenth(value)}{n}')}</title></rect>"
-    canvas.text(x + w / 2 - 1, y + 19, "0" if shown in ("+0", "-0") else shown, anchor="middle", style=f"fill:{ink}")
+    canvas.text(
+        x + w / 2 - 1, y + 19, "0" if shown in ("+0", "-0") else shown, anchor="middle", style=f"fill:{ink}"
+    )
 
 
 def _mix(stops: Sequence[tuple[int, int, int]], share: float) -> tuple[int, int, int]:

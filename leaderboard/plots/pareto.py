@@ -1,4 +1,5 @@
-"""Score against what it costs: measured KV bytes or prompt tokens, so that RAG and compression share one picture."""
+"""Score against what it costs: measured KV bytes or prompt tokens, so that RAG and compression share one
+picture."""
 
 from __future__ import annotations
 
@@ -6,13 +7,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..printed import figures, printed
+from ..text.printed import figures, printed
 from .canvas import Canvas, nice_ticks, num, short, si, spread, tenth, width
 
 
 @dataclass(frozen=True)
 class Dot:
-    """One row of the board. `x` is a cost (> 0, lower is better), scores x 100; `kind` chooses marker and colour."""
+    """One row of the board. `x` is a cost (> 0, lower is better), scores x 100; `kind` chooses marker and
+    colour."""
 
     name: str
     kind: str
@@ -23,7 +25,8 @@ class Dot:
 
 
 def front(dots: Sequence[Dot]) -> list[Dot]:
-    """Dots that no other dot beats in both cost and score, by cost; of dots that print alike the first by name."""
+    """Dots that no other dot beats in both cost and score, by cost; of dots that print alike the first by
+    name."""
     best, found = -math.inf, []
     for dot in sorted(dots, key=lambda d: (figures(d.x), -printed(d.mean), d.name)):
         if printed(dot.mean) > best:
@@ -33,7 +36,8 @@ def front(dots: Sequence[Dot]) -> list[Dot]:
 
 
 def pareto(title: str, dots: Sequence[Dot], *, x_label: str, y_label: str = "score x 100") -> str:
-    """SVG. x is logarithmic; dots on the front are filled and joined; full-context rows draw a dashed reference line."""
+    """SVG. x is logarithmic; dots on the front are filled and joined; full-context rows draw a dashed
+    reference line."""
     dots = sorted(dots, key=lambda d: d.name)  # labels of dots at one height stand in this order
     kinds = list(dict.fromkeys(d.kind for d in sorted(dots, key=lambda d: d.kind)))
     names = [short(d.name, 40) for d in dots]
@@ -60,7 +64,11 @@ def pareto(title: str, dots: Sequence[Dot], *, x_label: str, y_label: str = "sco
         canvas.line(px(x), top, px(x), bottom, "grid")
         canvas.text(px(x), bottom + 16, si(x), cls="soft small", anchor="middle")
     canvas.text(
-        left + plot / 2, size[1] - 10, f"{x_label}, log scale, less is better", cls="soft small", anchor="middle"
+        left + plot / 2,
+        size[1] - 10,
+        f"{x_label}, log scale, less is better",
+        cls="soft small",
+        anchor="middle",
     )
     canvas.text(14, (top + bottom) / 2, y_label, cls="soft small", anchor="middle", turn=-90)
     for dot in dots:

@@ -52,5 +52,8 @@ def trend(title: str, steps: Sequence[Step], *, y_label: str = "points against t
         if step.delta is not None:
             tip = f"{step.name}: {tenth(step.delta, sign=True)} [{tenth(step.low, sign=True)}, {tenth(step.high, sign=True)}]"
             canvas.marker(left + each * (i + 0.5), py(step.delta), 0, tip)
-    words = [f"{s.name} {tenth(s.delta, sign=True)}" if s.delta is not None else f"{s.name} no value" for s in steps]
+    words = [
+        f"{s.name} {tenth(s.delta, sign=True)}" if s.delta is not None else f"{s.name} no value"
+        for s in steps
+    ]
     return canvas.render(", ".join(words))

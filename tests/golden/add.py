@@ -4,8 +4,9 @@
     python tests/golden/add.py tiny train-demo/eval/results
     ICR_UPDATE_GOLDEN=1 python -m pytest tests/test_board_command.py -k real_runs
 
-RESULTS are folders written by `icr collect` (or results/ of a sweep). Folders of this machine in the model arguments are
-replaced by the model's name, which gives the runs a new fingerprint; everything else is kept as it is.
+RESULTS are folders written by `icr collect` (or results/ of a sweep). Folders of this machine in the model
+arguments are replaced by the model's name, which gives the runs a new fingerprint; everything else is kept as
+it is.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import orjson
 
-from icr_tasks.leaderboard import ledger
-from icr_tasks.leaderboard.read import run_fingerprint
+from icr_tasks.leaderboard.ledgers import ledger
+from icr_tasks.leaderboard.ledgers.lm_eval_files import run_fingerprint
 
 LIMIT = 150_000  # bytes of one tree
 
@@ -30,10 +31,14 @@ def add(tree: Path, results: Path) -> None:
             if isinstance(value, str) and value.startswith(("/", "~", ".")):
                 inputs["model_args"][key] = str(run["model"]["id"])
         run["fingerprint"] = run_fingerprint(inputs)
-        target = tree / ledger.slug(run["model"]["id"]) / ledger.slug(run["setting"]["text"]) / run["fingerprint"]
+        target = (
+            tree / ledger.slug(run["model"]["id"]) / ledger.slug(run["setting"]["text"]) / run["fingerprint"]
+        )
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / ledger.ITEMS, target)
-        (target / "run.json").write_bytes(orjson.dumps(run, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+        (target / "run.json").write_bytes(
+            orjson.dumps(run, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        )
 
 
 if __name__ == "__main__":

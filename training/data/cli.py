@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from icr_tasks.data.synth.questions import DOMAINS
+from icr_tasks.benchmarks.synth.world import DOMAINS
 from icr_tasks.errors import IcrError, unknown
 
 from . import pipeline, report, synth
@@ -30,11 +30,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, help="data folder")
     parser.add_argument("--config", type=Path, help="YAML file with the options below")
     parser.add_argument("--until", help=f"stop after this stage: {', '.join(pipeline.STAGES)}")
-    parser.add_argument("--show", metavar="STAGE", help="print the first rows that a stage wrote, and its counts")
+    parser.add_argument(
+        "--show", metavar="STAGE", help="print the first rows that a stage wrote, and its counts"
+    )
     parser.add_argument("--rows", type=int, default=2, help="how many rows --show prints")
     parser.add_argument("--mode", choices=MODES, default=argparse.SUPPRESS)
     made = parser.add_argument_group("synthetic rows (nothing to download)")
-    made.add_argument("--synth", type=int, metavar="N", help="N rows of the synthetic benchmark's training split")
+    made.add_argument(
+        "--synth", type=int, metavar="N", help="N rows of the synthetic benchmark's training split"
+    )
     made.add_argument("--length", default="512", help="nominal lengths to mix, comma-separated: 512,1k,4k")
     made.add_argument("--domain", default="", help="comma-separated: biography,business,arts,geography")
     made.add_argument("--kinds", default="", help="comma-separated: single,hop,comparison,yesno")
@@ -74,7 +78,9 @@ def _stages(args: argparse.Namespace, cfg: Config) -> int:
         spent = f"{entry['seconds']:8.1f} s" if ran else " as before"
         print(f"{name:<9} {spent}  {counts}", flush=True)
     if args.until in (None, "split"):
-        print(f"data {Manifest.load(args.output).hash()} in {args.output}; statistics: {args.output / 'report.md'}")
+        print(
+            f"data {Manifest.load(args.output).hash()} in {args.output}; statistics: {args.output / 'report.md'}"
+        )
     return 0
 
 
@@ -97,7 +103,12 @@ def _synth(args: argparse.Namespace, cfg: Config) -> int:
     for domain in domains:
         if domain is not None and domain not in DOMAINS:
             raise unknown("domain", domain, DOMAINS)
-    options = {"lengths": _list(args.length), "domains": domains, "kinds": _list(args.kinds), "passages": args.passages}
+    options = {
+        "lengths": _list(args.length),
+        "domains": domains,
+        "kinds": _list(args.kinds),
+        "passages": args.passages,
+    }
     entry = synth.run(args.output, n=args.synth, dev=cfg.dev, seed=cfg.seed, **options)
     manifest = Manifest.load(args.output)
     report.write_report(args.output, manifest)
@@ -108,7 +119,11 @@ def _synth(args: argparse.Namespace, cfg: Config) -> int:
 def _show(folder: Path, stage: str, rows: int) -> int:
     manifest = Manifest.load(folder)
     if stage not in manifest.stages:
-        raise unknown("finished stage", stage, manifest.stages) if manifest.stages else IcrError(f"no data in {folder}")
+        raise (
+            unknown("finished stage", stage, manifest.stages)
+            if manifest.stages
+            else IcrError(f"no data in {folder}")
+        )
     entry = manifest.stages[stage]
     print(f"{stage}: {entry['counts']}")
     for file, facts in entry["files"].items():

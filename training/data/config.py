@@ -11,7 +11,8 @@ from icr_tasks.errors import IcrError, unknown
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that changes the data. Defaults are mode `default`; MODES holds what `paper` and `paper_code` change."""
+    """Everything that changes the data. Defaults are mode `default`; MODES holds what `paper` and
+    `paper_code` change."""
 
     mode: str = "default"
     seed: int = 0
@@ -28,10 +29,14 @@ class Config:
     min_words: int = 10
     # retrieve
     embedder: str = "bm25"
-    query_prompt: str = "auto"  # "auto": the embedder's own query instruction, "none", or the instruction itself
+    query_prompt: str = (
+        "auto"  # "auto": the embedder's own query instruction, "none", or the instruction itself
+    )
     top_k: int = 500
     # dedupe
-    duplicate: float = 0.9  # word trigram containment from which a hit repeats a gold passage, 0 = keep repeats
+    duplicate: float = (
+        0.9  # word trigram containment from which a hit repeats a gold passage, 0 = keep repeats
+    )
     # refine
     fuzzy: str = "containment"  # "paper": any of the paper's three; "paper_code": the released mix
     threshold: float = 0.2
@@ -46,7 +51,9 @@ class Config:
     tokenizer: str = "Qwen/Qwen2.5-7B-Instruct-1M"
     tokens: int = 32000
     min_tokens: int = 0
-    keep: str = "pack"  # ranked passages up to the budget; "filter": all passages, rows over the budget dropped
+    keep: str = (
+        "pack"  # ranked passages up to the budget; "filter": all passages, rows over the budget dropped
+    )
     # split
     dev: float = 0.05
 
@@ -60,7 +67,9 @@ class Config:
         if not 0 < self.threshold <= 1 or not 0 <= self.duplicate <= 1 or not 0 <= self.dev < 1:
             raise IcrError("threshold lies in (0, 1], duplicate in [0, 1], dev in [0, 1)")
         if self.min_tokens > self.tokens:
-            raise IcrError(f"min_tokens={self.min_tokens} is above tokens={self.tokens}: no row would be left")
+            raise IcrError(
+                f"min_tokens={self.min_tokens} is above tokens={self.tokens}: no row would be left"
+            )
 
 
 _CHOICES = {
@@ -74,12 +83,22 @@ MODES: dict[str, dict[str, Any]] = {
     "default": {},
     # Section 3, appendix A: three heuristics at 0.6, every promotion judged, rows over 32k dropped.
     "paper": {"gold": "paragraph", "fuzzy": "paper", "threshold": 0.6, "promote": 0, "keep": "filter"},
-    # The released scripts: sentences as gold, 480 hits, no query instruction, 16k to 32k, HotpotQA before 2Wiki.
+    # The released scripts: sentences as gold, 480 hits, no query instruction, 16k to 32k, HotpotQA before
+    # 2Wiki.
     "paper_code": {
-        "gold": "sentence", "mix": False, "top_k": 480, "query_prompt": "none", "duplicate": 0.0, "fuzzy": "paper_code",
-        "threshold": 0.6, "promote": 10, "keep": "filter", "min_tokens": 16000, "unjudged": "gold",
+        "gold": "sentence",
+        "mix": False,
+        "top_k": 480,
+        "query_prompt": "none",
+        "duplicate": 0.0,
+        "fuzzy": "paper_code",
+        "threshold": 0.6,
+        "promote": 10,
+        "keep": "filter",
+        "min_tokens": 16000,
+        "unjudged": "gold",
     },
-}  # fmt: skip
+}
 # The options whose change makes a stage run again (and every stage after it).
 STAGE_OPTIONS: dict[str, tuple[str, ...]] = {
     "read": ("hotpotqa", "twowiki", "exclude", "per_dataset", "gold", "words", "mix", "seed"),
@@ -94,7 +113,8 @@ STAGE_OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 def config(given: Mapping[str, Any]) -> Config:
-    """A checked Config: the mode's values, then the given ones. IcrError with the nearest match for unknown keys."""
+    """A checked Config: the mode's values, then the given ones. IcrError with the nearest match for unknown
+    keys."""
     known = {f.name: f for f in fields(Config)}
     values: dict[str, Any] = {}
     for name, value in given.items():

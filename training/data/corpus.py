@@ -1,4 +1,5 @@
-"""Stage 2: articles -> passages of 100 words, numbered in reading order (Karpukhin et al. 2020, paper section 3)."""
+"""Stage 2: articles -> passages of 100 words, numbered in reading order (Karpukhin et al. 2020, paper section
+3)."""
 
 from __future__ import annotations
 
@@ -26,13 +27,17 @@ def files(paths: str) -> list[Path]:
     for name in (p.strip() for p in paths.split(",") if p.strip()):
         path = Path(name)
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.name.endswith((".parquet", ".jsonl", ".jsonl.gz")))
+            found += sorted(
+                p for p in path.rglob("*") if p.name.endswith((".parquet", ".jsonl", ".jsonl.gz"))
+            )
         elif path.is_file():
             found.append(path)
         else:
             raise IcrError(f"no corpus file {path}")
     if not found:
-        raise IcrError("no corpus: give --corpus FILE[,FILE...] (parquet or jsonl with columns title and text)")
+        raise IcrError(
+            "no corpus: give --corpus FILE[,FILE...] (parquet or jsonl with columns title and text)"
+        )
     return found
 
 

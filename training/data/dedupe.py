@@ -1,7 +1,7 @@
 """Stage 4: what the retriever found, without repeats of the gold passages and of itself.
 
-Wikipedia holds most gold passages once more (another dump, another cut): kept, they would be evidence labelled as
-distractors.
+Wikipedia holds most gold passages once more (another dump, another cut): kept, they would be evidence
+labelled as distractors.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import fuzzy, retrieve
 from . import read as questions
+from . import retrieve, similarity
 from .config import Config
 from .corpus import Texts
 from .similarity import squeeze
@@ -38,8 +38,9 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
 
 
 def distinct(found: list[str], golds: list[str], threshold: float, counts: Counter[str]) -> list[int]:
-    """Positions of hits that repeat neither a gold passage (containment) nor an earlier hit (case and white space aside)."""
-    overlap = fuzzy.signal("containment", golds, found).max(axis=0) if threshold and found else None
+    """Positions of hits that repeat neither a gold passage (containment) nor an earlier hit (case and white
+    space aside)."""
+    overlap = similarity.signal("containment", golds, found).max(axis=0) if threshold and found else None
     seen = {squeeze(g) for g in golds}
     keep: list[int] = []
     for i, text in enumerate(found):

@@ -1,6 +1,6 @@
 """A training row as a prompt, a reference completion, or a whole data set for a trainer.
 
-The prompts are the objects the evaluation uses (`icr_tasks.context.prompts`), so the two cannot drift apart.
+The prompts are the objects the evaluation uses (`icr_tasks.benchmarks.base`), so the two cannot drift apart.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from icr_tasks.context import prompts
-from icr_tasks.data.item import Unit
+from icr_tasks.benchmarks import base
+from icr_tasks.benchmarks.base import Unit
 from icr_tasks.errors import IcrError, unknown
-from icr_tasks.metrics.normalize import normalize
+from icr_tasks.metrics.answers import normalize
 
 from .store import Record, read
 
@@ -23,9 +23,9 @@ _QUOTE_WORDS = 25
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
-def prompt(name: str) -> prompts.Prompt:
+def prompt(name: str) -> base.Prompt:
     """The prompt object of a format (also the released code's variants: ao_code, idc_code, judge_code)."""
-    return prompts.get("helmet_rag", name)
+    return base.get("helmet_rag", name)
 
 
 def messages(row: Mapping[str, Any], name: str) -> list[dict[str, str]]:
@@ -36,7 +36,8 @@ def messages(row: Mapping[str, Any], name: str) -> list[dict[str, str]]:
 
 
 def target(row: Mapping[str, Any], name: str) -> str:
-    """A completion with the full reward of its format, for SFT. IcrError for `judge`, whose reasoning needs a teacher."""
+    """A completion with the full reward of its format, for SFT. IcrError for `judge`, whose reasoning needs a
+    teacher."""
     answer = row["answers"][0]
     ids = ", ".join(f"[DOC {i}]" for i in row["gold_ids"])
     match name:
@@ -45,7 +46,9 @@ def target(row: Mapping[str, Any], name: str) -> str:
         case "id":
             return f"{ids}\nThe answer is: {answer}"
         case "idc":
-            docs = "\n\n".join(f"[DOC {i}]\n{d}" for i, d in zip(row["gold_ids"], row["gold_docs"], strict=True))
+            docs = "\n\n".join(
+                f"[DOC {i}]\n{d}" for i, d in zip(row["gold_ids"], row["gold_docs"], strict=True)
+            )
             return f"Relevant documents:\n{docs}\n\nThe answer is: {answer}"
         case "idq":
             spans = (quote(d, f"{row['question']} {answer}") for d in row["gold_docs"])

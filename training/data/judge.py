@@ -1,7 +1,8 @@
-"""Stage 6: a language model keeps the candidates that really help to answer (paper, appendix A, second stage).
+"""Stage 6: a language model keeps the candidates that really help to answer (paper, appendix A, second
+stage).
 
-Only candidates can be kept: an id that was not offered is ignored and counted. A candidate without a verdict is left
-out of the context by default, since it can be called neither evidence nor distractor.
+Only candidates can be kept: an id that was not offered is ignored and counted. A candidate without a verdict
+is left out of the context by default, since it can be called neither evidence nor distractor.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from icr_tasks.context.prompts import fill
+from icr_tasks.benchmarks.base import fill
 from icr_tasks.metrics.judge.rubrics import BadReply, visible
 
 from . import dedupe, refine
@@ -65,8 +66,9 @@ def chosen(reply: str | None, n: int) -> tuple[list[int], list[int]] | None:
 
 
 def asker(cfg: Config, store: Path | None) -> Ask:
-    """The configured judge; every reply is kept in `store`, so an interrupted stage goes on where it stopped."""
-    from ..ask import Asker
+    """The configured judge; every reply is kept in `store`, so an interrupted stage goes on where it
+    stopped."""
+    from ...metrics.judge.ask import Asker
 
     def accept(reply: str) -> None:
         if chosen(reply, 0) is None:
@@ -89,7 +91,8 @@ def _outcome(candidates: list[int], reply: str | None, unjudged: str) -> Record:
 
 
 def run(cfg: Config, folder: Path, ask: Ask | None = None) -> dict[str, Any]:
-    """Write judged.parquet. `ask` replaces the configured judge; without either every candidate is unjudged."""
+    """Write judged.parquet. `ask` replaces the configured judge; without either every candidate is
+    unjudged."""
     if ask is None and cfg.judge_base_url:
         ask = asker(cfg, folder / "judge.sqlite")
     counts: Counter[str] = Counter()
@@ -97,7 +100,9 @@ def run(cfg: Config, folder: Path, ask: Ask | None = None) -> dict[str, Any]:
     def rows() -> Iterator[Record]:
         columns = ["id", "question", "answers", "gold_texts", "negatives"]
         pending: list[tuple[Record, list[int]]] = []
-        pairs = zip(read(folder / dedupe.OUTPUT, columns, batch=64), read(folder / refine.OUTPUT), strict=True)
+        pairs = zip(
+            read(folder / dedupe.OUTPUT, columns, batch=64), read(folder / refine.OUTPUT), strict=True
+        )
         for row, found in pairs:
             pending.append((row, found["candidates"]))
             if len(pending) == _ROWS:

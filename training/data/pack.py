@@ -1,11 +1,13 @@
-"""Stage 7: the context of each row. Gold and as many ranked negatives as the token budget holds, in seeded order.
+"""Stage 7: the context of each row. Gold and as many ranked negatives as the token budget holds, in seeded
+order.
 
-A budget rather than a filter: 500 passages of 100 words are about 66k tokens, so keeping only rows of at most 32k
-keeps those whose hits are unusually short (mode `paper` does that).
+A budget rather than a filter: 500 passages of 100 words are about 66k tokens, so keeping only rows of at most
+32k keeps those whose hits are unusually short (mode `paper` does that).
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,11 +16,69 @@ from typing import Any
 
 from icr_tasks.context.tokens import TokenCounter, counter
 from icr_tasks.errors import IcrError
+from icr_tasks.metrics.answers import normalize
 
 from . import dedupe, judge
 from .config import Config
 from .formats import FORMATS, messages, prompt
 from .store import ROW, Record, read, write
+
+# ---- split ---------------------------------------------------------------------------------------
+# Last stage: 95/5 split by question into train.parquet and dev.parquet; rows no reward could use are
+# refused.
+
+OUTPUTS = ("train.parquet", "dev.parquet")
+
+
+def problem(row: Record) -> str | None:
+    """Why a row cannot be trained on, or None."""
+    n = len(row["passages"])
+    if not row["answers"] or not any(a.strip() for a in row["answers"]):
+        return "no answer"
+    if not row["gold_ids"]:
+        return "no gold"
+    if any(not 0 <= i < n for i in [*row["gold_ids"], *row["original_ids"]]):
+        return "gold id outside the context"
+    if [row["passages"][i] for i in row["gold_ids"]] != list(row["gold_docs"]):
+        return "gold not in the context"
+    return None
+
+
+def _key(question: str, seed: int) -> tuple[str, str]:
+    """Equal for equal questions, so that a repeated question never stands on both sides."""
+    text = normalize(question)
+    return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest(), text
+
+
+def split(source: Path, folder: Path, *, seed: int, dev: float = 0.05) -> dict[str, Any]:
+    """Write both files in the source's order; returns counts by outcome. IcrError when nothing is left."""
+    keys = sorted({_key(row["question"], seed) for row in read(source, ["question"])})
+    held_out = {text for _, text in keys[: round(len(keys) * dev)]}
+    counts: Counter[str] = Counter()
+    seen: set[str] = set()
+
+    def part(is_dev: bool) -> Iterator[Record]:
+        for row in read(source):
+            if (normalize(row["question"]) in held_out) != is_dev:
+                continue
+            why = "duplicate id" if row["id"] in seen else problem(row)
+            seen.add(row["id"])
+            if why:
+                counts[f"dropped: {why}"] += 1
+            else:
+                yield row
+
+    for name, is_dev in zip(OUTPUTS, (False, True), strict=True):
+        counts[name.removesuffix(".parquet")] = write(folder / name, part(is_dev), ROW, batch=64)
+    if not counts["train"]:
+        raise IcrError(f"no row can be trained on: {dict(counts)}")
+    return dict(counts)
+
+
+def split_rows(cfg: Config, folder: Path) -> dict[str, Any]:
+    """Split packed.parquet."""
+    return split(folder / OUTPUT, folder, seed=cfg.seed, dev=cfg.dev)
+
 
 OUTPUT = "packed.parquet"
 _CHUNK = 64
@@ -66,7 +126,8 @@ class Packer:
         return self.tokens.counts([rendered(self.tokens, row, self.longest)])[0]
 
     def order(self, row_id: str, texts: list[str], gold: set[int]) -> Record:
-        """Columns passages, gold_ids, gold_docs: all texts in an order that only the seed and the id decide."""
+        """Columns passages, gold_ids, gold_docs: all texts in an order that only the seed and the id
+        decide."""
         turn = list(range(len(texts)))
         random.Random(f"{self.cfg.seed}/{row_id}").shuffle(turn)
         ids = [place for place, i in enumerate(turn) if i in gold]
@@ -85,7 +146,9 @@ class Packer:
         gold = [*row["gold_texts"], *extra]
         ranked = [text for i, text in enumerate(row["negatives"]) if i not in out]
         originals = range(len(row["gold_texts"]))
-        base = {name: row[name] for name in ("id", "dataset", "question", "answers")} | {"domain": "wikipedia"}
+        base = {name: row[name] for name in ("id", "dataset", "question", "answers")} | {
+            "domain": "wikipedia"
+        }
         n = len(ranked) if self.cfg.keep == "filter" else self._room(row, gold, ranked)
         while True:
             made = self.order(row["id"], [*gold, *ranked[:n]], set(range(len(gold))))
@@ -99,13 +162,16 @@ class Packer:
                 return None, "dropped: over the budget"
             if n <= 0:
                 return None, "dropped: gold does not fit"
-            n = max(0, n - max(1, (full["n_tokens"] - self.cfg.tokens) // 400))  # the sum of parts was a little too low
+            n = max(
+                0, n - max(1, (full["n_tokens"] - self.cfg.tokens) // 400)
+            )  # the sum of parts was a little too low
         if full["n_tokens"] < self.cfg.min_tokens:
             return None, "dropped: under the minimum"
         return full, "kept"
 
     def _room(self, row: Record, gold: list[str], ranked: list[str]) -> int:
-        """How many ranked passages fit beside the instruction, the question and the gold, by the sum of their parts."""
+        """How many ranked passages fit beside the instruction, the question and the gold, by the sum of their
+        parts."""
         widest = len(gold) + len(ranked)
         left = self.cfg.tokens - self.size(row | {"passages": []}) - sum(self._parts(gold, widest))
         for start in range(0, len(ranked), _CHUNK):
@@ -116,7 +182,8 @@ class Packer:
         return len(ranked)
 
     def _parts(self, texts: list[str], number: int) -> list[int]:
-        """Tokens of passages as they are rendered, under a document number at least as long as any that occurs."""
+        """Tokens of passages as they are rendered, under a document number at least as long as any that
+        occurs."""
         unit = self.unit.unit.replace("{i}", str(number))
         return self.tokens.counts([unit.replace("{text}", t) + self.unit.joiner for t in texts])
 
@@ -126,7 +193,9 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
     packer, counts = Packer(cfg), Counter[str]()
 
     def rows() -> Iterator[Record]:
-        for row, verdict in zip(read(folder / dedupe.OUTPUT, batch=64), read(folder / judge.OUTPUT), strict=True):
+        for row, verdict in zip(
+            read(folder / dedupe.OUTPUT, batch=64), read(folder / judge.OUTPUT), strict=True
+        ):
             made, outcome = packer.pack(row, verdict)
             counts[outcome] += 1
             if made is not None:

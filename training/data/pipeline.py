@@ -1,4 +1,5 @@
-"""The stages in order. Each runs when its options, its inputs or an earlier stage changed, and is skipped otherwise."""
+"""The stages in order. Each runs when its options, its inputs or an earlier stage changed, and is skipped
+otherwise."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icr_tasks.data.roots import fingerprint
 from icr_tasks.errors import unknown
 from icr_tasks.metrics.judge.secrets import redact_url
+from icr_tasks.storage import fingerprint
 
-from . import corpus, dedupe, judge, pack, read, refine, report, retrieve, split
+from . import corpus, dedupe, judge, pack, read, refine, report, retrieve
 from .config import STAGE_OPTIONS, Config
 from .store import Manifest, Record, arrow, key_of
 
@@ -36,7 +37,7 @@ STAGES: dict[str, Stage] = {
     "refine": Stage(refine.run, (refine.OUTPUT,), ("dedupe",)),
     "judge": Stage(judge.run, (judge.OUTPUT,), ("refine",)),
     "pack": Stage(pack.run, (pack.OUTPUT,), ("judge",)),
-    "split": Stage(split.run, split.OUTPUTS, ("pack",)),
+    "split": Stage(pack.split_rows, pack.OUTPUTS, ("pack",)),
 }
 _INPUTS = {"read": ("hotpotqa", "twowiki", "exclude"), "corpus": ("corpus",)}
 
@@ -77,7 +78,8 @@ def preflight(cfg: Config, until: str | None) -> None:
 
 
 def run(cfg: Config, folder: Path, until: str | None = None) -> Iterator[tuple[str, Record, bool]]:
-    """Yield (stage, manifest entry, ran now) as stages finish. Raises IcrError for bad input, before later stages run."""
+    """Yield (stage, manifest entry, ran now) as stages finish. Raises IcrError for bad input, before later
+    stages run."""
     if until is not None and until not in STAGES:
         raise unknown("stage", until, STAGES)
     arrow()
@@ -93,7 +95,9 @@ def run(cfg: Config, folder: Path, until: str | None = None) -> Iterator[tuple[s
             counts = STAGES[name].run(cfg, folder)
             files = {file: _rows(folder / file) for file in STAGES[name].outputs}
             seconds = round(time.perf_counter() - begun, 2)
-            entry = manifest.record(name, key, files, options=options, inputs=inputs, counts=counts, seconds=seconds)
+            entry = manifest.record(
+                name, key, files, options=options, inputs=inputs, counts=counts, seconds=seconds
+            )
             yield name, entry, True
         if name == until:
             return

@@ -1,7 +1,8 @@
-"""Stage 1: HotpotQA (distractor) and 2WikiMultihopQA in their official formats -> questions with gold evidence.
+"""Stage 1: HotpotQA (distractor) and 2WikiMultihopQA in their official formats -> questions with gold
+evidence.
 
-Both have `question`, `answer`, `context` = [[title, [sentence, ...]], ...] and `supporting_facts` = [[title, number]].
-The hub's column form ({"title": [...], "sentences": [...]}) and parquet files are read as well.
+Both have `question`, `answer`, `context` = [[title, [sentence, ...]], ...] and `supporting_facts` = [[title,
+number]]. The hub's column form ({"title": [...], "sentences": [...]}) and parquet files are read as well.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks.errors import IcrError
-from icr_tasks.metrics.normalize import normalize
+from icr_tasks.metrics.answers import normalize
 
 from .config import Config
 from .store import Record, read, write
 
 OUTPUT = "questions.parquet"
 COLUMNS = {
-    "id": "str", "dataset": "str", "question": "str", "answers": "strs", "kind": "str",
-    "gold_titles": "strs", "gold_texts": "strs",
-}  # fmt: skip
+    "id": "str",
+    "dataset": "str",
+    "question": "str",
+    "answers": "strs",
+    "kind": "str",
+    "gold_titles": "strs",
+    "gold_texts": "strs",
+}
 
 
 def records(path: Path) -> Iterator[Record]:
@@ -57,11 +63,13 @@ def _pairs(value: Any, first: str, second: str) -> list[tuple[str, Any]]:
 
 
 def gold(record: Record, unit: str, size: int = 100) -> list[tuple[str, str]]:
-    """(title, text) of the evidence, in order of the supporting facts; [] when a fact's paragraph is not there.
+    """(title, text) of the evidence, in order of the supporting facts; [] when a fact's paragraph is not
+    there.
 
     `passage`: as much of the paragraph as a passage of the corpus holds (`size` words) around its supporting sentences,
-    so that length does not give gold away. `paragraph`: all of it. `sentence`: single supporting sentences, as in the
-    released code. A fact that points past the end of its paragraph, as some official ones do, is left out.
+    so that length does not give gold away. `paragraph`: all of it. `sentence`: single supporting sentences,
+    as in the released code. A fact that points past the end of its paragraph, as some official ones do, is
+    left out.
     """
     context = {title: sentences for title, sentences in _pairs(record["context"], "title", "sentences")}
     facts: dict[str, list[int]] = {}
@@ -82,7 +90,8 @@ def gold(record: Record, unit: str, size: int = 100) -> list[tuple[str, str]]:
 
 
 def windows(sentences: list[list[str]], numbers: list[int], size: int) -> list[str]:
-    """Runs of at most `size` words of a paragraph that together hold the numbered sentences, as few as possible."""
+    """Runs of at most `size` words of a paragraph that together hold the numbered sentences, as few as
+    possible."""
     words = [word for sentence in sentences for word in sentence]
     ends = list(accumulate((len(s) for s in sentences), initial=0))
     out: list[str] = []

@@ -1,6 +1,7 @@
 """Stage 5: hard negatives that may be evidence after all (paper, appendix A, first stage).
 
-Modes: `containment` (default, calibrated: docs/training_data.md), `paper` (any of Jaccard, character F1, n-gram),
+Modes: `containment` (default, calibrated: docs/training_data.md), `paper` (any of Jaccard, character F1,
+n-gram),
 `paper_code` (the released rapidfuzz mix).
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import dedupe, fuzzy
+from . import dedupe, similarity
 from .config import Config
 from .similarity import PAPER, SIGNALS, released_mix
 from .store import Record, read, write
@@ -28,7 +29,7 @@ def scores(golds: Sequence[str], negatives: Sequence[str], mode: str) -> np.ndar
         return np.zeros(0)
     if mode == "paper_code":
         return np.array([max(released_mix(g, n) for g in golds) for n in negatives])
-    table = fuzzy.signals(golds, negatives)
+    table = similarity.signals(golds, negatives)
     names = list(SIGNALS)
     chosen = PAPER if mode == "paper" else ("containment",)
     return table[[names.index(name) for name in chosen]].max(axis=(0, 1))
@@ -52,7 +53,11 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
             counts["pairs"] += len(row["gold_texts"]) * len(row["negatives"])
             counts["candidates"] += len(chosen)
             counts["rows with candidates"] += bool(chosen)
-            yield {"id": row["id"], "candidates": chosen, "scores": [round(float(values[i]), 6) for i in chosen]}
+            yield {
+                "id": row["id"],
+                "candidates": chosen,
+                "scores": [round(float(values[i]), 6) for i in chosen],
+            }
 
     counts["rows"] = write(folder / OUTPUT, rows(), COLUMNS)
     return dict(counts)

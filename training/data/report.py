@@ -1,4 +1,5 @@
-"""Statistics of a data folder: counts by stage, gold before and after refinement, lengths, positions, length cue."""
+"""Statistics of a data folder: counts by stage, gold before and after refinement, lengths, positions, length
+cue."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from icr_tasks.data.roots import write_atomic
+from icr_tasks.storage import write_atomic
 
 from .store import Manifest, read
 
@@ -18,7 +19,8 @@ _BINS = 10
 
 
 def positions(places: list[float]) -> dict[str, Any]:
-    """Counts of relative gold positions in ten bins, and the p-value of the chi-square test against uniform."""
+    """Counts of relative gold positions in ten bins, and the p-value of the chi-square test against
+    uniform."""
     from scipy.stats import chisquare
 
     counts = np.histogram(places, bins=_BINS, range=(0.0, 1.0))[0]

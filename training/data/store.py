@@ -12,15 +12,25 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from icr_tasks.data.roots import write_atomic
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import write_atomic
 
 Record = dict[str, Any]
-# Columns of the final rows (train.parquet, dev.parquet). `passages` are texts in prompt order: passage i is [DOC i].
+# Columns of the final rows (train.parquet, dev.parquet). `passages` are texts in prompt order: passage i is
+# [DOC i].
 ROW = {
-    "id": "str", "dataset": "str", "domain": "str", "question": "str", "answers": "strs", "passages": "strs",
-    "gold_ids": "ints", "gold_docs": "strs", "original_ids": "ints", "n_tokens": "int", "n_dropped": "int",
-}  # fmt: skip
+    "id": "str",
+    "dataset": "str",
+    "domain": "str",
+    "question": "str",
+    "answers": "strs",
+    "passages": "strs",
+    "gold_ids": "ints",
+    "gold_docs": "strs",
+    "original_ids": "ints",
+    "n_tokens": "int",
+    "n_dropped": "int",
+}
 
 
 def arrow() -> ModuleType:
@@ -74,10 +84,14 @@ def read(path: Path, columns: Sequence[str] | None = None, batch: int = 256) -> 
     if not path.is_file():
         raise IcrError(f"no file {path}; run the stage that makes it (icr train data --help lists them)")
     try:
-        for part in pa.parquet.ParquetFile(path).iter_batches(batch, columns=list(columns) if columns else None):
+        for part in pa.parquet.ParquetFile(path).iter_batches(
+            batch, columns=list(columns) if columns else None
+        ):
             yield from part.to_pylist()
     except pa.ArrowInvalid as error:
-        raise IcrError(f"{path} is not a readable parquet file ({error}); delete it and run the stage again") from error
+        raise IcrError(
+            f"{path} is not a readable parquet file ({error}); delete it and run the stage again"
+        ) from error
 
 
 def sha256(path: Path) -> str:
@@ -110,7 +124,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 @dataclass
 class Manifest:
-    """`manifest.json` of a data folder: per stage its key, options, counts and the hashes of what it wrote."""
+    """`manifest.json` of a data folder: per stage its key, options, counts and the hashes of what it
+    wrote."""
 
     folder: Path
     stages: dict[str, Record] = field(default_factory=dict)
@@ -139,7 +154,11 @@ class Manifest:
     def record(self, stage: str, key: str, files: Mapping[str, int], **details: Any) -> Record:
         """Note a finished stage; `files` maps file names to their number of records. Returns the entry."""
         noted = {
-            name: {"rows": n, "bytes": (self.folder / name).stat().st_size, "sha256": sha256(self.folder / name)}
+            name: {
+                "rows": n,
+                "bytes": (self.folder / name).stat().st_size,
+                "sha256": sha256(self.folder / name),
+            }
             for name, n in files.items()
         }
         self.stages[stage] = {"key": key, "files": noted, **details}

@@ -8,18 +8,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from icr_tasks import data
+from icr_tasks import benchmarks
 from icr_tasks.errors import IcrError
 
 from . import pack
-from .split import split
+from .pack import split
 from .store import ROW, Manifest, Record, key_of, write
 
 
 def rows(
-    n: int, lengths: Sequence[str], *, seed: int = 0, domains: Sequence[str | None] = (None,), **options: object
+    n: int,
+    lengths: Sequence[str],
+    *,
+    seed: int = 0,
+    domains: Sequence[str | None] = (None,),
+    **options: object,
 ) -> Iterator[Record]:
-    """`n` rows, an equal share of each length and domain; passages in a seeded shuffle, so gold positions are uniform.
+    """`n` rows, an equal share of each length and domain; passages in a seeded shuffle, so gold positions are
+    uniform.
 
     `options` go to the generator (`kinds`, `passages`). Raises IcrError for unknown lengths, domains and kinds.
     """
@@ -27,10 +33,13 @@ def rows(
         raise IcrError(f"--synth {n}: at least one row is needed")
     mixes = [(length, domain) for domain in domains for length in lengths]
     parts = {
-        mix: data.load("synth", "rag", mix[0], seed=seed, n=n, split="train", domain=mix[1], **options).items
+        mix: benchmarks.load(
+            "synth", "rag", mix[0], seed=seed, n=n, split="train", domain=mix[1], **options
+        ).items
         for mix in mixes
     }
-    # Question kinds cycle with the number; dealing the mixes out in that order would tie each length to some kinds.
+    # Question kinds cycle with the number; dealing the mixes out in that order would tie each length to some
+    # kinds.
     deal = [mixes[number % len(mixes)] for number in range(n)]
     random.Random(f"{seed}/mix").shuffle(deal)
     for number, (length, domain) in enumerate(deal):
@@ -39,14 +48,22 @@ def rows(
         random.Random(f"{seed}/{item.id}/{length}").shuffle(units)
         gold = [i for i, u in enumerate(units) if u.gold]
         yield {
-            "id": f"{item.id}-{length}", "dataset": "synth", "domain": domain or "synth", "question": item.question,
-            "answers": list(item.answers), "passages": [u.text for u in units], "gold_ids": gold,
-            "gold_docs": [units[i].text for i in gold], "original_ids": gold, "n_dropped": 0,
-        }  # fmt: skip
+            "id": f"{item.id}-{length}",
+            "dataset": "synth",
+            "domain": domain or "synth",
+            "question": item.question,
+            "answers": list(item.answers),
+            "passages": [u.text for u in units],
+            "gold_ids": gold,
+            "gold_docs": [units[i].text for i in gold],
+            "original_ids": gold,
+            "n_dropped": 0,
+        }
 
 
 def run(folder: Path, *, n: int, dev: float, seed: int, **options: Any) -> dict[str, Any]:
-    """Write packed.parquet, train.parquet, dev.parquet and the manifest; returns its entry. A second call does nothing."""
+    """Write packed.parquet, train.parquet, dev.parquet and the manifest; returns its entry. A second call
+    does nothing."""
     given = {"n": n, "dev": dev, "seed": seed, **options}
     manifest, key = Manifest.load(folder), key_of(given)
     if manifest.fresh("synth", key):

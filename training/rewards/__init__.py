@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .for_trl import trl_reward
 from .for_verl import compute_score
+from .match import Options, Row, rows
 from .registry import NAMES, PRESETS, check, score
-from .row import Options, Row, rows
 
 __all__ = ["NAMES", "PRESETS", "Options", "Row", "check", "compute_score", "rows", "score", "trl_reward"]

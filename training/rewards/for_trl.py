@@ -1,4 +1,5 @@
-"""Rewards as TRL's GRPOTrainer calls them (`reward_funcs`): keyword columns in, one float or None a completion out."""
+"""Rewards as TRL's GRPOTrainer calls them (`reward_funcs`): keyword columns in, one float or None a
+completion out."""
 
 from __future__ import annotations
 
@@ -9,9 +10,8 @@ from typing import Any
 from icr_tasks.errors import IcrError
 
 from . import registry
-from .hybrid import JUDGED, replies_for
-from .row import Options, rows
-from .verdict import Ask, judge_of
+from .match import Options, rows
+from .paper import JUDGED, Ask, judge_of, replies_for
 
 Completion = str | Sequence[Mapping[str, Any]]
 
@@ -36,16 +36,20 @@ def trl_reward(
 ) -> Callable[..., list[float | None]]:
     """The callable for `reward_funcs`; `__name__` is what TRL logs (`rewards/<name>/mean`).
 
-    Reads the columns `answers`, `gold_ids`, `gold_docs`, `question`, `original_ids`. A row whose judge failed gives
-    None, never a partial sum (TRL would count a missing term as zero against its siblings). Terms are logged as
-    metrics and columns where TRL offers it. Rewards `judge` and `hybrid`
-    need `judge` (base_url, model, ...) or `ask` (prompts -> replies).
+    Reads the columns `answers`, `gold_ids`, `gold_docs`, `question`, `original_ids`. A row whose judge failed
+    gives None, never a partial sum (TRL would count a missing term as zero against its siblings). Terms are
+    logged as metrics and columns where TRL offers it. Rewards `judge` and `hybrid` need `judge` (base_url,
+    model, ...) or `ask` (prompts -> replies).
     """
     chosen = registry.options_of(options, preset)
-    registry.score(name, [], [], preset=preset, options=options, replies=[])  # names are checked before training
+    registry.score(
+        name, [], [], preset=preset, options=options, replies=[]
+    )  # names are checked before training
     if name in JUDGED and ask is None:
         if not judge:
-            raise IcrError(f"reward {name!r} needs a judge: give judge={{base_url, model}} or ask= (docs/rewards.md)")
+            raise IcrError(
+                f"reward {name!r} needs a judge: give judge={{base_url, model}} or ask= (docs/rewards.md)"
+            )
         ask = judge_of(judge, preset)
 
     def reward(

@@ -13,13 +13,13 @@ from typing import Any
 
 from icr_tasks.errors import IcrError
 from icr_tasks.training.rewards import registry
-from icr_tasks.training.rewards.hybrid import JUDGED, replies_for
-from icr_tasks.training.rewards.row import Row
-from icr_tasks.training.rewards.verdict import Ask, judge_of
+from icr_tasks.training.rewards.match import Row
+from icr_tasks.training.rewards.paper import JUDGED, Ask, judge_of, replies_for
 
 
 def _row(ground_truth: Any, extra_info: Mapping[str, Any]) -> Row:
-    """`ground_truth`: a row's columns as mapping or JSON, or just the answer(s); the rest is taken from extra_info."""
+    """`ground_truth`: a row's columns as mapping or JSON, or just the answer(s); the rest is taken from
+    extra_info."""
     if isinstance(ground_truth, str) and ground_truth.lstrip().startswith("{"):
         ground_truth = json.loads(ground_truth)
     given = dict(ground_truth) if isinstance(ground_truth, Mapping) else {"answers": ground_truth}
@@ -45,7 +45,8 @@ def compute_score(
     ask: Ask | None = None,
     judge: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """`{"score": ..., <term>: ...}`, the same keys for every row. A failed judge raises, as verl has no missing reward."""
+    """`{"score": ..., <term>: ...}`, the same keys for every row. A failed judge raises, as verl has no
+    missing reward."""
     extra = dict(extra_info or {})
     name = reward or extra.pop("reward", "ao")
     row = _row(ground_truth, extra)

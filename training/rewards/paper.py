@@ -8,15 +8,61 @@ Every function takes the completions and their rows and returns one dict a compl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from icr_tasks.metrics.extract import extract_answer, strip_thoughts
+from icr_tasks.metrics.judge.rubrics import RUBRICS, BadReply, Case
 
 from . import match
-from .row import Options, Row, Scores
-from .verdict import criteria
+from .match import Options, Row, Scores
+
+# ---- verdict -------------------------------------------------------------------------------------
+# The judge of R+Judge: what it is asked and how its reply is read. Both are rubric `paper` of the metrics.
+
+# Prompts -> replies in the same order; None where the judge could not be asked.
+Ask = Callable[[Sequence[str]], Sequence[str | None]]
+
+
+def judge_of(options: Mapping[str, Any], preset: str = "paper", outages: int = 3) -> Ask:
+    """A judge by its options. Up to `outages` batches in a row go without reward when it cannot be reached.
+
+    Preset `paper` asks again for a reply without exactly three verdicts; `paper_code` takes any reply.
+    """
+    from ...metrics.judge.ask import Asker
+
+    rubric = RUBRICS["paper"]
+    accept = rubric.parse if preset == "paper" else str
+    return Asker(options, accept, kind="reward", version=rubric.version, outages=outages)
+
+
+def question(text: str, row: Row) -> str:
+    """The judge prompt for one completion (arXiv 2601.18527, Table 6); votes inside the completion are
+    defused."""
+    docs = "\n\n".join(f"[DOC {i}]\n{d}" for i, d in zip(row.gold_ids, row.gold_docs, strict=True))
+    case = Case(row.question, row.answers[0], strip_thoughts(text).strip(), row.id, docs)
+    return RUBRICS["paper"].render(case)[0]
+
+
+def criteria(reply: str | None) -> dict[str, int] | None:
+    """reasoning, grounding, correctness -> 0 or 1; None unless the reply gives each exactly once."""
+    if reply is None:
+        return None
+    try:
+        return RUBRICS["paper"].parse(reply).criteria
+    except BadReply:
+        return None
+
 
 Term = Callable[[str, Row, Options], float]
 Reward = Callable[..., list[Scores]]
-TERM: dict[str, Term] = {"answer": match.answer, "ids": match.ids, "content": match.content, "quotes": match.quoted}
+TERM: dict[str, Term] = {
+    "answer": match.answer,
+    "ids": match.ids,
+    "content": match.content,
+    "quotes": match.quoted,
+}
 DEFAULT = Options()
 
 
@@ -69,3 +115,56 @@ def judge(
 
 
 REWARDS: dict[str, Reward] = {"ao": ao, "id": id_, "idc": idc, "idq": idq, "judge": judge}
+
+
+# ---- hybrid --------------------------------------------------------------------------------------
+# Hybrid reward: the rule first, a judge only where the rule gives nothing; the better of the two
+# (QwenLong-L1, arXiv 2505.17667).
+
+NAME = "hybrid"
+JUDGED = (NAME, "judge")
+HYBRID_DEFAULT = Options()
+
+
+def hybrid(
+    texts: Sequence[str],
+    rows: Sequence[Row],
+    options: Options = HYBRID_DEFAULT,
+    *,
+    replies: Sequence[str | None],
+) -> list[Scores]:
+    """max(rule, judge), 0 or 1; terms `answer` (the rule), `judge` (0 where it was not asked, or saw no
+    marker), `asked`.
+
+    `replies` hold a text wherever `doubtful` names the completion; missing or unreadable there makes the reward NaN.
+    """
+    asked, out = set(doubtful(texts, rows, options)), []
+    for number, (text, row, reply) in enumerate(zip(texts, rows, replies, strict=True)):
+        rule, verdict = match.answer(text, row, options), 0.0
+        if number in asked:
+            found = criteria(reply)
+            verdict = float("nan") if found is None else float(found["correctness"])
+        best = verdict if math.isnan(verdict) or not options.rule else max(rule, verdict)
+        out.append({"reward": best, "answer": rule, "judge": verdict, "asked": float(number in asked)})
+    return out
+
+
+def doubtful(texts: Sequence[str], rows: Sequence[Row], options: Options = HYBRID_DEFAULT) -> list[int]:
+    """Numbers of the completions a judge has to decide: an answer with its marker, which the rule (if it
+    counts) gives 0."""
+    pairs = enumerate(zip(texts, rows, strict=True))
+    return [
+        n
+        for n, (t, r) in pairs
+        if extract_answer(t).found and not (options.rule and match.answer(t, r, options))
+    ]
+
+
+def replies_for(
+    name: str, texts: Sequence[str], rows: Sequence[Row], options: Options, ask: Ask
+) -> list[str | None]:
+    """The judge's replies a reward needs, None where it was not asked or did not answer. One batch of calls,
+    or none."""
+    at = doubtful(texts, rows, options) if name == NAME else list(range(len(texts)))
+    given = dict(zip(at, ask([question(texts[i], rows[i]) for i in at]), strict=True)) if at else {}
+    return [given.get(i) for i in range(len(texts))]

@@ -1,8 +1,9 @@
 """Preset `paper_code`: the weights and parsers of the released code, for comparison only.
 
-It is not equations 1-5: the answer stops at its first period and counts as a substring, ids are scored by F1 against
-the dataset's own gold, similarity is the best of four (one of which any two English passages share), R+Judge has no
-answer term. What that costs is measured in docs/rewards.md. Answers, ids and texts of the row are those of `Row`.
+It is not equations 1-5: the answer stops at its first period and counts as a substring, ids are scored by F1
+against the dataset's own gold, similarity is the best of four (one of which any two English passages share),
+R+Judge has no answer term. What that costs is measured in docs/rewards.md. Answers, ids and texts of the row
+are those of `Row`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from icr_tasks.metrics.answers import subem_official
 from icr_tasks.metrics.citations import prf
-from icr_tasks.metrics.subem import subem_official
 
-from .row import Options, Row, Scores
+from .match import Options, Row, Scores
 
 _ANSWER = re.compile(r"(?i)The answer is:\s*([^\n\.]+)")
 _TAG = re.compile(r"(?i)\[DOC\s+[^\]]+?\]")
@@ -51,7 +52,9 @@ def similarity(first: str, second: str) -> float:
     if not a or not b:
         return 0.0
     shared = sum((Counter(a) & Counter(b)).values())
-    grams = (_jaccard({a[i : i + n] for i in range(len(a))}, {b[i : i + n] for i in range(len(b))}) for n in (2, 3))
+    grams = (
+        _jaccard({a[i : i + n] for i in range(len(a))}, {b[i : i + n] for i in range(len(b))}) for n in (2, 3)
+    )
     return max(2 * shared / (len(a) + len(b)), _jaccard(set(a.split()), set(b.split())), *grams)
 
 
@@ -94,7 +97,9 @@ def idc(texts: Sequence[str], rows: Sequence[Row], options: Options | None = Non
 
 def _matched(quotes: Sequence[str], docs: Sequence[str]) -> int:
     """Pairs of the greedy one-to-one matching at similarity 0.8 or more."""
-    pairs = sorted(((similarity(q, d), i, j) for i, q in enumerate(quotes) for j, d in enumerate(docs)), reverse=True)
+    pairs = sorted(
+        ((similarity(q, d), i, j) for i, q in enumerate(quotes) for j, d in enumerate(docs)), reverse=True
+    )
     used: set[tuple[str, int]] = set()
     hits = 0
     for value, i, j in pairs:
@@ -132,9 +137,14 @@ def _boxes(reply: str | None) -> float:
 
 
 def judge(
-    texts: Sequence[str], rows: Sequence[Row], options: Options | None = None, *, replies: Sequence[str | None]
+    texts: Sequence[str],
+    rows: Sequence[Row],
+    options: Options | None = None,
+    *,
+    replies: Sequence[str | None],
 ) -> list[Scores]:
-    """The sum of all boxed criteria, drafts in thoughts included, at most 3. NaN only where there is no reply."""
+    """The sum of all boxed criteria, drafts in thoughts included, at most 3. NaN only where there is no
+    reply."""
     return [{"reward": _boxes(r), "judge": _boxes(r)} for _, _, r in zip(texts, rows, replies, strict=True)]
 
 

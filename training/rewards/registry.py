@@ -7,17 +7,18 @@ from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
 
-from . import hybrid, paper, paper_code
-from .hybrid import JUDGED
-from .row import Options, Row, Scores
+from . import paper, paper_code
+from .match import Options, Row, Scores
+from .paper import JUDGED
 
-PRESETS = {"paper": {**paper.REWARDS, hybrid.NAME: hybrid.hybrid}, "paper_code": paper_code.REWARDS}
+PRESETS = {"paper": {**paper.REWARDS, paper.NAME: paper.hybrid}, "paper_code": paper_code.REWARDS}
 NAMES = tuple(PRESETS["paper"])
 NEEDS_GOLD = ("id", "idc", "idq", "judge")
 
 
 def options_of(given: Options | Mapping[str, Any] | None, preset: str) -> Options:
-    """Checked options. IcrError for unknown keys, and for any option of `paper_code`, whose values are fixed."""
+    """Checked options. IcrError for unknown keys, and for any option of `paper_code`, whose values are
+    fixed."""
     if preset not in PRESETS:
         raise unknown("reward preset", preset, PRESETS)
     if given and preset != "paper":
@@ -53,7 +54,8 @@ def score(
 
 
 def check(records: Iterable[Mapping[str, Any]], name: str) -> int:
-    """Number of usable rows; IcrError naming the first rows a reward cannot use. Run it before anything heavy loads."""
+    """Number of usable rows; IcrError naming the first rows a reward cannot use. Run it before anything heavy
+    loads."""
     if name not in NAMES:
         raise unknown("reward", name, NAMES)
     bad: list[str] = []

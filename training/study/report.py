@@ -1,19 +1,94 @@
-"""What a study shows: one sentence a comparison, tables with intervals, the domain matrix, cost, a forest plot."""
+"""What a study shows: one sentence a comparison, tables with intervals, the domain matrix, cost, a forest
+plot."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from icr_tasks.data.roots import write_atomic
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import write_atomic
 
+from ...leaderboard.pairs.seeds import Pooled
 from ..curves import chart, history, page
-from ..pool import Pooled
-from . import matrix
 from .results import Results, equal_tokens
 from .spec import START, Study
+
+# ---- matrix --------------------------------------------------------------------------------------
+# Train domain x eval domain: how each arm does on the domains it was trained on, and on those it was not.
+
+if TYPE_CHECKING:
+    from .results import Results
+
+
+def render_matrix(found: Results, setting: str) -> str:
+    """The matrix (bold: trained on), each arm's off-diagonal mean, and contrasts with the control in and out
+    of its domains."""
+    from icr_tasks.leaderboard.text.names import points
+
+    study = found.study
+    names = list(study.domains)
+    lines = [
+        f"| trained on \\ evaluated on | {' | '.join(names)} | off-diagonal mean | − start |",
+        "|---|" + "---:|" * (len(names) + 2),
+    ]
+    for arm in (START, *study.arms):
+        trained = study.trained_on(arm) if arm != START else ()
+        cells = []
+        for name in names:
+            one = found.pooled(
+                study.control if arm == START else arm, START, setting, tuple(study.domains[name])
+            )
+            side = one.base if arm == START else one.new
+            text = f"{points(side.mean)} ±{points(side.half())}"
+            cells.append(f"**{text}**" if name in trained else text)
+        cells += _off(found, setting, arm, [n for n in names if n not in trained])
+        label = arm if arm == START else f"{arm} ({', '.join(trained) or 'none of these'})"
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *contrasts(found, setting)])
+
+
+def _off(found: Results, setting: str, arm: str, names: list[str]) -> list[str]:
+    """Score over the domains the arm was not trained on, and its difference to the start."""
+    from icr_tasks.leaderboard.text.names import interval, points
+
+    if not names:
+        return ["–", "–"]
+    one = found.pooled(found.study.control if arm == START else arm, START, setting, _tasks(found, names))
+    side = one.base if arm == START else one.new
+    change = "" if arm == START else f"{points(one.delta.mean, sign=True)} {interval(one.total.ci())}"
+    return [f"{points(side.mean)} ±{points(side.half())}", change]
+
+
+def contrasts(found: Results, setting: str) -> list[str]:
+    """Each arm against the control: in the control's domains, outside of them, and where neither was
+    trained."""
+    pass
+
+    study, out = found.study, []
+    home = study.trained_on(study.control)
+    for arm in study.arms:
+        if arm == study.control:
+            continue
+        seen = {*home, *study.trained_on(arm)}
+        groups = {
+            "Where the control was trained": [n for n in study.domains if n in home],
+            "Where the control was not trained": [n for n in study.domains if n not in home],
+            "Where neither was trained": [n for n in study.domains if n not in seen],
+        }
+        for where, names in groups.items():
+            if names:
+                one = found.pooled(arm, study.control, setting, _tasks(found, names))
+                text = sentence(arm, study.control, one, one.total.p).removeprefix("- ")
+                out.append(f"- {where} ({', '.join(names)}; N = {one.delta.clusters}): {text}")
+    return out
+
+
+def _tasks(found: Results, names: list[str]) -> tuple[str, ...]:
+    return tuple(t for name in names for t in found.study.domains[name])
+
 
 ALPHA = 0.05
 
@@ -34,13 +109,17 @@ def write(study: Study, begin: str, into: Path | None = None) -> str:
 def render(found: Results) -> str:
     """The report as Markdown, without its title."""
     study = found.study
-    parts = [f"**{study.question}**"] * bool(study.question) + [study.notes] * bool(study.notes) + [_conditions(found)]
+    parts = (
+        [f"**{study.question}**"] * bool(study.question)
+        + [study.notes] * bool(study.notes)
+        + [_conditions(found)]
+    )
     for setting in found.settings():
         if len(found.settings()) > 1:
             parts.append(f"### Setting {setting}")
         parts += ["\n".join(sentences(found, setting)), scores(found, setting), differences(found, setting)]
         if study.domains:
-            parts.append(matrix.render(found, setting))
+            parts.append(render_matrix(found, setting))
     return "\n\n".join([*parts, cost(found)])
 
 
@@ -62,16 +141,18 @@ def adjusted(found: Results, setting: str) -> dict[tuple[str, str], float]:
 
 def sentence(arm: str, against: str, result: Pooled, p: float) -> str:
     """The verdict in words: better, worse, or not distinguishable and what would have been seen."""
-    from icr_tasks.leaderboard.printed import settled
-    from icr_tasks.leaderboard.suite import interval, points
+    from icr_tasks.leaderboard.text.names import interval, points
+    from icr_tasks.leaderboard.text.printed import settled
 
     if result.identical == 1.0:
-        return (
-            f"- {arm} gave **the same answers** as {against}, to the byte and under every seed: no effect to compare."
-        )
+        return f"- {arm} gave **the same answers** as {against}, to the byte and under every seed: no effect to compare."
     bounds, seeds = result.total.ci(1 - ALPHA), len(result.each)
     shown = f"{points(result.delta.mean, sign=True)} points {interval(bounds)}, p = {p:.2g}"
-    shown += f", same sign in {result.agree} of {seeds} seeds" if seeds > 1 else ", one seed: its luck is not covered"
+    shown += (
+        f", same sign in {result.agree} of {seeds} seeds"
+        if seeds > 1
+        else ", one seed: its luck is not covered"
+    )
     low, high = map(settled, bounds)
     if settled(p) < ALPHA and (low > 0 or high < 0):
         return f"- {arm} is significantly **{'better' if result.delta.mean > 0 else 'worse'}** than {against}: {shown}."
@@ -86,8 +167,9 @@ def sentences(found: Results, setting: str) -> list[str]:
 
 
 def scores(found: Results, setting: str) -> str:
-    """Held-out score x 100 of the start and each arm (mean of seeds) with half of the 95 % interval over questions."""
-    from icr_tasks.leaderboard.suite import points
+    """Held-out score x 100 of the start and each arm (mean of seeds) with half of the 95 % interval over
+    questions."""
+    from icr_tasks.leaderboard.text.names import points
 
     study, tasks = found.study, [str(t) for t in found.study.evaluate["tasks"]]
     first = {t: found.pooled(study.control, START, setting, (t,)).delta for t in tasks}
@@ -107,7 +189,7 @@ def scores(found: Results, setting: str) -> str:
 
 def differences(found: Results, setting: str) -> str:
     """Every comparison over all tasks and on each task."""
-    from icr_tasks.leaderboard.suite import interval, points
+    from icr_tasks.leaderboard.text.names import interval, points
 
     tasks, p = [str(t) for t in found.study.evaluate["tasks"]], adjusted(found, setting)
     lines = [
@@ -130,17 +212,21 @@ def differences(found: Results, setting: str) -> str:
 
 
 def cost(found: Results) -> str:
-    """Steps, tokens and seconds of each arm, whether they are equal, and how often a judge was asked, where one was."""
+    """Steps, tokens and seconds of each arm, whether they are equal, and how often a judge was asked, where
+    one was."""
     costs = {arm: found.cost(arm) for arm in found.study.arms}
     judged = any(c.asked is not None for c in costs.values())
     lines = [
-        "| cost of a run | steps | tokens | CPU s | wall s | reward, last quarter |" + " completions judged |" * judged,
+        "| cost of a run | steps | tokens | CPU s | wall s | reward, last quarter |"
+        + " completions judged |" * judged,
         "|---|---:|---:|---:|---:|---:|" + "---:|" * judged,
     ]
     for arm, c in costs.items():
         reward = f"{c.reward:.2f}" if c.reward is not None else "–"
         share = f" {100 * (c.asked or 0):.0f} % |" * judged
-        lines.append(f"| {arm} | {c.steps:.0f} | {c.tokens:,.0f} | {c.cpu:.0f} | {c.wall:.0f} | {reward} |{share}")
+        lines.append(
+            f"| {arm} | {c.steps:.0f} | {c.tokens:,.0f} | {c.cpu:.0f} | {c.wall:.0f} | {reward} |{share}"
+        )
     return "\n".join(lines) + f"\n\n{equal_tokens(costs)} Numbers are means over seeds."
 
 
@@ -156,7 +242,9 @@ def forest(found: Results) -> str:
             name = f"{arm} - {against}" + f", {setting}" * (len(found.settings()) > 1)
             rows.append(Row(name, *total.in_points()))
     return draw(
-        f"Study: {found.study.name}", rows, x_label="difference in points, 95 % interval over questions and seeds"
+        f"Study: {found.study.name}",
+        rows,
+        x_label="difference in points, 95 % interval over questions and seeds",
     )
 
 
@@ -177,7 +265,8 @@ def rewards(found: Results) -> str:
 
 
 def insert(path: Path, name: str, text: str) -> None:
-    """Replace what stands between `<!-- study: name -->` and `<!-- end study -->`. IcrError when the marks are not there."""
+    """Replace what stands between `<!-- study: name -->` and `<!-- end study -->`. IcrError when the marks
+    are not there."""
     body, marks = path.read_text(encoding="utf-8"), (f"<!-- study: {name} -->\n", "<!-- end study -->")
     pattern = re.compile(re.escape(marks[0]) + ".*?" + re.escape(marks[1]), re.S)
     if not pattern.search(body):

@@ -1,4 +1,5 @@
-"""The numbers of a finished study: ledgers of every arm and seed, paired and pooled, and what training cost."""
+"""The numbers of a finished study: ledgers of every arm and seed, paired and pooled, and what training
+cost."""
 
 from __future__ import annotations
 
@@ -12,21 +13,21 @@ import numpy as np
 
 from icr_tasks.errors import IcrError
 
+from ...leaderboard.pairs.seeds import Pooled, pooled
 from .. import checkpoint, curves
-from ..pool import Pooled, pooled
 from .spec import START, Study
 
 if TYPE_CHECKING:
-    from icr_tasks.leaderboard.load import Run
-    from icr_tasks.leaderboard.pairs import Pairs
+    from icr_tasks.leaderboard.ledgers.load import Run
+    from icr_tasks.leaderboard.pairs.joined import Pairs
 
 SAME = 0.02  # token counts within this share of each other are called equal
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Means over an arm's seeds: optimizer steps, tokens TRL counted, CPU and wall seconds of the whole process, last reward, share
-    of the completions that a judge was asked about."""
+    """Means over an arm's seeds: optimizer steps, tokens TRL counted, CPU and wall seconds of the whole
+    process, last reward, share of the completions that a judge was asked about."""
 
     steps: float
     tokens: float
@@ -40,7 +41,7 @@ class Results:
     """Ledgers of a study. `against` is an arm, or START: the model all arms began with."""
 
     def __init__(self, study: Study, begin: str) -> None:
-        from icr_tasks.leaderboard import load
+        from icr_tasks.leaderboard.ledgers import load
 
         self.study, self.begin = study, begin
         self.runs: dict[tuple[str, str, str], Run] = {}
@@ -55,10 +56,10 @@ class Results:
         return [str(s) for s in self.study.evaluate.get("settings", ["full"])]
 
     def _pairs(self, arm: str, against: str, setting: str) -> list[Pairs]:
-        from icr_tasks.leaderboard import pairs
+        from icr_tasks.leaderboard.pairs import joined
 
         return [
-            pairs.pair(
+            joined.pair(
                 self._run(against, s, setting, self.study.prompt(arm)),
                 self._run(arm, s, setting, self.study.prompt(arm)),
             )
@@ -94,12 +95,19 @@ class Results:
             rows = curves.history(last.parent)
             rewards = [r["reward"] for r in rows if "reward" in r]
             asked = [v for r in rows for k, v in r.items() if k.endswith("/asked")]
-            found.append({
-                "steps": checkpoint.step_of(last), "tokens": max((r["num_tokens"] for r in rows if "num_tokens" in r), default=0),
-                "reward": np.mean(rewards[-max(1, len(rewards) // 4) :]) if rewards else np.nan,
-                "asked": np.mean(asked) if asked else np.nan, **spent,
-            })  # fmt: skip
-        mean = {k: float(np.mean([f[k] for f in found])) for k in ("steps", "tokens", "cpu", "wall", "reward", "asked")}
+            found.append(
+                {
+                    "steps": checkpoint.step_of(last),
+                    "tokens": max((r["num_tokens"] for r in rows if "num_tokens" in r), default=0),
+                    "reward": np.mean(rewards[-max(1, len(rewards) // 4) :]) if rewards else np.nan,
+                    "asked": np.mean(asked) if asked else np.nan,
+                    **spent,
+                }
+            )
+        mean = {
+            k: float(np.mean([f[k] for f in found]))
+            for k in ("steps", "tokens", "cpu", "wall", "reward", "asked")
+        }
         reward, asked = (None if np.isnan(mean[k]) else mean[k] for k in ("reward", "asked"))
         return Cost(mean["steps"], mean["tokens"], mean["cpu"], mean["wall"], reward, asked)
 
@@ -108,7 +116,11 @@ def equal_tokens(costs: dict[str, Cost]) -> str:
     """One sentence: whether the arms saw equally many tokens and steps."""
     steps, tokens = [c.steps for c in costs.values()], [c.tokens for c in costs.values()]
     more = max(tokens) / min(tokens) - 1 if min(tokens) else float("inf")
-    same = "equal steps" if max(steps) == min(steps) else f"NOT equal steps ({min(steps):.0f} to {max(steps):.0f})"
+    same = (
+        "equal steps"
+        if max(steps) == min(steps)
+        else f"NOT equal steps ({min(steps):.0f} to {max(steps):.0f})"
+    )
     if more <= SAME:
         return f"Arms are at {same} and equal tokens (within {100 * more:.1f} %)."
     most, least = max(costs, key=lambda a: costs[a].tokens), min(costs, key=lambda a: costs[a].tokens)

@@ -4,9 +4,9 @@
     icr train study longrag.yaml --check            # the file and every config that follows from it; no torch
     icr train study losses_cpu.yaml -o study-losses --into docs/training_studies.md
 
-Each run is what `icr train sft|grpo OUT/configs/ARM-sSEED.yaml` does (in a process of its own, unless trl.use_cpu), its folder
-OUT/runs/ARM-sSEED, what it printed in OUT/logs. Run the command again
-to go on after anything: finished runs and evaluated cells are kept, an interrupted run continues from its last checkpoint.
+Each run is what `icr train sft|grpo OUT/configs/ARM-sSEED.yaml` does (in a process of its own, unless
+trl.use_cpu), its folder OUT/runs/ARM-sSEED, what it printed in OUT/logs. Run the command again to go on after
+anything: finished runs and evaluated cells are kept, an interrupted run continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import TextIO
 import yaml
 from tqdm import tqdm
 
-from icr_tasks.data.roots import write_atomic
 from icr_tasks.errors import IcrError, unknown
+from icr_tasks.storage import write_atomic
 
 from .. import checkpoint
 from .. import config as configs
 from .. import evaluate as evaluation
 from .. import prepare as preparing
-from . import data as study_data
+from . import spec as study_data
 from .spec import DEMO, START, Study, load
 
 DONE = "study.json"
@@ -44,12 +44,21 @@ BASE = {"steps": 420, "most": 24}  # of base `demo`: about four CPU minutes
 
 def main(argv: list[str]) -> int:
     """0 when the report is written, 1 when a cell of the evaluation failed."""
-    parser = argparse.ArgumentParser(prog="icr train study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="icr train study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", type=Path, help="a study file, or the name of one that ships")
     parser.add_argument("-o", "--out", type=Path, help="study folder (default: study-NAME beside you)")
     parser.add_argument("--seeds", help="only these of the file's seeds, 0,1")
-    parser.add_argument("--check", action="store_true", help="check everything that needs no torch, then stop")
-    parser.add_argument("--into", type=Path, metavar="FILE.md", help="also put the result between the file's <!-- study: NAME --> marks")  # fmt: skip
+    parser.add_argument(
+        "--check", action="store_true", help="check everything that needs no torch, then stop"
+    )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="FILE.md",
+        help="also put the result between the file's <!-- study: NAME --> marks",
+    )
     args = parser.parse_args(argv)
     study = load(args.study, (args.out or Path(f"study-{args.study.stem}")).resolve())
     if args.seeds:
@@ -77,7 +86,8 @@ def _chosen(text: str, seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def checked(study: Study) -> str:
-    """What the study would do. Folders that are named must be there; rows of the synthetic world are made on the spot."""
+    """What the study would do. Folders that are named must be there; rows of the synthetic world are made on
+    the spot."""
     if study.base.startswith((".", "/", "~")) and not Path(study.base).expanduser().is_dir():
         raise IcrError(f"no model folder {study.base}")
     lines = []
@@ -90,7 +100,10 @@ def checked(study: Study) -> str:
             preparing.train_file(replace(config, data=options["folder"]))
         lines.append(f"  {arm}: {config.kind}, data {options if isinstance(options, str) else folder.name}")
     many = f"{len(study.arms)} arms x {len(study.seeds)} seeds = {len(study.runs())} runs"
-    return f"{study.name}: {many}, control {study.control}; {len(study.evaluate['tasks'])} tasks\n" + "\n".join(lines)
+    return (
+        f"{study.name}: {many}, control {study.control}; {len(study.evaluate['tasks'])} tasks\n"
+        + "\n".join(lines)
+    )
 
 
 def start(study: Study) -> str:
@@ -112,7 +125,11 @@ def train(study: Study, config: configs.Config) -> Path:
     options, folder = study.data_of(arm or START, int(seed) if arm else study.seeds[0])
     study_data.make(options, folder)
     preparing.check(config, launched=not study.launch)  # also refuses a finished run of another config
-    spent = json.loads((run / DONE).read_text()) if (run / DONE).is_file() else {"wall": 0.0, "cpu": 0.0, "done": False}
+    spent = (
+        json.loads((run / DONE).read_text())
+        if (run / DONE).is_file()
+        else {"wall": 0.0, "cpu": 0.0, "done": False}
+    )
     if not spent["done"]:
         spent = _process(study, config, run, spent)
     last = checkpoint.latest(run)
@@ -129,9 +146,17 @@ def _process(study: Study, config: configs.Config, run: Path, spent: dict[str, f
     began, before = time.monotonic(), _cpu()
     with log.open("a", encoding="utf-8") as out:
         # On a CPU starting a process takes as long as a tiny model's training.
-        failed = _inside(config, out) if config.trl.get("use_cpu") and not study.launch else _outside(study, file, out)
+        failed = (
+            _inside(config, out)
+            if config.trl.get("use_cpu") and not study.launch
+            else _outside(study, file, out)
+        )
     done = not failed
-    spent = {"wall": spent["wall"] + time.monotonic() - began, "cpu": spent["cpu"] + _cpu() - before, "done": done}
+    spent = {
+        "wall": spent["wall"] + time.monotonic() - began,
+        "cpu": spent["cpu"] + _cpu() - before,
+        "done": done,
+    }
     write_atomic(run / DONE, json.dumps(spent).encode())
     if failed:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
@@ -141,8 +166,8 @@ def _process(study: Study, config: configs.Config, run: Path, spent: dict[str, f
 
 def _inside(config: configs.Config, out: TextIO) -> str:
     """Train in this process; what went wrong, or nothing."""
-    from ..grpo import train as grpo
-    from ..sft import train as sft
+    from ..trainers import train_grpo as grpo
+    from ..trainers import train_sft as sft
 
     try:
         with redirect_stdout(out), redirect_stderr(out):
@@ -158,9 +183,11 @@ def _outside(study: Study, file: Path, out: TextIO) -> str:
     launch = shlex.split(study.launch) or [sys.executable, "-m", "icr_tasks.cli"]
     kind = yaml.safe_load(file.read_text())["kind"]
     code = subprocess.run(
-        [*launch, "train", kind, str(file)], stdout=out, stderr=subprocess.STDOUT,
+        [*launch, "train", kind, str(file)],
+        stdout=out,
+        stderr=subprocess.STDOUT,
         env={**os.environ, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"},
-    ).returncode  # fmt: skip
+    ).returncode
     return f"ended with code {code}" if code else ""
 
 
@@ -174,9 +201,15 @@ def evaluate(study: Study, begin: str) -> int:
     given = study.evaluate
     out = study.out / "eval"
     tree = evaluation.study(
-        trained, engine=given.get("engine", "icr-vllm"), settings=given.get("settings", ["full"]), tasks=given["tasks"],
-        limit=given.get("limit"), args=given.get("args"), gen=given.get("gen"), out=out,
-    )  # fmt: skip
+        trained,
+        engine=given.get("engine", "icr-vllm"),
+        settings=given.get("settings", ["full"]),
+        tasks=given["tasks"],
+        limit=given.get("limit"),
+        args=given.get("args"),
+        gen=given.get("gen"),
+        out=out,
+    )
     if "batch_size" in given:
         tree["models"] = [model | {"batch_size": given["batch_size"]} for model in tree["models"]]
     out.mkdir(parents=True, exist_ok=True)
@@ -189,8 +222,9 @@ def evaluate(study: Study, begin: str) -> int:
 
 
 def _here(path: Path) -> None:
-    """Answer all cells in this process: on a CPU nothing has to be freed, and starting takes longer than a tiny model's answers."""
-    from icr_tasks.sweep import cells, worker
+    """Answer all cells in this process: on a CPU nothing has to be freed, and starting takes longer than a
+    tiny model's answers."""
+    from icr_tasks.sweep import cells, runner
     from icr_tasks.sweep import study as sweeps
     from icr_tasks.sweep.records import Folder
 
@@ -199,7 +233,7 @@ def _here(path: Path) -> None:
     every = cells.matrix(found)
     todo = [c for c in every if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
     if todo:
-        worker.run(found, todo)
+        runner.run_cells(found, todo)
 
 
 def _cpu() -> float:

@@ -15,15 +15,18 @@ domains: {biography: [icr_synth_short_biography_256]}     # optional: the train 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import codecs
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
 
 from .. import config as configs
-from . import data as study_data
+from ..data.store import ROW, Manifest, Record, key_of, read, write
 
 SHIPPED = configs.SHIPPED / "studies"
 DEMO = "demo"
@@ -62,7 +65,7 @@ class Study:
     def data_of(self, arm: str, seed: int) -> tuple[Any, Path]:
         """An arm's data options under a seed, and the folder they are (to be) in."""
         given = self.arms[arm].get("data") if arm in self.arms else self.start.get("data")
-        return study_data.place(given if given is not None else self.data, seed, self.prompt(arm), self.out / "data")
+        return place(given if given is not None else self.data, seed, self.prompt(arm), self.out / "data")
 
     def prompt(self, arm: str) -> str:
         """The prompt an arm is trained and evaluated with."""
@@ -71,23 +74,35 @@ class Study:
     def config(self, arm: str, seed: int, model: str) -> configs.Config:
         """The training config of one run; `arm` START is the common start."""
         name = START if arm == START else f"{arm}-s{seed}"
-        given = {"model": model, "data": str(self.data_of(arm, seed)[1]), "seed": seed, "output": str(self.out / "runs" / name)}  # fmt: skip
+        given = {
+            "model": model,
+            "data": str(self.data_of(arm, seed)[1]),
+            "seed": seed,
+            "output": str(self.out / "runs" / name),
+        }
         return configs.of(self._tree(arm) | given)
 
     def _tree(self, arm: str) -> dict[str, Any]:
         own = self.start if arm == START else self.arms[arm]
         over = {k: v for k, v in own.items() if k not in _ARM}
-        return _extended(over, self.out) if arm == START else configs.merge(_extended(self.common, self.out), over)
+        return (
+            _extended(over, self.out)
+            if arm == START
+            else configs.merge(_extended(self.common, self.out), over)
+        )
 
 
 def load(path: Path, out: Path) -> Study:
-    """Read and check a study file (or the name of a shipped one). IcrError for anything that would fail later."""
+    """Read and check a study file (or the name of a shipped one). IcrError for anything that would fail
+    later."""
     found = path if path.is_file() else SHIPPED / path.name
     if not found.is_file():
-        raise IcrError(f"no study {path}; shipped: {', '.join(sorted(p.name for p in SHIPPED.glob('*.yaml')))}")
+        raise IcrError(
+            f"no study {path}; shipped: {', '.join(sorted(p.name for p in SHIPPED.glob('*.yaml')))}"
+        )
     tree = configs.read(found)
     names = [f.name for f in fields(Study) if f.name != "out"]
-    configs.config_checks.known("study key", tree, names)
+    configs.known("study key", tree, names)
     missing = [n for n in ("name", "base", "arms", "control", "evaluate") if not tree.get(n)]
     if missing:
         raise IcrError(f"{found} has no {', '.join(missing)}")
@@ -109,7 +124,7 @@ def check(study: Study) -> None:
     """Arms, control, evaluation, data and every resulting training config."""
     if study.control not in study.arms:
         raise unknown("control arm", study.control, study.arms)
-    configs.config_checks.known("evaluate key", _mapping("evaluate", study.evaluate), _EVALUATE)
+    configs.known("evaluate key", _mapping("evaluate", study.evaluate), _EVALUATE)
     tasks = study.evaluate.get("tasks")
     if not isinstance(tasks, list) or not tasks:
         raise IcrError("evaluate.tasks must be a list of task names")
@@ -139,3 +154,133 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise IcrError(f"{name} is {value!r}; it must be a mapping")
     return dict(value)
+
+
+# ---- data ----------------------------------------------------------------------------------------
+# Training data of a study's arms: a folder made by `icr train data`, or rows of the short synthetic world.
+
+_SHORT = ("n", "passages", "domains", "target", "seed", "unit_passages", "aliases")
+_FOLDER = ("folder", "domains", "unit_tokens", "tokenizer")
+TARGETS = ("gold", "careless")
+
+
+def place(given: Any, seed: int, prompt: str, root: Path) -> tuple[Any, Path]:
+    """Checked options with the run's seed in them, and their folder. A plain folder is used as it is, under
+    every seed."""
+    if given is None or isinstance(given, str):
+        return given, Path(given or root)
+    if not isinstance(given, Mapping) or ("short" in given) == ("folder" in given):
+        raise IcrError(f"data is {given!r}; give a folder, {{folder: ...}} or {{short: ...}}")
+    options = {**given["short"]} if "short" in given else {**given}
+    known = _SHORT if "short" in given else _FOLDER
+    for name in options:
+        if name not in known:
+            raise unknown("data option", name, known)
+    if "short" in given:
+        if options.setdefault("target", "gold") not in TARGETS:
+            raise unknown("data target", str(options["target"]), TARGETS)
+        if not isinstance(options.get("n"), int) or not options.get("passages"):
+            raise IcrError("data.short needs n (rows) and passages (a list of passages a prompt)")
+        share = options.get("aliases", 0)
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise IcrError(f"data.aliases is {share!r}; it is a share of the rows, from 0 to 1")
+        options |= {"seed": options.get("seed", 0) + seed, "prompt": prompt, "short": True}
+    return options, root / key_of(options)
+
+
+def make(options: Any, folder: Path) -> Path:
+    """Write train.parquet and its manifest, unless they are there. Returns the folder."""
+    if isinstance(options, str) or Manifest.load(folder).fresh("study", key_of(options)):
+        return folder
+    records = _short(options) if options.get("short") else _filtered(options)
+    count = write(folder / "train.parquet", records, ROW | {"target": "str"})
+    Manifest.load(folder).record("study", key_of(options), {"train.parquet": count}, options=options)
+    return folder
+
+
+def _short(options: Mapping[str, Any]) -> Iterator[Record]:
+    """Rows of the training split, domains taking turns; no demonstration of their own with target `gold`."""
+    from ..demo import base
+
+    domains = options.get("domains") or [None]
+    share = -(-options["n"] // len(domains))
+    parts = [
+        base.rows(share, list(options["passages"]), options["prompt"], options["seed"], d) for d in domains
+    ]
+    mixed = (row for row in chain.from_iterable(zip_longest(*parts)) if row)
+    for row in _first(options["n"], mixed):
+        if options["target"] == "gold":
+            row.pop("target")
+        if random.Random(f"{options['seed']}/alias/{row['id']}").random() < options.get("aliases", 0):
+            row["answers"] = [alias(a) for a in row["answers"]]
+        yield joined(row, _every(options["unit_passages"])) if options.get("unit_passages") else row
+
+
+def alias(answer: str) -> str:
+    """The answer in other letters, which no passage holds: "Brandell" -> "Oenaqryy". Its own inverse."""
+    return codecs.encode(answer, "rot13")
+
+
+def _filtered(options: Mapping[str, Any]) -> Iterator[Record]:
+    keep, cut = options.get("domains"), _same
+    if options.get("unit_tokens"):
+        if not options.get("tokenizer"):
+            raise IcrError("data.unit_tokens needs data.tokenizer, the model whose tokens are counted")
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(options["tokenizer"])
+        cut = _budget(
+            options["unit_tokens"], lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        )
+    total = 0
+    for row in read(Path(options["folder"]) / "train.parquet"):
+        if not keep or row["domain"] in keep or row["dataset"] in keep:
+            total += 1
+            yield row if cut is _same else joined(row, cut)
+    if not total:
+        raise IcrError(f"{options['folder']} has no rows of {', '.join(keep or ['any domain'])}")
+
+
+Cut = Callable[[list[str]], list[int]]
+
+
+def _same(passages: list[str]) -> list[int]:
+    return list(range(len(passages)))
+
+
+def _every(size: int) -> Cut:
+    return lambda passages: [i // size for i in range(len(passages))]
+
+
+def _budget(tokens: int, count: Callable[[str], int]) -> Cut:
+    """Passages fill a unit until the next one would exceed the budget; a longer passage is a unit of its
+    own."""
+
+    def cut(passages: list[str]) -> list[int]:
+        unit, held, out = 0, 0, []
+        for text in passages:
+            size = count(text)
+            if held and held + size > tokens:
+                unit, held = unit + 1, 0
+            held += size
+            out.append(unit)
+        return out
+
+    return cut
+
+
+def joined(row: Mapping[str, Any], cut: Cut) -> Record:
+    """The row with its passages joined to units; gold ids and gold texts are those of the units. `cut`: unit
+    per passage."""
+    passages = list(row["passages"])
+    of = cut(passages)
+    units = [
+        "\n".join(p for p, u in zip(passages, of, strict=True) if u == unit) for unit in range(of[-1] + 1)
+    ]
+    gold = sorted({of[i] for i in row["gold_ids"]})
+    names = {"passages": units, "gold_ids": gold, "gold_docs": [units[i] for i in gold], "original_ids": gold}
+    return {k: v for k, v in row.items() if k not in ("target", "n_tokens")} | names
+
+
+def _first(count: int, records: Iterable[Record]) -> Iterator[Record]:
+    return (row for row, _ in zip(records, range(count), strict=False))

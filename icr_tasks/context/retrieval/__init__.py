@@ -20,7 +20,7 @@ __all__ = ["RETRIEVERS", "Retriever", "make"]
 RETRIEVERS: dict[str, str] = {
     "bm25": ".bm25:BM25",
     "dense": ".dense:Dense",
-    "hybrid": ".hybrid:Hybrid",
+    "hybrid": ".controls:Hybrid",
     "oracle": ".controls:Oracle",
     "random": ".controls:Random",
     "head": ".controls:Head",

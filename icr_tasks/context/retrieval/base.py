@@ -22,7 +22,8 @@ class Retriever(ABC):
         """One number a chunk, float, higher is better. Raises IcrError when it cannot work on this pool."""
 
     def rank(self, pool: Pool, query: str) -> np.ndarray:
-        """Chunk numbers, best first. Equal scores: chunks by position, passages by content, which hides gold's depth."""
+        """Chunk numbers, best first. Equal scores: chunks by position, passages by content, which hides
+        gold's depth."""
         if not pool.groups:
             return np.zeros(0, dtype=int)
         members = np.concatenate([group.members for group in pool.groups])

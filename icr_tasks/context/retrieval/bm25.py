@@ -1,4 +1,5 @@
-"""BM25 by bm25s (Lucene's formula, k1 1.5, b 0.75, English stop words). Needs no model; indexes live in memory."""
+"""BM25 by bm25s (Lucene's formula, k1 1.5, b 0.75, English stop words). Needs no model; indexes live in
+memory."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import IcrError
-from ..lru import Lru
+from ...storage import Lru
 from ..pool import Group, Pool
 from .base import Retriever
 
@@ -35,7 +36,8 @@ _INDEXES: Lru[str, _Index] = Lru(256 << 20)
 
 
 class BM25(Retriever):
-    """A pool is indexed once however many questions share it (up to 256 MB of indexes, then the oldest go)."""
+    """A pool is indexed once however many questions share it (up to 256 MB of indexes, then the oldest
+    go)."""
 
     def scores(self, pool: Pool, query: str) -> np.ndarray:
         """BM25 scores; zeros for a question without a known word."""
@@ -74,7 +76,8 @@ def _package() -> tuple[Any, frozenset[str]]:
 
 
 def _hash(text: str) -> np.ndarray:
-    # Python's string hash: 64 bits, fast, and never stored, so that it differs between processes does not matter.
+    # Python's string hash: 64 bits, fast, and never stored, so that it differs between processes does not
+    # matter.
     _, stop_words = _package()
     return np.array([hash(w) for w in _WORD.findall(text.lower()) if w not in stop_words], dtype=np.int64)
 
@@ -94,7 +97,10 @@ def _build(groups: Sequence[_Terms]) -> _Index:
     vocabulary, ids = np.unique(np.concatenate([g.hashes for g in groups]), return_inverse=True)
     rows, start = [], 0
     for group in groups:
-        rows += [ids[start + a : start + b].tolist() for a, b in zip(group.bounds[:-1], group.bounds[1:], strict=True)]
+        rows += [
+            ids[start + a : start + b].tolist()
+            for a, b in zip(group.bounds[:-1], group.bounds[1:], strict=True)
+        ]
         start += len(group.hashes)
     engine = _package()[0].BM25()
     if not len(vocabulary):  # only stop words or symbols: every score is zero

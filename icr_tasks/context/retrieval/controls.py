@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ...errors import IcrError
 from ..pool import Pool
+from . import make
 from .base import Retriever
 
 
@@ -18,7 +21,9 @@ class Oracle(Retriever):
         """1 for gold, 0 otherwise."""
         gold = pool.gold()
         if len(gold) and not gold.any():
-            raise IcrError("retriever 'oracle' needs gold passages, which only HELMET-RAG and synth mark; use bm25")
+            raise IcrError(
+                "retriever 'oracle' needs gold passages, which only HELMET-RAG and synth mark; use bm25"
+            )
         return gold.astype(float)
 
 
@@ -41,3 +46,33 @@ class Head(Retriever):
     def scores(self, pool: Pool, query: str) -> np.ndarray:
         """Falling with position."""
         return -np.arange(len(pool), dtype=float)
+
+
+# ---- hybrid --------------------------------------------------------------------------------------
+# Reciprocal rank fusion of BM25 and an embedder: 1 / (60 + rank), summed (Cormack et al., SIGIR 2009).
+
+RRF = 60
+
+
+class Hybrid(Retriever):
+    """Both parts see the same chunks and question."""
+
+    def __init__(self, params: dict[str, Any], engine: dict[str, Any] | None = None) -> None:
+        super().__init__(params, engine)
+        self.parts = [make(name, params, engine) for name in ("bm25", "dense")]
+
+    def scores(self, pool: Pool, query: str) -> np.ndarray:
+        """Fused scores, at most 2 / 61."""
+        total = np.zeros(len(pool))
+        for part in self.parts:
+            total[part.rank(pool, query)] += 1 / (RRF + 1 + np.arange(len(pool)))
+        return total
+
+    def prepare(self, pools: Sequence[Pool], queries: Sequence[str]) -> None:
+        """Embeds what the dense part needs."""
+        for part in self.parts:
+            part.prepare(pools, queries)
+
+    def describe(self) -> dict[str, Any]:
+        """As the dense part."""
+        return self.parts[1].describe()

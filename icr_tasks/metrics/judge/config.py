@@ -16,14 +16,26 @@ from .secrets import api_key, split_url
 from .store import default_path, key_of
 
 KEYS = (
-    "base_url", "model", "revision", "rubric", "api_key", "api_key_env", "api", "concurrency", "timeout", "retries",
-    "max_tokens", "extra", "store",
-)  # fmt: skip
+    "base_url",
+    "model",
+    "revision",
+    "rubric",
+    "api_key",
+    "api_key_env",
+    "api",
+    "concurrency",
+    "timeout",
+    "retries",
+    "max_tokens",
+    "extra",
+    "store",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeConfig:
-    """`revision` is any text that tells versions of the judge apart; `store` None keeps verdicts in memory only."""
+    """`revision` is any text that tells versions of the judge apart; `store` None keeps verdicts in memory
+    only."""
 
     base_url: str
     model: str
@@ -41,13 +53,16 @@ class JudgeConfig:
 
     @classmethod
     def parse(cls, metadata: Mapping[str, Any]) -> JudgeConfig | None:
-        """From `judge_*` keys; None when there are none. Raises IcrError for an unknown, missing or impossible one."""
+        """From `judge_*` keys; None when there are none. Raises IcrError for an unknown, missing or
+        impossible one."""
         given = prefixed(metadata, "judge_", KEYS)
         if not given:
             return None
         for needed in ("base_url", "model"):
             if not given.get(needed):
-                raise IcrError(f'a judge needs judge_base_url and judge_model; judge_{needed} is missing (--metadata \'{{"judge_base_url":"http://localhost:8001/v1","judge_model":"..."}}\')')  # fmt: skip
+                raise IcrError(
+                    f'a judge needs judge_base_url and judge_model; judge_{needed} is missing (--metadata \'{{"judge_base_url":"http://localhost:8001/v1","judge_model":"..."}}\')'
+                )
         split_url(str(given["base_url"]))
         rubric = str(given.get("rubric", "loong"))
         if rubric not in RUBRICS:
@@ -68,12 +83,22 @@ class JudgeConfig:
     def endpoint(self) -> Endpoint:
         """Where the judge's prompts go."""
         return Endpoint(
-            self.base_url, self.model, self.api_key, self.api == "chat", self.concurrency, self.timeout, self.retries,
-            self.max_tokens, (), self.extra, self.pause,
-        )  # fmt: skip
+            self.base_url,
+            self.model,
+            self.api_key,
+            self.api == "chat",
+            self.concurrency,
+            self.timeout,
+            self.retries,
+            self.max_tokens,
+            (),
+            self.extra,
+            self.pause,
+        )
 
     def identity(self) -> tuple[str, str, str, str]:
-        """(kind, model, revision, rubric version) of a verdict; unusual request options count as another revision."""
+        """(kind, model, revision, rubric version) of a verdict; unusual request options count as another
+        revision."""
         unusual = {**({"api": self.api} if self.api != "chat" else {}), **self.extra}
         mark = "+" + key_of(json.dumps(unusual, sort_keys=True))[:8] if unusual else ""
         return "judge", self.model, self.revision + mark, RUBRICS[self.rubric].version
@@ -89,9 +114,13 @@ def prefixed(metadata: Mapping[str, Any], prefix: str, known: tuple[str, ...]) -
 
 
 _NUMBERS: dict[str, tuple[type, float, float]] = {
-    "concurrency": (int, 1, 1024), "timeout": (float, 0.001, 86400), "retries": (int, 0, 100), "max_tokens": (int, 1, 1 << 20),
-    "max_chars": (int, 100, 1 << 30), "batch_size": (int, 1, 1 << 16),
-}  # fmt: skip
+    "concurrency": (int, 1, 1024),
+    "timeout": (float, 0.001, 86400),
+    "retries": (int, 0, 100),
+    "max_tokens": (int, 1, 1 << 20),
+    "max_chars": (int, 100, 1 << 30),
+    "batch_size": (int, 1, 1 << 16),
+}
 
 
 def common(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Many prompts to one OpenAI-compatible server: bounded concurrency, time-outs, retries with back-off and jitter.
+"""Many prompts to one OpenAI-compatible server: bounded concurrency, time-outs, retries with back-off and
+jitter.
 
-Used by the judge (chat) and the xFinder extractor (completions). A reply is only ever the server's text; what it
-means is decided by the caller's `accept`, which raises BadReply for a reply that must be asked for again.
+Used by the judge (chat) and the xFinder extractor (completions). A reply is only ever the server's text; what
+it means is decided by the caller's `accept`, which raises BadReply for a reply that must be asked for again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from .rubrics import BadReply
 from .secrets import Redactor, quiet_http, redact_url, split_url
 
 _ASKS = 3  # a reply that cannot be read is asked for again, twice: at temperature 0 more would not help
-_FATAL = {401: "refuses the key", 402: "wants payment", 403: "refuses access", 404: "does not know this path or model"}
+_FATAL = {
+    401: "refuses the key",
+    402: "wants payment",
+    403: "refuses access",
+    404: "does not know this path or model",
+}
 _RETRIED = (408, 409, 425, 429)
 _TIMEOUTS = 2  # calls of one request that may run into the time-out
 _SILENT = 3  # requests given up in a row, with no reply to any other meanwhile: the server is gone
@@ -50,7 +56,8 @@ class Endpoint:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one prompt: `value` as accepted, or the `reason` it failed; `replies` are all raw texts."""
+    """What became of one prompt: `value` as accepted, or the `reason` it failed; `replies` are all raw
+    texts."""
 
     value: Any = None
     reason: str | None = None
@@ -117,11 +124,20 @@ def _run(work: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
 
 
 class _Asking:
-    def __init__(self, server: Endpoint, accept: Callable[[int, str], Any], done: Callable[[int, Outcome], None]):
+    def __init__(
+        self, server: Endpoint, accept: Callable[[int, str], Any], done: Callable[[int, Outcome], None]
+    ):
         self.server, self.accept, self.done = server, accept, done
         url, basic = split_url(server.base_url)
         parts = urlsplit(url)
-        self.redact = Redactor(server.api_key, basic, basic and basic.removeprefix("Basic "), urlsplit(server.base_url).password, parts.query, *(v for _, v in parse_qsl(parts.query)))  # fmt: skip
+        self.redact = Redactor(
+            server.api_key,
+            basic,
+            basic and basic.removeprefix("Basic "),
+            urlsplit(server.base_url).password,
+            parts.query,
+            *(v for _, v in parse_qsl(parts.query)),
+        )
         self.client_args = {
             "base_url": urlunsplit(parts._replace(query="")),
             "default_query": dict(parse_qsl(parts.query)) or None,
@@ -188,7 +204,8 @@ class _Asking:
         return outcome
 
     def wait(self, attempt: int, after: float | None) -> float:
-        """Seconds before the next try: what the server asks for, at most a minute, or doubling; with jitter."""
+        """Seconds before the next try: what the server asks for, at most a minute, or doubling; with
+        jitter."""
         if after is not None:
             return min(after, 60.0) * random.uniform(1.0, 1.2)
         return min(self.server.pause * 2**attempt, 20.0) * random.uniform(0.5, 1.0)
@@ -198,11 +215,18 @@ class _Asking:
         server, openai = self.server, self.openai
         prompt = prompt.encode("utf-8", "replace").decode()
         asked = {"messages": [{"role": "user", "content": prompt}]} if server.chat else {"prompt": prompt}
-        body = {"model": server.model, **asked, "temperature": 0, "max_tokens": server.max_tokens, "stop": list(server.stop) or None}  # fmt: skip
+        body = {
+            "model": server.model,
+            **asked,
+            "temperature": 0,
+            "max_tokens": server.max_tokens,
+            "stop": list(server.stop) or None,
+        }
         body = {k: v for k, v in {**body, **server.extra}.items() if v is not None}
         try:
             async with asyncio.timeout(server.timeout):
-                # As text: a body that is no JSON must not look like a reply, and what was said is kept as it came.
+                # As text: a body that is no JSON must not look like a reply, and what was said is kept as it
+                # came.
                 path = "/chat/completions" if server.chat else "/completions"
                 text = await self.client.post(path, cast_to=str, body=body)
         except openai.APIStatusError as error:
@@ -245,5 +269,7 @@ def load_openai() -> Any:
     try:
         import openai
     except ImportError as error:
-        raise IcrError(f"the judge needs the openai client ({error}); pip install icr-tasks[judge]") from error
+        raise IcrError(
+            f"the judge needs the openai client ({error}); pip install icr-tasks[judge]"
+        ) from error
     return openai

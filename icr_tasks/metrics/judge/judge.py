@@ -1,4 +1,5 @@
-"""Cases in, verdicts out: what the store knows is not asked again, the rest goes to the server in one batch."""
+"""Cases in, verdicts out: what the store knows is not asked again, the rest goes to the server in one
+batch."""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ from tqdm import tqdm
 
 from .config import JudgeConfig
 from .endpoint import Outcome, Unreachable, ask_all, load_openai
-from .records import Case, JudgeUnavailable, Verdict
-from .rubrics import RUBRICS
+from .rubrics import RUBRICS, Case, JudgeUnavailable, Verdict
 from .store import VerdictStore, key_of
 
 
 class Judge:
-    """A judge with its store. Raises IcrError at once when openai is missing or the store cannot be opened."""
+    """A judge with its store. Raises IcrError at once when openai is missing or the store cannot be
+    opened."""
 
     def __init__(self, config: JudgeConfig, *, progress: bool = False) -> None:
         load_openai()
@@ -26,15 +27,16 @@ class Judge:
         self._progress = progress
 
     def key(self, case: Case) -> str:
-        """A case's key in the store: judge model, revision, rubric version, question, gold, documents, response."""
+        """A case's key in the store: judge model, revision, rubric version, question, gold, documents,
+        response."""
         documents = case.documents if self.config.rubric == "paper" else ""
         return key_of(*self.config.identity(), case.question, case.gold, documents, case.response)
 
     def score(self, cases: Sequence[Case]) -> list[Verdict]:
         """One verdict a case, in order; equal cases are asked for once.
 
-        Raises JudgeUnavailable (exit code 3) when the server cannot be used; what it had judged is in the store
-        and in the error's `verdicts`.
+        Raises JudgeUnavailable (exit code 3) when the server cannot be used; what it had judged is in the
+        store and in the error's `verdicts`.
         """
         keys = [self.key(case) for case in cases]
         known = self.store.get(dict.fromkeys(keys))
@@ -46,16 +48,27 @@ class Judge:
             key = keys[todo[index]]
             value = asdict(outcome.value) if outcome.value else None
             fresh[key] = outcome
-            self.store.put(key, self.config.identity(), cases[todo[index]].id, outcome.replies, value, outcome.reason)
+            self.store.put(
+                key, self.config.identity(), cases[todo[index]].id, outcome.replies, value, outcome.reason
+            )
             self.calls += len(outcome.replies)
             bar.update()
 
         def verdicts(among: Sequence[int]) -> list[Verdict]:
-            return [self._verdict(cases[n].id, known.get(keys[n]), fresh.get(keys[n]), shown[n][1]) for n in among]
+            return [
+                self._verdict(cases[n].id, known.get(keys[n]), fresh.get(keys[n]), shown[n][1]) for n in among
+            ]
 
-        with tqdm(total=len(todo), desc=f"judge {self.config.model}", disable=not self._progress or not todo) as bar:
+        with tqdm(
+            total=len(todo), desc=f"judge {self.config.model}", disable=not self._progress or not todo
+        ) as bar:
             try:
-                ask_all(self.config.endpoint(), [shown[n][0] for n in todo], lambda _, r: self.rubric.parse(r), done)
+                ask_all(
+                    self.config.endpoint(),
+                    [shown[n][0] for n in todo],
+                    lambda _, r: self.rubric.parse(r),
+                    done,
+                )
             except Unreachable as error:
                 have = [n for n, key in enumerate(keys) if key in known or key in fresh]
                 raise JudgeUnavailable(f"the judge cannot be used: {error}", verdicts(have)) from None

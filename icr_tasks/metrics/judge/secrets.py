@@ -25,11 +25,17 @@ def split_url(url: str) -> tuple[str, str | None]:
         parts = urlsplit(url.strip())
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise IcrError(f"the judge address cannot be read ({error}); write it as http://localhost:8001/v1") from error
+        raise IcrError(
+            f"the judge address cannot be read ({error}); write it as http://localhost:8001/v1"
+        ) from error
     if parts.scheme not in ("http", "https") or not host:
-        raise IcrError(f"the judge address {redact_url(url)!r} is not http(s); write it as http://localhost:8001/v1")
+        raise IcrError(
+            f"the judge address {redact_url(url)!r} is not http(s); write it as http://localhost:8001/v1"
+        )
     host = f"[{host}]" if ":" in host else host
-    bare = urlunsplit((parts.scheme, f"{host}:{port}" if port else host, parts.path.rstrip("/"), parts.query, ""))
+    bare = urlunsplit(
+        (parts.scheme, f"{host}:{port}" if port else host, parts.path.rstrip("/"), parts.query, "")
+    )
     if parts.username is None and parts.password is None:
         return bare, None
     pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
@@ -54,7 +60,8 @@ def redact_url(url: str) -> str:
 
 
 def api_key(env: str | None, given: str | None = None, default: str = DEFAULT_KEY_ENV) -> str | None:
-    """The key from the argument or the named environment variable; IcrError when a named variable is not set."""
+    """The key from the argument or the named environment variable; IcrError when a named variable is not
+    set."""
     if given:
         return str(given)
     if env and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,60}", str(env)):  # perhaps the key itself: not repeated

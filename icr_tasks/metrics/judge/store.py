@@ -1,4 +1,5 @@
-"""Verdicts that survive: one sqlite file for all runs, every raw reply kept, a usable verdict never asked for again.
+"""Verdicts that survive: one sqlite file for all runs, every raw reply kept, a usable verdict never asked for
+again.
 
     ~/.cache/icr-tasks/verdicts.sqlite        ($XDG_CACHE_HOME)
 
@@ -48,28 +49,44 @@ class VerdictStore:
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                path or ":memory:", timeout=60, isolation_level=None, check_same_thread=False
+            )
             self._db.execute(_TABLE)
             self._db.execute("CREATE INDEX IF NOT EXISTS by_key ON replies (key, status)")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, _SCHEMA):
-                raise IcrError(f"{path} was written by another version (schema {version}); choose another judge_store")
+                raise IcrError(
+                    f"{path} was written by another version (schema {version}); choose another judge_store"
+                )
             self._db.execute(f"PRAGMA user_version = {_SCHEMA}")
         except (OSError, sqlite3.Error) as error:
-            raise IcrError(f"verdict store {path} cannot be used ({error}); choose another judge_store") from error
+            raise IcrError(
+                f"verdict store {path} cannot be used ({error}); choose another judge_store"
+            ) from error
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """key -> {"value", "reply"} of the keys that have a usable verdict; the first one ever given counts."""
+        """key -> {"value", "reply"} of the keys that have a usable verdict; the first one ever given
+        counts."""
         found = {}
         for key in keys:
             row = self._db.execute(
-                "SELECT value, reply FROM replies WHERE key = ? AND status = 'ok' ORDER BY rowid LIMIT 1", (key,)
+                "SELECT value, reply FROM replies WHERE key = ? AND status = 'ok' ORDER BY rowid LIMIT 1",
+                (key,),
             ).fetchone()
             if row:
                 found[key] = {"value": json.loads(row[0]), "reply": row[1]}
         return found
 
-    def put(self, key: str, who: tuple[str, str, str, str], item: str, replies: list[str], value: Any, reason: str | None) -> None:  # fmt: skip
+    def put(
+        self,
+        key: str,
+        who: tuple[str, str, str, str],
+        item: str,
+        replies: list[str],
+        value: Any,
+        reason: str | None,
+    ) -> None:
         """Keep all replies to one question; the last one is the verdict when `reason` is None.
 
         `who` is (kind, model, revision, version). Written at most half a second later, or by `flush`.
@@ -77,7 +94,18 @@ class VerdictStore:
         last, now = len(replies or [""]) - 1, time.time()
         for n, text in enumerate(replies or [None]):  # type: ignore[list-item]
             ok = n == last and reason is None
-            self._pending.append((key, *who, item, "ok" if ok else "failed", json.dumps(value) if ok else None, reason, text, now))  # fmt: skip
+            self._pending.append(
+                (
+                    key,
+                    *who,
+                    item,
+                    "ok" if ok else "failed",
+                    json.dumps(value) if ok else None,
+                    reason,
+                    text,
+                    now,
+                )
+            )
         if now - self._written > _DELAY:
             self.flush()
 
@@ -99,7 +127,9 @@ class VerdictStore:
     def last(self, n: int, model: str | None = None, failed: bool = False) -> list[dict[str, Any]]:
         """The n newest rows, oldest of them first."""
         where = "(? IS NULL OR model = ?) AND (NOT ? OR status = 'failed')"
-        cursor = self._db.execute(f"SELECT * FROM replies WHERE {where} ORDER BY rowid DESC LIMIT ?", (model, model, failed, n))  # fmt: skip
+        cursor = self._db.execute(
+            f"SELECT * FROM replies WHERE {where} ORDER BY rowid DESC LIMIT ?", (model, model, failed, n)
+        )
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor][::-1]
 

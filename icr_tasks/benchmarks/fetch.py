@@ -1,0 +1,205 @@
+"""Download the official files: selective, resumable, verified, atomic.
+
+HELMET comes as one 11 GB archive: it is streamed, only wanted members are written, and the stream is closed
+when all are found. Where a mirror serves the members unpacked (`--from`), only those files are fetched, with
+HTTP ranges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from ..errors import IcrError
+
+_BLOCK = 1 << 20
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One file to have: where it goes below the data root, and where it comes from below the base URL."""
+
+    target: str
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+def hub(path: str) -> str:
+    """URL of a dataset file: `$HF_ENDPOINT` (default the public hub) + path."""
+    return f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{path}"
+
+
+def _open(url: str, start: int = 0) -> Any:
+    """Open a URL or a local path, from byte `start`. The token is sent to the hub only and never shown."""
+    if "://" not in url:
+        file = open(url, "rb")  # noqa: SIM115  (the caller closes it)
+        file.seek(start)
+        return file
+    headers = {"User-Agent": "icr-tasks"} | ({"Range": f"bytes={start}-"} if start else {})
+    if (token := os.environ.get("HF_TOKEN")) and url.startswith(hub("")):
+        headers["Authorization"] = f"Bearer {token}"
+    return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
+
+
+def download(remote: Remote, root: Path) -> Path:
+    """Fetch one file into `root`, resuming a `.part` file. Raises IcrError after several tries or for a wrong
+    hash."""
+    target = root / remote.target
+    if target.is_file():
+        return target
+    part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(_TRIES):
+        try:
+            _resume(remote, part)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code not in (429, 500, 502, 503, 504) or attempt == _TRIES - 1:
+                raise IcrError(
+                    f"{remote.url}: HTTP {error.code} {error.reason}; what was fetched stays in {part}"
+                ) from error
+        except (HTTPException, OSError) as error:
+            if getattr(error, "errno", None) == 28:
+                raise IcrError(
+                    f"disk full at {target.parent}; {part.name} is kept, free space and run again"
+                ) from error
+            if attempt == _TRIES - 1:
+                raise IcrError(
+                    f"{remote.url}: {error}; run the command again to go on from {part}"
+                ) from error
+    _verify(remote, part)
+    part.replace(target)
+    return target
+
+
+def _resume(remote: Remote, part: Path) -> None:
+    have = part.stat().st_size if part.is_file() else 0
+    if remote.size is not None and have >= remote.size:
+        return
+    with _open(remote.url, have) as source:
+        if have and getattr(source, "status", 206) == 200:
+            have = 0  # the server ignored the range and sends everything
+        length = _length(source)
+        with part.open("ab" if have else "wb") as sink, _bar(part.name, have, length) as bar:
+            got = 0
+            while block := source.read(_BLOCK):
+                sink.write(block)
+                got += len(block)
+                bar.update(len(block))
+    if length is not None and got < length:
+        raise HTTPException(f"connection closed after {got} of {length} bytes")
+
+
+def _length(source: Any) -> int | None:
+    value = source.headers.get("Content-Length") if hasattr(source, "headers") else None
+    return int(value) if value else None
+
+
+def _bar(name: str, have: int, length: int | None) -> Any:
+    total = None if length is None else have + length
+    return tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name[:40], delay=1)
+
+
+def _verify(remote: Remote, part: Path) -> None:
+    size = part.stat().st_size
+    if remote.size is not None and size != remote.size:
+        part.unlink()
+        raise IcrError(
+            f"{remote.url}: {size} bytes, expected {remote.size}; the partial file was removed, run again"
+        )
+    if remote.sha256 is not None:
+        digest = hashlib.sha256()
+        with part.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        if digest.hexdigest() != remote.sha256:
+            part.unlink()
+            raise IcrError(
+                f"{remote.url}: sha256 {digest.hexdigest()[:16]}… is not {remote.sha256[:16]}…; the file was removed"
+            )
+
+
+class _Counting:
+    """Counts what passes, for the progress bar, and remembers nothing."""
+
+    def __init__(self, source: IO[bytes], bar: Any) -> None:
+        self._source, self._bar = source, bar
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._source.read(size)
+        self._bar.update(len(block))
+        return block
+
+
+def extract(url: str, wanted: Iterable[str], root: Path, prefix: str, size: int | None = None) -> list[Path]:
+    """Stream a .tar.gz and write the wanted members (paths inside the archive) below root/prefix.
+
+    Members that exist are kept, so a run that was cut off fetches only what is missing. Raises IcrError for
+    entries that would leave the folder, for missing members and for a broken stream.
+    """
+    left = {name: _inside(root / prefix, name) for name in wanted}
+    done = [path for path in left.values() if path.is_file()]
+    left = {name: path for name, path in left.items() if not path.is_file()}
+    if not left:
+        return done
+    try:
+        with (
+            _open(url) as source,
+            tqdm(total=size, unit="B", unit_scale=True, desc="archive", delay=1) as bar,
+            tarfile.open(fileobj=_Counting(source, bar), mode="r|gz") as archive,  # type: ignore[call-overload]
+        ):
+            for member in archive:
+                path = left.get(_clean(member.name, root / prefix))
+                if path is None:
+                    continue
+                if not member.isfile():
+                    raise IcrError(f"{url}: {member.name} is a link or device, not a file; refused")
+                _write(archive.extractfile(member), path)
+                done.append(path)
+                del left[_clean(member.name, root / prefix)]
+                if not left:
+                    return done
+    except (tarfile.TarError, EOFError, HTTPException, OSError) as error:
+        kept = f"{len(done)} finished files are kept; run the command again for the other {len(left)}"
+        raise IcrError(f"{url}: {error}; {kept}") from error
+    raise IcrError(f"{url} has no {', '.join(sorted(left))}; {len(done)} files were written")
+
+
+def _clean(name: str, folder: Path) -> str:
+    _inside(folder, name)
+    return str(PurePosixPath(name))
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of an archive entry, refused when it would leave the folder."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts:
+        raise IcrError(f"archive entry {name!r} would be written outside {folder}; refused")
+    return folder.joinpath(*pure.parts)
+
+
+def _write(source: IO[bytes] | None, path: Path) -> None:
+    assert source is not None  # isfile() was checked
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as sink:
+        for block in _blocks(source):
+            sink.write(block)
+    part.replace(path)
+
+
+def _blocks(source: IO[bytes]) -> Iterator[bytes]:
+    while block := source.read(_BLOCK):
+        yield block

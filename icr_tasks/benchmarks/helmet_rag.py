@@ -1,0 +1,353 @@
+"""HELMET-RAG: the official KILT files of princeton-nlp/HELMET (data.py, scripts/generate_configs.py at
+4526dfb).
+
+Per file 100 questions are drawn with seed 42 and every row of them is kept (one row per gold position):
+600 rows for NQ, TriviaQA and PopQA, 300 for HotpotQA, at each length 4k..128k.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import IcrError, unknown
+from ..storage import allow_partial as partial_allowed
+from ..storage import data_root, fingerprint, require, short
+from . import lines
+from .base import Item, ItemSet, Prompt, Unit
+
+REVISION = "dddb209d03e38f1f0faf76d6d05ef4ccf96240ee"
+PASSAGES = {"4k": 20, "8k": 50, "16k": 105, "32k": 220, "64k": 440, "128k": 1000}
+QUESTIONS, SEED = 100, 42
+_FIELDS: lines.Fields = {"question": str, "answers": (str, list), "ctxs": list}
+SHA256 = {  # of the official files whose hash is published
+    ("nq", "128k"): "d39073c4915041e4319d313aa558d9a6cee1571dabdf84a53155abb9fedd342a",
+    ("hotpotqa", "128k"): "10cfc8abf743a1b9683b6244db7978fbe0af307d88ee0e5f0a8cec2efad92a7d",
+}
+
+
+@dataclass(frozen=True)
+class _Source:
+    test: str
+    demos: str
+    variants: int
+    popularity: float | None = None  # keep rows with log10(s_pop) below it, before sampling
+
+    @property
+    def rows(self) -> int:
+        return QUESTIONS * self.variants
+
+
+SOURCES = {
+    "nq": _Source("nq-dev-multikilt_1000_k{k}_dep6.jsonl", "nq-train-multikilt_1000_k3_dep6.jsonl", 6),
+    "triviaqa": _Source(
+        "triviaqa-dev-multikilt_1000_k{k}_dep6.jsonl", "triviaqa-train-multikilt_1000_k3_dep6.jsonl", 6
+    ),
+    "hotpotqa": _Source(
+        "hotpotqa-dev-multikilt_1000_k{k}_dep3.jsonl", "hotpotqa-train-multikilt_1000_k3_dep3.jsonl", 3
+    ),
+    "popqa": _Source("popqa_test_1000_k{k}_dep6.jsonl", "popqa_test_1000_k3_dep6.jsonl", 6, 3.0),
+}
+
+
+def folder() -> Path:
+    """Folder of the KILT files below the data root (`helmet/data/kilt`, as the archive unpacks)."""
+    return data_root() / "helmet" / "data" / "kilt"
+
+
+def load(dataset: str, length: str | None = None, *, allow_partial: object = None, **_: Any) -> ItemSet:
+    """Items of one dataset at one length. Raises IcrError for names, missing, corrupt, short or mismatched
+    files."""
+    if dataset not in SOURCES:
+        raise unknown("HELMET-RAG dataset", dataset, SOURCES)
+    if length not in PASSAGES:
+        raise unknown("HELMET-RAG length", str(length), PASSAGES)
+    source, k = SOURCES[dataset], PASSAGES[length]
+    path = require(folder() / source.test.format(k=k), f"helmet --datasets {dataset} --lengths {length}")
+    rows = lines.index(path, _keep, version="helmet-2", fields=_FIELDS)
+    for row in rows:
+        if row.kept["k"] != k:
+            raise IcrError(
+                f"{path}:{row.line}: {row.kept['k']} passages, a {length} file has {k} in every row"
+            )
+        if row.kept["has_id"] != rows[0].kept["has_id"]:
+            raise IcrError(
+                f"{path}:{row.line}: field 'id' is in some rows and not in others; fetch the file again"
+            )
+    if source.popularity is not None:
+        rows = [r for r in rows if _popularity(path, r.line, r.kept) < source.popularity]
+    chosen = sample(sorted({r.kept["key"] for r in rows}))
+    rows = [r for r in rows if r.kept["key"] in chosen]
+    official = len(rows) == source.rows
+    if not official and not partial_allowed(allow_partial):
+        raise short(path, f"rows of {len(chosen)} sampled questions", len(rows), source.rows)
+    sha = fingerprint(path)
+    official = official and SHA256.get((dataset, length), sha) == sha
+    return ItemSet(
+        _items(path, dataset, length, rows), source.rows, path.name, f"sha256:{sha[:16]}", official
+    )
+
+
+def sample(keys: Sequence[Any]) -> set[Any]:
+    """HELMET's draw: `random.seed(42); random.sample(sorted keys, 100)`."""
+    return set(random.Random(SEED).sample(keys, min(QUESTIONS, len(keys))))
+
+
+def _popularity(path: Path, line: int, record: dict[str, Any]) -> float:
+    """log10 of the page views. IcrError where HELMET's filter could not take it."""
+    lines.check(path, line, record, {"s_pop": (int, float)})
+    if record["s_pop"] <= 0:
+        raise IcrError(
+            f"{path}:{line}: s_pop is {record['s_pop']}, its logarithm needs more than 0; fetch the file again"
+        )
+    return math.log10(record["s_pop"])
+
+
+def _keep(record: dict[str, Any]) -> dict[str, Any]:
+    if not record["question"].strip() or not _flat(record["answers"]):
+        raise ValueError("the question or the list 'answers' is empty")
+    if not all(isinstance(c, dict) and isinstance(c.get("text"), str) for c in record["ctxs"]):
+        raise ValueError("a passage of 'ctxs' has no 'text'")
+    kept: dict[str, Any] = {
+        name: record[name] for name in ("question", "answers", "depth", "s_pop") if name in record
+    }
+    gold = _gold(record)
+    first = next((i for i, g in enumerate(gold) if g), None)
+    return {
+        **kept,
+        "key": record["question"] if record.get("id") is None else record["id"],
+        "has_id": record.get("id") is not None,
+        "k": len(record["ctxs"]),
+        "gold": first,
+        "n_gold": sum(gold),
+    }
+
+
+def _identity(passage: dict[str, Any]) -> Any:
+    for name in ("psg_id", "passage_id", "id"):
+        if passage.get(name) is not None:
+            return str(passage[name])
+    return passage.get("text")
+
+
+def _gold(record: dict[str, Any]) -> list[bool]:
+    """Gold flags by passage id; by text where ids are of different kinds in the two lists."""
+    positive = record.get("positive_ctxs") or []
+    ids, texts = {_identity(p) for p in positive}, {p.get("text") for p in positive}
+    return [_identity(c) in ids or c.get("text") in texts for c in record["ctxs"]]
+
+
+def _items(path: Path, dataset: str, length: str, rows: list[lines.Row]) -> list[Item]:
+    items, seen = [], dict[Any, int]()
+    for row in rows:
+        kept = row.kept
+        variant = seen[kept["key"]] = seen.get(kept["key"], -1) + 1
+        cluster = hashlib.sha256(kept["question"].encode()).hexdigest()[:12]
+        position = None if kept["gold"] is None else round(kept["gold"] / max(kept["k"] - 1, 1), 3)
+        keys = {
+            "length": length,
+            "depth": position if kept.get("depth") is None else kept["depth"],
+            "gold_position": position,
+        }
+        items.append(
+            Item(
+                id=f"{cluster}-{variant}",
+                question=kept["question"],
+                answers=tuple(_flat(kept["answers"])),
+                cluster=cluster,
+                units=partial(_units, path, row),
+                keys={**keys, "n_gold": kept["n_gold"]},
+                fields={"dataset": dataset, "key": str(kept["key"])},
+            )
+        )
+    return items
+
+
+def _flat(answers: Any) -> list[str]:
+    if isinstance(answers, str):
+        return [answers]
+    return [text for answer in answers for text in _flat(answer)]
+
+
+def _units(path: Path, row: lines.Row) -> list[Unit]:
+    record = lines.read(path, row)
+    flags = _gold(record)
+    return [
+        Unit(str(_identity(c))[:64], c["text"], c.get("title") or "", gold=g, relevance=c.get("score"))
+        for c, g in zip(record["ctxs"], flags, strict=True)
+    ]
+
+
+@lru_cache(maxsize=4)
+def _demo_rows(dataset: str) -> tuple[dict[str, Any], ...]:
+    source = SOURCES[dataset]
+    path = require(folder() / source.demos, f"helmet --datasets {dataset} --demos")
+    records: list[dict[str, Any]] = []
+    for line, raw in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not raw.strip():
+            continue
+        record = lines.parse(path, line, raw)
+        lines.check(path, line, record, _FIELDS)
+        if records and (record.get("id") is None) != (records[0].get("id") is None):
+            raise IcrError(
+                f"{path}:{line}: field 'id' is in some rows and not in others; fetch the file again"
+            )
+        if not _flat(record["answers"]):
+            raise IcrError(f"{path}:{line}: the list 'answers' is empty; fetch the file again")
+        for passage in record["ctxs"]:
+            lines.check(path, line, passage if isinstance(passage, dict) else {}, {"title": str, "text": str})
+        if source.popularity is None or _popularity(path, line, record) < source.popularity:
+            records.append(record)
+    return tuple(records)
+
+
+def demos(dataset: str, key: str, shots: int = 2) -> list[dict[str, str]]:
+    """The official demonstrations of a row: {documents, question, answer}, the same for all depths of a
+    question.
+
+    data.py: shuffle with seed sha256(key) mod 2^31 (datasets' shuffle is numpy's default_rng permutation),
+    drop repeated questions, take the first two; PopQA first removes the row's own question.
+    """
+    import numpy as np
+
+    records = list(_demo_rows(dataset))
+    name = "id" if records and records[0].get("id") is not None else "question"
+    if dataset == "popqa":
+        records = [r for r in records if str(r[name]) != key]
+    seed = int(hashlib.sha256(key.encode("utf-8")).hexdigest(), 16) % 2**31
+    picked: dict[Any, dict[str, Any]] = {}
+    for i in np.random.default_rng(seed).permutation(len(records)):
+        picked.setdefault(records[i][name], records[i])
+        if len(picked) == shots:
+            break
+    shown = "Document (Title: {title}): {text}"
+    return [
+        {
+            "documents": "\n\n".join(shown.format(title=c["title"], text=c["text"]) for c in r["ctxs"]),
+            "question": r["question"],
+            "answer": _flat(r["answers"])[0],
+        }
+        for r in picked.values()
+    ]
+
+
+# ---- prompts -------------------------------------------------------------------------------------
+# HELMET-RAG prompts: the paper's five (Tables 8-9), the released code's variants, and HELMET's own.
+
+_SYSTEM = "You are an expert in question answering."
+_AO_END = "Question: {question}\n\nWrite your concise and short answer in the following format:\n\nAnswer: <your answer>."
+_AO = (
+    "Use the given documents to write a concise and short answer to the question.\n\n{context}\n\n" + _AO_END
+)
+_AO_CODE = (
+    "Use the given documents to write a concise and short answer to the question. Write your answer in the following "
+    "format:\nAnswer: <your answer>\n\n{context}\n\n" + _AO_END
+)
+_STEPS = (
+    "Documents: {context}\n\nInstruction: Given the set of documents above, answer the following question by following "
+    "these steps:\n\n"
+)
+_ID = (
+    _STEPS
+    + "1. Identify the relevant documents. Each document is identified by a tag in the form [DOC i], where i is "
+    "the index of the document in the context.\n"
+    "   - If you find relevant documents, output their IDs exactly as shown, separated by commas. Example: [DOC i], "
+    "[DOC j], [DOC k].\n"
+    "   - If no documents are relevant, output only: [DOC -1].\n\n"
+    "2. On a new line, provide your answer in the following format:\n"
+    "   The answer is: <your answer here>.\n\nQuestion: {question}."
+)
+_IDQ = (
+    _STEPS
+    + "1. Extract relevant quotes: Find and extract short quotes or passages (≤30 tokens each) from the "
+    "documents that help answer the question. Present each quote in the following format:\n"
+    '   Quote 1: "<exact text from document>"\n   Quote 2: "<exact text from document>"\n   (Continue as needed)\n\n'
+    "2. List the source documents using this exact format:\n"
+    "   Relevant Document IDs: [DOC i], [DOC j], [DOC k]\n"
+    "   (Where i, j, k are the indices of documents that contain your selected quotes)\n"
+    "   If no documents are relevant, use: Relevant Document IDs: [DOC -1]\n\n"
+    "3. Provide your final answer in the following format:\n   The answer is: <your answer here>\n\n"
+    "Important: Keep quotes short (≤30 tokens), select only the most relevant passages, and ensure your document IDs "
+    "correspond to the documents containing your quotes.\n\nQuestion: {question}."
+)
+_IDC_HEAD = (
+    "Documents: {context}\n\nInstruction: You are given a set of documents and a question. Your task is to:\n\n"
+    "1. Identify which documents are most relevant to answering the question\n"
+    "2. Extract and reproduce the IDs and the full content of those relevant documents\n"
+    "3. Provide the final answer based on the relevant documents\n\n"
+    "Follow this exact format in your response:\n\nRelevant documents:\n[DOC X]\n"
+    "<full content of first relevant document>\n\n[DOC Y]\n<full content of second relevant document>\n\n"
+    "(continue for all relevant documents)\n\nThe answer is: <your final answer>\n\nImportant guidelines:\n"
+    "- Only include documents that directly help answer the question\n"
+    "- Reproduce the ID and the complete content of each relevant document exactly"
+)
+_IDC = _IDC_HEAD + (
+    "\n- The final answer should be concise and directly address the question\n\nQuestion: {question}."
+)
+_IDC_CODE = _IDC_HEAD + (
+    " as provided\n- The final answer should be concise and directly address the question\n"
+    "- Base your answer on information found in the relevant documents you identified\n"
+    "- Output your answer after the relevant documents you identified\n"
+    "- Do not include documents that are less related or irrelevant\n\nQuestion: {question}."
+)
+
+
+def _judge(needed: str, focus: str) -> str:
+    return (
+        "Documents: {context}\n\nInstruction: You are given a set of documents and a question. Your task is to analyze "
+        "all documents, reason through the question step-by-step, and provide a well-grounded answer.\n\n"
+        "Follow this exact format in your response:\n\n**Step 1: Question Analysis**\n"
+        f"Break down what the question is asking and identify the key information needed{needed}.\n\n"
+        "**Step 2: Document Review**\nBriefly assess which documents contain relevant information for answering the "
+        "question. Consider how each document relates to the question's requirements.\n\n"
+        "**Step 3: Reasoning**\nWork through the problem step-by-step using information from the relevant documents. "
+        "For each reasoning step, clearly reference which document(s) support your logic. Use the format: "
+        "'According to [DOC X], ...' or 'Document Y states that ...' to ground your reasoning in the provided "
+        "sources.\n\n**Step 4: Answer**\nThe answer is: <your final answer>\n\nImportant guidelines:\n"
+        "- Show your complete reasoning process\n- Ground each reasoning step in specific document evidence\n"
+        f"- Clearly reference document IDs when using information from them\n{focus}"
+        "- Keep your final answer concise but ensure it directly addresses the question\n\nQuestion: {question}"
+    )
+
+
+_OFFICIAL = (
+    "Use the given documents to write a concise and short answer to the question. Write your answer in the following "
+    "format:\nAnswer: [answer]\n\n{demos}{context}\n\nQuestion: {question}"
+)
+PAPER, CODE = "arXiv 2601.18527, Tables 8-9", "released code of arXiv 2601.18527"
+
+_PAPER_PROMPTS = (
+    Prompt("ao", _AO, _SYSTEM, no_context=_AO_END, source=PAPER),
+    Prompt("id", _ID, _SYSTEM, cites=True, source=PAPER),
+    Prompt("idc", _IDC, _SYSTEM, cites=True, source=PAPER),
+    Prompt("idq", _IDQ, _SYSTEM, cites=True, source=PAPER),
+    Prompt("judge", _judge("", ""), _SYSTEM, cites=True, source=PAPER),
+    Prompt("ao_code", _AO_CODE, _SYSTEM, no_context=_AO_END, source=CODE),
+    Prompt("idc_code", _IDC_CODE, _SYSTEM, cites=True, source=CODE),
+    Prompt(
+        "judge_code",
+        _judge(" to answer it", "- Focus on documents that directly help answer the question\n"),
+        _SYSTEM,
+        cites=True,
+        source=CODE,
+    ),
+    # HELMET data.py: 2 demonstrations, titled passages, completion style, 20 new tokens, no stop sequence in
+    # effect
+    Prompt(
+        "official",
+        _OFFICIAL,
+        prefill="Answer:",
+        chat=False,
+        unit="Document (Title: {title}): {text}",
+        cut="end",
+        max_gen_toks=20,
+        source="princeton-nlp/HELMET data.py",
+    ),
+)
+PROMPTS: dict[str, Prompt] = {p.name: p for p in _PAPER_PROMPTS}

@@ -1,0 +1,248 @@
+"""Answer requests with a store: what is stored is not generated again, what is new is stored as it finishes.
+
+Used by `--model icr-vllm` (whose engine streams) and by the sweep, which gives the same to every lm-eval
+model.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..errors import IcrError
+from . import session
+
+# ---- store ---------------------------------------------------------------------------------------
+# Answers that survive: an append-only file of (prompt, generation kwargs) -> answer, one per engine
+# fingerprint.
+
+
+class CannotStore(IcrError):
+    """An answer cannot be written (disk full, quota, read-only): going on would only lose work."""
+
+
+class AnswerStore:
+    """Maps a request's key to its stored record. `fingerprint` names what changes answers (model, dtype,
+    engine ...)."""
+
+    def __init__(self, folder: str | Path, fingerprint: dict[str, Any]) -> None:
+        name = hashlib.sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        self.path = Path(folder) / f"{name}.jsonl"
+        self.damaged = 0
+        self._found: dict[str, dict[str, Any]] = {}
+        self._read_to = 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_RDWR, 0o644)
+            self.refresh()
+        except OSError as error:
+            raise IcrError(
+                f"answer store {self.path} cannot be opened ({error.strerror}); choose another store="
+            ) from error
+
+    def refresh(self) -> None:
+        """Read what was appended since, by this or another process; the first answer to a request stays."""
+        if os.fstat(self._file).st_size == self._read_to:
+            return
+        with self._locked():
+            size = os.fstat(self._file).st_size
+            data = os.pread(self._file, size - self._read_to, self._read_to)
+            if data and not data.endswith(b"\n"):
+                # Nobody is writing now, so this is what a kill left: it must not swallow the next line.
+                size += os.write(self._file, b"\n")
+            self._read_to = size
+        for raw in data.splitlines():
+            try:
+                record = orjson.loads(raw)
+                self._found.setdefault(record["key"], record)
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                self.damaged += 1
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    @staticmethod
+    def key(prompt: str, gen_kwargs: dict[str, Any]) -> str:
+        """Identity of a request."""
+        text = prompt + "\0" + json.dumps(gen_kwargs, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The stored record, or None."""
+        return self._found.get(key)
+
+    def put(self, key: str, record: dict[str, Any]) -> None:
+        """Append a record. Raises CannotStore when the disk is full; the file then ends with the last whole
+        line."""
+        line = orjson.dumps({"key": key, **record}) + b"\n"
+        try:
+            with self._locked():
+                before = os.fstat(self._file).st_size
+                try:
+                    written = os.write(self._file, line)
+                    if written != len(line):  # the rest would not fit: this call raises, with the reason
+                        written += os.write(self._file, line[written:])
+                except OSError:
+                    os.ftruncate(self._file, before)
+                    raise
+        except OSError as error:
+            raise CannotStore(
+                f"cannot store an answer in {self.path} ({error.strerror}); stored answers are kept: free space, "
+                "then run the same command again"
+            ) from error
+        self._found.setdefault(key, {"key": key, **record})
+
+    def keys(self) -> set[str]:
+        """Keys of all stored answers."""
+        return set(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._file)
+
+
+log = logging.getLogger("icr_tasks")
+# One finished request: index, text, what was measured ("error" when it failed).
+Stream = Callable[[Sequence[Any], list[int]], Iterator[tuple[int, str, dict[str, Any]]]]
+_FIRST_CUT, _GROWTH = 128, 1.5
+_GIVE_UP = 5
+
+
+def text_of(prompt: Any) -> str:
+    """The prompt's text; chat APIs get lm-eval's JsonChatStr."""
+    return prompt if isinstance(prompt, str) else prompt.prompt
+
+
+def key_of(request: Any) -> str:
+    """Store key: prompt, generation kwargs and, where the engine changes the cache, the setting."""
+    prompt, kwargs = request.args
+    setting = session.setting()
+    salt = f"\0{setting}" if setting is not None and setting.compressed else ""
+    return AnswerStore.key(text_of(prompt) + salt, kwargs)
+
+
+def keys_of(requests: Iterable[Any]) -> list[str]:
+    """Keys of all requests; a repeated request that is sampled has one key a repeat, a greedy one the
+    same."""
+    seen: dict[str, int] = {}
+    keys = []
+    for request in requests:
+        key = key_of(request)
+        seen[key] = number = seen.get(key, -1) + 1
+        keys.append(f"{key}-{number}" if number and request.args[1].get("do_sample") else key)
+    return keys
+
+
+def by_prefix(requests: Sequence[Any], which: Iterable[int]) -> list[int]:
+    """Order in which prompts with a common beginning stand together, the longest common beginnings closest.
+
+    Only hashes of growing beginnings are kept, so this needs no copy of the prompts.
+    """
+    return sorted(which, key=lambda i: prefix_key(text_of(requests[i].args[0])))
+
+
+def prefix_key(text: str) -> tuple[bytes, ...]:
+    """Hashes of growing pieces of the text: equal beginnings give equal beginnings of the key."""
+    data, digest, key, start, cut = (
+        text.encode("utf-8", "surrogatepass"),
+        hashlib.blake2b(digest_size=8),
+        [],
+        0,
+        0.0,
+    )
+    while start < len(data):
+        cut = max(cut * _GROWTH, _FIRST_CUT)
+        digest.update(data[start : int(cut)])
+        key.append(digest.digest())
+        start = int(cut)
+    return tuple(key)
+
+
+def answer(
+    requests: Sequence[Any],
+    store: AnswerStore | None,
+    stream: Stream,
+    done: Callable[[int, bool], None] = lambda index, stored: None,
+) -> list[str]:
+    """Answers in request order; a failed request gives "" and its reason in `measure`.
+
+    `done(index, stored)` is called for each request as its answer is there.
+    """
+    keys = keys_of(requests)
+    answers: dict[str, str] = {}
+    waiting: dict[str, int] = {}
+    if store is not None:
+        store.refresh()
+    for i, key in enumerate(keys):
+        record = store.get(key) if store is not None else None
+        if record is not None:
+            answers[key] = _recall(requests[i], record)
+            done(i, True)
+        else:
+            waiting.setdefault(key, i)  # the same greedy request twice is generated once
+    if answers and waiting and store is not None:
+        log.info("%d of %d answers taken from %s", len(answers), len(answers) + len(waiting), store.path)
+    for i, text, found in stream(requests, by_prefix(requests, waiting.values())):
+        answers[keys[i]] = text
+        session.record(text_of(requests[i].args[0]), found)
+        if store is not None and "error" not in found:
+            store.put(keys[i], {"text": text, **found})
+        done(i, False)
+    return [answers[key] for key in keys]
+
+
+def _recall(request: Any, record: dict[str, Any]) -> str:
+    found = {k: v for k, v in record.items() if k not in ("key", "text") and v is not None}
+    session.record(text_of(request.args[0]), found)
+    return record["text"]
+
+
+def batches(generate: Callable[[list[Any]], list[str]], size: int) -> Stream:
+    """A stream for models that answer in batches: a batch that fails is tried request by request."""
+
+    def stream(requests: Sequence[Any], order: list[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        failed_in_a_row = 0
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            since = time.perf_counter()
+            try:
+                texts = generate([requests[i] for i in part])
+            except IcrError:
+                raise  # a setting this engine refuses: the same for every prompt
+            except Exception as error:
+                texts = None
+                log.warning("a batch of %d failed (%s); its requests are tried one by one", len(part), error)
+            each = {"timing": {"engine": round((time.perf_counter() - since) / len(part), 4)}}
+            for place, i in enumerate(part):
+                found: dict[str, Any] = {}
+                if texts is not None:
+                    text = texts[place]
+                else:
+                    try:
+                        text, failed_in_a_row = generate([requests[i]])[0], 0
+                    except Exception as error:
+                        failed_in_a_row += 1
+                        if failed_in_a_row >= _GIVE_UP:
+                            raise  # not one bad prompt: the engine is broken
+                        text, found = "", {"error": f"engine refused: {error}"}
+                yield i, text, {**each, **(session.lookup(text_of(requests[i].args[0])) or {}), **found}
+
+    return stream

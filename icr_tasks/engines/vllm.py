@@ -1,0 +1,202 @@
+"""`--model icr-vllm`: lm-eval's vLLM engine, made for long prompts.
+
+    lm_eval --model icr-vllm --model_args pretrained=...,max_model_len=131072,store=answers/ --tasks
+    icr_helmet_rag_64k ...
+
+Differences from `--model vllm`: requests stream through the engine, so only those in flight are tokenized (in
+pieces, on all cores); each answer is stored as it finishes (`store=`), and never generated twice; a prompt
+the engine refuses fails its own item; items that share a document run next to each other (prefix cache);
+greedy unless told otherwise; seconds, tokens and prefix-cache hits are recorded per item.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from lm_eval.models.utils import has_bos_prefix, postprocess_generated_text
+from lm_eval.models.vllm_causallms import VLLM
+from tqdm import tqdm
+
+from ..errors import IcrError
+from ..kv import choose
+from . import answers, identity, session
+from .answers import AnswerStore
+from .encode import encode
+
+log = logging.getLogger("icr_tasks")
+_KV = ("setting", "scope", "read_fraction", "attended_fraction", "stored_fraction")
+_TOKENS_IN_FLIGHT = 1 << 22  # more than any KV cache holds: enough to keep an engine busy
+
+
+class IcrVLLM(VLLM):
+    """lm-eval's VLLM with streaming requests. `store` is a folder for answers, `in_flight` the requests
+    queued at once."""
+
+    def __init__(self, pretrained: str, store: str | None = None, in_flight: int = 64, **kwargs: Any) -> None:
+        choose.prepare(kwargs)
+        if (dtype := str(kwargs.get("kv_cache_dtype", "auto"))) != "auto":
+            choose.check(dtype)
+        self.changed = switch_off(kwargs, config_of(pretrained, kwargs.get("revision")))
+        kwargs.setdefault("enable_prefix_caching", True)
+        kwargs.setdefault("disable_log_stats", False)  # per-request timing
+        super().__init__(pretrained, **kwargs)
+        if self.data_parallel_size > 1:
+            raise IcrError(
+                "icr-vllm streams through one engine: use data_parallel_size=1 and `icr sweep --jobs N` (one engine a "
+                "job), or several runs with one store="
+            )
+        import vllm
+
+        self.in_flight = int(in_flight)
+        args = {**self.model_args, "engine": vllm.__version__, "lora": kwargs.get("lora_local_path")}
+        args |= {"kv": choose.asked()} if choose.asked() else {}
+        self.store = AnswerStore(store, identity.engine(args)) if store else None
+        if self.store is not None and self.store.damaged:
+            log.warning(
+                "%s: %d damaged lines skipped; those items run again", self.store.path, self.store.damaged
+            )
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answers in request order; a refused prompt gives "" and its reason in `measure`."""
+        with tqdm(total=len(requests), desc="icr-vllm", disable=disable_tqdm) as bar:
+            return answers.answer(requests, self.store, self.stream, lambda index, stored: bar.update())
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Stock scoring; refused under a compressed setting."""
+        choose.refuse_scoring(session.setting())
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """Stock scoring; refused under a compressed setting."""
+        choose.refuse_scoring(session.setting())
+        return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
+    def stream(self, requests: Sequence[Any], order: list[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """(index, text, measured) of each request as it finishes; at most `in_flight` are queued in the
+        engine."""
+        if choose.follows_task():
+            choose.switch(session.setting())
+        engine, queue = self.model.llm_engine, deque(order)
+        running: dict[str, tuple[int, int, list[str], float]] = {}
+        try:
+            while queue or running:
+                queued = sum(n for _, n, _, _ in running.values())
+                while queue and len(running) < self.in_flight and (queued < _TOKENS_IN_FLIGHT or not running):
+                    i = queue.popleft()
+                    name = f"icr-{time.monotonic_ns()}-{i}"
+                    try:
+                        n_tokens, until = self._submit(name, *requests[i].args)
+                    except (ValueError, TypeError) as error:
+                        yield i, "", self._fail(requests[i], str(error))
+                        continue
+                    running[name] = (i, n_tokens, until, time.perf_counter())
+                    queued += n_tokens
+                for output in engine.step():
+                    if output.finished:
+                        i, _, until, since = running.pop(output.request_id)
+                        yield i, *self._finish(output, until, time.perf_counter() - since)
+        finally:
+            if running:  # interrupted, or the caller cannot store: the engine must not go on with them
+                engine.abort_request(list(running))
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What was changed of the model's own configuration, for the results file."""
+        return self.changed or {}
+
+    def tokens_of(self, prompt: str) -> Any:
+        """Ids of a prompt as lm-eval's `tok_encode` gives them, as an int32 array at 4 bytes a token."""
+        bos = None if self.prefix_token_id is None else self.tokenizer.decode(self.prefix_token_id)
+        special = self.add_bos_token is not False and not has_bos_prefix(prompt, bos)
+        return encode(self.tokenizer, prompt, special=special)
+
+    def _submit(self, name: str, prompt: str, gen_kwargs: dict[str, Any]) -> tuple[int, list[str]]:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        eos = self.tokenizer.decode(self.eot_token_id) or self.tokenizer.eos_token
+        # lm-eval's helpers change the dict they get
+        kwargs = (
+            deepcopy(gen_kwargs)
+            if gen_kwargs.get("do_sample")
+            else {"temperature": 0.0, **deepcopy(gen_kwargs)}
+        )
+        kwargs, until, max_gen_toks = self.modify_gen_kwargs(
+            kwargs, eos=eos, default_max_gen_toks=self.max_gen_toks
+        )
+        ids = self.tokens_of(prompt)
+        if len(ids) + max_gen_toks > self.max_length:
+            raise ValueError(
+                f"prompt of {len(ids)} tokens + {max_gen_toks} to generate exceeds max_model_len {self.max_length}"
+            )
+        stop = [s for s in until if s == eos] if self.think_end_token else until
+        params = SamplingParams(max_tokens=max_gen_toks, stop=stop, **kwargs)
+        tokens = TokensPrompt(prompt_token_ids=ids.tolist())
+        self.model.llm_engine.add_request(name, tokens, params, lora_request=self.lora_request)
+        return len(ids), until
+
+    def _finish(self, output: Any, until: list[str], seconds: float) -> tuple[str, dict[str, Any]]:
+        text = postprocess_generated_text(output.outputs[0].text, until, self.think_end_token)
+        stats = output.metrics
+        timing = {"engine": round(seconds, 4)}
+        if stats is not None and stats.first_token_ts:
+            timing["prefill"] = round(stats.first_token_ts - stats.scheduled_ts, 4)
+            timing["decode"] = round(stats.last_token_ts - stats.first_token_ts, 4)
+        tokens = {
+            "prompt": len(output.prompt_token_ids),
+            "cached": output.num_cached_tokens or 0,
+            "output": len(output.outputs[0].token_ids),
+        }
+        found: dict[str, Any] = {"timing": timing, "engine_tokens": tokens}
+        if choose.running() and (kv := choose.measured())["sparse_steps"]:
+            found["kv"] = {k: v for k, v in kv.items() if k in _KV}  # shares of the run so far
+        return text, found
+
+    def _fail(self, request: Any, reason: str) -> dict[str, Any]:
+        log.warning("%s doc %s: %s", request.task_name, request.doc_id, reason)
+        return {"error": f"engine refused: {reason}"}
+
+
+# ---- dual chunk ----------------------------------------------------------------------------------
+# Models trained with dual-chunk attention (Qwen2.5-1M): vLLM has no such backend any more, so it is switched
+# off, openly.
+
+log = logging.getLogger("icr_tasks")
+KEY = "dual_chunk_attention_config"
+_TRAINED = 262144  # Qwen2.5-1M, when its config does not say
+
+
+def switch_off(args: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Change engine arguments in place for such a model; returns what was changed, for the record, or None.
+
+    `config` is the model's config.json. Raises IcrError when `max_model_len` asks for more than plain positions give.
+    """
+    found = config.get(KEY)
+    if not found:
+        return None
+    limit = int(found.get("original_max_position_embeddings") or _TRAINED)
+    asked = args.get("max_model_len") or args.get("max_length")
+    if asked and int(asked) > limit:
+        raise IcrError(
+            f"this model needs dual-chunk attention beyond {limit} tokens, which vLLM does not have; set max_model_len={limit}"
+        )
+    args["hf_overrides"] = {**(args.get("hf_overrides") or {}), KEY: None}
+    if not asked:
+        args["max_model_len"] = limit
+    log.warning("dual-chunk attention is switched off: plain positions, usable up to %d tokens", limit)
+    return {"dual_chunk_attention": "off", "usable_tokens": limit}
+
+
+def config_of(pretrained: str, revision: str | None = None) -> dict[str, Any]:
+    """config.json of a folder or hub id; empty when it cannot be read (the engine will say why)."""
+    from transformers import PretrainedConfig
+
+    try:
+        return PretrainedConfig.get_config_dict(pretrained, revision=revision)[0]
+    except OSError as error:
+        log.debug("no config of %s: %s", pretrained, error)
+        return {}

@@ -1,0 +1,64 @@
+"""Start-up hook (top-level module icr_tasks_autoload): two finders, nothing else; see docs/install.md. Never
+raises."""
+
+import os
+import sys
+
+_HOOKS = {
+    "lm_eval.tasks.manager": "patch_manager",
+    "lm_eval.models": "patch_models",
+    "lm_eval.loggers.evaluation_tracker": "patch_tracker",
+}
+
+
+class _Imports:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        hook = _HOOKS.pop(name, None)
+        if hook is None:
+            return None
+        for finder in sys.meta_path:
+            spec = (
+                None
+                if finder is cls or not hasattr(finder, "find_spec")
+                else finder.find_spec(name, path, target)
+            )
+            if spec is not None:
+                break
+        else:
+            return None
+        run = getattr(spec.loader, "exec_module", None)
+        if run is not None:
+
+            def exec_module(module):
+                run(module)
+                _quietly("hooks", hook, module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+class _VllmCpu:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None
+
+    @classmethod
+    def find_distributions(cls, context=None):
+        if getattr(context, "name", None) != "vllm":
+            return iter(())
+        return _quietly("vllm_cpu", "find", context) or iter(())
+
+
+def _quietly(module, function, argument):
+    try:
+        return getattr(__import__("icr_tasks.harness." + module, fromlist=[function]), function)(argument)
+    except Exception as error:
+        if os.environ.get("ICR_DEBUG"):
+            sys.stderr.write(f"icr_tasks start-up hook: {error!r}\n")
+
+
+def install():
+    if os.environ.get("ICR_LMEVAL_AUTOLOAD", "1") != "0" and _Imports not in sys.meta_path:
+        sys.meta_path.insert(0, _Imports)
+        sys.meta_path.append(_VllmCpu)

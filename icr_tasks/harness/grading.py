@@ -1,0 +1,238 @@
+"""Metrics that need another model: Loong's judge, xFinder for multiple choice. Whole tasks at a time, and
+never fatal.
+
+`--metadata '{"judge_base_url":...,"judge_model":...}'` or `xfinder_*` switch them on. What goes wrong here waits until
+the results are saved (`plugin.deferred`); without a judge or extractor the metric is absent and the sheet
+says why.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..errors import IcrError
+from ..metrics.judge.config import KEYS as JUDGE_KEYS
+from ..metrics.judge.config import JudgeConfig
+from ..metrics.xfinder import KEYS as XFINDER_KEYS
+from ..metrics.xfinder import XFinderConfig
+from . import saving
+
+log = logging.getLogger("icr_tasks")
+GRADER_KEYS = (*(f"judge_{key}" for key in JUDGE_KEYS), *(f"xfinder_{key}" for key in XFINDER_KEYS))
+
+
+@dataclass(frozen=True, slots=True)
+class Graders:
+    """The configured helpers."""
+
+    judge: JudgeConfig | None = None
+    xfinder: XFinderConfig | None = None
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, Any]) -> Graders:
+        """Raises IcrError for an option that does not exist or cannot work, before anything is generated."""
+        return cls(JudgeConfig.parse(metadata), XFinderConfig.parse(metadata))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One generation: `doc` as lm-eval logs it, `fields` the item's own (instruction, gold as it came)."""
+
+    doc: Mapping[str, Any]
+    fields: Mapping[str, Any]
+    text: str
+
+
+@dataclass
+class Grades:
+    """Metrics by item id, what the data sheet records, and an error to raise after saving."""
+
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    sheet: dict[str, Any] = field(default_factory=dict)
+    error: IcrError | None = None
+
+
+def grade(scorer: str, graders: Graders, answers: Sequence[Answer]) -> Grades:
+    """Grade a task's answers by its scorer's helper; empty where the scorer needs none."""
+    grader = GRADERS.get(scorer)
+    if grader is None:
+        return Grades()
+    try:
+        return grader(graders, answers)
+    except IcrError as error:
+        return Grades(sheet={"reasons": dict.fromkeys(METRICS[scorer], str(error))}, error=error)
+
+
+def loong(graders: Graders, answers: Sequence[Answer]) -> Grades:
+    """Judge every answer; a judge that fails half-way gives no score at all, since half would look like
+    all."""
+    from ..metrics.judge import Case, Judge, metrics_of
+
+    config = graders.judge
+    if config is None:
+        return Grades(
+            sheet={"reasons": dict.fromkeys(METRICS["loong"], "no judge: set judge_base_url and judge_model")}
+        )
+    # The official template without its documents begins with the blank lines that followed them.
+    cases = [
+        Case(
+            f"\n\n{a.fields['instruction']}\n\n{a.doc['question']}",
+            str(a.fields["gold"]),
+            a.text,
+            str(a.doc["id"]),
+        )
+        for a in answers
+    ]
+    judge = Judge(config, progress=True)
+    verdicts = judge.score(cases)
+    scores = [metrics_of(v) for v in verdicts]
+    failed = Counter(v.reason for v in verdicts if not v.ok)
+    for reason, n in failed.most_common(5):
+        log.warning("judge: %d of %d answers without verdict: %s", n, len(verdicts), reason)
+    identity = {"model": config.model, "revision": config.revision, "rubric": judge.rubric.version}
+    counts = {
+        "n": len(verdicts),
+        "cached": sum(v.cached for v in verdicts),
+        "flagged": sum(v.flagged for v in verdicts),
+    }
+    judged = {**counts, "failed": dict(failed), "by": by(answers, scores, ("level", "set"))}
+    return Grades(
+        dict(zip((c.id for c in cases), scores, strict=True)), {"judge": identity, "judged": judged}
+    )
+
+
+def choice(graders: Graders, answers: Sequence[Answer]) -> Grades:
+    """Extract every multiple-choice answer with xFinder."""
+    from ..metrics.xfinder import XFinder
+    from ..metrics.xfinder_cases import ChoiceCase, metrics
+
+    if graders.xfinder is None:
+        return Grades(
+            sheet={
+                "reasons": dict.fromkeys(
+                    METRICS["longbench"], "no extractor: set xfinder_base_url and xfinder_model"
+                )
+            }
+        )
+    cases = [
+        ChoiceCase(str(a.doc["id"]), a.doc["question"], tuple(a.doc["options"]), _letter(a.doc), a.text)
+        for a in answers
+    ]
+    extractor = XFinder(graders.xfinder)
+    found = extractor.extract(cases)
+    scores = {case.id: metrics(extractor, case, f) for case, f in zip(cases, found, strict=True)}
+    wrong = Counter(f.error for f in found if f.text is None)
+    error = None
+    if wrong:
+        first = "; ".join(f"{n} x {reason}" for reason, n in wrong.most_common(3))
+        error = IcrError(
+            f"xFinder failed on {wrong.total()} of {len(cases)} answers ({first}); their accuracy is not counted",
+            exit_code=3,
+        )
+    return Grades(scores, {"extractor": graders.xfinder.sheet(), "extracted": {"failed": dict(wrong)}}, error)
+
+
+def _letter(doc: Mapping[str, Any]) -> str:
+    """The right letter; InfiniteBench's gold is an option's text."""
+    options, gold = list(doc["options"]), doc["answers"][0]
+    return "ABCD"[options.index(gold)] if gold in options else gold
+
+
+def by(
+    answers: Sequence[Answer], scores: Sequence[Mapping[str, float]], keys: Iterable[str]
+) -> dict[str, Any]:
+    """{key: {value: {"n", metric: mean}}}; a metric's mean is over the items that have it."""
+    out: dict[str, Any] = {}
+    for key in keys:
+        groups: dict[str, list[Mapping[str, float]]] = {}
+        for answer, score in zip(answers, scores, strict=True):
+            groups.setdefault(str(answer.doc["keys"].get(key)), []).append(score)
+        out[key] = {value: {"n": len(rows), **means(rows)} for value, rows in sorted(groups.items())}
+    return out
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {n: sum(r[n] for r in rows if n in r) / sum(n in r for r in rows) for n in names}
+
+
+GRADERS: dict[str, Callable[[Graders, Sequence[Answer]], Grades]] = {
+    "loong": loong,
+    "infbench_mc": choice,
+    "longbench": choice,
+}
+_XFINDER = ("acc_xfinder", "acc_xfinder_cmp", "no_valid_answer_rate", "extract_error_rate")
+METRICS: dict[str, tuple[str, ...]] = {
+    "loong": ("judge", "judge_zero", "perfect", "judge_parsed", "judge_failed"),
+    "infbench_mc": _XFINDER,
+    "longbench": _XFINDER,
+}
+
+
+# ---- graded --------------------------------------------------------------------------------------
+# How a task hands its answers to the graders, and what it tells the user when one of them failed.
+
+if TYPE_CHECKING:
+    from .task import ICRTask
+
+log = logging.getLogger("icr_tasks")
+_HIDDEN = "***"
+
+
+def run(task: ICRTask) -> dict[str, dict[str, float]]:
+    """Metrics by item id from judge or extractor. Never raises IcrError: it is raised after everything is
+    saved."""
+    if "bypass" in task._metric_fn_list:
+        return {}
+    # One generation an item: the first.
+    texts = {i.doc["id"]: (i.doc, i.resps[0] or "") for i in task._instances if i.resps}
+    answers = [
+        Answer(doc, task._by_id[k].fields, text) for k, (doc, text) in texts.items() if k not in task._failed
+    ]
+    if not answers:
+        return {}
+    grades = grade(task.sheet["scorer"], task.options.graders, answers)
+    task.sheet.update(grades.sheet)
+    if grades.error is not None:
+        log.error("%s: %s", task.config.task, grades.error)
+        saving.add(grades.error, advice(task))
+    elif (reasons := grades.sheet.get("reasons", {})) and (headline := reasons.get(task.sheet["metric"])):
+        log.warning("%s: no %s (%s)", task.config.task, task.sheet["metric"], headline)
+    return grades.metrics
+
+
+def advice(task: ICRTask) -> Callable[[str | None], str]:
+    """The command that continues from the logged answers; what was judged already is not asked again."""
+    metadata, name = dict(task.config.metadata), str(task.config.task)
+    kept = {k: v for k, v in metadata.items() if k in _KEPT or (k.startswith(_OURS) and v != _HIDDEN)}
+    hidden = [k for k, v in metadata.items() if k.startswith(_OURS) and _HIDDEN in str(v)]
+    limit = task._limit
+
+    def say(folder: str | None) -> str:
+        samples = metadata.get("samples") or folder
+        if samples is None:
+            return "The answers were not logged: run again with --log_samples --output_path DIR, then grade by icr-replay."
+        command = ["lm_eval", "--tasks", name, "--model", "icr-replay", "--model_args", f"samples={samples}"]
+        command += [
+            "--metadata",
+            json.dumps(kept),
+            "--log_samples",
+            "--output_path",
+            f"{folder or samples}-graded",
+        ]
+        command += ["--limit", str(limit)] if limit is not None else []
+        note = f" (with {', '.join(hidden)} as before, not shown here)" if hidden else ""
+        return f"When it works again, continue with{note}:\n  {shlex.join(command)}"
+
+    return say
+
+
+_OURS = ("judge_", "xfinder_")
+_KEPT = ("allow_partial", "questions_file")

@@ -1,0 +1,80 @@
+"""An lm-eval request that keeps its prompt compressed until an engine asks for it, and drops it after the
+answer."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from ..benchmarks.base import Item
+
+# ---- docs ----------------------------------------------------------------------------------------
+# The documents lm-eval iterates over: what it logs of an item, without the context.
+
+
+class Docs(list):
+    """The light documents lm-eval iterates over; it asks a dataset for `.features`."""
+
+    @property
+    def features(self) -> dict[str, None]:
+        """Column names, as keys."""
+        return dict.fromkeys(self[0] if self else ())
+
+
+def light(item: Item) -> dict[str, Any]:
+    """What lm-eval logs as `doc`: no context, but the files it was read from where the item names them."""
+    doc = {"id": item.id, "question": item.question, "answers": list(item.answers), "cluster": item.cluster}
+    doc["keys"] = dict(item.keys)
+    if "documents" in item.fields:
+        doc["documents"] = item.fields["documents"]
+    return {**doc, "options": list(item.options)} if item.options else doc
+
+
+class PromptInstance(Instance):
+    """Instance whose text costs about a third of its size in memory, and nothing once released.
+
+    `arguments` is rebuilt on each access, so engines, samplers and loggers see a normal request.
+    """
+
+    def __init__(
+        self,
+        *,
+        doc: dict[str, Any],
+        prompt: Any,
+        gen_kwargs: dict[str, Any],
+        digest: str,
+        task: str,
+        doc_id: int,
+        repeats: int,
+    ) -> None:
+        self._gen_kwargs, self._digest = gen_kwargs, digest
+        # An API engine's JsonChatStr is a tuple, not text: rebuilt by its own type.
+        self._wrap = None if isinstance(prompt, str) else type(prompt)
+        text = prompt if self._wrap is None else prompt.prompt
+        self._packed: bytes | None = zlib.compress(text.encode("utf-8", "surrogatepass"), 1)
+        super().__init__("generate_until", doc, (), 0, (task, doc_id, repeats))
+
+    @property
+    def arguments(self) -> tuple[Any, dict[str, Any]]:  # type: ignore[override]
+        """(prompt, generation kwargs); after release (digest, generation kwargs)."""
+        if self._packed is None:
+            return self._digest, self._gen_kwargs
+        text = zlib.decompress(self._packed).decode("utf-8", "surrogatepass")
+        return (text if self._wrap is None else self._wrap(text)), self._gen_kwargs
+
+    @arguments.setter
+    def arguments(self, value: tuple[Any, ...]) -> None:
+        """Set by the dataclass constructor with an empty tuple; the text is kept packed instead."""
+
+    @property
+    def size(self) -> int:
+        """Prompt tokens as counted when the prompt was built, else a guess from its characters."""
+        digest = json.loads(self._digest)
+        return int(digest.get("n_prompt_tokens") or digest.get("n_chars", 0) // 4)
+
+    def release(self, digest: str) -> None:
+        """Drop the prompt; from now on the request shows its digest."""
+        self._packed, self._digest = None, digest

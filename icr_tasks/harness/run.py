@@ -1,0 +1,119 @@
+"""Run icr_ tasks in this process on an engine that is already loaded (the demo and the sweep; `lm_eval` does
+not need it)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from .. import tasks_dir
+from ..engines import session
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Tasks under one setting and prompt. `limit` counts items a task."""
+
+    tasks: tuple[str, ...]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    chat: bool = True
+    system: str | None = None
+
+
+def manager(metadata: dict[str, Any]) -> Any:
+    """A TaskManager that knows only our tasks (indexing the built-in ones takes seconds)."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(tasks_dir()), include_defaults=False, metadata=metadata)
+
+
+def build(lm: Any, cell: Cell, model_args: dict[str, Any], gen_kwargs: dict[str, Any]) -> list[Any]:
+    """The task objects of a cell with their requests made, in the words lm_eval would send."""
+    session.forget_tasks()
+    tasks = list(manager({**model_args, **cell.metadata}).load(list(cell.tasks))["tasks"].values())
+    for task in tasks:
+        task.set_config("generation_kwargs", gen_kwargs, update=True)
+        task.build_all_requests(
+            limit=cell.limit,
+            system_instruction=cell.system,
+            apply_chat_template=cell.chat,
+            chat_template=lm.apply_chat_template if cell.chat else None,
+        )
+    return tasks
+
+
+def generate(lm: Any, cells: Sequence[Cell], model_args: dict[str, Any], gen_kwargs: dict[str, Any]) -> None:
+    """Answer the requests of all cells in one call, so that prompts which share a document share its prefix.
+
+    The engine must have an answer store: `evaluate` then finds every answer there.
+    """
+    tasks = [task for cell in cells for task in build(lm, cell, model_args, gen_kwargs)]
+    lm.generate_until([r for task in tasks for r in task.instances if r.repeats])
+
+
+def evaluate(
+    lm: Any, cell: Cell, *, engine: str, model_args: dict[str, Any], gen_kwargs: dict[str, Any], out: Path
+) -> dict[str, Any]:
+    """lm_eval's own evaluation of one cell, saved below `out` as `lm_eval --output_path --log_samples` would.
+
+    Returns lm_eval's results with `samples`.
+    """
+    import lm_eval
+    import lm_eval.loggers.evaluation_tracker as module
+    from lm_eval.loggers import EvaluationTracker
+
+    from .hooks import patch_tracker
+
+    patch_tracker(module)
+    session.forget_tasks()
+    tracker = EvaluationTracker(output_path=str(out))
+    with _environment_once():
+        results = lm_eval.simple_evaluate(
+            model=lm,
+            model_args=model_args,
+            tasks=list(cell.tasks),
+            task_manager=manager({**model_args, **cell.metadata}),
+            limit=cell.limit,
+            log_samples=True,
+            apply_chat_template=cell.chat,
+            system_instruction=cell.system,
+            gen_kwargs=dict(gen_kwargs) or None,
+            bootstrap_iters=0,
+            evaluation_tracker=tracker,
+        )
+    assert results is not None  # one process, so rank 0
+    results["config"]["model"] = engine
+    samples = results.pop("samples")
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for task in results["configs"]:
+        tracker.save_results_samples(task_name=task, samples=samples[task])
+    return {**results, "samples": samples}
+
+
+@contextmanager
+def _environment_once() -> Iterator[None]:
+    """lm_eval describes the machine after each evaluation, which takes seconds: once a process is enough."""
+    import lm_eval.evaluator as module
+
+    original = module.add_env_info, module.get_git_commit_hash
+    module.add_env_info = lambda results: results.update(environment()[0])
+    module.get_git_commit_hash = lambda: environment()[1]
+    try:
+        yield
+    finally:
+        module.add_env_info, module.get_git_commit_hash = original
+
+
+@lru_cache(maxsize=1)
+def environment() -> tuple[dict[str, Any], str | None]:
+    """What lm_eval writes about the machine, and the git commit of the working folder."""
+    from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
+
+    found: dict[str, Any] = {}
+    add_env_info(found)
+    return found, get_git_commit_hash()

@@ -1,0 +1,178 @@
+"""Errors that wait until everything else is saved: a judge that went away must not cost the answers of a long
+run.
+
+lm_eval saves results and samples, then prints its table. With a waiting error the table is printed, then the
+error and the command that continues, and the process ends with the error's exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import IcrError
+
+# ---- guard ---------------------------------------------------------------------------------------
+# Results that cannot be saved must end the run with an error.
+
+_TRACKERS: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def install(module: ModuleType) -> None:
+    """Wrap EvaluationTracker of `lm_eval.loggers.evaluation_tracker`; once."""
+    tracker = module.EvaluationTracker
+    if getattr(tracker, "_icr_guarded", False):
+        return
+    original_init = tracker.__init__
+
+    @wraps(original_init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        original_init(self, *args, **kwargs)
+        _TRACKERS.add(self)
+
+    tracker.__init__ = __init__
+    for name in ("save_results_aggregated", "save_results_samples"):
+        setattr(tracker, name, watch(_checked(getattr(tracker, name), module.eval_logger), name))
+    tracker._icr_guarded = True
+
+
+def check_output_path() -> None:
+    """Raise IcrError when a live tracker's output folder cannot be written."""
+    for tracker in _TRACKERS:
+        path = getattr(tracker, "output_path", None)
+        if not path:
+            continue
+        folder = Path(path).parent if str(path).endswith(".json") else Path(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise IcrError(
+                f"--output_path {folder} cannot be written ({error.strerror}); choose another folder"
+            ) from error
+
+
+class _Catch(logging.Handler):
+    """lm-eval logs "Could not save ..." inside its except block; there the exception is still at hand."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.caught: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("Could not save"):
+            self.caught = sys.exc_info()[1]
+
+
+def _checked(method: Any, logger: logging.Logger) -> Any:
+    @wraps(method)
+    def save(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _ours([*args, *kwargs.values()]):
+            return method(self, *args, **kwargs)
+        catch, level = _Catch(), logger.level
+        logger.addHandler(catch)
+        logger.setLevel(
+            min(level, logging.WARNING) or logging.WARNING
+        )  # a quiet logger must not hide the failure
+        try:
+            out = method(self, *args, **kwargs)
+        finally:
+            logger.setLevel(level)
+            logger.removeHandler(catch)
+        if catch.caught is not None:
+            saved = _rescue(args, kwargs)
+            raise IcrError(
+                f"results could not be saved below {self.output_path} ({catch.caught}); rescued to {saved}"
+            )
+        return out
+
+    return save
+
+
+def _ours(given: list[Any]) -> bool:
+    names = [name for g in given if isinstance(g, dict) for name in g.get("configs", ())]
+    return any(str(name).startswith("icr_") for name in [*names, *(g for g in given if isinstance(g, str))])
+
+
+def _rescue(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:
+    path = Path(tempfile.mkdtemp(prefix="icr-rescue-")) / "saved.json"
+    path.write_text(json.dumps({"args": list(args), "kwargs": kwargs}, default=str), encoding="utf-8")
+    return path
+
+
+@dataclass
+class _Waiting:
+    errors: list[tuple[IcrError, Callable[[str | None], str]]] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    unsaved: set[str] = field(default_factory=set)
+    logged: bool = False
+
+
+_state = _Waiting()
+
+
+class Incomplete(IcrError, SystemExit):
+    """Everything is saved, but something is missing. Ends an lm_eval process with `code`, without a
+    traceback."""
+
+    def __init__(self, message: str, code: int) -> None:
+        IcrError.__init__(self, message, exit_code=code)
+        self.code = code
+
+
+def add(error: IcrError, advice: Callable[[str | None], str]) -> None:
+    """Raise after saving. `advice` gets the folder with the logged answers, or None when they were not
+    logged."""
+    import lm_eval.loggers.evaluation_tracker as module
+
+    pass
+
+    install(module)  # also without the start-up hook, e.g. under --include_path
+    _state.errors.append((error, advice))
+
+
+def watch(method: Any, name: str) -> Any:
+    """Wrap one of the tracker's two save methods; the last save raises Incomplete when errors wait."""
+
+    @wraps(method)
+    def save(self: Any, *args: Any, **kwargs: Any) -> Any:
+        out = method(self, *args, **kwargs)
+        if not _state.errors:
+            return out
+        if name == "save_results_aggregated":
+            _state.results = kwargs["results"] if "results" in kwargs else args[0]
+            samples = kwargs["samples"] if "samples" in kwargs else args[1] if len(args) > 1 else None
+            _state.logged = samples is not None
+            _state.unsaved = set(_state.results["configs"]) if _state.logged else set()
+        else:
+            _state.unsaved.discard(kwargs["task_name"] if "task_name" in kwargs else args[0])
+        if not _state.unsaved:
+            raise _finish(str(self.output_path) if _state.logged and self.output_path else None)
+        return out
+
+    return save
+
+
+def _finish(folder: str | None) -> Incomplete:
+    from lm_eval.utils import make_table
+
+    waiting, results = _state.errors.copy(), _state.results
+    _state.errors.clear()
+    print(make_table(results))
+    if results.get("groups"):
+        print(make_table(results, "groups"))
+    sys.stdout.flush()
+    for error, advice in waiting:
+        print(f"icr: error: {error}\n{advice(folder)}", file=sys.stderr)
+    where = f"saved below {folder}" if folder else "complete"
+    return Incomplete(f"everything else is {where}; see above", max(error.exit_code for error, _ in waiting))

@@ -1,0 +1,311 @@
+"""The one task class behind every icr_* YAML: builds prompts, scores answers, keeps logs small.
+
+    lm_eval --tasks icr_helmet_rag_nq_4k --model vllm --model_args pretrained=... \
+        --metadata '{"setting":"gold","prompt":"id"}' --log_samples --output_path out
+
+Contexts never enter `doc`: they are read when a prompt is built, the prompt is kept compressed until the
+engine wants it, and only a digest of it (hash, token count, what was cut) reaches the sample log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+from lm_eval.api.task import ConfigurableTask
+from tqdm import tqdm
+
+from .. import __version__, benchmarks
+from ..benchmarks import base
+from ..benchmarks.base import Item
+from ..context import prepared, tokens
+from ..context.build import Builder, Built, DoesNotFit, dumps, skipped
+from ..engines import identity, session
+from ..errors import IcrError
+from ..kv import choose
+from ..metrics.scorers import SCORERS
+from . import grading
+from .instance import Docs, PromptInstance, light
+from .options import Options, redact
+from .saving import check_output_path
+
+log = logging.getLogger("icr_tasks")
+
+
+class ICRTask(ConfigurableTask):
+    """A leaf task. The YAML's `metadata.icr` block is its data sheet; `--metadata` carries the user's
+    options."""
+
+    def __init__(self, config: dict[str, Any] | None = None) -> None:
+        config = dict(config or {})
+        config.pop("class", None)
+        sheet = config["metadata"]["icr"]
+        self.sheet = deepcopy(sheet)
+        self.options = self._options(config["task"], config["metadata"])
+        self.prompt_format = base.get(
+            sheet["benchmark"], self.options.prompt or sheet.get("prompt"), sheet["dataset"]
+        )
+        redact(config["metadata"])
+        config["metadata"]["icr"] = self.sheet
+        check_output_path()
+        # The prompt decides how much is generated; --gen_kwargs still overrides this later.
+        config["generation_kwargs"] = {
+            "until": list(self.prompt_format.until),
+            "do_sample": False,
+            "temperature": 0.0,
+            "max_gen_toks": self.prompt_format.max_gen_toks,
+        }
+        config["process_results"] = self.process_results
+        config["fewshot_config"] = {
+            "sampler": "first_n",
+            "samples": [],
+        }  # spares lm-eval a copy of all documents
+        self._built: dict[str, Built] = {}
+        self._failed: dict[str, str] = {}
+        self._verdicts: dict[str, dict[str, float]] = {}
+        super().__init__(config=config)
+        self._config.process_results = None  # the log would otherwise carry this class's source text
+        session.register(self, self.options.setting)
+
+    @staticmethod
+    def _options(task: str, metadata: dict[str, Any]) -> Options:
+        """The user's options; in a replay those of the log, which an explicit option may not contradict."""
+        if "samples" not in metadata:
+            return Options.parse(metadata)
+        from ..engines import replay
+
+        sheet = replay.load(str(metadata["samples"])).sheets.get(task, {})
+        logged = {
+            k: v
+            for k, v in (("setting", sheet.get("setting", {}).get("text")), ("prompt", sheet.get("prompt")))
+            if v
+        }
+        for key, value in logged.items():
+            if str(metadata.get(key, value)) != value:
+                raise IcrError(
+                    f"{task} was logged with {key} {value!r}, not {metadata[key]!r}; leave {key} out to replay it"
+                )
+        return Options.parse({**metadata, **logged})
+
+    # -- lm-eval's data interface
+    # --------------------------------------------------------------------------------
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Read the items (not their contexts) and note where they come from."""
+        sheet = self.sheet
+        items = benchmarks.load(
+            sheet["benchmark"], sheet["dataset"], sheet.get("length"), **self.options.data
+        )
+        self.items: list[Item] = list(items.items)
+        self.dataset = {"test": Docs(light(item) for item in self.items)}
+        self._by_id = {item.id: item for item in self.items}
+        if len(self._by_id) != len(self.items):
+            raise IcrError(f"{self.config.task}: item ids repeat in {items.source}")
+        sheet.update(
+            data_source=items.source,
+            data_revision=items.revision,
+            official=items.official,
+            n_expected=items.n_expected,
+            n_items=len(self.items),
+            notes=list(items.notes),
+            setting=self.options.setting.describe(),
+            prompt=self.prompt_format.name,
+        )
+
+    def doc_to_text(self, doc: Mapping[str, Any], doc_to_text: Any = None) -> str:
+        """The bare question; the real prompt is made in build_all_requests."""
+        return doc["question"]
+
+    def doc_to_target(self, doc: Mapping[str, Any], doc_to_target: Any = None) -> list[str]:
+        """All accepted answers."""
+        return list(doc["answers"])
+
+    # -- prompts
+    # -------------------------------------------------------------------------------------------------
+
+    def build_all_requests(
+        self,
+        *,
+        limit: int | None = None,
+        samples: list[int] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        cache_requests: bool = False,
+        rewrite_requests_cache: bool = False,
+        system_instruction: str | None = None,
+        apply_chat_template: bool = False,
+        fewshot_as_multiturn: bool = False,
+        chat_template: Callable[..., Any] | None = None,
+        tokenizer_name: str = "",
+    ) -> None:
+        """Build one request per item; an item that cannot be sent keeps its place with the reason."""
+        if cache_requests:
+            raise IcrError(
+                "--cache_requests re-uses prompts made for another setting; leave it out for icr_ tasks"
+            )
+        self._limit = limit
+        builder = self._builder(chat_template if apply_chat_template else None, system_instruction)
+        docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
+        self._instances = [
+            self._request(builder, doc_id, doc)
+            for doc_id, doc in tqdm(docs, desc=f"{self.config.task} {self.options.setting}", disable=None)
+        ]
+        if docs and len(self._failed) >= len(docs):
+            raise IcrError(f"{self.config.task}: no item can be sent: {next(iter(self._failed.values()))}")
+        if self._failed:
+            log.warning("%s: %d of %d items not sent", self.config.task, len(self._failed), len(docs))
+        self._note_run(builder)
+
+    def _builder(self, template: Callable[..., Any] | None, system: str | None) -> Builder:
+        metadata, lm = self.config.metadata, getattr(template, "__self__", None)
+        counter = None if self._replaying else tokens.counter(metadata, lm)
+        return Builder(
+            benchmark=self.sheet["benchmark"],
+            setting=self.options.setting,
+            prompt=self.prompt_format,
+            tokens=counter,
+            window=None if counter is None else tokens.window(metadata, lm),
+            max_gen_toks=int(
+                self.config.generation_kwargs.get("max_gen_toks", self.prompt_format.max_gen_toks)
+            ),
+            template=template,
+            system=system,
+            demos=self._demos if "{demos}" in self.prompt_format.user else lambda item: "",
+            overflow=self.options.overflow,
+            truncation=self.options.truncation,
+            prepared=prepared.lookup(self, counter),
+            embed=self.options.embed,
+        )
+
+    def _request(self, builder: Builder, doc_id: int, doc: dict[str, Any]) -> PromptInstance:
+        item = self._by_id[doc["id"]]
+        repeats = self.config.repeats or 1
+        try:
+            built = Built("", skipped("replayed")) if self._replaying else builder.build(item)
+        except DoesNotFit as reason:
+            self._failed[item.id] = str(reason)
+            built, repeats = Built("", skipped(str(reason))), 0  # zero copies: lm-eval never sends it
+        self._built[item.id] = built
+        if built.boundary is not None and builder.setting.compressed:
+            session.note(built.prompt, built.boundary)
+        instance = PromptInstance(
+            doc=doc,
+            prompt=built.prompt,
+            gen_kwargs=deepcopy(self.config.generation_kwargs),
+            digest=dumps(built.digest),
+            task=self.config.task,
+            doc_id=doc_id,
+            repeats=repeats,
+        )
+        built.prompt = None
+        return instance
+
+    def _demos(self, item: Item) -> str:
+        from ..benchmarks import helmet_rag
+
+        parts = helmet_rag.demos(item.fields["dataset"], item.fields["key"])
+        shape = "{documents}\n\nQuestion: {question}\nAnswer: {answer}"
+        return "".join(base.fill(shape, part) + "\n\n" for part in parts)
+
+    @property
+    def _replaying(self) -> bool:
+        return "samples" in self.config.metadata
+
+    def _note_run(self, builder: Builder) -> None:
+        template = getattr(getattr(builder.template, "__self__", None), "tokenizer", None)
+        text = str(getattr(template, "chat_template", "") or "")
+        self.sheet.update(
+            tokenizer=builder.tokens.name if builder.tokens else None,
+            max_model_len=builder.window,
+            truncation=self.options.truncation or self.prompt_format.cut,
+            overflow=self.options.overflow,
+            chat=builder.template is not None and self.prompt_format.chat,
+            chat_template_sha=hashlib.sha256(text.encode()).hexdigest()[:16] if text else None,
+            n_not_sent=len(self._failed),
+            git=identity.working_tree(),
+            versions={"icr_tasks": __version__, **identity.versions()},
+        )
+
+    # -- answers
+    # -------------------------------------------------------------------------------------------------
+
+    def apply_filters(self) -> None:
+        """Take the answers, check that the setting really ran, judge in one batch, drop the prompts."""
+        for instance in self._instances:
+            item_id = instance.doc["id"]
+            built = self._built[item_id]
+            instance.filtered_resps["none"] = instance.resps[0] if instance.resps else ""
+            if self._replaying:
+                self._recall(item_id, instance.doc, built)
+            else:
+                self._measured(instance, built)
+            instance.release(dumps(built.digest))
+        for item_id, scores in grading.run(self).items():
+            self._verdicts.setdefault(item_id, {}).update(scores)
+        self._tokens = None if self._replaying else tokens.counter(self.config.metadata)
+
+    def _recall(self, item_id: str, doc: dict[str, Any], built: Built) -> None:
+        """Take the digest of the logged prompt, so that lengths and cuts stay with the answer."""
+        from ..engines import replay
+
+        row = replay.load(str(self.config.metadata["samples"])).find(self.config.task, doc)
+        if row["digest"]:
+            built.digest = row["digest"]
+            if built.digest.get("error"):
+                self._failed[item_id] = built.digest["error"]
+        else:
+            built.digest["error"] = None
+        if row["out_tokens"] is not None:
+            self._verdicts.setdefault(item_id, {})["out_tokens"] = float(row["out_tokens"])
+
+    def _measured(self, instance: PromptInstance, built: Built) -> None:
+        """Attach what the engine measured. A compressed setting without a compressed step is an error, not a
+        score."""
+        if not instance.resps:
+            return
+        prompt = instance.arguments[0]
+        found = session.lookup(getattr(prompt, "prompt", prompt)) or {}  # a chat API gets JsonChatStr
+        found = choose.verify(self.options.setting, found)
+        built.digest.update(found)
+        if found.get("error"):
+            self._failed[instance.doc["id"]] = str(found["error"])
+
+    def process_results(self, doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
+        """Metrics of one item; empty for an item that was not sent."""
+        if "bypass" in self._metric_fn_list:
+            return {"bypass": 999}
+        if doc["id"] in self._failed:
+            return {}
+        text, built = results[0] or "", self._built[doc["id"]]
+        cites = built.digest.get("gold_ids") if self.prompt_format.cites else None
+        scorer = (
+            "helmet_official"
+            if self.prompt_format.name == "official" and self.sheet["scorer"] == "qa"
+            else self.sheet["scorer"]
+        )
+        scores = {k: float(v) for k, v in SCORERS[scorer](text, doc, cites).items()}
+        if self._tokens is not None:
+            scores["out_tokens"] = float(self._tokens.count(text))
+        return {
+            **scores,
+            **self._verdicts.get(doc["id"], {}),
+            "truncated": float(built.digest.get("truncated", False)),
+        }
+
+    def aggregation(self) -> dict[str, Callable[[list[float]], float]]:
+        """Plain means; error bars that respect clusters come from `icr board`."""
+        return {name: _mean for name in self._higher()}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """Direction of each metric."""
+        return self._higher()
+
+    def _higher(self) -> dict[str, bool]:
+        return {**{m["metric"]: m["higher_is_better"] for m in self.config.metric_list}, "bypass": True}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,225 @@
+"""What every KV method is: functions of one sequence's keys and values in one layer, (kv_heads, tokens, dim)
+each.
+
+Two families. *Readers* keep everything and attend to a part at each decode step: `build` an index after
+prefill,
+`select` positions for a query. *Evictors* drop keys and values once, after prefill: `keep` positions.
+Queries are grouped by KV head: (kv_heads, group, dim). All heads of a group share one list (RetroInfer,
+`sparse_attention`), because they share the keys that are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import IcrError
+
+
+@dataclass
+class Picked:
+    """Positions to read, (kv_heads, m) int64, from the indexed zone; `valid` marks real entries (None: all).
+
+    `estimate` is the part of the softmax that is approximated instead of read: (log-weights (kv_heads, group, c),
+    value sums (kv_heads, c, dim), sizes (kv_heads, c)). `index_bytes` counts what ranking the zone read.
+    """
+
+    positions: Tensor
+    valid: Tensor | None = None
+    estimate: tuple[Tensor, Tensor, Tensor] | None = None
+    index_bytes: int = 0
+
+
+@dataclass
+class Zone:
+    """Bounds of the indexed zone [start, end) and the index over it; tokens outside are always read."""
+
+    start: int
+    end: int
+    index: Any = None
+    retrieve: int = 0
+
+
+@dataclass
+class Attended:
+    """One step: output (kv_heads, group, dim), what was read, and which tokens (bool (kv_heads, tokens) on
+    request)."""
+
+    out: Tensor
+    bytes_read: int
+    tokens_read: float
+    seen: Tensor | None = None
+
+
+class Method:
+    """Base of all methods. Subclasses set the knobs they have as attributes through the constructor."""
+
+    sink = 0
+    window = 0
+    update = 1024
+    needs_queries = 0  # how many of the last prefill queries `keep` wants to see
+
+    def __init__(self, *, name: str, budget: float | None, frees: bool, **knobs: Any) -> None:
+        self.name, self.budget, self.frees = name, budget, frees
+        for knob, value in knobs.items():
+            setattr(self, knob, value)
+
+    # -- evictors
+    # ------------------------------------------------------------------------------------------------
+
+    def n_kept(self, n: int) -> int:
+        """Tokens an evictor keeps of n. Raises IcrError when the budget is below its fixed part."""
+        kept = round((1.0 if self.budget is None else self.budget) * n)
+        if kept < self.sink + self.window:
+            raise IcrError(
+                f"kv:{self.name}@{self.budget:g} keeps {kept} of {n} tokens, fewer than sink {self.sink} + window "
+                f"{self.window}; raise the budget or lower {self.name}'s window"
+            )
+        return kept
+
+    def keep(self, keys: Tensor, values: Tensor, queries: Tensor | None, scale: float) -> Tensor:
+        """Positions to keep, (kv_heads, kept) ascending. `queries`: the last ones, (kv_heads, group, q,
+        dim)."""
+        raise IcrError(f"kv:{self.name} keeps everything")
+
+    # -- readers
+    # -------------------------------------------------------------------------------------------------
+
+    def applies(self, n: int) -> bool:
+        """False when a prompt of n tokens is read in full because there is nothing to leave out."""
+        return n > self.sink + self.window
+
+    def zone(self, n: int) -> Zone:
+        """The indexed zone of a prompt of n tokens, without its index."""
+        return Zone(self.sink, max(n - self.window, self.sink))
+
+    def build(self, keys: Tensor, values: Tensor) -> Any:
+        """Index of the zone's keys and values (kv_heads, m, dim); None when the method needs none."""
+        return None
+
+    def extend(self, zone: Zone, keys: Tensor, values: Tensor) -> Any:
+        """The index after the zone grew to zone.start:zone.end; rebuilt unless a method can append."""
+        return self.build(keys[:, zone.start : zone.end], values[:, zone.start : zone.end])
+
+    def select(self, query: Tensor, keys: Tensor, zone: Zone, scale: float) -> Picked | None:
+        """Positions of the zone to read for this query (relative to zone.start); None: nothing of it. `keys`:
+        all."""
+        return None
+
+    def prepare(self, keys: Tensor, values: Tensor) -> Zone:
+        """Zone with its index, after prefill."""
+        zone = self.zone(keys.shape[1])
+        zone.index = self.build(keys[:, zone.start : zone.end], values[:, zone.start : zone.end])
+        return zone
+
+    def grow(self, zone: Zone, keys: Tensor, values: Tensor) -> bool:
+        """Move tokens that left the window into the zone, `update` at a time. True when the index changed."""
+        if keys.shape[1] - zone.end < self.window + self.update:
+            return False
+        zone.end = keys.shape[1] - self.window
+        zone.index = self.extend(zone, keys, values)
+        return True
+
+    def attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, zone: Zone, scale: float, *, mark: bool = False
+    ) -> Attended:
+        """Softmax attention over sink + window + what `select` picks (+ its estimate). query: (kv_heads,
+        group, dim)."""
+        heads, _, dim = query.shape
+        middle = keys[:, zone.start : zone.end]
+        picked = self.select(query, keys, zone, scale) if zone.end > zone.start else None
+        parts_k, parts_v = [keys[:, : zone.start]], [values[:, : zone.start]]
+        if picked is not None:
+            parts_k.append(take(middle, picked.positions))
+            parts_v.append(take(values[:, zone.start : zone.end], picked.positions))
+        parts_k.append(keys[:, zone.end :])
+        parts_v.append(values[:, zone.end :])
+        near_k, near_v = torch.cat(parts_k, 1), torch.cat(parts_v, 1)
+        scores = (query @ near_k.transpose(1, 2)).float() * scale
+        n_read = near_k.shape[1]
+        if picked is not None and picked.valid is not None:
+            hide = ~picked.valid.unsqueeze(1)
+            scores[:, :, zone.start : zone.start + picked.positions.shape[1]].masked_fill_(hide, -torch.inf)
+            n_read -= float(hide.sum()) / heads
+        out = _merge(scores, near_v, picked.estimate if picked else None).to(query.dtype)
+        done = Attended(out, int(round(n_read * heads)) * 2 * dim * keys.element_size(), n_read)
+        done.bytes_read += picked.index_bytes if picked else 0
+        if mark:
+            done.seen = self._seen(keys, zone, picked)
+        return done
+
+    @staticmethod
+    def _seen(keys: Tensor, zone: Zone, picked: Picked | None) -> Tensor:
+        seen = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
+        seen[:, zone.start : zone.end] = False
+        if picked is not None:
+            valid = (
+                torch.ones_like(picked.positions, dtype=torch.bool) if picked.valid is None else picked.valid
+            )
+            for head in range(keys.shape[0]):
+                seen[head, picked.positions[head][valid[head]] + zone.start] = True
+        return seen
+
+    # -- accounting
+    # ----------------------------------------------------------------------------------------------
+
+    def index_bytes(self, zone: Zone) -> int:
+        """Bytes of the index tensors."""
+        return 0
+
+    def formula(self, n: int, heads: int, dim: int, item: int) -> dict[str, float]:
+        """Nominal bytes of one layer at n prompt tokens, first decode step: stored, read, index.
+
+        `item` is bytes per number. Full attention stores and reads 2 * heads * dim * item * n.
+        """
+        per_token = 2 * heads * dim * item
+        if self.frees:
+            return {
+                "stored": per_token * self.n_kept(n),
+                "read": per_token * (self.n_kept(n) + 1),
+                "index": 0,
+            }
+        return {"stored": per_token * n, "read": per_token * (n + 1), "index": 0}
+
+
+def take(x: Tensor, positions: Tensor) -> Tensor:
+    """Rows of x (kv_heads, n, dim) at positions (kv_heads, m). On a CPU gather copies number by number: 10x
+    slower."""
+    if x.device.type != "cpu":
+        return x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+    out = x.new_empty(*positions.shape, x.shape[2])
+    for head in range(x.shape[0]):
+        torch.index_select(x[head], 0, positions[head], out=out[head])
+    return out
+
+
+def _merge(scores: Tensor, values: Tensor, estimate: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
+    """Softmax over exact scores and estimated clusters together; float32, (kv_heads, group, dim).
+
+    A cluster adds exp(q.c) * size to the denominator and exp(q.c) * sum of its values to the numerator
+    (RetroInfer, `weighted_flash_decoding`).
+    """
+    if estimate is None:
+        return torch.softmax(scores, -1).to(values.dtype) @ values
+    weights, sums, sizes = estimate
+    top = torch.maximum(scores.amax(-1, keepdim=True), weights.amax(-1, keepdim=True))
+    exact, rough = (scores - top).exp(), (weights - top).exp()
+    below = exact.sum(-1, keepdim=True) + (rough * sizes.unsqueeze(1)).sum(-1, keepdim=True)
+    return (exact.to(values.dtype) @ values + (rough.to(sums.dtype) @ sums).to(values.dtype)) / below.to(
+        values.dtype
+    )
+
+
+def rank(logits: Tensor) -> Tensor:
+    """One score per entry for a KV head: softmax over entries, summed over its query heads. (kv, group, c) ->
+    (kv, c)."""
+    return torch.softmax(logits.float(), -1).sum(1)
+
+
+def mass(query: Tensor, keys: Tensor, seen: Tensor, scale: float) -> float:
+    """Share of the exact attention that falls on the tokens read, mean over query heads."""
+    exact = torch.softmax((query @ keys.transpose(1, 2)).float() * scale, -1)
+    return float((exact * seen.unsqueeze(1)).sum(-1).mean())

@@ -1,0 +1,201 @@
+"""RetroInfer's wave index (arXiv 2505.02922): clusters of keys; the best are read, the next estimated.
+
+Steady zone: sink + window + generated tokens. Retrieval zone: the tokens of the `budget` share of clusters
+whose centroids score highest. Estimation zone: the next `estimation` share adds exp(q.centroid) times the
+cluster's size and sum of values to the softmax without reading its tokens. Defaults are the released
+configuration (0.018 / 0.232 / 4 / 64, 16 keys a cluster, segments of 8192). Prompts below sink + window +
+`update` are read in full, as there. An independent implementation of the published semantics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import Method, Picked, Zone, rank, take
+
+# ---- kmeans --------------------------------------------------------------------------------------
+# Segmented spherical k-means over keys, (kv_heads, tokens, dim): the naive way and a fast one.
+
+_ROWS = 1024  # similarities are made this many points at a time, so that they stay in cache
+
+
+def segments(n: int, segment: int, size: int) -> list[tuple[int, int, int]]:
+    """(start, end, clusters) of each segment of n tokens: round(n / segment) equal ones, n / size clusters in
+    all."""
+    parts = max(1, round(n / segment))
+    edges = [round(i * n / parts) for i in range(parts + 1)]
+    return [(a, b, max(1, round((b - a) / size))) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+
+def n_clusters(n: int, segment: int, size: int) -> int:
+    """Clusters over n tokens."""
+    return sum(c for _, _, c in segments(n, segment, size))
+
+
+def prepare(keys: Tensor) -> Tensor:
+    """Centred on the head's mean and normalised, float32."""
+    keys = keys.float()
+    return torch.nn.functional.normalize(keys - keys.mean(1, keepdim=True), dim=-1)
+
+
+def naive(keys: Tensor, segment: int, size: int, rounds: int) -> Tensor:
+    """Lloyd's rounds over every head and segment, one after the other. Returns (kv_heads, tokens)."""
+    points, first = prepare(keys), 0
+    label = torch.empty(points.shape[:2], dtype=torch.long, device=keys.device)
+    for start, end, clusters in segments(keys.shape[1], segment, size):
+        for head in range(points.shape[0]):
+            x = points[head, start:end]
+            centres = _start(x, clusters)
+            for _ in range(rounds):
+                found = (x @ centres.T).argmax(1)
+                centres = torch.nn.functional.normalize(
+                    torch.zeros_like(centres).index_add_(0, found, x), dim=-1
+                )
+            label[head, start:end] = (x @ centres.T).argmax(1) + first
+        first += clusters
+    return label
+
+
+def fast(keys: Tensor, segment: int, size: int, rounds: int) -> Tensor:
+    """One Lloyd round on every second point from the same start, then the final choice. Returns (kv_heads,
+    tokens)."""
+    points, first = prepare(keys), 0
+    label = torch.empty(points.shape[:2], dtype=torch.long, device=keys.device)
+    for start, end, clusters in segments(keys.shape[1], segment, size):
+        for head in range(points.shape[0]):
+            x = points[head, start:end]
+            centres, half = _start(x, clusters), x[::2]
+            total = torch.zeros_like(centres).index_add_(0, _nearest(half, centres), half)
+            # a centre that no sampled point chose stays where it began
+            centres = torch.where(
+                total.any(1, keepdim=True), torch.nn.functional.normalize(total, dim=-1), centres
+            )
+            label[head, start:end] = _nearest(x, centres) + first
+        first += clusters
+    return label
+
+
+def _start(x: Tensor, clusters: int) -> Tensor:
+    """Every size-th point: neighbours in the text are alike, so this start is close to the end."""
+    return x[torch.linspace(0, len(x) - 1, clusters, device=x.device).round().long()]
+
+
+def _nearest(x: Tensor, centres: Tensor) -> Tensor:
+    """Most similar centre of each point."""
+    turned = centres.T.contiguous()
+    return torch.cat([(block @ turned).argmax(1) for block in x.split(_ROWS)])
+
+
+BUILDS = {"fast": fast, "naive": naive}
+
+
+_NUMBER = 4  # bytes of an entry of members, starts and sizes
+
+
+@dataclass
+class Index:
+    """Clusters of the zone, per KV head: members sorted by cluster, and where each cluster begins."""
+
+    centres: Tensor  # (kv_heads, clusters, dim) mean key
+    sums: Tensor  # (kv_heads, clusters, dim) sum of values
+    members: Tensor  # (kv_heads, tokens) int32 positions
+    starts: Tensor  # (kv_heads, clusters) int32
+    sizes: Tensor  # (kv_heads, clusters) int32
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything that takes memory."""
+        return self.centres, self.sums, self.members, self.starts, self.sizes
+
+
+class Cluster(Method):
+    """Reads about budget of the zone's tokens, estimates a further `estimation` share."""
+
+    estimation, size, segment, rounds = 0.232, 16, 8192, 10
+    update, build_with = 1024, "fast"
+
+    def __init__(self, *, build: str = "fast", **knobs: object) -> None:
+        super().__init__(**knobs)  # type: ignore[arg-type]
+        self.build_with = build
+
+    def applies(self, n: int) -> bool:
+        """RetroInfer reads shorter prompts in full."""
+        return n >= self.sink + self.window + self.update
+
+    def build(self, keys: Tensor, values: Tensor) -> Index:
+        """Index of the zone; clusters of a head may be empty."""
+        heads, n, dim = keys.shape
+        label = BUILDS[self.build_with](keys, self.segment, self.size, self.rounds)
+        clusters = n_clusters(n, self.segment, self.size)
+        sizes = torch.zeros(heads, clusters, dtype=torch.long, device=keys.device)
+        sizes.scatter_add_(1, label, torch.ones_like(label))
+        at = (label + torch.arange(heads, device=keys.device).unsqueeze(1) * clusters).flatten()
+        flat = torch.zeros(heads * clusters, dim, device=keys.device)
+        centres = flat.index_add(0, at, keys.reshape(-1, dim).float()).view(heads, clusters, dim)
+        sums = flat.index_add(0, at, values.reshape(-1, dim).float()).view(heads, clusters, dim)
+        centres = centres / sizes.clamp(min=1).unsqueeze(-1)
+        members = label.argsort(dim=1, stable=True).int()
+        starts = (sizes.cumsum(1) - sizes).int()
+        return Index(centres.to(keys.dtype), sums.to(values.dtype), members, starts, sizes.int())
+
+    def extend(self, zone: Zone, keys: Tensor, values: Tensor) -> Index:
+        """New tokens form clusters of their own, appended."""
+        old, had = zone.index, zone.index.members.shape[1]
+        new = self.build(keys[:, zone.start + had : zone.end], values[:, zone.start + had : zone.end])
+        new.members, new.starts = new.members + had, new.starts + had
+        return Index(*(torch.cat(pair, 1) for pair in zip(old.tensors(), new.tensors(), strict=True)))
+
+    def counts(self, clusters: int) -> tuple[int, int]:
+        """(clusters read, clusters estimated)."""
+        read = max(round(clusters * self.budget), 1)
+        return read, min(round(clusters * self.estimation), clusters - read)
+
+    def select(self, query: Tensor, keys: Tensor, zone: Zone, scale: float) -> Picked:
+        """Tokens of the best clusters, and the estimate of the next ones."""
+        index: Index = zone.index
+        read, estimated = self.counts(index.centres.shape[1])
+        logits = (query @ index.centres.transpose(1, 2)).float() * scale
+        logits.masked_fill_((index.sizes == 0).unsqueeze(1), -torch.inf)
+        best = rank(logits).topk(read + estimated, dim=-1).indices
+        at, valid = _expand(index, best[:, :read])
+        cost = index.centres.numel() * index.centres.element_size() + index.sizes.numel() * _NUMBER
+        cost += int(valid.sum()) * _NUMBER
+        if not estimated:
+            return Picked(at, valid, None, cost)
+        rough = best[:, read:]
+        weights = logits.gather(2, rough.unsqueeze(1).expand(-1, logits.shape[1], -1))
+        sums = take(index.sums, rough)
+        sizes = index.sizes.gather(1, rough).float()
+        return Picked(at, valid, (weights, sums, sizes), cost + sums.numel() * sums.element_size())
+
+    def index_bytes(self, zone: Zone) -> int:
+        """Bytes of all index tensors."""
+        return sum(t.numel() * t.element_size() for t in zone.index.tensors())
+
+    def formula(self, n: int, heads: int, dim: int, item: int) -> dict[str, float]:
+        """With every cluster of average size: real ones near the query are larger, so more is read than
+        this."""
+        zone = self.zone(n)
+        tokens, row = zone.end - zone.start, heads * dim * item
+        clusters = n_clusters(tokens, self.segment, self.size)
+        read, estimated = self.counts(clusters)
+        got = tokens * read / clusters
+        index = clusters * (2 * row + 2 * heads * _NUMBER) + tokens * heads * _NUMBER
+        ranking = clusters * (row + heads * _NUMBER) + estimated * row + got * heads * _NUMBER
+        return {"stored": 2 * row * n, "read": 2 * row * (n - tokens + 1 + got) + ranking, "index": index}
+
+
+def _expand(index: Index, best: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of the members of clusters (kv_heads, p), padded to the head with the most; and which are
+    real."""
+    sizes, starts = index.sizes.gather(1, best).long(), index.starts.gather(1, best).long()
+    ends = sizes.cumsum(1)
+    width = int(ends[:, -1].max())
+    slot = torch.arange(width, device=best.device).repeat(best.shape[0], 1)
+    which = torch.searchsorted(ends, slot, right=True).clamp(max=best.shape[1] - 1)
+    inside = slot - (ends - sizes).gather(1, which)
+    valid = slot < ends[:, -1:]
+    place = (starts.gather(1, which) + inside).clamp(max=index.members.shape[1] - 1)
+    return index.members.gather(1, place).long(), valid

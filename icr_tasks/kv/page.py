@@ -1,0 +1,66 @@
+"""Quest (arXiv 2406.10774): the zone is cut into pages; a page's score is the most its keys could score.
+
+The bound for a query is sum over dimensions of max(q * low, q * high), low and high being the page's
+elementwise extremes. Pages are ranked per KV head; the best are read whole.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import Method, Picked, Zone, rank
+
+
+class Page(Method):
+    """Reads ceil(budget * prompt / page) pages beside sink and window."""
+
+    page = 16
+
+    def n_pages(self, n: int) -> int:
+        """Pages read for a prompt of n tokens."""
+        return -(-max(1, round(self.budget * n)) // self.page)
+
+    def applies(self, n: int) -> bool:
+        """A prompt that fits into sink + window + the read pages is read in full."""
+        return n > self.sink + self.window + (0 if self.budget == 1 else self.n_pages(n) * self.page)
+
+    def zone(self, n: int) -> Zone:
+        """Zone with the number of pages fixed by the prompt's length."""
+        zone = super().zone(n)
+        zone.retrieve = self.n_pages(n)
+        return zone
+
+    def build(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(low, high), each (kv_heads, pages, dim); the last page may be shorter."""
+        heads, n, dim = keys.shape
+        whole = n // self.page * self.page
+        pages = keys[:, :whole].reshape(heads, -1, self.page, dim)
+        low, high = pages.amin(2), pages.amax(2)
+        if whole < n:
+            rest = keys[:, whole:]
+            low, high = torch.cat([low, rest.amin(1, True)], 1), torch.cat([high, rest.amax(1, True)], 1)
+        return low, high
+
+    def select(self, query: Tensor, keys: Tensor, zone: Zone, scale: float) -> Picked:
+        """All tokens of the pages with the highest bound."""
+        low, high = zone.index
+        bound = query.clamp(min=0) @ high.transpose(1, 2) + query.clamp(max=0) @ low.transpose(1, 2)
+        count = low.shape[1] if self.budget == 1 else min(zone.retrieve, low.shape[1])
+        best = rank(bound * scale).topk(count, dim=-1, sorted=False).indices
+        inside = torch.arange(self.page, device=keys.device)
+        at = (best.unsqueeze(-1) * self.page + inside).flatten(1)
+        size = zone.end - zone.start
+        return Picked(at.clamp(max=size - 1), at < size, index_bytes=self.index_bytes(zone))
+
+    def index_bytes(self, zone: Zone) -> int:
+        """Both extremes of every page."""
+        return sum(t.numel() * t.element_size() for t in zone.index)
+
+    def formula(self, n: int, heads: int, dim: int, item: int) -> dict[str, float]:
+        """Reads all extremes, and keys and values of sink + window + pages."""
+        zone = self.zone(n)
+        size, each = zone.end - zone.start, 2 * heads * dim * item
+        index = each * -(-size // self.page)
+        read = n - size + 1 + min(zone.retrieve * self.page, size)
+        return {"stored": each * n, "read": each * read + index, "index": index}

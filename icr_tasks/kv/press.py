@@ -1,0 +1,53 @@
+"""kvpress presses by name (`kv:press.SnapKV@0.5` keeps half): an optional extra with an older transformers.
+
+kvpress 0.5 pins transformers below 5.3, so it lives in its own environment: pip install 'icr-tasks[hf,kv]'. A
+press runs inside the dense prefill. Only presses seen working offline are allowed (the lists are in this
+package); those in PRESS_MASKS overwrite keys instead of freeing them, so their row saves no byte and says so
+(`frees` false, stored 100 %).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from importlib import import_module, metadata
+from typing import Any
+
+from ..errors import IcrError
+from .base import Method
+
+_NEWEST = (5, 3)  # transformers from here on no longer passes what kvpress's hooks read (cache_position)
+
+
+class Press(Method):
+    """A press with compression_ratio = 1 - budget; prompts are prefilled in one pass, batch 1."""
+
+    def applies(self, n: int) -> bool:
+        """The press decides; it thins any prompt."""
+        return True
+
+    @cached_property
+    def press(self) -> Any:
+        """The kvpress object. Raises IcrError when it cannot run in this environment."""
+        version = metadata.version("transformers")
+        try:
+            kvpress = import_module("kvpress")
+        except ImportError as error:
+            raise IcrError(
+                f"setting kv:{self.name} needs kvpress: make an environment with pip install 'icr-tasks[kv]' ({error})"
+            ) from error
+        if tuple(map(int, version.split(".")[:2])) >= _NEWEST:
+            raise IcrError(
+                f"kvpress does not run with transformers {version}: it needs one below 5.3, in its own environment "
+                "(pip install 'icr-tasks[kv]')"
+            )
+        short = self.name.removeprefix("press.")
+        ratio = 1 - float(self.budget or 0)
+        if short == "AdaKV":
+            return kvpress.AdaKVPress(kvpress.SnapKVPress(compression_ratio=ratio))
+        return getattr(kvpress, f"{short}Press")(compression_ratio=ratio)
+
+    def formula(self, n: int, heads: int, dim: int, item: int) -> dict[str, float]:
+        """kvpress keeps int(n * (1 - ratio)) tokens; masking presses keep all."""
+        kept = int(n * float(self.budget or 0)) if self.frees else n
+        each = 2 * heads * dim * item
+        return {"stored": each * kept, "read": each * (kept + 1), "index": 0}

@@ -1,0 +1,38 @@
+"""SnapKV (arXiv 2404.14469): what the last `window` prompt tokens attend to stays, together with those
+tokens.
+
+Attention of the window's queries, summed, averaged over neighbours (`kernel`) so that whole phrases stay,
+averaged over the query heads of a KV head. In a query-aware run the window holds the question; in a
+query-agnostic one the end of the context.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import Method
+from .keydiff import top
+
+
+class SnapKV(Method):
+    """Keeps budget * prompt tokens: the window and the most attended before it."""
+
+    kernel = 5
+
+    @property
+    def needs_queries(self) -> int:  # type: ignore[override]
+        """The window's queries."""
+        return self.window
+
+    def keep(self, keys: Tensor, values: Tensor, queries: Tensor | None, scale: float) -> Tensor:
+        """Positions, (kv_heads, kept) ascending. queries: (kv_heads, group, window, dim)."""
+        assert queries is not None
+        heads, n, _ = keys.shape
+        seen = queries.shape[2]
+        logits = (queries @ keys.unsqueeze(1).transpose(2, 3)).float() * scale
+        future = torch.ones(seen, seen, dtype=torch.bool, device=keys.device).triu(1)
+        logits[..., n - seen :].masked_fill_(future, -torch.inf)
+        scores = torch.softmax(logits, -1).sum(2)
+        smooth = torch.nn.functional.avg_pool1d(scores, self.kernel, stride=1, padding=self.kernel // 2)
+        return top(smooth.mean(1), self.n_kept(n), self.sink, self.window)

@@ -1,0 +1,32 @@
+"""Sink + window only: the first tokens, the last ones and all generated ones are read. The floor of the
+family.
+
+Without a budget the window is `window` tokens; with one, sink + window together are that share of the prompt.
+"""
+
+from __future__ import annotations
+
+from .base import Method, Zone
+
+
+class Steady(Method):
+    """Stores everything, reads sink + window (StreamingLLM's pattern with the original positions)."""
+
+    update = 1 << 62  # generated tokens are always read: nothing moves into the zone, which nobody reads
+
+    def reach(self, n: int) -> int:
+        """Tokens of the local window for a prompt of n tokens."""
+        return self.window if self.budget is None else self.n_kept(n) - self.sink
+
+    def zone(self, n: int) -> Zone:
+        """What lies between sink and window is never read."""
+        return Zone(self.sink, max(n - self.reach(n), self.sink))
+
+    def applies(self, n: int) -> bool:
+        """A prompt that fits into sink + window is read in full."""
+        return n > self.sink + self.window and n > self.sink + self.reach(n)
+
+    def formula(self, n: int, heads: int, dim: int, item: int) -> dict[str, float]:
+        """Reads sink + window + the new token."""
+        read = self.sink + self.reach(n) + 1
+        return {"stored": 2 * heads * dim * item * n, "read": 2 * heads * dim * item * read, "index": 0}

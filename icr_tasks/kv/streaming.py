@@ -1,0 +1,23 @@
+"""StreamingLLM (arXiv 2309.17453) at prefill: the first `sink` tokens and the last ones stay, the rest is
+freed.
+
+Positions stay those of the prompt (no re-rotation), as for all evictors here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import Method
+
+
+class Streaming(Method):
+    """Keeps budget * prompt tokens: sink + the most recent."""
+
+    def keep(self, keys: Tensor, values: Tensor, queries: Tensor | None, scale: float) -> Tensor:
+        """Positions, (kv_heads, kept)."""
+        heads, n, _ = keys.shape
+        every = torch.arange(n, device=keys.device)
+        kept = torch.cat([every[: self.sink], every[n - (self.n_kept(n) - self.sink) :]])
+        return kept.expand(heads, -1)

@@ -1,0 +1,115 @@
+"""Where data files lie, and the one error for a file that is not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from .errors import IcrError
+
+
+def cache_root() -> Path:
+    """`$XDG_CACHE_HOME/icr-tasks`, for indexes, vectors and models."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icr-tasks"
+
+
+def data_root() -> Path:
+    """`$ICR_DATA_DIR` (a folder with helmet/, infinitebench/, longbench_v2/, loong/, or one that holds it as
+    `replica/`), else the cache folder that `icr data fetch` fills."""
+    given = os.environ.get("ICR_DATA_DIR")
+    if not given:
+        return cache_root() / "data"
+    root = Path(given).expanduser()
+    if not root.is_dir():
+        raise IcrError(f"ICR_DATA_DIR={given} is not a folder")
+    return root / "replica" if (root / "replica").is_dir() else root
+
+
+def require(path: Path, fetch: str) -> Path:
+    """`path` if it exists, else an IcrError that names the fetch command."""
+    if path.is_file():
+        return path
+    raise IcrError(
+        f"no data at {path}\n  fetch it:  icr data fetch {fetch}\n"
+        "  or point ICR_DATA_DIR at a folder that has it (layout: docs/data.md)"
+    )
+
+
+def allow_partial(option: object) -> bool:
+    """The option as given, else `ICR_ALLOW_PARTIAL`."""
+    return bool(option) if option is not None else os.environ.get("ICR_ALLOW_PARTIAL", "0") not in ("", "0")
+
+
+def short(path: Path, what: str, actual: int, expected: int) -> IcrError:
+    """Error for a file with the wrong number of items."""
+    return IcrError(
+        f"{path}: {actual} {what}, the official data has {expected}. Fetch the file again, or accept it as it is with "
+        "--metadata '{\"allow_partial\":true}' (the run is then marked as not official)"
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """sha256 of a file, remembered by size and modification time: large files are hashed once."""
+    stat = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:24]
+    note = cache_root() / "sha256" / f"{key}.json"
+    if note.is_file():
+        return json.loads(note.read_text())["sha256"]
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    write_atomic(note, json.dumps({"sha256": digest.hexdigest(), "file": path.name}).encode())
+    return digest.hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write so that the file is either old or complete, also with two writers."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+# ---- lru -----------------------------------------------------------------------------------------
+# A cache bounded by bytes, so that memory does not grow with the number of questions or documents.
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Lru(Generic[K, V]):
+    """Least-recently-used mapping; the newest entry is always kept, even when it alone exceeds
+    `max_bytes`."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K) -> V | None:
+        """The value, now the most recent; None when absent."""
+        if key not in self._entries:
+            return None
+        self._entries.move_to_end(key)
+        return self._entries[key][0]
+
+    def put(self, key: K, value: V, nbytes: int) -> None:
+        """Store a value of about `nbytes`, dropping the oldest ones beyond the bound."""
+        if key in self._entries:
+            self.bytes -= self._entries.pop(key)[1]
+        self._entries[key] = (value, nbytes)
+        self.bytes += nbytes
+        while self.bytes > self.max_bytes and len(self._entries) > 1:
+            self.bytes -= self._entries.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self.bytes = 0

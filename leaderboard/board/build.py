@@ -1,0 +1,191 @@
+"""`icr board RESULTS [-o board]`: ledgers -> board.md, board.html, board.json, items.csv and SVG plots.
+
+    icr board results/ -o board/                       # everything, into one folder
+    icr board results/ --view drop --format tsv        # one view, to standard output
+
+A dash is a cell without a value and its note says why; an average with a dash in it is a dash. Exit code 0,
+or 2 when a run could not be read (the board of the others is written all the same).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from icr_tasks.errors import IcrError, unknown
+
+from ..ledgers import ledger
+from ..ledgers.load import Run, load_run, read_head
+from . import render
+from .cells import Codes, cell, column_of
+from .join import join_prompts, mark_stale, name_variants
+from .rows import Row
+from .tables import Options, Table
+from .views import VIEWS
+from .views.ranking import rows as ranked
+
+PATTERNS = ("model", "setting", "prompt", "benchmark", "dataset", "length")  # filters of runs, then of tasks
+
+
+@dataclass
+class Board:
+    """Rows, the tables made of them, and what could not be read."""
+
+    rows: list[Row]
+    tables: list[Table]
+    bad: list[str] = field(default_factory=list)
+    n_runs: int = 0
+    n_items: int = 0
+
+
+def main(argv: list[str]) -> int:
+    """Returns the documented exit code; raises IcrError where there is nothing to show."""
+    parser = argparse.ArgumentParser(
+        prog="icr board", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "results", type=Path, nargs="?", default=Path("results"), help="ledgers written by icr collect"
+    )
+    parser.add_argument("-o", "--out", type=Path, help="write the whole board into this folder")
+    parser.add_argument(
+        "--format", choices=[*render.FORMATS, "html"], default="md", help="for standard output"
+    )
+    parser.add_argument("--view", action="append", help=f"only these, of {', '.join(VIEWS)} (repeatable)")
+    for name in PATTERNS:
+        parser.add_argument(
+            f"--{name}", action="append", metavar="PATTERN", help=f"only this {name} (*, ?; repeatable)"
+        )
+    parser.add_argument("--sort", help="column to sort by (default: the last, which ranks)")
+    parser.add_argument("--base", help="model whose drop others are compared with")
+    parser.add_argument(
+        "--partial", action="store_true", help="rank partial cells like complete ones; they stay marked"
+    )
+    parser.add_argument(
+        "--published", action="store_true", help="the paper's tables beside ours, and their contradictions"
+    )
+    parser.add_argument(
+        "--samples", type=Path, nargs="+", metavar="OUT", help="lm_eval output: texts for board.html"
+    )
+    parser.add_argument(
+        "--html-items", type=int, default=20000, metavar="N", help="items in board.html, all cells together"
+    )
+    args = parser.parse_args(argv)
+    for view in args.view or ():
+        if view not in VIEWS:
+            raise unknown("view", view, VIEWS)
+    from .write import Items, write
+
+    items = Items(args.out, args.html_items, args.samples) if args.out or args.format == "html" else None
+    board = build(
+        args.results,
+        Options(args.base, args.sort),
+        views=args.view,
+        patterns={n: getattr(args, n) for n in PATTERNS if getattr(args, n)},
+        partial=args.partial,
+        seen=items.add if items else None,
+    )
+    for message in board.bad:
+        print(f"icr board: {message}", file=sys.stderr)
+    if args.out and items:
+        for path in write(board, args.out, items, published=args.published):
+            print(path, file=sys.stderr)
+    else:
+        print(_printed(board, args.format, items, args.published), end="")
+    return 2 if board.bad else 0
+
+
+def _printed(board: Board, form: str, items: Any, published: bool) -> str:
+    from .views.published import tables
+    from .write import page
+
+    shown = [*board.tables, *(tables() if published else [])]
+    return page(board, items, shown) if form == "html" else render.FORMATS[form](shown)
+
+
+def build(
+    root: Path,
+    options: Options,
+    *,
+    views: list[str] | None = None,
+    patterns: dict[str, list[str]] | None = None,
+    partial: bool = False,
+    seen: Callable[[Run], None] | None = None,
+) -> Board:
+    """Read the runs one at a time and make the views. `seen` gets each run while its items are in memory."""
+    patterns = patterns or {}
+    board = Board([], [])
+    codes, single = Codes(), []
+    with ledger.no_cycles():
+        for run in _runs(root, patterns, board.bad):
+            if seen:
+                seen(run)
+            single.append(_row(run, codes, patterns, partial))
+            board.n_runs += 1
+            board.n_items += sum(map(len, run.tasks.values()))
+    if not single:
+        why = f"; {len(board.bad)} could not be read: {board.bad[0]}" if board.bad else ""
+        raise IcrError(f"no run below {root} to show{why}" + ("; widen the filters" if patterns else ""))
+    mark_stale(single)
+    options.rankings = ranked(root, board.bad)
+    board.rows = name_variants(join_prompts(single))
+    board.tables = [t for name in views or VIEWS for t in VIEWS[name](board.rows, options)]
+    if options.sort and not any(options.sort in t.columns for t in board.tables):
+        raise unknown(
+            "column to sort by", options.sort, list(dict.fromkeys(c for t in board.tables for c in t.columns))
+        )
+    return board
+
+
+def _runs(root: Path, patterns: dict[str, list[str]], bad: list[str]) -> Iterator[Run]:
+    paths = sorted(p for p in root.rglob("run.json") if not p.parent.name.startswith("."))
+    if not paths:
+        what = "holds no run.json" if root.is_dir() else "is not a folder"
+        raise IcrError(f"{root} {what}; write ledgers there with `icr collect OUT -o {root}`")
+    for path in paths:
+        try:
+            head = read_head(path)
+            if _wanted(head, patterns):
+                yield load_run(path.parent, head, shown=True)
+        except IcrError as error:
+            bad.append(str(error))
+
+
+def _wanted(head: dict[str, Any], patterns: dict[str, list[str]]) -> bool:
+    """Whether a run passes the filters of runs and has a task that passes those of tasks."""
+    own = {
+        "model": head["model"]["id"],
+        "setting": head["setting"]["text"],
+        "prompt": head.get("prompt") or "",
+    }
+    return _passes(own, patterns) and any(
+        _passes(_place(name, t), patterns) for name, t in head["tasks"].items()
+    )
+
+
+def _place(name: str, sheet: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "benchmark": sheet.get("benchmark") or name,
+        "dataset": sheet.get("dataset") or name,
+        "length": sheet.get("length") or "",
+    }
+
+
+def _passes(values: dict[str, Any], patterns: dict[str, list[str]]) -> bool:
+    return all(any(fnmatchcase(str(v), p) for p in patterns[k]) for k, v in values.items() if k in patterns)
+
+
+def _row(run: Run, codes: Codes, patterns: dict[str, list[str]], partial: bool) -> Row:
+    model = run.head["model"]
+    checkpoint = str(model.get("revision") or model.get("adapter") or (model.get("weights_hash") or "")[:8])
+    row = Row(run.model, checkpoint, run.head["setting"], run.prompt, [run.head])
+    for task in run.tasks.values():
+        if _passes(_place(task.name, task.sheet), patterns):
+            made = cell(task, run.fingerprint, codes)
+            made.counts_as_complete = partial and made.status == "partial"
+            row.cells[column_of(task)] = made
+    return row

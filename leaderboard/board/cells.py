@@ -1,0 +1,187 @@
+"""Cells of the board: one task of one run, with its mean, interval and the items behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..ledgers.load import TaskItems
+from ..stats import Design, Effect
+
+Column = tuple[str, str, str]  # benchmark, dataset, length ("" where a benchmark has none)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Who the items of a cell are, sorted by item; shape (items,). Runs with the same items share one
+    object."""
+
+    item: np.ndarray
+    cluster: np.ndarray
+    depth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one cell in the order of `at.item`; shape (items,). `target` digests the gold answers."""
+
+    at: Places
+    score: np.ndarray
+    target: int
+
+    def same_items(self, other: Scores) -> bool:
+        """Whether both hold the same items with the same gold answers."""
+        same = self.at is other.at or np.array_equal(self.at.item, other.at.item)
+        return same and self.target == other.target
+
+
+@dataclass
+class Cell:
+    """One task of one run. `status`: complete, partial, stale, error or missing; `reason` where not
+    complete."""
+
+    status: str
+    reason: str = ""
+    effect: Effect | None = None
+    scores: Scores | None = None
+    n_expected: int | None = None
+    task: str = ""
+    run: str = ""
+    version: tuple[Any, ...] = ()
+    counts_as_complete: bool = False  # partial, but the user said to rank it
+
+    @property
+    def usable(self) -> bool:
+        """May be averaged and ranked."""
+        return (self.status == "complete" or self.counts_as_complete) and self.effect is not None
+
+
+def short_column(column: Column) -> str:
+    """`nq 4k`, `mc`, `longbench_v2`: dataset (or benchmark where that says more) and length."""
+    benchmark, dataset, length = column
+    name = benchmark if dataset in ("all", "", "rag") else dataset
+    return f"{name} {length}".strip()
+
+
+_DESIGNS: dict[Any, tuple[list[Places], Design]] = {}
+
+
+def design(parts: Sequence[Places], columns: Iterable[Column], depth: float | None = None) -> Design:
+    """The weights and clusters of several cells (of their items at one depth); made once for all rows that
+    share them."""
+    kept, columns = list(parts), tuple(columns)
+    key = (*map(id, kept), columns, depth)
+    if key not in _DESIGNS:
+        if len(_DESIGNS) > 4096:
+            _DESIGNS.clear()
+        known: dict[tuple[str, str], int] = {}
+        dataset = np.repeat(
+            [known.setdefault(c[:2], len(known)) for c in columns], [len(p.item) for p in kept]
+        )
+        cell = np.repeat(np.arange(len(kept)), [len(p.item) for p in kept])
+        cluster = np.concatenate([p.cluster for p in kept])
+        if depth is not None:
+            mask = np.concatenate([at_depth(p, depth) for p in kept])
+            dataset, cell, cluster = dataset[mask], cell[mask], cluster[mask]
+        _DESIGNS[key] = (kept, Design(cluster, cell, dataset))  # holding the parts keeps their ids unique
+    return _DESIGNS[key][1]
+
+
+def at_depth(places: Places, depth: float) -> np.ndarray:
+    """Mask of the items at one depth."""
+    return np.abs(places.depth - depth) < 1e-3
+
+
+class Codes:
+    """Integers for names, the same over all runs; and the places of a task, one object while the items stay
+    the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, int] = {}
+        self._last: dict[str, tuple[list[Any], Places, np.ndarray]] = {}
+
+    def __call__(self, values: Iterable[Any]) -> np.ndarray:
+        known = self._known
+        return np.fromiter((known.setdefault(v, len(known)) for v in values), np.int64)
+
+    def places(self, task: TaskItems) -> tuple[Places, np.ndarray]:
+        """Places of all items of a task, and the order that sorts its rows by item."""
+        depth = task.keys.get("depth")
+        key = [
+            task.item.tolist(),
+            task.occ.tolist(),
+            task.cluster.tolist(),
+            None if depth is None else depth.tolist(),
+        ]
+        last = self._last.get(task.name)
+        if last is None or last[0] != key:
+            items = self(zip(key[0], key[1], strict=True))
+            order = np.argsort(items, kind="stable")
+            # without a cluster in the ledger, items are taken as independent
+            named = (
+                ((task.benchmark, c) for c in key[2])
+                if any(key[2])
+                else ((task.name, i) for i in items.tolist())
+            )
+            depths = np.array([_depth(d) for d in key[3] or [None] * len(items)])
+            last = self._last[task.name] = (
+                key,
+                Places(items[order], self(named)[order], depths[order]),
+                order,
+            )
+        return last[1], last[2]
+
+
+def column_of(task: TaskItems) -> Column:
+    """Where a task stands on the board."""
+    return task.benchmark, task.sheet.get("dataset") or task.name, task.length
+
+
+def cell(task: TaskItems, run: str, codes: Codes) -> Cell:
+    """One task of one run as a cell."""
+    sheet = task.sheet
+    # N of a task version "N-X": the letter is interface only
+    version = (
+        str(sheet.get("task_version")).partition("-")[0],
+        sheet.get("metric"),
+        sheet.get("metric_version"),
+        sheet.get("data_revision"),
+    )
+    made = Cell("complete", n_expected=sheet.get("n_expected"), task=task.name, run=run, version=version)
+    named = sheet.get("metric") or next(iter(task.score), None)
+    if not len(task) or named not in task.score:
+        made.status = "error"
+        made.reason = sheet.get("reason") or (f"no item has the metric {named}" if len(task) else "no items")
+        return made
+    values = task.score[named]
+    have = ~np.isnan(values)
+    if not have.any():
+        made.status, made.reason = "error", sheet.get("reason") or f"no item has the metric {named}"
+        return made
+    if ((values[have] < 0) | (values[have] > 1)).any():
+        made.status, made.reason = "error", f"{named} is not a score between 0 and 1"
+        return made
+    made.scores = _scores(task, values, codes)
+    made.effect = design([made.scores.at], [column_of(task)]).score(made.scores.score)
+    made.reason = sheet.get("reason") or ""
+    if not task.complete:
+        made.status = "partial"
+        made.reason = made.reason or f"{int(have.sum())}/{made.n_expected or '?'} items"
+    return made
+
+
+def _scores(task: TaskItems, values: np.ndarray, codes: Codes) -> Scores:
+    at, order = codes.places(task)
+    values = values[order]
+    have = ~np.isnan(values)
+    target = hash(task.target_hash[order][have].tobytes())
+    if not have.all():
+        at, values = Places(at.item[have], at.cluster[have], at.depth[have]), values[have]
+    return Scores(at, values, target)
+
+
+def _depth(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")

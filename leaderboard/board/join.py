@@ -1,0 +1,112 @@
+"""Which runs share a line of the board, which cells are out of date, and what tells look-alike rows apart."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from .cells import Column
+from .rows import Row
+
+# What may differ between the runs of one row: benchmarks have prompts and generation lengths of their own.
+_NOT_A_VARIANT = ("prompt", "gen_kwargs", "gen_kwargs_cli", "max_model_len", "truncation", "overflow", "chat")
+
+
+def started(head: dict[str, Any]) -> float:
+    """When a run began, as a number that sorts; 0 when unknown."""
+    value = head.get("started")
+    if isinstance(value, int | float):
+        return float(value)
+    try:
+        return datetime.fromisoformat(str(value)).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def mark_stale(found: list[Row]) -> None:
+    """Per column the highest (task version, metric version, start) is current; cells of other versions are
+    stale."""
+    current: dict[Column, tuple[Any, ...]] = {}
+    for row in found:
+        for column, c in row.cells.items():
+            rank = (_number(c.version[0]), _number(str(c.version[2])), started(row.heads[0]))
+            if column not in current or rank > current[column][0]:
+                current[column] = (rank, c.version)
+    for row in found:
+        for column, c in row.cells.items():
+            if c.version != current[column][1] and c.status in ("complete", "partial"):
+                names = ("task version", "metric", "metric version", "data revision")
+                changed = [
+                    f"{n} {old}, now {new}"
+                    for n, old, new in zip(names, c.version, current[column][1], strict=True)
+                    if old != new
+                ]
+                c.status, c.reason, c.counts_as_complete = "stale", "; ".join(changed), False
+
+
+def _number(version: str) -> int:
+    digits = version.split(".")[0]
+    return int(digits) if digits.isdigit() else 0
+
+
+def join_prompts(found: list[Row]) -> list[Row]:
+    """Benchmarks have their own prompts: runs that differ only in that, and share no column, are one row.
+
+    Where one benchmark was run with several prompts, each makes a row and the runs of the others join all of
+    them.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in found:
+        inputs = row.heads[0].get("fingerprint_inputs") or {}
+        args = {k: v for k, v in (inputs.get("model_args") or {}).items() if k != "max_model_len"}
+        kept = {k: v for k, v in inputs.items() if k not in _NOT_A_VARIANT} | {"model_args": args}
+        groups.setdefault(
+            repr(sorted(kept.items(), key=lambda p: p[0])) if kept.get("model") else row.runs[0], []
+        ).append(row)
+    return [joined for group in groups.values() for joined in _join(group)]
+
+
+def _join(group: list[Row]) -> list[Row]:
+    several = [r for r in group if any(r is not o and r.cells.keys() & o.cells.keys() for o in group)]
+    alone = [r for r in group if r not in several]
+    clash = any(a is not b and not a.cells.keys() & b.cells.keys() for a in several for b in several)
+    if clash or not several:
+        return [_merge([*alone])] + several if alone else several
+    return [_merge([row, *alone]) for row in several]
+
+
+def _merge(parts: list[Row]) -> Row:
+    if len(parts) == 1:
+        return parts[0]
+    prompts = dict.fromkeys(p.prompt for p in parts if p.prompt)
+    first = parts[0]
+    row = Row(
+        first.model, first.checkpoint, first.setting, " + ".join(prompts), [h for p in parts for h in p.heads]
+    )
+    for part in parts:
+        row.cells.update(part.cells)
+    return row
+
+
+def name_variants(found: list[Row]) -> list[Row]:
+    """Rows that look the same get what differs (dtype, engine, generation arguments) as a variant."""
+    same: dict[tuple[str, ...], list[Row]] = {}
+    for row in found:
+        same.setdefault((row.name, row.setting["text"], row.prompt), []).append(row)
+    for group in same.values():
+        if len(group) > 1:
+            flat = [_flat(r.heads[0].get("fingerprint_inputs") or {}) for r in group]
+            differing = [
+                k for k in sorted({k for f in flat for k in f}) if len({repr(f.get(k)) for f in flat}) > 1
+            ]
+            for row, values in zip(group, flat, strict=True):
+                parts = [f"{k.split('.')[-1]}={values[k]}" for k in differing if k in values]
+                row.variant = " ".join(parts)[:80] or row.runs[0][:6]
+    return found
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for k, v in value.items():
+        found |= _flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
+    return found

@@ -1,0 +1,199 @@
+"""Tables as Markdown, TSV, LaTeX or JSON. A new format is one function `list[Table] -> str` and one line in
+FORMATS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+
+from ..plots.canvas import si
+from ..text import escape
+from ..text.names import DASH, MINUS
+from ..text.printed import settled
+from .tables import Line, Shown, Table
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """One decimal, a true minus, no minus zero."""
+    text = f"{settled(value):{'+' if sign else ''}.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", MINUS)
+
+
+def amount(value: float, unit: str) -> str:
+    """A cost for people: bytes with binary prefixes, everything else with three digits."""
+    value = settled(value)
+    if unit == "B":
+        for size, name in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
+            if value >= size:
+                return f"{value / size:.3g} {name}"
+        return f"{value:.3g} B"
+    if unit == "%":
+        return f"{value:.1f} %"
+    if unit == "s":
+        for size, name in ((7200, "h"), (120, "min")):
+            if value >= size:
+                return f"{value / (3600 if name == 'h' else 60):.3g} {name}"
+    return si(value) + (f" {unit}" if unit else "")
+
+
+def text(cell: Shown) -> str:
+    """Value with its interval: `64.0 ±1.9`, or bounds where the interval is not symmetric."""
+    if cell.value is None:
+        return DASH
+    if cell.kind == "number":
+        return amount(cell.value, cell.unit)
+    signed = cell.kind == "diff"
+    shown = number(cell.value, sign=signed)
+    if cell.low is not None and cell.high is not None:
+        below, above = cell.value - cell.low, cell.high - cell.value
+        if settled(abs(below - above)) < 0.05:
+            shown += f" ±{number(above)}"
+        else:
+            shown += f" [{number(cell.low, sign=signed)}, {number(cell.high, sign=signed)}]"
+    if cell.kind == "diff" and cell.extra:
+        shown += f" ({cell.extra.replace('-', MINUS)})"
+    return shown
+
+
+def same_n(table: Table) -> list[int | None]:
+    """N of each column where all its values share it."""
+    found = []
+    for j in range(len(table.columns)):
+        ns = {line.cells[j].n for line in table.lines if line.cells[j].value is not None}
+        found.append(next(iter(ns)) if len(ns) == 1 else None)
+    return found
+
+
+def used_heads(table: Table) -> list[int]:
+    """Label columns that say something (no prompt column when no row has one)."""
+    return [i for i in range(len(table.heads)) if any(line.labels[i] for line in table.lines)] or [0]
+
+
+def _cell(cell: Shown, n: int | None, notes: dict[str, int], mark: Callable[[str, str], str]) -> str:
+    shown = mark(text(cell), cell.mark)
+    if cell.value is not None and cell.n is not None and n is None:
+        shown += f" (N={cell.n})"
+    reason = cell.reason or (cell.extra if cell.kind == "score" else "")
+    if reason:
+        shown += f" ({notes.setdefault(reason, len(notes) + 1)})"
+    return shown
+
+
+def _mark_md(shown: str, mark: str) -> str:
+    return f"**{shown}**" if mark == "best" else f"{shown} ≈" if mark == "tied" else shown
+
+
+def table_md(table: Table, level: int = 3) -> str:
+    """One table in Markdown; empty cells carry a number that the notes below explain."""
+    notes: dict[str, int] = {}
+    heads, ns = used_heads(table), same_n(table)
+    columns = [
+        escape.markdown(c) + (f" (N={n})" if n else "") for c, n in zip(table.columns, ns, strict=True)
+    ]
+    names = [*(table.heads[i] for i in heads), *columns]
+    ruler = "|" + "---|" * len(heads) + "---:|" * len(columns)
+    parts = [f"{'#' * level} {escape.markdown(table.title)}", ""]
+    for ranked in (True, False):
+        lines = [line for line in table.lines if line.ranked is ranked]
+        if not lines:
+            continue
+        if not ranked:
+            parts += [*([""] if parts[-1] else []), "Not ranked, partial or stale:", ""]
+        parts += [f"| {' | '.join(names)} |", ruler]
+        for line in lines:
+            labels = [escape.code(line.labels[i]) if line.labels[i] else "" for i in heads]
+            cells = [_cell(c, n, notes, _mark_md) for c, n in zip(line.cells, ns, strict=True)]
+            parts.append(f"| {' | '.join([*labels, *cells])} |")
+    footer = [f"({i}) {escape.markdown(reason)}" for reason, i in notes.items()]
+    parts += ["", *(f"- {escape.markdown(note)}" for note in table.notes), *(f"- {note}" for note in footer)]
+    return "\n".join(parts).rstrip()
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """All tables."""
+    return "\n\n".join(map(table_md, tables)) + "\n"
+
+
+def tsv(tables: Sequence[Table]) -> str:
+    """One long table for scripts: a line a cell, numbers to nine decimals."""
+    head = "table\tmodel\tsetting\tprompt\tranked\tcolumn\tvalue\tlow\thigh\tn\tmark\tnote\truns"
+    found = [head]
+    for table in tables:
+        for line in table.lines:
+            for column, cell in zip(table.columns, line.cells, strict=True):
+                runs = " ".join(dict.fromkeys(r for r, _ in cell.runs))
+                note = "; ".join(p for p in (cell.reason, cell.extra) if p)
+                labels = (*line.labels, "", "")[:3]
+                values = (
+                    table.name,
+                    *labels,
+                    int(line.ranked),
+                    column,
+                    cell.value,
+                    cell.low,
+                    cell.high,
+                    cell.n,
+                )
+                found.append("\t".join(map(escape.tsv, (*values, cell.mark, note, runs))))
+    return "\n".join(found) + "\n"
+
+
+def _mark_tex(shown: str, mark: str) -> str:
+    shown = escape.latex(shown)
+    return rf"\textbf{{{shown}}}" if mark == "best" else rf"{shown} $\approx$" if mark == "tied" else shown
+
+
+def table_latex(table: Table) -> str:
+    """One booktabs table."""
+    notes: dict[str, int] = {}
+    heads, ns = used_heads(table), same_n(table)
+    names = [escape.latex(table.heads[i]) for i in heads]
+    names += [escape.latex(c) + (f" ({n})" if n else "") for c, n in zip(table.columns, ns, strict=True)]
+    body = []
+    for line in table.lines:
+        labels = [escape.latex(line.labels[i]) for i in heads]
+        cells = [_cell(c, n, notes, _mark_tex) for c, n in zip(line.cells, ns, strict=True)]
+        body.append(("" if line.ranked else r"\itshape ") + " & ".join([*labels, *cells]) + r" \\")
+    footer = " ".join(f"({i}) {escape.latex(reason)}." for reason, i in notes.items())
+    spec = "l" * len(heads) + "r" * len(table.columns)
+    return "\n".join(
+        [
+            r"\begin{table}\centering\small",
+            rf"\begin{{tabular}}{{{spec}}}\toprule",
+            " & ".join(names) + r" \\\midrule",
+            *body,
+            r"\bottomrule\end{tabular}",
+            rf"\caption{{{escape.latex(table.title)}. Number of items in brackets. {footer}}}",
+            r"\end{table}",
+        ]
+    )
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """All tables."""
+    return "\n\n".join(map(table_latex, tables)) + "\n"
+
+
+def data(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """Tables as plain data; `text` is each cell as Markdown shows it."""
+    return [vars(t) | {"lines": [_line(line) for line in t.lines]} for t in tables]
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return vars(line) | {"cells": [vars(c) | {"text": text(c)} for c in line.cells]}
+
+
+def json(tables: Sequence[Table]) -> str:
+    """All tables, schema 1."""
+    body = {"schema": 1, "tables": data(tables)}
+    return orjson.dumps(body, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
+    "md": markdown,
+    "json": json,
+    "tsv": tsv,
+    "latex": latex,
+}

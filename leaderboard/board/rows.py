@@ -1,0 +1,129 @@
+"""Rows of the board: one model x checkpoint x setting x prompt with a cell per dataset and length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..ledgers.summary import tokens
+from ..stats import Design
+from ..text.names import order
+from .cells import Cell, Column, design, short_column
+
+SUITE = ("helmet_rag", "infbench", "longbench_v2", "loong_fin")
+
+
+@dataclass
+class Row:
+    """One line of the board; `heads` are the run.json files behind it (several where prompts differ by
+    benchmark)."""
+
+    model: str
+    checkpoint: str
+    setting: dict[str, Any]
+    prompt: str
+    heads: list[dict[str, Any]]
+    cells: dict[Column, Cell] = field(default_factory=dict)
+    variant: str = ""
+    _averages: dict[tuple[Column, ...], Cell] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Model with checkpoint."""
+        return self.model + (f"@{self.checkpoint}" if self.checkpoint else "")
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What two settings of the same model share: model, checkpoint, variant (the prompt may differ by
+        setting)."""
+        return self.model, self.checkpoint, self.variant
+
+    @property
+    def label(self) -> str:
+        """All of the identity in one line."""
+        rest = [self.setting["text"], self.prompt, self.variant]
+        return f"{self.name} {', '.join(p for p in rest if p)}"
+
+    @property
+    def runs(self) -> list[str]:
+        """Fingerprints."""
+        return [head["fingerprint"] for head in self.heads]
+
+    def average(self, columns: Iterable[Column]) -> Cell:
+        """Macro average over columns: datasets equal, lengths equal within one. Missing any cell: no
+        value."""
+        wanted = tuple(columns)
+        if wanted not in self._averages:
+            self._averages[wanted] = self._average(wanted)
+        return self._averages[wanted]
+
+    def gaps(self, columns: Iterable[Column]) -> str:
+        """Why these columns have no average; empty when all are complete."""
+        found: dict[str, list[str]] = {}
+        for c in columns:
+            cell = self.cells.get(c)
+            if cell is None or not cell.usable:
+                found.setdefault(cell.status if cell else "missing", []).append(short_column(c))
+        parts = [
+            ", ".join(n[:3]) + (f" and {len(n) - 3} more" if len(n) > 3 else "") + f" {s}"
+            for s, n in found.items()
+        ]
+        return "no average: " + "; ".join(parts) if parts else ""
+
+    def _average(self, columns: tuple[Column, ...]) -> Cell:
+        if not columns:
+            return Cell("missing", "nothing to average")
+        if reason := self.gaps(columns):
+            return Cell("missing", reason)
+        if len(columns) == 1:
+            return self.cells[columns[0]]
+        parts = [scores for c in columns if (scores := self.cells[c].scores)]
+        effect = design([p.at for p in parts], columns).score(np.concatenate([p.score for p in parts]))
+        if all(self.cells[c].status == "complete" for c in columns):
+            return Cell("complete", effect=effect)
+        return Cell("partial", "average over partial cells", effect, counts_as_complete=True)
+
+
+def difference(new: Row, base: Row, columns: Iterable[Column]) -> tuple[Design, np.ndarray, np.ndarray] | str:
+    """Design, new and base scores on the same items of these columns; or why they cannot be compared."""
+    columns = list(columns)
+    for column in columns:
+        a, b = new.cells.get(column), base.cells.get(column)
+        for row, cell in ((new, a), (base, b)):
+            if cell is None or not cell.usable:
+                return f"{row.setting['text']}: {short_column(column)} " + (
+                    cell.reason if cell else "missing"
+                )
+        assert a and b and a.scores and b.scores
+        if a.version != b.version:
+            return f"{short_column(column)}: other metric or task version"
+        if not a.scores.same_items(b.scores):
+            return f"{short_column(column)}: other items"
+    ours = [new.cells[c].scores for c in columns]
+    theirs = [base.cells[c].scores for c in columns]
+    scores = [np.concatenate([p.score for p in side if p]) for side in (ours, theirs)]
+    return design([p.at for p in ours if p], columns), scores[0], scores[1]
+
+
+def columns_of(found: Iterable[Row]) -> list[Column]:
+    """Every column of these rows, benchmarks in the order of the paper, lengths ascending."""
+    known = {c for row in found for c in row.cells}
+
+    def rank(c: Column) -> tuple[Any, ...]:
+        return order(c[0]), _dataset_rank(c[1]), c[1], tokens(c[2])
+
+    return sorted(known, key=rank)
+
+
+def suite_of(columns: Sequence[Column]) -> list[Column]:
+    """The paper's four benchmarks where there are any; synthetic and foreign tasks do not enter the suite's
+    average."""
+    return [c for c in columns if c[0] in SUITE] or list(columns)
+
+
+def _dataset_rank(dataset: str) -> int:
+    paper = ("hotpotqa", "nq", "triviaqa", "popqa", "mc", "qa", "sum")
+    return paper.index(dataset) if dataset in paper else len(paper)

@@ -1,0 +1,116 @@
+"""Table 3 of the paper, from items: the drop under compression with its interval, and the difference of two
+drops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..cells import Column, short_column
+from ..join import started
+from ..rows import Row, columns_of, difference, suite_of
+from ..tables import Line, Options, Shown, Table, of_effect
+
+
+def tables(rows: Sequence[Row], options: Options) -> list[Table]:
+    """One line a compressed row with a full-context partner of the same model and prompt."""
+    pairs = [(row, full) for row in rows if row.setting.get("kind") == "kv" and (full := _partner(row, rows))]
+    if not pairs:
+        return []
+    groups = _groups([row for row, _ in pairs])
+    every = suite_of([c for _, columns in groups for c in columns])
+    base = _base(pairs, options.base)
+    lines = []
+    for row, full in pairs:
+        cells = [_cell(row, full, columns, options.level) for _, columns in groups]
+        if len(groups) > 1:
+            cells.append(_cell(row, full, every, options.level))
+        cells.append(_twice(row, full, base, pairs, every, options.level))
+        lines.append(Line((row.name, row.setting["text"], row.prompt), cells))
+    lines.sort(key=lambda line: (line.labels[1], line.labels[0] != base, line.labels))
+    heads = [name for name, _ in groups] + (["avg"] if len(groups) > 1 else []) + [f"vs drop of {base}"]
+    notes = [
+        "Points lost against the full context of the same model on the same items, with interval; in brackets the "
+        "relative change by the delta method. The average is of points, over datasets.",
+        f"Last column: this model's drop minus that of {base} under the same setting (positive: loses less); "
+        "choose the reference with --base.",
+    ]
+    return [Table("drop", "Drop under compression", heads, lines, notes)]
+
+
+def _partner(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The full-context row of the same model: same prompt if there is one, and made like this row if there
+    are several."""
+    same = [r for r in rows if r.setting.get("kind") == "full" and r.key[:2] == row.key[:2]]
+    found = [r for r in same if r.prompt == row.prompt] or same
+    for alike in (
+        lambda r: r.variant == row.variant,
+        lambda r: _made(r) == _made(row),
+        lambda r: _made(r)[0] == _made(row)[0],
+    ):
+        if len(found) > 1:
+            found = [r for r in found if alike(r)] or found
+    return found[0] if len(found) == 1 else None
+
+
+def _made(row: Row) -> tuple[Any, dict[str, Any]]:
+    """Engine and its arguments, without those that name the compression."""
+    inputs = row.heads[0].get("fingerprint_inputs") or {}
+    args = inputs.get("model_args") or {}
+    return inputs.get("engine"), {k: v for k, v in args.items() if k != "kv" and not k.startswith("kv_")}
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Column]]]:
+    found: dict[str, list[Column]] = {}
+    for c in columns_of(rows):
+        found.setdefault(short_column((*c[:2], "")), []).append(c)
+    return list(found.items())
+
+
+def _base(pairs: Sequence[tuple[Row, Row]], wanted: str | None) -> str:
+    """The reference model: the named one, else the one whose full-context run is oldest."""
+    names = {row.name for row, _ in pairs}
+    if wanted in names:
+        return str(wanted)
+    return min(pairs, key=lambda pair: (started(pair[1].heads[0]), pair[1].name))[0].name
+
+
+def _cell(row: Row, full: Row, columns: Sequence[Column], level: float) -> Shown:
+    paired = difference(row, full, columns)
+    if isinstance(paired, str):
+        return Shown("diff", reason=paired)
+    design, new, old = paired
+    found = of_effect(design.effect(new - old), level, kind="diff")
+    relative = design.relative(new, old)
+    if math.isfinite(relative.mean):
+        mean, low, high = relative.in_points(level)
+        bounds = f" [{low:+.0f}, {high:+.0f}]" if math.isfinite(low) else ""
+        found.extra = f"{mean:+.1f} %{bounds}"
+    return found
+
+
+def _twice(
+    row: Row, full: Row, base: str, pairs: Sequence[tuple[Row, Row]], columns: Sequence[Column], level: float
+) -> Shown:
+    """(compressed - full) of this model minus the same of the reference, on the same items."""
+    if row.name == base:
+        return Shown("diff", reason="reference")
+    other = next(
+        ((r, f) for r, f in pairs if r.name == base and r.setting["text"] == row.setting["text"]), None
+    )
+    if other is None:
+        return Shown("diff", reason=f"{base} has no run under {row.setting['text']}")
+    ours, theirs, across = (
+        difference(row, full, columns),
+        difference(*other, columns),
+        difference(row, other[0], columns),
+    )
+    for found in (ours, theirs, across):
+        if isinstance(found, str):
+            return Shown("diff", reason=found)
+    assert not isinstance(ours, str) and not isinstance(theirs, str)
+    double: np.ndarray = (ours[1] - ours[2]) - (theirs[1] - theirs[2])
+    return of_effect(ours[0].effect(double), level, kind="diff")

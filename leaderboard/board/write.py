@@ -1,0 +1,157 @@
+"""Writes a board: board.md, board.json, board.html, items.csv and the plots; every file is whole or
+absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from icr_tasks.errors import IcrError
+
+from ..ledgers.todo import command, open_tasks
+from ..text import escape
+from . import render
+from .html import page as _page
+from .items import Items
+from .pictures import plots
+from .rows import columns_of
+from .tables import Table
+from .views.published import findings, tables
+
+__all__ = ["Items", "page", "write"]
+_LEGEND = (
+    "Scores x 100 with 95 % intervals, clustered by question (book, filing): items that share one are not independent. "
+    "N counts items. A dash has no value, its note says why; an average with a dash in it is a dash. **Bold** is the "
+    "best of the column that ranks, ≈ is within noise of it (paired on the same items, p ≥ 0.05)."
+)
+
+
+def write(board: Any, out: Path, items: Items, *, published: bool = False) -> list[Path]:
+    """Write all files below `out`; returns their paths. Raises IcrError where that is impossible."""
+    pictures = plots(board.rows, board.tables)
+    extra = tables() if published else []
+    found: dict[str, str] = {name: svg for name, (_, svg) in pictures.items()}
+    found["board.md"] = markdown(board, pictures, extra, published)
+    found["board.json"] = json(board, extra)
+    found["board.html"] = _page(board, items, [*board.tables, *extra], pictures, todo(board))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written = [items.close()]
+        for name, text in found.items():
+            temporary = out / f".{name}.{os.getpid()}"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(out / name)
+            written.append(out / name)
+    except OSError as error:
+        raise IcrError(f"cannot write the board to {out}: {error.strerror or error}") from error
+    return written
+
+
+def page(board: Any, items: Items, shown: Sequence[Table]) -> str:
+    """The page alone, for standard output."""
+    return _page(board, items, shown, plots(board.rows, board.tables), todo(board))
+
+
+def todo(board: Any) -> list[tuple[str, list[str], str]]:
+    """(row, what is open, command) of rows with partial, stale, failed or missing cells."""
+    columns = columns_of(board.rows)
+    names = {c: row.cells[c].task for row in board.rows for c in row.cells}
+    found = []
+    for row in board.rows:
+        by_run: dict[str, tuple[list[str], list[str], dict[str, Any]]] = {}
+        for task, (matter, head) in open_tasks(row, columns, names).items():
+            entry = by_run.setdefault(head["fingerprint"], ([], [], head))
+            entry[0].append(task)
+            entry[1].append(f"{task} {matter}")
+        found += [(row.label, matters, command(head, tasks)) for tasks, matters, head in by_run.values()]
+    return sorted(found)
+
+
+def markdown(
+    board: Any, pictures: dict[str, tuple[str, str]], extra: Sequence[Table], published: bool
+) -> str:
+    """board.md: tables first, each with its notes; plots are linked; then what is missing and how to get
+    it."""
+    parts = [
+        "# Board",
+        "",
+        f"{board.n_runs} runs, {len(board.rows)} rows, {board.n_items} items. {_LEGEND}",
+        "",
+    ]
+    parts += [part for table in board.tables for part in (render.table_md(table, 2), "")]
+    if pictures:
+        parts += ["## Plots", ""]
+        parts += [f"![{escape.markdown(caption)}]({name})\n" for name, (caption, _) in pictures.items()]
+    open_rows = todo(board)
+    if open_rows:
+        parts += ["## To complete", "", "Then `icr collect out -o results` and `icr board` again.", ""]
+        for label, matters, call in open_rows:
+            parts += [
+                f"{escape.code(label)}: {escape.markdown('; '.join(matters))}",
+                "",
+                escape.fence(call),
+                "",
+            ]
+    if board.bad:
+        parts += ["## Not readable", "", *(f"- {escape.markdown(message)}" for message in board.bad), ""]
+    if published:
+        parts += [
+            "## Published",
+            "",
+            "As printed in the paper (arXiv 2601.18527); not measured here, not ranked.",
+            "",
+        ]
+        parts += [part for table in extra for part in (render.table_md(table), "")]
+        parts += [findings(), ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def json(board: Any, extra: Sequence[Table]) -> str:
+    """board.json, schema 1: tables, rows with every cell, runs, what is open."""
+    rows = [
+        {
+            "model": row.model,
+            "checkpoint": row.checkpoint,
+            "setting": row.setting,
+            "prompt": row.prompt,
+            "variant": row.variant,
+            "runs": row.runs,
+            "cells": [_cell(c, cell) for c, cell in row.cells.items()],
+        }
+        for row in board.rows
+    ]
+    open_rows = [{"row": label, "open": matters, "command": call} for label, matters, call in todo(board)]
+    body = {
+        "schema": 1,
+        "n_runs": board.n_runs,
+        "n_items": board.n_items,
+        "rows": rows,
+        "tables": render.data(board.tables),
+        "published": render.data(extra),
+        "open": open_rows,
+        "unreadable": board.bad,
+    }
+    return orjson.dumps(body, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def _cell(column: tuple[str, str, str], cell: Any) -> dict[str, Any]:
+    e = cell.effect
+    found = {"benchmark": column[0], "dataset": column[1], "length": column[2] or None, "task": cell.task}
+    found |= {"run": cell.run, "status": cell.status, "reason": cell.reason, "n_expected": cell.n_expected}
+    if e is None:
+        return found
+    low, high = e.ci()
+    # inf (one cluster, no interval) becomes null
+    return found | {
+        "mean": e.mean,
+        "low": low,
+        "high": high,
+        "se": e.se,
+        "df": e.df,
+        "n": e.n,
+        "clusters": e.clusters,
+    }

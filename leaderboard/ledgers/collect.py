@@ -1,0 +1,259 @@
+"""`icr collect OUT... [-o results]`: lm-eval output folders -> one compact ledger a run, and a table.
+
+    icr collect out/ -o results/
+
+A run is one model x setting x prompt; its tasks may come from several lm_eval calls, the newest result of a
+task wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from icr_tasks.errors import IcrError
+
+from . import ledger, lm_eval_files
+from .summary import Tally, table
+
+# ---- collect means -------------------------------------------------------------------------------
+# Means over items of what an engine measured about each (KV bytes, shares, rates), for run.json.
+
+
+class Means:
+    """Means and maxima of all numbers in records, nested ones as `outer.inner`; booleans count as 0 and 1."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.largest: dict[str, float] = {}
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count one record; what is not a number is skipped."""
+        self.n += 1
+        for name, value in _numbers(record, ""):
+            total = self._sums.setdefault(name, [0.0, 0])
+            total[0] += value
+            total[1] += 1
+            self.largest[name] = max(value, self.largest.get(name, value))
+
+    def means(self) -> dict[str, float]:
+        """Name -> mean over the records that have it; `n_items` counts records."""
+        return {"n_items": self.n, **{name: total / n for name, (total, n) in self._sums.items()}}
+
+
+def _numbers(record: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and value == value:
+            yield prefix + name, value
+
+
+_NONE: dict[str, Any] = {}
+
+
+def main(argv: list[str]) -> int:
+    """Returns 0, or 2 when something could not be read; what could be read is written and shown all the
+    same."""
+    parser = argparse.ArgumentParser(
+        prog="icr collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", nargs="+", type=Path, help="lm_eval --output_path folders")
+    parser.add_argument(
+        "-o", "--results", type=Path, default=Path("results"), help="where ledgers go (default: results)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the written runs as JSON instead of a table"
+    )
+    args = parser.parse_args(argv)
+    bad: list[str] = []
+    tallies: dict[str, Tally] = {}
+    written = collect(args.out, args.results, bad, tallies)
+    if args.json:
+        sys.stdout.buffer.write(orjson.dumps([run for _, run in written], option=orjson.OPT_INDENT_2) + b"\n")
+    elif written:
+        print(table(written, tallies))
+        for folder, _ in written:
+            print(f"ledger: {folder}", file=sys.stderr)
+    for message in bad:
+        print(f"icr: error: {message}", file=sys.stderr)
+    return 2 if bad else 0
+
+
+def collect(
+    outs: list[Path], results: Path, bad: list[str] | None = None, tallies: dict[str, Tally] | None = None
+) -> list[tuple[Path, dict[str, Any]]]:
+    """Group the tasks of all evaluations into runs and write each; returns (folder, run).
+
+    `tallies` receives the scores of each run by fingerprint, for `summary.table`. Raises IcrError for unreadable input;
+    with a list `bad` the message is added to it and the other runs are written.
+    """
+    grouped: dict[str, dict[str, tuple[lm_eval_files.Evaluation, dict[str, Any]]]] = {}
+    for evaluation in lm_eval_files.evaluations(outs, bad):
+        for task in evaluation.results["configs"]:
+            inputs = lm_eval_files.identity(evaluation.results, task)
+            grouped.setdefault(lm_eval_files.run_fingerprint(inputs), {})[task] = (evaluation, inputs)
+    written = []
+    with ledger.no_cycles():
+        for fingerprint, tasks in grouped.items():
+            try:
+                written.append(_write(results, fingerprint, tasks, tallies, bad))
+            except IcrError as error:
+                if bad is None:
+                    raise
+                bad.append(str(error))
+    return written
+
+
+def _write(
+    root: Path,
+    fingerprint: str,
+    tasks: dict[str, tuple[lm_eval_files.Evaluation, dict[str, Any]]],
+    tallies: dict[str, Tally] | None,
+    bad: list[str] | None,
+) -> tuple[Path, dict[str, Any]]:
+    latest, inputs = max(tasks.values(), key=lambda pair: pair[0].stamp)
+    run = _head(latest.results, inputs, fingerprint)
+    tally = None if tallies is None else tallies.setdefault(fingerprint, Tally())
+    folder = ledger.write(root, run, _stream(run, tasks, tally, bad))
+    return folder, run
+
+
+def _stream(
+    run: dict[str, Any],
+    tasks: dict[str, tuple[lm_eval_files.Evaluation, dict[str, Any]]],
+    tally: Tally | None,
+    bad: list[str] | None,
+) -> Iterator[dict[str, Any]]:
+    """Rows of all tasks; fills in the run's counts while they pass."""
+    kv = Means()
+    for task, (evaluation, _) in sorted(tasks.items()):
+        counts = run["tasks"][task] = _sheet(evaluation.results, task)
+        path = evaluation.samples.get(task)
+        for part in ledger.batched(lm_eval_files.rows(path, task) if path else (), 200):
+            rows = [row for row, _, _ in part]
+            if tally:
+                tally.add(task, counts, rows)
+            _count(run, counts, rows, [sent for _, sent, _ in part], kv)
+            counts["filter"] = part[-1][2]
+            yield from rows
+        sums = counts.pop("sums")
+        counts["means"] = {metric: total / n for metric, (total, n) in sums.items()}
+        whole = counts["n_expected"] is not None and counts["n_scored"] >= counts["n_expected"]
+        counts["status"] = "complete" if whole else "partial" if path else "error"
+        if not path:
+            counts["reason"] = "no samples file: run lm_eval with --log_samples"
+        elif counts["n_scored"] and counts["metric"] and counts["metric"] not in sums:
+            counts["status"] = "error"
+            why = (counts["reasons"] or {}).get(
+                counts["metric"]
+            )  # the task's own: no judge, judge not reachable
+            counts["reason"] = (
+                why or f"{path.name}:1: no row has the metric {counts['metric']!r}, only {', '.join(sums)}"
+            )
+            if not why and bad is not None:
+                bad.append(f"{path.parent}/{counts['reason']}; score again with icr-replay")
+    if kv.n:
+        run["kv"] = kv.means()
+        run["peak_memory_bytes"] = kv.largest.get("peak_memory_bytes")
+    statuses = {counts["status"] for counts in run["tasks"].values()}
+    run["status"] = (
+        "complete" if statuses == {"complete"} else "error" if statuses == {"error"} else "partial"
+    )
+
+
+def _count(run: dict[str, Any], counts: dict[str, Any], rows: list[Any], sent: list[Any], kv: Means) -> None:
+    """Add some rows, and the digests of their prompts, to the run's counts: column by column, which is three
+    times faster."""
+    scores = [row["score"] for row in rows]
+    failed = sum(1 for row in rows if row["error"] or not row["score"])
+    counts["n_failed"] += failed
+    counts["n_scored"] += len(rows) - failed
+    counts["n_truncated"] += sum(1 for row in rows if row["truncated"])
+    for metric in dict.fromkeys(chain.from_iterable(scores)):
+        values = [score[metric] for score in scores if metric in score]
+        total = counts["sums"].setdefault(metric, [0.0, 0])
+        total[0] += sum(values)
+        total[1] += len(values)
+    for record in [row["kv"] for row in rows if "kv" in row]:
+        kv.add(record)
+    tokens, seconds = run["tokens"], run["seconds"]
+    tokens["prompt"] += sum(n for row in rows if (n := row["n_prompt_tokens"]))
+    tokens["output"] += sum(n for row in rows if (n := row["n_out_tokens"]))
+    cached = [n for one in sent if (n := (one.get("engine_tokens") or _NONE).get("cached")) is not None]
+    if cached:  # prefix-cache hits
+        tokens["cached"] = tokens.get("cached", 0) + sum(cached)
+    timings = [timing for one in sent if (timing := one.get("timing"))]
+    for stage in dict.fromkeys(chain.from_iterable(timings)):
+        seconds[stage] = seconds.get(stage, 0.0) + sum(timing.get(stage, 0.0) for timing in timings)
+
+
+def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
+    sheet = results["configs"][task].get("metadata", {}).get("icr", {})
+    samples = results.get("n-samples", {}).get(task, {})
+    kept = (
+        "benchmark",
+        "dataset",
+        "length",
+        "metric",
+        "metric_version",
+        "data_revision",
+        "data_source",
+        "official",
+        "judge",
+        "extractor",
+        "reasons",
+    )
+    return {
+        **{name: sheet.get(name) for name in kept},
+        "task_version": str(results.get("versions", {}).get(task)),
+        "filter": None,
+        "n_expected": sheet.get("n_expected", samples.get("original")),
+        "n_scored": 0,
+        "n_failed": 0,
+        "n_truncated": 0,
+        "sums": {},
+    }
+
+
+def _head(results: dict[str, Any], inputs: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    args = inputs["model_args"]
+    sheets = [config.get("metadata", {}).get("icr", {}) for config in results["configs"].values()]
+    sheet = next((s for s in sheets if s.get("versions")), {})
+    versions = {
+        "lm_eval": results.get("lm_eval_version"),
+        "transformers": results.get("transformers_version"),
+    }
+    versions |= sheet.get("versions") or {}
+    return {
+        "schema": ledger.SCHEMA,
+        "fingerprint": fingerprint,
+        "fingerprint_inputs": inputs,
+        "model": {
+            "id": inputs["model"],
+            "slug": ledger.slug(str(inputs["model"])),
+            "revision": args.get("revision"),
+            "dtype": args.get("dtype"),
+            "adapter": args.get("lora_local_path") or args.get("peft"),
+        },
+        "engine": {"name": inputs["engine"], "attention_backend": args.get("attention_backend")},
+        "setting": inputs["setting"],
+        "prompt": inputs["prompt"],
+        "gen_kwargs": inputs["gen_kwargs"],
+        "chat_template_sha": inputs["chat_template_sha"],
+        "system_prompt_sha": inputs["system_prompt_sha"],
+        "truncation": {"side": inputs["truncation"], "max_model_len": inputs["max_model_len"]},
+        "tasks": {},
+        "versions": versions,
+        "git": sheet.get("git") or results.get("git_hash"),  # ours tells a changed working tree
+        "started": results.get("date"),
+        "seconds": {"total": float(results.get("total_evaluation_time_seconds") or 0)},
+        "tokens": {"prompt": 0, "output": 0},
+    }

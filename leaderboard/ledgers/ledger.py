@@ -1,0 +1,117 @@
+"""The results contract: `<results>/<model>/<setting>/<fingerprint>/run.json + items.jsonl.gz`, schema 1.
+
+Files are written beside their place and renamed, run.json last: where run.json exists the run is whole.
+"""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from icr_tasks.errors import IcrError
+
+SCHEMA = 1
+ITEMS = "items.jsonl.gz"
+T = TypeVar("T")
+
+
+def slug(text: str) -> str:
+    """A folder name for a model or setting: no separators, no leading dot, readable."""
+    return re.sub(r"[^A-Za-z0-9._@=+-]+", "_", text).strip("._")[:120] or "unnamed"
+
+
+def fingerprint(inputs: dict[str, Any]) -> str:
+    """First 12 hex digits of the sha256 over canonical JSON of everything that changes answers."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def write(root: Path, run: dict[str, Any], items: Iterable[dict[str, Any]]) -> Path:
+    """Write one run; an older version of the same run is replaced as a whole. Returns its folder.
+
+    `run` is written after `items` was consumed, so a generator of items may still fill in its counts.
+    """
+    folder = root / slug(run["model"]["id"]) / slug(run["setting"]["text"]) / run["fingerprint"]
+    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        # mtime=0: the same items give the same bytes
+        with (building / ITEMS).open("wb") as raw, gzip.GzipFile("", "wb", 2, raw, mtime=0) as file:
+            for lines in batched(map(orjson.dumps, items), 500):  # one compressor call for many small rows
+                file.write(b"\n".join(lines) + b"\n")
+        (building / "run.json").write_bytes(
+            orjson.dumps(run, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    except OSError as error:
+        raise IcrError(
+            f"cannot write {folder}: {error.strerror or error}; nothing was changed there"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)  # gone after the rename; left over after any error
+    return folder
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """Pause Python's cycle collector: it would walk millions of short-lived rows again and again and find
+    nothing."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of up to `size` values (itertools has it from Python 3.12)."""
+    source = iter(values)
+    while part := list(islice(source, size)):
+        yield part
+
+
+def runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every whole run below `root`. Raises IcrError naming a run.json that is not one of ours."""
+    for path in sorted(root.rglob("run.json")):
+        try:
+            run = orjson.loads(path.read_bytes())
+        except orjson.JSONDecodeError as error:
+            raise IcrError(f"{path}: not valid JSON ({error}); collect the run again") from error
+        if run.get("schema") != SCHEMA:
+            raise IcrError(f"{path}: schema {run.get('schema')!r}, this version reads {SCHEMA}")
+        yield path.parent, run
+
+
+def rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, row) of one ledger, streamed. Raises IcrError with file and line where it is damaged."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            for line in file:
+                number += 1
+                yield number, orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise IcrError(f"{path}:{number}: not valid JSON ({error}); collect the run again") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise IcrError(f"{path}: unreadable after line {number} ({error}); collect the run again") from error
+
+
+def items(folder: Path) -> Iterator[dict[str, Any]]:
+    """The ledger rows of one run, streamed."""
+    return (row for _, row in rows(folder / ITEMS))

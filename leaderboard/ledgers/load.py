@@ -1,0 +1,348 @@
+"""Ledgers as numpy columns: `load("results") -> list[Run]`, the form every table, comparison and plot starts
+from.
+
+Strings are interned and hashes are 64-bit integers, so 200 runs of the same 5000 items share one copy of the
+names.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from sys import intern
+from typing import Any
+
+import numpy as np
+import orjson
+
+from icr_tasks.errors import IcrError, unknown
+
+from . import ledger
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of one run; `sheet` is run.json's entry of it."""
+
+    name: str
+    sheet: dict[str, Any]
+
+    @property
+    def benchmark(self) -> str:
+        """Benchmark; a stock lm-eval task is its own benchmark."""
+        return self.sheet.get("benchmark") or self.name
+
+    @property
+    def dataset(self) -> str:
+        """Benchmark and dataset, unique over the board: "helmet_rag/nq"."""
+        return f"{self.benchmark}/{self.sheet.get('dataset') or self.name}"
+
+    @property
+    def length(self) -> str:
+        """Nominal length such as "4k", or ""."""
+        return self.sheet.get("length") or ""
+
+    @property
+    def complete(self) -> bool:
+        """All expected items scored."""
+        return self.sheet.get("status") == "complete"
+
+
+@dataclass(frozen=True)
+class TaskItems(Task):
+    """One task of one run as columns, in ledger order; every array has shape (items,).
+
+    `score[metric]` is float64 with NaN where an item has no such score (not sent, or an unparsed verdict). `item`,
+    `cluster` and each `keys[name]` are object arrays (str; key values as written, None where absent). Hashes are uint64,
+    0 where absent. Token counts are float64, NaN where unknown. `errors` maps row numbers to reasons.
+    """
+
+    item: np.ndarray
+    occ: np.ndarray
+    cluster: np.ndarray
+    score: dict[str, np.ndarray]
+    keys: dict[str, np.ndarray]
+    n_prompt_tokens: np.ndarray
+    n_out_tokens: np.ndarray
+    truncated: np.ndarray
+    resp_hash: np.ndarray
+    prompt_hash: np.ndarray
+    target_hash: np.ndarray
+    errors: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @property
+    def metric(self) -> str:
+        """Headline metric; the first one logged where the sheet names none. Raises IcrError without any
+        score."""
+        named = self.sheet.get("metric") or next(iter(self.score), None)
+        if named is None:
+            raise IcrError(f"{self.name}: no item has a score; the run failed as a whole, see its errors")
+        return named
+
+    def headline(self) -> np.ndarray:
+        """Scores of the headline metric. Raises IcrError when no item has it: there is no fallback metric."""
+        if self.metric not in self.score:
+            raise IcrError(
+                f"{self.name}: no item has the metric {self.metric!r}, only {', '.join(self.score) or 'none'}"
+            )
+        return self.score[self.metric]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its folder, run.json as `head`, and its tasks by name."""
+
+    folder: Path
+    head: dict[str, Any]
+    tasks: dict[str, TaskItems]
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over everything that changes answers."""
+        return self.head["fingerprint"]
+
+    @property
+    def model(self) -> str:
+        """Model id as written in run.json."""
+        return str(self.head["model"]["id"])
+
+    @property
+    def setting(self) -> str:
+        """Setting string such as "kv:snapkv@0.5"."""
+        return str(self.head["setting"]["text"])
+
+    @property
+    def prompt(self) -> str:
+        """Prompt id, or "" for stock tasks."""
+        return str(self.head.get("prompt") or "")
+
+    @property
+    def label(self) -> str:
+        """Model, setting, prompt and fingerprint for people."""
+        prompt = f", {self.prompt}" if self.prompt else ""
+        return f"{self.model} ({self.setting}{prompt})@{self.fingerprint[:6]}"
+
+
+def load(
+    root: str | Path, *, bad: list[str] | None = None, keep: Callable[[dict[str, Any]], bool] | None = None
+) -> list[Run]:
+    """Every whole run at or below `root`, sorted by path; `keep(run_json)` selects before items are read.
+
+    Broken runs raise IcrError naming file and line; with a list `bad` they are left out and their messages
+    added to it. Raises IcrError where there is no run at all.
+    """
+    root = Path(root)
+    paths = sorted(p for p in root.rglob("run.json") if not p.parent.name.startswith("."))
+    if not paths:
+        what = "is not a folder" if not root.is_dir() else "holds no run.json"
+        raise IcrError(f"{root} {what}; write ledgers there with `icr collect OUT -o {root}`")
+    found = []
+    for path in paths:
+        try:
+            head = read_head(path)
+            if keep is None or keep(head):
+                found.append(load_run(path.parent, head))
+        except IcrError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
+    return found
+
+
+def read_head(path: Path) -> dict[str, Any]:
+    """One run.json, checked. Raises IcrError for anything that is not a run of this schema."""
+    try:
+        head = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise IcrError(f"{path}: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise IcrError(f"{path}: not valid JSON ({error}); collect the run again") from error
+    if not isinstance(head, dict) or head.get("schema") != ledger.SCHEMA:
+        schema = head.get("schema") if isinstance(head, dict) else None
+        raise IcrError(
+            f"{path}: schema {schema!r}, this version reads {ledger.SCHEMA}; collect the run again"
+        )
+    missing = [k for k in ("fingerprint", "model", "setting", "tasks") if k not in head]
+    if missing or "id" not in head["model"] or "text" not in head["setting"]:
+        raise IcrError(
+            f"{path}: {', '.join(missing) or 'model id or setting text'} missing; collect the run again"
+        )
+    return head
+
+
+def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = False) -> Run:
+    """One run from its folder; `shown`: only the columns a board needs (headline score, depth, no answer and
+    prompt hashes). Raises IcrError with file and line."""
+    head = head or read_head(folder / "run.json")
+    sheets, by_task = head["tasks"], rows_by_task(folder, head)
+    try:
+        tasks = {
+            name: TaskItems(
+                intern(name),
+                sheets[name],
+                **columns(rows, (sheets[name].get("metric") or "") if shown else None),
+            )
+            for name, rows in by_task.items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IcrError(
+            f"{folder / ledger.ITEMS}: not a ledger ({type(error).__name__}: {error}); `icr check {folder}` names the line"
+        ) from error
+    return Run(folder, head, tasks)
+
+
+def rows_by_task(folder: Path, head: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Ledger rows of one run, for each task of run.json. Raises IcrError with file and line."""
+    path = folder / ledger.ITEMS
+    by_task: dict[str, list[dict[str, Any]]] = {name: [] for name in head["tasks"]}
+    try:
+        with ledger.no_cycles():
+            lines = gzip.decompress(path.read_bytes()).rstrip(b"\n").replace(b"\n", b",")
+            for row in orjson.loads(b"[%b]" % lines):
+                by_task[row["task"]].append(row)
+        return by_task
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error):
+        by_task = {
+            name: [] for name in head["tasks"]
+        }  # again line by line, which is slower and names the line
+    for number, row in ledger.rows(path):
+        try:
+            by_task[row["task"]].append(row)
+        except (KeyError, TypeError) as error:
+            raise IcrError(
+                f"{path}:{number}: no task of run.json ({error}); collect the run again"
+            ) from error
+    return by_task
+
+
+def find(results: str | Path, spec: str) -> Run:
+    """A run by folder, by a fingerprint's first digits (4 or more), or by a folder that holds exactly one
+    run.
+
+    Raises IcrError that lists the runs when none or several match; exit code 4 for a folder without any run.
+    """
+    path = Path(spec)
+    if (path / "run.json").is_file():
+        return load_run(path)
+    root = path if path.is_dir() else Path(results)
+    heads = [(p, read_head(p)) for p in sorted(root.rglob("run.json")) if not p.parent.name.startswith(".")]
+    hits = (
+        heads
+        if path.is_dir()
+        else [h for h in heads if len(spec) >= 4 and h[1]["fingerprint"].startswith(spec)]
+    )
+    if len(hits) == 1:
+        return load_run(hits[0][0].parent, hits[0][1])
+    if not hits and path.is_dir():
+        raise IcrError(f"no run below {path}; write one there with `icr collect OUT -o {path}`", exit_code=4)
+    if not hits and not heads:
+        raise IcrError(
+            f"{spec} is no folder, and there is no run below {results} to look it up; name a folder or --results"
+        )
+    if not hits:
+        raise unknown("run", spec, [h["fingerprint"] for _, h in heads])
+    listed = "; ".join(f"{h['fingerprint']} {h['model']['id']} {h['setting']['text']}" for _, h in hits[:12])
+    raise IcrError(f"{spec} is {len(hits)} runs, name one by its fingerprint: {listed}")
+
+
+# ---- load columns --------------------------------------------------------------------------------
+# Ledger rows (dicts) -> columns (arrays of shape (items,)), the hot loop of reading a results tree.
+
+_GONE = float("nan")
+_NO_KEYS: dict[str, Any] = {}
+_NEEDED = ("item", "score")
+_SHOWN = (
+    "item",
+    "occ",
+    "cluster",
+    "score",
+    "keys",
+    "n_prompt_tokens",
+    "n_out_tokens",
+    "truncated",
+    "target_hash",
+    "error",
+)
+_COMPARED = ("resp_hash", "prompt_hash")
+
+
+def columns(rows: Sequence[dict[str, Any]], shown: str | None = None) -> dict[str, Any]:
+    """The array fields of TaskItems. Raises KeyError, TypeError or ValueError for rows that are not ledger
+    rows.
+
+    `shown` names the headline metric ("": the first there is) when only what a board shows is wanted: then other scores
+    and keys are left out and the hashes of answers and prompts are 0, which takes half the time.
+    """
+    of = _fields(rows, _SHOWN if shown is not None else (*_SHOWN, *_COMPARED))
+    scores, keys = of["score"], [k or _NO_KEYS for k in of["keys"]]
+    metrics, names = dict.fromkeys(chain.from_iterable(scores)), dict.fromkeys(chain.from_iterable(keys))
+    if shown is not None:
+        metrics = {m: None for m in metrics if m == (shown or next(iter(metrics)))}
+        names = {k: None for k in names if k == "depth"}
+    none = np.zeros(len(rows), np.uint64)
+    return {
+        "item": _objects(map(intern, of["item"])),
+        "occ": np.array([n or 0 for n in of["occ"]], np.int32),
+        "cluster": _objects(["" if c is None else intern(str(c)) for c in of["cluster"]]),
+        "score": {intern(m): _scores(scores, m) for m in metrics},
+        "keys": {intern(k): _objects([row.get(k) for row in keys]) for k in names},
+        "n_prompt_tokens": _numbers(of["n_prompt_tokens"]),
+        "n_out_tokens": _numbers(of["n_out_tokens"]),
+        "truncated": np.array(list(map(bool, of["truncated"])), bool),
+        **{name: none if shown is not None else _hashes(of[name]) for name in _COMPARED},
+        "target_hash": _hashes(of["target_hash"]),
+        "errors": {i: str(error) for i, error in enumerate(of["error"]) if error},
+    }
+
+
+def _fields(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """Field -> values; one call a row where every row has every field, as ours do."""
+    try:
+        found = list(zip(*map(itemgetter(*names), rows), strict=True))
+        return dict(zip(names, found or [()] * len(names), strict=True))
+    except KeyError:
+        return {n: [row[n] if n in _NEEDED else row.get(n) for row in rows] for n in names}
+
+
+def _scores(scores: Sequence[dict[str, Any]], metric: str) -> np.ndarray:
+    return np.array([row.get(metric, _GONE) for row in scores], float)
+
+
+def _objects(values: Iterable[Any]) -> np.ndarray:
+    listed = list(values)
+    out = np.empty(len(listed), object)
+    out[:] = listed
+    return out
+
+
+def _numbers(values: Sequence[Any]) -> np.ndarray:
+    return np.array([_GONE if v is None else v for v in values] if None in values else values, float)
+
+
+def _hashes(labels: Sequence[Any]) -> np.ndarray:
+    values = [label or "" for label in labels]
+    if set(map(len, values)) == {16}:
+        try:
+            whole = bytes.fromhex("".join(values))
+        except ValueError:
+            whole = b""  # labels of another writer
+        if len(whole) == 8 * len(values):  # fromhex skips blanks
+            return np.frombuffer(whole, ">u8").astype(np.uint64)
+    return np.array([_hash64(v) for v in values], np.uint64)
+
+
+def _hash64(text: str | None) -> int:
+    """The first 64 bits of a hexadecimal hash; other writers' labels are hashed. Absent: 0."""
+    try:
+        return int(text[:16], 16) if text else 0
+    except ValueError:
+        return int.from_bytes(blake2b(str(text).encode(), digest_size=8).digest())

@@ -1,0 +1,150 @@
+"""The table `icr collect` prints: dataset x length with 95 % intervals, N and what was cut; averages only
+over complete rows."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icr_tasks.errors import IcrError
+
+from ..stats import Design, Effect
+from ..text.names import DASH, points
+from .load import Task, rows_by_task
+
+
+def tokens(length: str | None) -> int:
+    """Sort key of a nominal length: "4k" -> 4096; tasks without one come first."""
+    if not length:
+        return 0
+    unit = {"k": 1024, "m": 1024**2}.get(length[-1].lower(), 1)
+    try:
+        return int(length.rstrip("kKmM")) * unit
+    except ValueError as error:
+        raise IcrError(f"length {length!r} is not a token count such as 4k") from error
+
+
+@dataclass(frozen=True)
+class Scored(Task):
+    """What the table shows of a task: headline score (NaN where an item has none) and cluster of each item,
+    as codes that the tasks of a run share; both of shape (items,)."""
+
+    cluster: np.ndarray
+    value: np.ndarray
+
+
+class Tally:
+    """Makes the `Scored` of one run from ledger rows as they pass, a few bytes an item."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._tasks: dict[str, tuple[array[int], array[float]]] = {}
+        self._metric: dict[str, str] = {}
+
+    def add(self, name: str, sheet: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+        """Rows of one task. Without a headline metric in the sheet the first one logged counts."""
+        codes, values = self._tasks.setdefault(name, (array("q"), array("d")))
+        metric = sheet.get("metric") or self._metric.get(name)
+        if metric is None:
+            metric = self._metric[name] = next((m for row in rows for m in row["score"]), None)  # type: ignore[assignment]
+        known, group = self._known, sheet.get("benchmark") or name
+        for row in rows:
+            c = row.get("cluster")
+            label = f"{group}/{c}" if c else f"{name}/{row['item']}/{row.get('occ', 0)}"
+            codes.append(known.setdefault(label, len(known)))
+        values.extend([row["score"].get(metric, math.nan) for row in rows])
+
+    def tasks(self, sheets: dict[str, dict[str, Any]]) -> dict[str, Scored]:
+        """The tasks of run.json; those without rows have no items."""
+        none: tuple[Any, Any] = (array("q"), array("d"))
+        found = {name: self._tasks.get(name, none) for name in sheets}
+        return {
+            n: Scored(n, sheets[n], np.array(codes, np.int64), np.array(values, float))
+            for n, (codes, values) in found.items()
+        }
+
+
+def table(runs: list[tuple[Path, dict[str, Any]]], tallies: dict[str, Tally] | None = None) -> str:
+    """Markdown, one block a model and prompt; a cell is `score ±half (scored/expected; % cut)`, an average
+    with a gap a dash.
+
+    `tallies` by fingerprint spares reading the ledgers again.
+    """
+    blocks: dict[tuple[str, str], list[tuple[str, dict[str, Scored]]]] = {}
+    for folder, head in runs:
+        tally = (tallies or {}).get(head["fingerprint"]) or _read(folder, head)
+        line = (str(head["setting"]["text"]), tally.tasks(head["tasks"]))
+        blocks.setdefault((str(head["model"]["id"]), str(head["prompt"])), []).append(line)
+    return "\n\n".join(_block(*key, found) for key, found in sorted(blocks.items()))
+
+
+def _read(folder: Path, head: dict[str, Any]) -> Tally:
+    tally = Tally()
+    for name, rows in rows_by_task(folder, head).items():
+        tally.add(name, head["tasks"][name], rows)
+    return tally
+
+
+def score(tasks: list[Scored]) -> Effect | None:
+    """Macro-averaged headline score of some tasks of one run (datasets equal, then lengths); None where one
+    has none."""
+    kept = [(task, ~np.isnan(task.value)) for task in tasks]
+    if not kept or not all(at.any() for _, at in kept):
+        return None
+    n = [int(at.sum()) for _, at in kept]
+    names = {dataset: i for i, dataset in enumerate(dict.fromkeys(t.dataset for t in tasks))}
+    lengths = {length: i for i, length in enumerate(dict.fromkeys(t.length for t in tasks))}
+    design = Design(
+        np.concatenate([t.cluster[at] for t, at in kept]),
+        np.repeat([lengths[t.length] for t in tasks], n),
+        np.repeat([names[t.dataset] for t in tasks], n),
+    )
+    return design.score(np.concatenate([t.value[at] for t, at in kept]))
+
+
+def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -> str:
+    columns = sorted(
+        {_column(task) for _, tasks in runs for task in tasks.values()},
+        key=lambda c: (c[0], c[1], tokens(c[2])),
+    )
+    heads = [" ".join(p for p in (c[0] if c[1] in ("all", "rag") else c[1], c[2]) if p) for c in columns]
+    lines = [f"**{Path(model).name}**, prompt {prompt}", "", f"| setting | {' | '.join(heads)} | macro avg |"]
+    lines.append("|---|" + "---:|" * (len(columns) + 1))
+    notes: list[str] = []
+    for setting, tasks in sorted(runs, key=lambda run: run[0]):
+        found = {_column(task): task for task in tasks.values()}
+        cells = [_cell(found[c]) if c in found else DASH for c in columns]
+        whole = all(c in found and found[c].complete for c in columns)
+        lines.append(
+            f"| {setting} | {' | '.join(cells)} | {_shown(score([*found.values()]) if whole else None)} |"
+        )
+        notes += [f"{setting}, {n}: {t.sheet['reason']}" for n, t in tasks.items() if t.sheet.get("reason")]
+    lines += ["", "score x 100 ± half of the 95 % interval, items of one question counted as one cluster"]
+    lines.append("(scored/expected; % of prompts cut)")
+    return "\n".join(lines + [f"- {note}" for note in notes])
+
+
+def _column(task: Scored) -> tuple[str, str, str]:
+    return (task.sheet.get("benchmark") or "", task.sheet.get("dataset") or task.name, task.length)
+
+
+def _shown(effect: Effect | None) -> str:
+    if effect is None:
+        return DASH
+    low, high = effect.ci()
+    return f"{points(effect.mean)} ±{points((high - low) / 2)}"
+
+
+def _cell(task: Scored) -> str:
+    expected, scored = task.sheet.get("n_expected") or "?", task.sheet.get("n_scored", 0)
+    effect = score([task])
+    if effect is None or not scored:
+        return f"{DASH} ({scored if effect is None else 0}/{expected})"
+    cut = f"; {100 * task.sheet['n_truncated'] / scored:.0f}% cut" if task.sheet.get("n_truncated") else ""
+    return f"{_shown(effect)} ({scored}/{expected}{cut})"

@@ -1,0 +1,125 @@
+"""Baselines: runs pinned by fingerprint and content in a file that is committed, moved only on purpose.
+
+`<baselines>/<name>.json` holds one pin a (setting, prompt) with its first baseline and its history. The first one stays:
+ten passes of one point each would otherwise slide through.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from icr_tasks.errors import IcrError, unknown
+
+from ..ledgers.load import Run, load_run, read_head
+
+SCHEMA = 1
+
+
+@dataclass
+class Pin:
+    """One pinned run; `first` and each `history` entry: fingerprint, model, items_sha256, set, verdict,
+    why."""
+
+    setting: str
+    prompt: str
+    fingerprint: str
+    model: str
+    items_sha256: str
+    set: str
+    first: dict[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """The file of a baseline. Raises IcrError for names that are not plain words."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise IcrError(f"{name!r} cannot name a baseline; use letters, digits, dot, dash and underscore")
+    return folder / f"{name}.json"
+
+
+def read(folder: Path, name: str) -> list[Pin]:
+    """All pins of a baseline. Raises IcrError for unknown names and unreadable files."""
+    path = path_of(folder, name)
+    if not path.is_file():
+        raise unknown("baseline", name, [p.stem for p in folder.glob("*.json")])
+    try:
+        stored = orjson.loads(path.read_bytes())
+        if stored["schema"] != SCHEMA:
+            raise IcrError(f"{path}: schema {stored['schema']!r}, this version reads {SCHEMA}")
+        return [Pin(**pin) for pin in stored["pins"]]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise IcrError(f"{path}: not a baseline file ({error}); restore it from version control") from error
+
+
+def pinned(folder: Path, name: str, run: Run) -> Pin:
+    """The pin for this run's setting and prompt. Raises IcrError (exit code 4) when there is none."""
+    pins = read(folder, name)
+    for pin in pins:
+        if (pin.setting, pin.prompt) == (run.setting, run.prompt):
+            return pin
+    known = "; ".join(f"{p.setting} ({p.prompt})" for p in pins)
+    text = f"baseline {name} has no run for {run.setting} ({run.prompt}), only {known}; `icr baseline set {name} RUN`"
+    raise IcrError(text, exit_code=4)
+
+
+def resolve(results: Path, pin: dict[str, Any], name: str) -> Run:
+    """The pinned ledger, unchanged. Raises IcrError (exit code 4) when it is gone or was replaced."""
+    fingerprint = pin["fingerprint"]
+    heads = [(p.parent, read_head(p)) for p in sorted(results.rglob(f"{fingerprint}/run.json"))]
+    if not heads:
+        text = (
+            f"baseline {name} pins run {fingerprint}, which is not below {results}; restore its folder there"
+        )
+        raise IcrError(text, exit_code=4)
+    for folder, head in heads:
+        if content(folder) == pin["items_sha256"]:
+            return load_run(folder, head)
+    text = f"{heads[0][0]} is no longer the run that baseline {name} pins (its items changed); restore it or set it again"
+    raise IcrError(text, exit_code=4)
+
+
+def content(folder: Path) -> str:
+    """sha256 of a run's uncompressed item rows: changes when the run was made again with other answers."""
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(folder / "items.jsonl.gz", "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except (OSError, EOFError) as error:
+        raise IcrError(f"{folder}/items.jsonl.gz: unreadable ({error}); collect the run again") from error
+    return digest.hexdigest()
+
+
+def store(folder: Path, name: str, run: Run, *, verdict: str, why: str | None) -> Pin:
+    """Pin a run, keeping the first one and the history of its setting and prompt."""
+    path = path_of(folder, name)
+    pins = read(folder, name) if path.is_file() else []
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    entry = {
+        "fingerprint": run.fingerprint,
+        "model": run.model,
+        "items_sha256": content(run.folder),
+        "set": stamp,
+    }
+    old = next((p for p in pins if (p.setting, p.prompt) == (run.setting, run.prompt)), None)
+    logged = {**entry, "verdict": verdict, "why": why}
+    new = Pin(run.setting, run.prompt, **entry, first=old.first if old else entry)
+    new.history = [*(old.history if old else []), logged]
+    kept = sorted([*(p for p in pins if p is not old), new], key=lambda p: (p.setting, p.prompt))
+    body = {"schema": SCHEMA, "name": name, "pins": [asdict(p) for p in kept]}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        building = path.with_suffix(".tmp")
+        building.write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n")
+        building.replace(path)
+    except OSError as error:
+        raise IcrError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
+    return new

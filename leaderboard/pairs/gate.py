@@ -1,0 +1,181 @@
+"""The regression gate: is the candidate worse than the pinned baseline beyond noise?
+
+One-sided at `alpha`, non-inferiority with a margin. One Holm family: the suite and each benchmark; cells are
+shown, never gated (20 uncorrected cells flag something in half of all no-change runs).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..ledgers.load import Run
+from ..stats import clusters_needed
+from ..text.names import count, points
+from ..text.printed import settled
+from .compare import Comparison, Line, compare
+from .joined import Pairs
+
+PASS, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE = "PASS", "REGRESSED", "INCONCLUSIVE", "NOT COMPARABLE"
+CODES = {PASS: 0, REGRESSED: 1, INCONCLUSIVE: 3, NOT_COMPARABLE: 4}  # 2: usage errors and crashes
+SUITE_MARGIN, BENCHMARK_MARGIN, ALPHA = 0.02, 0.05, 0.05
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One gated quantity with its margin and verdict; `remark` adds what the verdict alone would hide."""
+
+    line: Line
+    margin: float
+    verdict: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's answer. `reason` is one sentence; `comparison` is None when nothing may be compared."""
+
+    verdict: str
+    reason: str
+    alpha: float
+    strict: bool
+    endpoints: list[Endpoint] = field(default_factory=list)
+    comparison: Comparison | None = None
+    refusals: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def code(self) -> int:
+        """Exit code: INCONCLUSIVE is 3, or 0 when that is allowed (not strict)."""
+        return 0 if self.verdict == INCONCLUSIVE and not self.strict else CODES[self.verdict]
+
+
+def refused(reasons: list[str], short: str = "", *, alpha: float = ALPHA, strict: bool = True) -> Verdict:
+    """NOT COMPARABLE for these reasons; `short` is the first one without its remedy."""
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return Verdict(NOT_COMPARABLE, (short or reasons[0]) + more, alpha, strict, refusals=reasons)
+
+
+def gate(
+    pairs: Pairs,
+    *,
+    margin: float = SUITE_MARGIN,
+    benchmark_margin: float = BENCHMARK_MARGIN,
+    margins: Mapping[str, float] | None = None,
+    alpha: float = ALPHA,
+    strict: bool = True,
+) -> Verdict:
+    """Judge paired runs. Margins are in score units (0.02 = 2 points); `margins` overrides by endpoint name.
+
+    An endpoint is PASS when the lower bound of its 1-2*alpha interval is above -margin; REGRESSED when it is
+    not PASS and its Holm-adjusted one-sided p is below alpha; else INCONCLUSIVE. The gate is REGRESSED when
+    any endpoint is, PASS when all are (an intersection: needs no correction), else INCONCLUSIVE.
+    """
+    if pairs.refusals:
+        return refused([str(r) for r in pairs.refusals], pairs.refusals[0].short, alpha=alpha, strict=strict)
+    result = compare(pairs, worse_only=True)
+    chosen = {line.name: benchmark_margin for line in result.lines} | {"suite": margin} | dict(margins or {})
+    ends = [_endpoint(line, chosen[line.name], alpha) for line in result.lines]
+    notes = list(pairs.notes)
+    for end in ends:
+        mde = end.line.delta.mde(alpha)
+        if settled(end.margin) < settled(mde / 2):
+            notes.append(
+                f"{end.line.title}: margin {points(end.margin)} is below half of what this run can detect ({points(mde)})"
+            )
+    found = {end.verdict for end in ends}
+    verdict = REGRESSED if REGRESSED in found else PASS if found == {PASS} else INCONCLUSIVE
+    reason = _reason(verdict, ends, alpha)
+    return Verdict(verdict, reason, alpha, strict, ends, result, [], notes, dict(pairs.left_out))
+
+
+def _endpoint(line: Line, margin: float, alpha: float) -> Endpoint:
+    low, high = map(settled, line.delta.ci(1 - 2 * alpha))
+    if low > settled(-margin):
+        return Endpoint(line, margin, PASS, "small real drop" if high < 0 else "")
+    if settled(line.adjusted) < alpha:
+        return Endpoint(line, margin, REGRESSED, "")
+    return Endpoint(line, margin, INCONCLUSIVE, "lower, but not after Holm" if high < 0 else "")
+
+
+def _reason(verdict: str, ends: list[Endpoint], alpha: float) -> str:
+    if verdict == PASS:
+        drops = [e.line.title for e in ends if e.remark]
+        return (
+            f"no endpoint is lower by its margin{'; small real drop in ' + ', '.join(drops) if drops else ''}"
+        )
+    at = [e for e in ends if e.verdict == verdict]
+    if verdict == REGRESSED:
+        return ", ".join(f"{e.line.title} {points(e.line.delta.mean, sign=True)}" for e in at)
+    end = at[0]
+    needed = clusters_needed(end.line.delta, end.margin, alpha)
+    names = ", ".join(e.line.title for e in at)
+    if needed is None or not math.isfinite(end.line.delta.se):
+        return f"{names}: one cluster only, no error can be estimated; add questions"
+    more = (
+        f"run about {count(needed)} questions (now {count(end.line.delta.clusters)}), or widen"
+        if (needed > end.line.delta.clusters)
+        else "add questions or widen"
+    )
+    return f"{names}: to settle a {points(end.margin)} margin {more} the margin"
+
+
+# ---- rerun ---------------------------------------------------------------------------------------
+# A/A: the same run made twice. What differs is noise of engine and machine, which no paired error bar
+# contains.
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One repetition: `delta` per endpoint title (score units), shares of items that flipped and that are
+    identical."""
+
+    n: int
+    delta: dict[str, float]
+    flipped: float
+    identical: float
+    first: str | None
+
+
+def not_the_same(base: Run, again: Run) -> str | None:
+    """Why two runs are not repetitions of one another; None when they are."""
+    if base.folder.resolve() == again.folder.resolve():
+        return f"{base.folder} is given twice; collect the repetition into another folder (icr collect -o results-2)"
+    if base.fingerprint != again.fingerprint:
+        one, two = base.head.get("fingerprint_inputs", {}), again.head.get("fingerprint_inputs", {})
+        differ = sorted(k for k in {*one, *two} if one.get(k) != two.get(k))
+        return f"not a repetition, these differ: {', '.join(differ) or 'fingerprints'}; --aa needs the same run twice"
+    return None
+
+
+def noise(pairs: Pairs) -> Noise:
+    """Measured re-run noise of one pair. Raises ValueError when the pair has refusals."""
+    if pairs.refusals:
+        raise ValueError("not comparable")
+    result = compare(pairs)
+    flipped = pairs.change != 0
+    changed = np.flatnonzero(~pairs.same)
+    first = f"{pairs.task[changed[0]]} {pairs.item[changed[0]]}" if len(changed) else None
+    delta = {line.title: line.delta.mean for line in result.lines}
+    return Noise(result.n, delta, float(flipped.mean()), float(pairs.same.mean()), first)
+
+
+def render(found: list[Noise], label: str) -> str:
+    """Terminal block: one line a repetition, then the margins this noise allows."""
+    lines = [f"icr gate --aa  {label}"]
+    for number, one in enumerate(found, 1):
+        deltas = " · ".join(f"{title} {points(value, sign=True)}" for title, value in one.delta.items())
+        lines.append(
+            f"repetition {number}: {deltas} · {count(one.n)} items, {points(one.flipped)} % flipped, "
+            f"{points(one.identical)} % of answers byte-identical{f', first other answer {one.first}' if one.first else ''}"
+        )
+    titles = found[0].delta
+    worst = {title: max(abs(one.delta[title]) for one in found if title in one.delta) for title in titles}
+    suite = next(iter(worst))
+    rest = max(list(worst.values())[1:], default=worst[suite])
+    lines.append(f"→ keep --margin above {points(worst[suite])} and --benchmark-margin above {points(rest)}")
+    return "\n".join(lines)

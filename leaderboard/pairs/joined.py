@@ -1,0 +1,176 @@
+"""Two runs joined item by item: `pair(base, new)` gives arrays of the same items, or the reasons why not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from icr_tasks.errors import unknown
+
+from ..ledgers.load import Run, TaskItems
+from ..stats import Design
+from ..text.printed import DIGITS
+from . import comparable
+from .comparable import Refusal
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Paired items as columns of shape (items,); `refusals` non-empty means: do not compare.
+
+    `base` and `new` are headline scores, `cluster` is unique over benchmarks, `same` tells byte-identical answers.
+    `keys` holds each item's keys (length, depth, ...). `left_out` counts what `common` dropped, by reason.
+    """
+
+    base: np.ndarray
+    new: np.ndarray
+    task: np.ndarray
+    item: np.ndarray
+    occ: np.ndarray
+    cluster: np.ndarray
+    benchmark: np.ndarray
+    dataset: np.ndarray
+    length: np.ndarray
+    keys: list[dict[str, Any]]
+    same: np.ndarray
+    refusals: list[Refusal] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    @property
+    def change(self) -> np.ndarray:
+        """New minus base of each item, in score units, without rounding noise: its sign tells worse from
+        better."""
+        return np.round(self.new - self.base, DIGITS)
+
+    def design(self, at: np.ndarray) -> Design:
+        """The estimator's design for a selection of items (boolean mask)."""
+        return Design(self.cluster[at], self.length[at], self.dataset[at])
+
+
+def pair(
+    base: Run,
+    new: Run,
+    *,
+    common: bool = False,
+    allow: Collection[str] = (),
+    whole: bool = False,
+    metric: str | None = None,
+) -> Pairs:
+    """Join two runs on (task, item, occurrence).
+
+    `common` compares the intersection and counts what was left out; `allow` waives named checks (`refuse.WAIVABLE`);
+    `whole` also refuses partial runs whose items agree (the gate); `metric` replaces the headline metric.
+    """
+    for name in allow:
+        if name not in comparable.WAIVABLE:
+            raise unknown("check to allow", name, comparable.WAIVABLE)
+    same_setting = (base.setting, base.prompt) == (new.setting, new.prompt)
+    found = list(comparable.tasks(base, new))
+    if whole:
+        found += [*comparable.partial("baseline", base), *comparable.partial("candidate", new)]
+    left: dict[str, int] = {}
+    parts: list[tuple[TaskItems, TaskItems, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    for name in sorted(set(base.tasks) & set(new.tasks)):
+        one, two = base.tasks[name], new.tasks[name]
+        b, n = _join(one, two)
+        found += comparable.sheets(one, two)
+        found += comparable.items(one, two, b, n)
+        found += comparable.rows(one, two, b, n, same_setting=same_setting, allow=allow)
+        named = [metric or (task.metric if task.score else "score") for task in (one, two)]
+        found += comparable.scores("baseline", one, named[0])
+        found += comparable.scores("candidate", two, named[1])
+        if named[0] not in one.score or named[1] not in two.score:
+            continue
+        scores = (one.score[named[0]], two.score[named[1]])
+        use = ~(np.isnan(scores[0][b]) | np.isnan(scores[1][n]))
+        _count(left, "not scored in both runs", np.count_nonzero(~use))
+        _count(left, "only in the baseline", len(one) - len(b))
+        _count(left, "only in the candidate", len(two) - len(n))
+        b, n = b[use], n[use]
+        parts.append((one, two, b, n, scores[0][b], scores[1][n]))
+    for run, other in ((base, new), (new, base)):
+        for name in set(run.tasks) - set(other.tasks):
+            _count(left, f"in {name}, which one run lacks", len(run.tasks[name]))
+    if common:
+        found = [r for r in found if r.check not in ("tasks", "items", "partial")]
+    if not sum(len(p[2]) for p in parts):
+        found.append(
+            Refusal(
+                "items", "", "the two runs have no scored item in common", "evaluate both on the same tasks"
+            )
+        )
+    return _joined(parts, found, left, _notes(base, new, parts, same_setting))
+
+
+def _count(left: dict[str, int], reason: str, number: int) -> None:
+    if number:
+        left[reason] = left.get(reason, 0) + int(number)
+
+
+def _join(one: TaskItems, two: TaskItems) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of both that carry the same (item, occurrence), in ledger order of the first."""
+    rows = {key: row for row, key in enumerate(zip(two.item.tolist(), two.occ.tolist(), strict=True))}
+    hits = [rows.get(key, -1) for key in zip(one.item.tolist(), one.occ.tolist(), strict=True)]
+    n = np.array(hits, np.int64)
+    b = np.flatnonzero(n >= 0)
+    return b, n[b]
+
+
+def _joined(parts: list[Any], found: list[Refusal], left: dict[str, int], notes: list[str]) -> Pairs:
+    def column(of: Any) -> np.ndarray:
+        return np.concatenate([of(*part) for part in parts]) if parts else np.empty(0)
+
+    def label(of: Any) -> np.ndarray:
+        return column(lambda one, two, b, *_: np.full(len(b), of(one), object))
+
+    names = column(lambda one, two, b, *_: one.cluster[b])
+    items, occ = column(lambda one, two, b, *_: one.item[b]), column(lambda one, two, b, *_: one.occ[b])
+    benchmark, task = label(lambda one: one.benchmark), label(lambda one: one.name)
+    triples = zip(benchmark, names, task, items, occ, strict=True)
+    # without a label (--allow clusters) an item is its own cluster
+    cluster = np.array([f"{k}/{c}" if c else f"{t}/{i}/{o}" for k, c, t, i, o in triples], object)
+    return Pairs(
+        base=column(lambda one, two, b, n, x, y: x),
+        new=column(lambda one, two, b, n, x, y: y),
+        task=task,
+        item=items,
+        occ=occ,
+        cluster=cluster,
+        benchmark=benchmark,
+        dataset=label(lambda one: one.dataset),
+        length=label(lambda one: one.length),
+        keys=[{k: v[i] for k, v in one.keys.items()} for one, _, b, *_ in parts for i in b.tolist()],
+        same=column(
+            lambda one, two, b, n, x, y: (one.resp_hash[b] == two.resp_hash[n]) & (one.resp_hash[b] > 0)
+        ),
+        refusals=found,
+        left_out=left,
+        notes=notes,
+    )
+
+
+def _notes(base: Run, new: Run, parts: list[Any], same_setting: bool) -> list[str]:
+    """What the reader should know although it does not forbid the comparison."""
+    notes = []
+    if not same_setting:
+        notes.append(f"different settings: {base.setting} ({base.prompt}) and {new.setting} ({new.prompt})")
+        cut = [sum(int(p[k].truncated[p[k + 2]].sum()) for p in parts) for k in (0, 1)]
+        if any(cut):
+            notes.append(f"prompts cut: {cut[0]} in the baseline, {cut[1]} in the candidate")
+    one, two = base.head.get("fingerprint_inputs", {}), new.head.get("fingerprint_inputs", {})
+    skip = ("model", "model_args", "setting", "prompt")
+    differ = sorted(k for k in {*one, *two} - set(skip) if one.get(k) != two.get(k))
+    if differ:
+        notes.append(f"also different: {', '.join(differ)}")
+    for side, run in (("baseline", base), ("candidate", new)):
+        short = [t.name for t in run.tasks.values() if not t.complete]
+        if short:
+            notes.append(f"the {side} is partial in {len(short)} of {len(run.tasks)} tasks")
+    return notes
