@@ -1,0 +1,196 @@
+"""Everything that has a name and can come from somebody else's package: one `Registry` a kind.
+
+>>> from icr_tasks.registry import Registry, Whole
+>>> cheeses = Registry("cheese")
+>>> @cheeses.register("gouda", params={"months": Whole(6, low=1)})
+... def gouda(): ...
+>>> cheeses.get("gouda").check({"months": 12})
+{'months': 12}
+
+Our own entries register themselves when their room (a package) is imported, which happens at the first look-up; then the
+packages that declare an entry point in the group `icr_tasks` are imported (`plugins`), and what they register counts
+exactly as ours. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from .errors import IcrError, unknown
+from .params import Flag, Name, Number, Param, Tokens, Whole, Word, check_params
+
+__all__ = ["Entry", "Flag", "Name", "Number", "Param", "Registry", "Tokens", "Whole", "Word"]
+
+T = TypeVar("T")
+_REGISTRIES: list[Registry[Any]] = []
+_origin: list[str] = []  # the plugin whose module is being imported, innermost last
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered thing: `target` is the class, function or object; `params` its parameters, declared as data."""
+
+    name: str
+    target: T
+    params: Mapping[str, Param] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what the kind wants to know without touching the target
+    origin: str = "icr_tasks"  # or "package version" of a plugin
+    kind: str = "entry"
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Every parameter with its default, in the order of the declaration."""
+        return {name: param.default for name, param in self.params.items()}
+
+    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The given parameters as values of their types, in the order of the declaration.
+
+        Raises IcrError naming the nearest parameter, or the range that a value is outside of.
+        """
+        return check_params(f"{self.kind} {self.name}", self.params, given)
+
+
+class Registry(Generic[T]):
+    """Names -> entries of one kind. `room` is the package whose modules register our own entries."""
+
+    def __init__(self, kind: str, room: str | None = None, reserved: tuple[str, ...] = ()) -> None:
+        self.kind = kind
+        self._room = room
+        self._reserved = reserved
+        self._entries: dict[str, Entry[T]] = {}
+        self._loaded = room is None
+        _REGISTRIES.append(self)
+
+    # -- adding --------------------------------------------------------------------------------------------------
+
+    def register(
+        self, name: str, *, params: Mapping[str, Param] | None = None, **facts: Any
+    ) -> Callable[[T], T]:
+        """Decorator: `@registry.register("name", params={...}, fact=...)`."""
+
+        def decorate(target: T) -> T:
+            self.add(name, target, params=params, **facts)
+            return target
+
+        return decorate
+
+    def add(
+        self, name: str, target: T, *, params: Mapping[str, Param] | None = None, **facts: Any
+    ) -> Entry[T]:
+        """Register `target`. Raises IcrError when the name is taken, reserved or cannot be written in a setting."""
+        origin = _origin[-1] if _origin else "icr_tasks"
+        if not isinstance(name, str) or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+            raise IcrError(f"{self.kind} name {name!r}: letters, digits, '_', '-' and '.' only")
+        if name in self._reserved:
+            raise IcrError(f"{self.kind} {name!r} is a reserved word; choose another name")
+        for key, value in (params or {}).items():
+            if not isinstance(value, Param):
+                raise IcrError(
+                    f"{self.kind} {name!r}: parameter {key!r} must be declared as data, e.g. icr.Whole(0)"
+                )
+        known = self._entries.get(name)
+        if known is None and origin != "icr_tasks":
+            self._load_room()
+            known = self._entries.get(name)
+        if known is not None and known.target is not target and not _same(known.target, target):
+            whose = "icr-tasks itself" if known.origin == "icr_tasks" else known.origin
+            raise IcrError(
+                f"{self.kind} {name!r} is registered twice, by {whose} and by {origin}; rename one of them"
+            )
+        entry = Entry(name, target, dict(params or {}), facts, origin, self.kind)
+        self._entries[name] = entry
+        return entry
+
+    # -- looking up ----------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> Entry[T]:
+        """The entry of that name. Raises IcrError with the nearest match, and what failed to load, if anything did."""
+        self._load()
+        if name not in self._entries:
+            from . import plugins
+
+            error = unknown(self.kind, name, [*self._entries])
+            raise IcrError(str(error) + plugins.hint()) from None
+        return self._entries[name]
+
+    def __getitem__(self, name: str) -> T:
+        return self.get(name).target
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(list(self._entries))
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self._entries)
+
+    def entries(self) -> list[Entry[T]]:
+        """All entries, ours first, in the order of registration."""
+        self._load()
+        return list(self._entries.values())
+
+    def _load(self) -> None:
+        from . import plugins
+
+        self._load_room()
+        plugins.load()
+
+    def _load_room(self) -> None:
+        if self._loaded or self._room is None:
+            return
+        self._loaded = True  # before the import: a module of the room may look something up
+        outer, _origin[:] = _origin[:], []
+        try:
+            package = import_module(self._room)
+            for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+                if not found.name.startswith("_"):
+                    import_module(f"{self._room}.{found.name}")
+        except BaseException:
+            self._loaded = False
+            raise
+        finally:
+            _origin[:] = outer
+
+
+def _same(one: Any, two: Any) -> bool:
+    """The same definition met again (a module that was reloaded in a notebook)."""
+    where = [(getattr(x, "__module__", None), getattr(x, "__qualname__", None)) for x in (one, two)]
+    return None not in where[0] and where[0] == where[1]
+
+
+class registering:
+    """Context: what is registered inside comes from `origin`; all of it is taken back when the body raises."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+
+    def __enter__(self) -> registering:
+        self._before = [(registry, dict(registry._entries)) for registry in _REGISTRIES]
+        _origin.append(self.origin)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        _origin.pop()
+        if kind is not None:
+            for registry, entries in self._before:
+                ours = {n: e for n, e in registry._entries.items() if e.origin == "icr_tasks"}
+                registry._entries = {**ours, **entries}
+
+
+# The kinds. Each room's modules register our own entries; design: one new file is one new entry.
+BENCHMARKS: Registry[Any] = Registry("benchmark", "icr_tasks.benchmarks")
+METRICS: Registry[Any] = Registry("metric", "icr_tasks.metrics")
+KV_METHODS: Registry[Any] = Registry("kv method", "icr_tasks.kv", reserved=("native", "task", "full"))
+RETRIEVERS: Registry[Any] = Registry("retriever", "icr_tasks.context.retrieval")
+VIEWS: Registry[Any] = Registry("view", "icr_tasks.leaderboard.board.views")
+EXPORTS: Registry[Any] = Registry("export", "icr_tasks.leaderboard.export")
