@@ -22,6 +22,8 @@ from typing import Any
 import yaml
 
 from icr_tasks.errors import IcrError
+from icr_tasks.sweep import cells, finish, plan
+from icr_tasks.sweep import study as sweeps
 
 from . import checkpoint
 
@@ -211,14 +213,18 @@ def run(
     jobs: int = 1,
 ) -> int:
     """Sweep (`jobs` engines at once) and gate; writes study.yaml and eval.md into `out`."""
-    from icr_tasks.cli import sweep
     from icr_tasks.leaderboard.pairs.gate import CODES
 
     out.mkdir(parents=True, exist_ok=True)
     path = out / "study.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    code = sweep.main([str(path), "--jobs", str(jobs), *(["--dry-run"] if dry else [])])
-    if code or dry:
+    swept = sweeps.load(path)
+    chosen = cells.matrix(swept)
+    if dry:
+        print(plan.table(plan.plan(swept, chosen, 8, None), None))
+        return 0
+    code = finish.run(swept, chosen, jobs=jobs)
+    if code:
         return code
     found = verdicts(out / "results", trained, margin, whole="limit" not in tree)
     text = table(found)

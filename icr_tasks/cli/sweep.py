@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     if args.jobs < 1 or args.sample < 0:
         raise IcrError("--jobs must be at least 1 and --sample at least 0")
 
-    from ..sweep import cells, study
+    from ..sweep import cells, finish, study
 
     found = study.load(args.study, args.out)
     chosen = [
@@ -61,40 +61,7 @@ def main(argv: list[str]) -> int:
         print(plan.table(plan.plan(found, chosen, args.sample, args.rate), args.rate))
         return 0
     try:
-        return _run(found, chosen, args.executor, args.jobs)
+        return finish.run(found, chosen, args.executor, args.jobs)
     except KeyboardInterrupt:
         print(f"interrupted: finished answers are kept; go on with: icr sweep {args.study}", file=sys.stderr)
         return 130
-
-
-def _run(found, chosen, executor: str, jobs: int) -> int:  # type: ignore[no-untyped-def]
-    from ..sweep import records
-    from ..sweep.executors import EXECUTORS, parts
-    from ..sweep.records import Folder
-
-    folder = Folder(found.out)
-    todo = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
-    print(f"{len(chosen)} cells, {len(chosen) - len(todo)} done before", file=sys.stderr)
-    code = 0
-    if todo:
-        split = parts(todo, jobs)
-        if executor == "local" and len(split) == 1:
-            from ..sweep.runner import run_cells
-
-            code = run_cells(found, todo)
-        else:
-            # One process an engine: an engine's memory is surely free again only when its process has ended.
-            code = int(bool(EXECUTORS[executor](found, split, jobs)))
-    if code in (2, 130):
-        return code
-    print(records.write(folder, show=True))
-    left = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
-    for cell in left:
-        record = folder.record(cell.fingerprint) or {"reason": "not run"}
-        print(f"not done: {cell.name}: {record.get('reason')}", file=sys.stderr)
-    if left:
-        print(
-            f"{len(left)} of {len(chosen)} cells are not done; `icr status {found.path}` shows why",
-            file=sys.stderr,
-        )
-    return 1 if left else code

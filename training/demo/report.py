@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from icr_tasks.errors import IcrError
 from ...leaderboard.pairs.seeds import Pooled, pooled
 from ..curves import HEIGHT, chart, history, page
 from ..evaluate import Trained, table, verdicts
-from .run import USAGE, peak
-
-if TYPE_CHECKING:
-    from .run import Size
+from .size import Size
+from .usage import USAGE, peak
 
 _SMOOTH = 5
 _HEAD = (

@@ -22,10 +22,10 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -36,16 +36,14 @@ from .. import checkpoint
 from .. import config as configs
 from .. import evaluate as evaluation
 from . import base as rows
+from . import report
+from .size import FULL, QUICK, Size
+from .usage import used
 
 # ---- stages --------------------------------------------------------------------------------------
 # The stages of the demonstration. Each skips what is done; training goes through the same `sft` and `grpo`
 # as any run.
 
-if TYPE_CHECKING:
-    pass
-
-USAGE = "usage.jsonl"
-_before = 0.0  # CPU seconds of this process that are noted already
 _ANSWER = {"ao": 8, "id": 14}
 _COMMON: dict[str, Any] = {
     "use_cpu": True,
@@ -236,7 +234,7 @@ def _with_parent(parent: int) -> None:
 def _base(folder: str, steps: int, most: int) -> None:
 
     rows.train(Path(folder), seed=0, steps=steps, most=most)
-    _used("base", folder)
+    used("base", folder)
 
 
 def _train(text: str) -> str:
@@ -247,79 +245,8 @@ def _train(text: str) -> str:
 
     train = trainers.train_sft if config.kind == "sft" else trainers.train_grpo
     last = str(train(config))
-    _used(config.kind, config.output)
+    used(config.kind, config.output)
     return last
-
-
-def _used(stage: str, output: str) -> None:
-    """Note what this worker process has used: CPU seconds since its last note, peak memory of its life so
-    far."""
-    global _before
-    now = time.process_time()
-    row = {"stage": stage, "run": Path(output).name, "cpu": now - _before, "peak": peak()}
-    _before = now
-    with (Path(output).parent / USAGE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def peak() -> int:
-    """Bytes this process has held at most."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much the demonstration does. `passages`: of a training prompt, in turn; `items`: of each task;
-    `warm`: demonstrations."""
-
-    seeds: int
-    rewards: tuple[str, ...]
-    base_steps: int
-    base_passages: int
-    warm: int
-    steps: int
-    prompts: int
-    passages: tuple[int, ...]
-    tasks: tuple[str, ...]
-    items: int = 100
-    settings: tuple[str, ...] = ("full", "rag@48,bm25", "kv:snapkv@0.3,window=8")
-
-
-FULL = Size(
-    seeds=3,
-    rewards=("ao", "id"),
-    base_steps=300,
-    base_passages=24,
-    warm=1440,
-    steps=44,
-    prompts=12,
-    passages=(
-        6,
-        8,
-        10,
-        12,
-        14,
-        16,
-        18,
-        20,
-        22,
-        24,
-    ),  # with 12 alone, ID answers 12 passages perfectly and forgets 8 and 24
-    tasks=("icr_synth_short_256", "icr_synth_short_512"),
-)
-QUICK = Size(
-    seeds=1,
-    rewards=("ao",),
-    base_steps=220,
-    base_passages=12,
-    warm=720,
-    steps=56,
-    prompts=10,
-    passages=(6, 8, 10, 12),
-    tasks=("icr_synth_short_256",),
-)
 
 
 def main(argv: list[str]) -> int:
@@ -337,8 +264,6 @@ def main(argv: list[str]) -> int:
         raise IcrError("--workers must be at least 1")
     started = time.time()
     size = QUICK if args.quick else FULL
-    from . import report
-
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     _settle(out, size)

@@ -30,6 +30,9 @@ from tqdm import tqdm
 
 from icr_tasks.errors import IcrError, unknown
 from icr_tasks.storage import write_atomic
+from icr_tasks.sweep import cells, finish, runner
+from icr_tasks.sweep import study as sweeps
+from icr_tasks.sweep.records import Folder
 
 from .. import checkpoint
 from .. import config as configs
@@ -214,26 +217,16 @@ def evaluate(study: Study, begin: str) -> int:
         tree["models"] = [model | {"batch_size": given["batch_size"]} for model in tree["models"]]
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    from icr_tasks.cli import sweep
-
-    if given.get("args", {}).get("device") == "cpu":
-        _here(out / "study.yaml")
-    return sweep.main([str(out / "study.yaml")])
-
-
-def _here(path: Path) -> None:
-    """Answer all cells in this process: on a CPU nothing has to be freed, and starting takes longer than a
-    tiny model's answers."""
-    from icr_tasks.sweep import cells, runner
-    from icr_tasks.sweep import study as sweeps
-    from icr_tasks.sweep.records import Folder
-
-    found = sweeps.load(path)
-    folder = Folder(found.out)
+    found = sweeps.load(out / "study.yaml")
     every = cells.matrix(found)
-    todo = [c for c in every if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
-    if todo:
-        runner.run_cells(found, todo)
+    if given.get("args", {}).get("device") == "cpu":
+        # All cells in this process: on a CPU nothing has to be freed, and starting takes longer than a tiny
+        # model's answers.
+        folder = Folder(found.out)
+        todo = [c for c in every if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
+        if todo:
+            runner.run_cells(found, todo)
+    return finish.run(found, every)
 
 
 def _cpu() -> float:
