@@ -1,27 +1,14 @@
-"""Read a benchmark into items: `load("helmet_rag", "nq", "4k")`.
-
-A new benchmark is one reader module with `load(dataset, length, **options) -> ItemSet` and one line in
-READERS.
-"""
+"""Read a benchmark into items: `load("helmet_rag", "nq", "4k")`. One file here is one benchmark (`declare.py`)."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-from ..errors import unknown
 from ..storage import data_root
 from .base import Item, ItemSet, Unit
+from .declare import all_benchmarks, get
 
-__all__ = ["READERS", "Item", "ItemSet", "Unit", "data_root", "load"]
-
-READERS: dict[str, str] = {
-    "helmet_rag": ".helmet_rag",
-    "infbench": ".infbench",
-    "longbench_v2": ".longbench_v2",
-    "loong_fin": ".loong_fin",
-    "synth": ".synth",
-}
+__all__ = ["Item", "ItemSet", "Unit", "all_benchmarks", "data_root", "get", "load"]
 
 
 def load(benchmark: str, dataset: str, length: str | None = None, **options: Any) -> ItemSet:
@@ -29,6 +16,4 @@ def load(benchmark: str, dataset: str, length: str | None = None, **options: Any
 
     `allow_partial=True` accepts a file with fewer items than the official one; the result is then not `official`.
     """
-    if benchmark not in READERS:
-        raise unknown("benchmark", benchmark, READERS)
-    return import_module(READERS[benchmark], __name__).load(dataset, length, **options)
+    return get(benchmark).load(dataset, length, **options)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import Any
 
-from ..errors import IcrError, unknown
+from ..errors import IcrError
+from ..registry import BENCHMARKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,6 @@ class ItemSet:
 
 # ---- prompts -------------------------------------------------------------------------------------
 # Prompt formats. Training and evaluation use these same objects.
-
-_HOMES = {
-    "helmet_rag": "icr_tasks.benchmarks.helmet_rag",
-    "synth": "icr_tasks.benchmarks.synth",
-    "infbench": "icr_tasks.benchmarks.infbench",
-    "longbench_v2": "icr_tasks.benchmarks.longbench_v2",
-    "loong_fin": "icr_tasks.benchmarks.loong_fin",
-}
 
 
 @dataclass(frozen=True)
@@ -145,15 +137,9 @@ def fill(template: str, fields: dict[str, Any]) -> str:
 
 def table(benchmark: str, dataset: str | None = None) -> dict[str, Prompt]:
     """All prompts of a benchmark (of one dataset where they differ by dataset), the default first."""
-    if benchmark not in _HOMES:
-        raise unknown("benchmark", benchmark, _HOMES)
-    prompts = import_module(_HOMES[benchmark]).PROMPTS
-    return prompts.get(dataset, prompts)
+    return BENCHMARKS[benchmark].prompt_table(dataset)
 
 
 def get(benchmark: str, name: str | None = None, dataset: str | None = None) -> Prompt:
     """The prompt of that name (None: the benchmark's default). Raises IcrError with the nearest match."""
-    known = table(benchmark, dataset)
-    if name is not None and name not in known:
-        raise unknown(f"{benchmark} prompt", name, known)
-    return known[name or next(iter(known))]
+    return BENCHMARKS[benchmark].prompt(name, dataset)

@@ -12,7 +12,7 @@ import os
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -28,12 +28,19 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Remote:
-    """One file to have: where it goes below the data root, and where it comes from below the base URL."""
+    """One file to have: where it goes below the data root, and where it comes from.
+
+    `url` without a scheme is a path on the hub. `archive` (path on the hub, bytes) holds the file as a member, under
+    `target` without its first folder; `url` is then its place on a mirror that serves the members unpacked.
+    `unpack(file, folder)` is called with the downloaded file.
+    """
 
     target: str
     url: str
     size: int | None = None
     sha256: str | None = None
+    archive: tuple[str, int] | None = None
+    unpack: Callable[[Path, Path], Any] | None = None
 
 
 def hub(path: str) -> str:

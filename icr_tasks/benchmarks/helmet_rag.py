@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IcrError, unknown
+from ..metrics import scorers
 from ..storage import allow_partial as partial_allowed
 from ..storage import data_root, fingerprint, require, short
 from . import lines
-from .base import Item, ItemSet, Prompt, Unit
+from .base import Item, ItemSet, Prompt, Unit, fill
+from .declare import Group, Task, benchmark
+from .fetch import Remote
 
 REVISION = "dddb209d03e38f1f0faf76d6d05ef4ccf96240ee"
 PASSAGES = {"4k": 20, "8k": 50, "16k": 105, "32k": 220, "64k": 440, "128k": 1000}
@@ -351,3 +354,74 @@ _PAPER_PROMPTS = (
     ),
 )
 PROMPTS: dict[str, Prompt] = {p.name: p for p in _PAPER_PROMPTS}
+
+
+ARCHIVE = f"datasets/princeton-nlp/HELMET/resolve/{REVISION}/data.tar.gz"
+ARCHIVE_SIZE = 11_271_916_108
+_PAPER_DATASETS = ("nq", "hotpotqa", "triviaqa")  # Table 1 of the paper averages these three
+SUBEM = {
+    "metric": "subem",
+    "metric_definition": "normalised gold answer is a substring of the extracted answer, maximum over aliases",
+    "metric_version": 1,
+}
+
+
+def _tasks() -> list[Task]:
+    return [
+        Task(
+            name,
+            length,
+            facts={
+                "n": source.rows,
+                "passages": k,
+                "items": f"{QUESTIONS} questions x {source.variants} gold positions",
+            },
+        )
+        for name, source in ((n, SOURCES[n]) for n in ("nq", "hotpotqa", "triviaqa", "popqa"))
+        for length, k in PASSAGES.items()
+    ]
+
+
+def _groups() -> list[Group]:
+    base, datasets = "icr_helmet_rag", ("nq", "hotpotqa", "triviaqa", "popqa")
+    groups = [
+        Group(f"{base}_{d}", f"HELMET-RAG {d}", [f"{base}_{d}_{size}" for size in PASSAGES], "subem")
+        for d in datasets
+    ]
+    for suffix, chosen in (("", datasets), ("_paper", _PAPER_DATASETS)):
+        title = f"HELMET-RAG{suffix.replace('_', ' ')}"
+        for size in PASSAGES:
+            members = [f"{base}_{d}_{size}" for d in chosen]
+            groups.append(Group(f"{base}{suffix}_{size}", f"{title} {size}", members, "subem"))
+        groups.append(Group(base + suffix, title, [f"{base}{suffix}_{size}" for size in PASSAGES], "subem"))
+    return groups
+
+
+@benchmark(
+    "helmet_rag", title="HELMET-RAG", units="passages", marks_gold=True, chance=None, suite=True, aliases=("helmet",),
+    metrics=scorers.BUNDLES["qa"], prompts=PROMPTS, source="princeton-nlp/HELMET data.tar.gz (KILT)",
+    revision=REVISION, license="MIT (code); passages from Wikipedia, CC BY-SA", **SUBEM, cluster="question", scorer="qa",
+)  # fmt: skip
+class HelmetRag:
+    """One 11 GB archive, streamed; a mirror may serve its members unpacked."""
+
+    tasks = _tasks()
+    groups = _groups()
+    load = staticmethod(load)
+
+    @staticmethod
+    def demos(item: Item) -> str:
+        """The two demonstrations of the official prompt."""
+        shape = "{documents}\n\nQuestion: {question}\nAnswer: {answer}"
+        parts = demos(item.fields["dataset"], item.fields["key"])
+        return "".join(fill(shape, part) + "\n\n" for part in parts)
+
+    @staticmethod
+    def files(dataset: str, length: str | None) -> list[Remote]:
+        """The file of one dataset at one length; length "demos" is its demonstrations."""
+        source = SOURCES[dataset]
+        name = source.demos if length == "demos" else source.test.format(k=PASSAGES[str(length)])
+        sha = SHA256.get((dataset, str(length)))
+        return [
+            Remote(f"helmet/data/kilt/{name}", f"kilt/{name}", sha256=sha, archive=(ARCHIVE, ARCHIVE_SIZE))
+        ]

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IcrError, unknown
+from ..metrics import scorers
 from ..storage import allow_partial as partial_allowed
 from ..storage import data_root, fingerprint, require, short
 from . import lines
 from .base import Item, ItemSet, Prompt, Unit
+from .declare import Group, Task, benchmark
+from .fetch import Remote
 
 FILES = {
     "mc": ("longbook_choice_eng.jsonl", 229),
@@ -145,3 +148,42 @@ PROMPTS: dict[str, dict[str, Prompt]] = {
         _book("official", "Summarize the following book.\n\n{context}", _HELPFUL, max_gen_toks=1200),
     ),
 }
+
+
+_DEFINED = {
+    "mc": ("acc", "official scorer at 51d9b37b; acc_v1 is the one behind the published table"),
+    "qa": ("f1", "official token F1; subem is the paper's metric, on the extracted answer"),
+    "sum": ("rougeLsum", "rougeLsum F without stemmer, the official score"),
+}
+
+
+def _task(dataset: str) -> Task:
+    metric, definition = _DEFINED[dataset]
+    facts = {
+        "n": FILES[dataset][1],
+        "metric": metric,
+        "metric_definition": definition,
+        "scorer": f"infbench_{dataset}",
+    }
+    return Task(dataset, facts=facts, metrics=scorers.BUNDLES[f"infbench_{dataset}"])
+
+
+@benchmark(
+    "infbench", title="InfiniteBench", units="documents", marks_gold=False, chance={"mc": 0.25}, suite=True,
+    metrics=scorers.BUNDLES["infbench_qa"], prompts=PROMPTS, source="xinrongzhang2022/InfiniteBench",
+    revision="main, by the sha256 of the file", license="MIT", metric_version=1, cluster="book",
+)  # fmt: skip
+class InfiniteBench:
+    """Three files of questions about whole books."""
+
+    tasks = [_task(dataset) for dataset in ("mc", "qa", "sum")]
+    groups = [Group("icr_infbench", "InfiniteBench", [f"icr_infbench_{d}" for d in ("mc", "qa", "sum")])]
+    load = staticmethod(load)
+
+    @staticmethod
+    def files(dataset: str, length: str | None) -> list[Remote]:
+        """The one file of a split."""
+        name = FILES[dataset][0]
+        return [
+            Remote(f"infinitebench/{name}", f"datasets/xinrongzhang2022/InfiniteBench/resolve/main/{name}")
+        ]

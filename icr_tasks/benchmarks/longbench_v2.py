@@ -11,12 +11,16 @@ from typing import Any
 import orjson
 
 from ..errors import IcrError
+from ..metrics import scorers
 from ..storage import allow_partial as partial_allowed
 from ..storage import cache_root, data_root, fingerprint, require, short, write_atomic
 from . import lines
 from .base import Item, ItemSet, Prompt, Unit
+from .declare import Task, benchmark
+from .fetch import Remote
 
 EXPECTED = 503
+REVISION = "2b48e494f2c7a2f0af81aae178e05c7e1dde0fe9"
 SHA256 = "15d61c22d92c96900b3c4948b6aeea218d3214b676a65df48e7b8555604c7fe2"
 _FIELDS = (
     "_id",
@@ -141,3 +145,28 @@ PROMPTS: dict[str, Prompt] = {
     "official": _prompt("official", _ZERO, None, 128, OFFICIAL),
     "cot": _prompt("cot", _COT, None, 1024, "THUDM/LongBench prompts/0shot_cot.txt, one call"),
 }
+
+
+@benchmark(
+    "longbench_v2", title="LongBench-v2", units="documents", marks_gold=False, chance=0.25, suite=True,
+    metrics=scorers.BUNDLES["longbench"], prompts=PROMPTS, source="zai-org/LongBench-v2", revision=REVISION,
+    license="Apache-2.0", n=EXPECTED, metric="acc",
+    metric_definition="letter by the official extraction; no letter counts as wrong", metric_version=1,
+    cluster="document", scorer="longbench", breakdown=["difficulty", "length", "domain"],
+)  # fmt: skip
+class LongBenchV2:
+    """One file; the chain-of-thought prompt is a task of its own, as in the official table."""
+
+    tasks = [Task(), Task(name="icr_longbench_v2_cot", facts={"prompt": "cot"})]
+    load = staticmethod(load)
+
+    @staticmethod
+    def files(dataset: str, length: str | None) -> list[Remote]:
+        """The one file."""
+        return [
+            Remote(
+                "longbench_v2/data.json",
+                f"datasets/THUDM/LongBench-v2/resolve/{REVISION}/data.json",
+                sha256=SHA256,
+            )
+        ]

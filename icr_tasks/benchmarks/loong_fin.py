@@ -18,12 +18,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import IcrError
+from ..metrics import scorers
 from ..storage import allow_partial as partial_allowed
 from ..storage import data_root, fingerprint, require, short
 from . import lines
 from .base import Item, ItemSet, Prompt, Unit
+from .declare import Task, benchmark
+from .fetch import Remote
 
 EXPECTED = 295
+REVISION = "e05a1fd3ebd89d16dcca4fbeb8e761c82609f819"
+QUESTIONS_SHA256 = "cd640d3ca0e41d3638153506e3caee109850b30de0a4e829862232a2b6302da8"
+DOCUMENTS = "http://alibaba-research.oss-cn-beijing.aliyuncs.com/loong/doc.zip"
+_REPOSITORY = "https://raw.githubusercontent.com/MozerWang/Loong"
 _ALL: lines.Fields = {"type": str, "language": str}
 _FIELDS: lines.Fields = {
     "id": str,
@@ -217,3 +224,27 @@ PROMPTS: dict[str, Prompt] = {
         source="MozerWang/Loong prompt_template",
     ),
 }
+
+
+@benchmark(
+    "loong_fin", title="Loong-Fin", units="documents", marks_gold=False, chance=None, suite=True, aliases=("loong",),
+    metrics=scorers.BUNDLES["loong"], prompts=PROMPTS, source="MozerWang/Loong, financial, English",
+    revision=REVISION, license="Apache-2.0; filings are public record", n=EXPECTED, metric="judge",
+    metric_definition="judge rating 1-100 / 100, mean over parsed verdicts; judge_zero counts unparsed as 0",
+    metric_version=1, cluster="filings", scorer="loong", breakdown=["level", "set"],
+)  # fmt: skip
+class LoongFin:
+    """The questions, and one archive of documents which is unpacked."""
+
+    tasks = [Task(version="2-A")]
+    load = staticmethod(load)
+
+    @staticmethod
+    def files(dataset: str, length: str | None) -> list[Remote]:
+        """Questions and documents."""
+        return [
+            Remote(
+                "loong/loong.jsonl", f"{_REPOSITORY}/{REVISION}/data/loong.jsonl", sha256=QUESTIONS_SHA256
+            ),
+            Remote("loong/doc.zip", DOCUMENTS, unpack=unpack),
+        ]
