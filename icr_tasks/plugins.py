@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import os
 from importlib import import_module, metadata
+from typing import Any
 
-from . import registry
 from .errors import IcrError
 
 GROUP = "icr_tasks"
@@ -21,6 +21,8 @@ VARIABLE = "ICR_PLUGINS"
 log = logging.getLogger("icr_tasks")
 _found: dict[str, str] | None = None  # entry point name -> "distribution version"
 _failed: dict[str, str] = {}
+watched: list[Any] = []  # every Registry
+origins: list[str] = []  # the plugin whose module is being imported, innermost last
 
 
 def load() -> dict[str, str]:
@@ -73,7 +75,7 @@ def _import(point: metadata.EntryPoint) -> None:
             point.name, f"two packages declare a plugin of this name ({_found[point.name]} and {origin})"
         )
     try:
-        with registry.registering(origin):
+        with registering(origin):
             import_module(point.value.partition(":")[0])
     except IcrError as error:
         return _fail(point.name, str(error))
@@ -87,3 +89,22 @@ def _fail(name: str, why: str) -> None:
     if name not in _failed:
         _failed[name] = why
         log.warning("plugin %r is not used: %s", name, why)
+
+
+class registering:
+    """Context: what is registered inside comes from `origin`; all of it is taken back when the body raises."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+
+    def __enter__(self) -> registering:
+        self._before = [(registry, dict(registry.known)) for registry in watched]
+        origins.append(self.origin)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        origins.pop()
+        if kind is not None:
+            for registry, entries in self._before:
+                ours = {n: e for n, e in registry.known.items() if e.origin == "icr_tasks"}
+                registry.known = {**ours, **entries}

@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from . import plugins
 from .errors import IcrError, unknown
 from .params import Flag, Name, Number, Param, Tokens, Whole, Word, check_params
 
 __all__ = ["Entry", "Flag", "Name", "Number", "Param", "Registry", "Tokens", "Whole", "Word"]
 
 T = TypeVar("T")
-_REGISTRIES: list[Registry[Any]] = []
-_origin: list[str] = []  # the plugin whose module is being imported, innermost last
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ class Registry(Generic[T]):
         self.kind = kind
         self._room = room
         self._reserved = reserved
-        self._entries: dict[str, Entry[T]] = {}
+        self.known: dict[str, Entry[T]] = {}
         self._loaded = room is None
-        _REGISTRIES.append(self)
+        plugins.watched.append(self)
 
     # -- adding --------------------------------------------------------------------------------------------------
 
@@ -84,7 +83,7 @@ class Registry(Generic[T]):
         self, name: str, target: T, *, params: Mapping[str, Param] | None = None, **facts: Any
     ) -> Entry[T]:
         """Register `target`. Raises IcrError when the name is taken, reserved or cannot be written in a setting."""
-        origin = _origin[-1] if _origin else "icr_tasks"
+        origin = plugins.origins[-1] if plugins.origins else "icr_tasks"
         if not isinstance(name, str) or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
             raise IcrError(f"{self.kind} name {name!r}: letters, digits, '_', '-' and '.' only")
         if name in self._reserved:
@@ -94,17 +93,17 @@ class Registry(Generic[T]):
                 raise IcrError(
                     f"{self.kind} {name!r}: parameter {key!r} must be declared as data, e.g. icr.Whole(0)"
                 )
-        known = self._entries.get(name)
+        known = self.known.get(name)
         if known is None and origin != "icr_tasks":
             self._load_room()
-            known = self._entries.get(name)
+            known = self.known.get(name)
         if known is not None and known.target is not target and not _same(known.target, target):
             whose = "icr-tasks itself" if known.origin == "icr_tasks" else known.origin
             raise IcrError(
                 f"{self.kind} {name!r} is registered twice, by {whose} and by {origin}; rename one of them"
             )
         entry = Entry(name, target, dict(params or {}), facts, origin, self.kind)
-        self._entries[name] = entry
+        self.known[name] = entry
         return entry
 
     # -- looking up ----------------------------------------------------------------------------------------------
@@ -112,36 +111,32 @@ class Registry(Generic[T]):
     def get(self, name: str) -> Entry[T]:
         """The entry of that name. Raises IcrError with the nearest match, and what failed to load, if anything did."""
         self._load()
-        if name not in self._entries:
-            from . import plugins
-
-            error = unknown(self.kind, name, [*self._entries])
+        if name not in self.known:
+            error = unknown(self.kind, name, [*self.known])
             raise IcrError(str(error) + plugins.hint()) from None
-        return self._entries[name]
+        return self.known[name]
 
     def __getitem__(self, name: str) -> T:
         return self.get(name).target
 
     def __contains__(self, name: object) -> bool:
         self._load()
-        return name in self._entries
+        return name in self.known
 
     def __iter__(self) -> Iterator[str]:
         self._load()
-        return iter(list(self._entries))
+        return iter(list(self.known))
 
     def __len__(self) -> int:
         self._load()
-        return len(self._entries)
+        return len(self.known)
 
     def entries(self) -> list[Entry[T]]:
         """All entries, ours first, in the order of registration."""
         self._load()
-        return list(self._entries.values())
+        return list(self.known.values())
 
     def _load(self) -> None:
-        from . import plugins
-
         self._load_room()
         plugins.load()
 
@@ -149,7 +144,7 @@ class Registry(Generic[T]):
         if self._loaded or self._room is None:
             return
         self._loaded = True  # before the import: a module of the room may look something up
-        outer, _origin[:] = _origin[:], []
+        outer, plugins.origins[:] = plugins.origins[:], []
         try:
             package = import_module(self._room)
             for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
@@ -159,32 +154,13 @@ class Registry(Generic[T]):
             self._loaded = False
             raise
         finally:
-            _origin[:] = outer
+            plugins.origins[:] = outer
 
 
 def _same(one: Any, two: Any) -> bool:
     """The same definition met again (a module that was reloaded in a notebook)."""
     where = [(getattr(x, "__module__", None), getattr(x, "__qualname__", None)) for x in (one, two)]
     return None not in where[0] and where[0] == where[1]
-
-
-class registering:
-    """Context: what is registered inside comes from `origin`; all of it is taken back when the body raises."""
-
-    def __init__(self, origin: str) -> None:
-        self.origin = origin
-
-    def __enter__(self) -> registering:
-        self._before = [(registry, dict(registry._entries)) for registry in _REGISTRIES]
-        _origin.append(self.origin)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        _origin.pop()
-        if kind is not None:
-            for registry, entries in self._before:
-                ours = {n: e for n, e in registry._entries.items() if e.origin == "icr_tasks"}
-                registry._entries = {**ours, **entries}
 
 
 # The kinds. Each room's modules register our own entries; design: one new file is one new entry.

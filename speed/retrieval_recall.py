@@ -19,7 +19,6 @@ from tqdm import tqdm
 from icr_tasks import benchmarks
 from icr_tasks.benchmarks import base
 from icr_tasks.benchmarks.base import Item
-from icr_tasks.context.build import PASSAGE_BENCHMARKS
 from icr_tasks.context.retrieve import DoesNotFit, retrieve
 from icr_tasks.context.tokens import TokenCounter, counter
 from icr_tasks.engines.smollm2 import export
@@ -56,7 +55,7 @@ def recall(
 ) -> tuple[float, int, float] | None:
     """(mean recall, items with known evidence, mean tokens); None where the retriever does not work."""
     prompt, parsed = base.get(benchmark, None, dataset), Setting.parse(setting)
-    mode = "passages" if benchmark in PASSAGE_BENCHMARKS else "documents"
+    mode = benchmarks.get(benchmark).units
     found, used = [], []
     for item in tqdm(items, desc=f"{benchmark} {dataset} {setting}", disable=None):
         try:

@@ -15,6 +15,7 @@ import yaml
 
 from icr_tasks import tasks_dir
 from icr_tasks.benchmarks import sheets
+from icr_tasks.benchmarks.synth import PASSAGES
 
 ROOT = Path(__file__).parent
 REPLICA_TASKS = (
@@ -34,7 +35,7 @@ REPLICA_TASKS = (
 )
 SYNTH_TASKS = tuple(
     f"icr_synth_rag_{length}"
-    for length in sheets.SYNTH_LENGTHS
+    for length in PASSAGES
     if not length.endswith(("256k", "512k", "1M"))
 )
 HEADLINE = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from icr_tasks import plugins, registry
+from icr_tasks import plugins
 from icr_tasks.errors import IcrError
 from icr_tasks.params import Flag, Name, Number, Param, Tokens, Whole, Word, check_params
 from icr_tasks.registry import Registry
@@ -27,7 +27,7 @@ PARAMS: dict[str, Param] = {
 
 @pytest.fixture
 def cheeses(monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
-    monkeypatch.setattr(registry, "_REGISTRIES", [])
+    monkeypatch.setattr(plugins, "watched", [])
     monkeypatch.setattr(plugins, "_found", {})
     monkeypatch.setattr(plugins, "_failed", {})
     return Registry("cheese")
@@ -95,7 +95,7 @@ def test_a_name_is_taken_once(cheeses: Registry[Any]) -> None:
     cheeses.add("gouda", object())
     with (
         pytest.raises(IcrError, match="registered twice, by icr-tasks itself and by other 1.0"),
-        registry.registering("other 1.0"),
+        plugins.registering("other 1.0"),
     ):
         cheeses.add("gouda", object())
     with pytest.raises(IcrError, match="letters, digits"):
@@ -105,11 +105,11 @@ def test_a_name_is_taken_once(cheeses: Registry[Any]) -> None:
 
 
 def test_a_plugin_that_raises_leaves_nothing_behind(cheeses: Registry[Any]) -> None:
-    with pytest.raises(ZeroDivisionError), registry.registering("broken 1.0"):
+    with pytest.raises(ZeroDivisionError), plugins.registering("broken 1.0"):
         cheeses.add("brie", object())
         raise ZeroDivisionError
     assert "brie" not in cheeses
-    with registry.registering("whole 1.0"):
+    with plugins.registering("whole 1.0"):
         cheeses.add("brie", object())
     assert cheeses.get("brie").origin == "whole 1.0"
 
@@ -132,10 +132,10 @@ class Installed:
 @pytest.fixture
 def installed(cheeses: Registry[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
     found = Installed(tmp_path, monkeypatch)
-    found.add("good", "from icr_tasks import registry as r\nr._REGISTRIES[0].add('feta', len)\n")
+    found.add("good", "from icr_tasks import plugins as r\nr.watched[0].add('feta', len)\n")
     found.add(
         "typo",
-        "from icr_tasks import registry as r\nr._REGISTRIES[0].add('brie', len)\nimport no_such_module\n",
+        "from icr_tasks import plugins as r\nr.watched[0].add('brie', len)\nimport no_such_module\n",
     )
     return found
 

@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import IcrError, unknown
 from ..metrics import scorers
 from ..registry import BENCHMARKS, METRICS
-from .base import ItemSet, Prompt
+from .base import Item, ItemSet, Prompt
 from .fetch import Remote
 
 UNITS = ("passages", "documents")
@@ -65,7 +65,7 @@ def grid(
 @dataclass(frozen=True)
 class Benchmark:
     """A declared benchmark. `load` reads items; `files` lists what a dataset at a length needs from elsewhere
-    (None: nothing has to be fetched); `fetch` replaces the plain download of those files where one is needed."""
+    (None: nothing has to be fetched)."""
 
     name: str
     title: str
@@ -79,7 +79,7 @@ class Benchmark:
     facts: Mapping[str, Any]
     load: Callable[..., ItemSet]
     files: Callable[[str, str | None], list[Remote]] | None
-    fetch: Callable[..., None] | None = None
+    demos: Callable[[Item], str] | None = None  # demonstrations of a prompt that has {demos}
     aliases: tuple[str, ...] = ()
     suite: bool = False
     origin: str = "icr_tasks"
@@ -148,7 +148,7 @@ def benchmark(
     aliases: Sequence[str] = (),
     **facts: Any,
 ) -> Callable[[type], type]:
-    """Register a class with `tasks`, `load`, `files` (or `files = None`) and, if it likes, `groups` and `fetch`.
+    """Register a class with `tasks`, `load`, `files` (or `files = None`) and, if it likes, `groups` and `demos`.
 
     `units`: "passages" (ready pieces) or "documents" (long texts that retrieval has to cut). `marks_gold`: whether
     units say that they hold the answer. `chance`: share right by guessing (a mapping where it differs by dataset),
@@ -177,10 +177,22 @@ def benchmark(
             )
         self = cls()
         made = Benchmark(
-            name, title, units, marks_gold, chance, tuple(metrics), prompts, tuple(self.tasks),
-            tuple(getattr(self, "groups", ())), facts, self.load, self.files, getattr(self, "fetch", None),
-            tuple(aliases), suite,
-        )  # fmt: skip
+            name,
+            title,
+            units,
+            marks_gold,
+            chance,
+            tuple(metrics),
+            prompts,
+            tuple(self.tasks),
+            tuple(getattr(self, "groups", ())),
+            facts,
+            self.load,
+            self.files,
+            getattr(self, "demos", None),
+            tuple(aliases),
+            suite,
+        )
         if not made.tasks:
             raise IcrError(
                 f"benchmark {name!r} has no tasks; e.g. tasks = icr.grid(dataset=['a'], length=['4k'])"

@@ -398,10 +398,22 @@ def _groups() -> list[Group]:
 
 
 @benchmark(
-    "helmet_rag", title="HELMET-RAG", units="passages", marks_gold=True, chance=None, suite=True, aliases=("helmet",),
-    metrics=scorers.BUNDLES["qa"], prompts=PROMPTS, source="princeton-nlp/HELMET data.tar.gz (KILT)",
-    revision=REVISION, license="MIT (code); passages from Wikipedia, CC BY-SA", **SUBEM, cluster="question", scorer="qa",
-)  # fmt: skip
+    "helmet_rag",
+    title="HELMET-RAG",
+    units="passages",
+    marks_gold=True,
+    chance=None,
+    suite=True,
+    aliases=("helmet",),
+    metrics=scorers.BUNDLES["qa"],
+    prompts=PROMPTS,
+    source="princeton-nlp/HELMET data.tar.gz (KILT)",
+    revision=REVISION,
+    license="MIT (code); passages from Wikipedia, CC BY-SA",
+    **SUBEM,
+    cluster="question",
+    scorer="qa",
+)
 class HelmetRag:
     """One 11 GB archive, streamed; a mirror may serve its members unpacked."""
 

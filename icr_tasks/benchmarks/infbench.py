@@ -169,10 +169,21 @@ def _task(dataset: str) -> Task:
 
 
 @benchmark(
-    "infbench", title="InfiniteBench", units="documents", marks_gold=False, chance={"mc": 0.25}, suite=True,
-    metrics=scorers.BUNDLES["infbench_qa"], prompts=PROMPTS, source="xinrongzhang2022/InfiniteBench",
-    revision="main, by the sha256 of the file", license="MIT", metric_version=1, cluster="book",
-)  # fmt: skip
+    "infbench",
+    title="InfiniteBench",
+    units="documents",
+    marks_gold=False,
+    chance={"mc": 0.25},
+    suite=True,
+    metrics=scorers.BUNDLES["infbench_qa"],
+    prompts=PROMPTS,
+    source="xinrongzhang2022/InfiniteBench",
+    revision="main, by the sha256 of the file",
+    license="MIT",
+    metric_version=1,
+    cluster="book",
+    typical_tokens=200_000,
+)
 class InfiniteBench:
     """Three files of questions about whole books."""
 

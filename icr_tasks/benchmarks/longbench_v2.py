@@ -148,12 +148,26 @@ PROMPTS: dict[str, Prompt] = {
 
 
 @benchmark(
-    "longbench_v2", title="LongBench-v2", units="documents", marks_gold=False, chance=0.25, suite=True,
-    metrics=scorers.BUNDLES["longbench"], prompts=PROMPTS, source="zai-org/LongBench-v2", revision=REVISION,
-    license="Apache-2.0", n=EXPECTED, metric="acc",
-    metric_definition="letter by the official extraction; no letter counts as wrong", metric_version=1,
-    cluster="document", scorer="longbench", breakdown=["difficulty", "length", "domain"],
-)  # fmt: skip
+    "longbench_v2",
+    title="LongBench-v2",
+    units="documents",
+    marks_gold=False,
+    chance=0.25,
+    suite=True,
+    metrics=scorers.BUNDLES["longbench"],
+    prompts=PROMPTS,
+    source="zai-org/LongBench-v2",
+    revision=REVISION,
+    license="Apache-2.0",
+    n=EXPECTED,
+    metric="acc",
+    metric_definition="letter by the official extraction; no letter counts as wrong",
+    metric_version=1,
+    cluster="document",
+    scorer="longbench",
+    typical_tokens=250_000,
+    breakdown=["difficulty", "length", "domain"],
+)
 class LongBenchV2:
     """One file; the chain-of-thought prompt is a task of its own, as in the official table."""
 

@@ -227,12 +227,27 @@ PROMPTS: dict[str, Prompt] = {
 
 
 @benchmark(
-    "loong_fin", title="Loong-Fin", units="documents", marks_gold=False, chance=None, suite=True, aliases=("loong",),
-    metrics=scorers.BUNDLES["loong"], prompts=PROMPTS, source="MozerWang/Loong, financial, English",
-    revision=REVISION, license="Apache-2.0; filings are public record", n=EXPECTED, metric="judge",
+    "loong_fin",
+    title="Loong-Fin",
+    units="documents",
+    marks_gold=False,
+    chance=None,
+    suite=True,
+    aliases=("loong",),
+    metrics=scorers.BUNDLES["loong"],
+    prompts=PROMPTS,
+    source="MozerWang/Loong, financial, English",
+    revision=REVISION,
+    license="Apache-2.0; filings are public record",
+    n=EXPECTED,
+    metric="judge",
     metric_definition="judge rating 1-100 / 100, mean over parsed verdicts; judge_zero counts unparsed as 0",
-    metric_version=1, cluster="filings", scorer="loong", breakdown=["level", "set"],
-)  # fmt: skip
+    metric_version=1,
+    cluster="filings",
+    scorer="loong",
+    typical_tokens=110_000,
+    breakdown=["level", "set"],
+)
 class LoongFin:
     """The questions, and one archive of documents which is unpacked."""
 

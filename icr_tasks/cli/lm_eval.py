@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 
-from .. import tasks_dir
 from ..errors import IcrError
 
 
@@ -37,8 +36,11 @@ def main(argv: list[str]) -> int:
 
 
 def tasks_path(argv: list[str]) -> int:
-    """Print the folder of the task YAMLs."""
+    """Print the folders of the task YAMLs, one a line: ours, then the plugins' where there are any."""
     if argv:
         raise IcrError("icr tasks-path takes no arguments")
-    print(tasks_dir())
+    from ..benchmarks.sheets import task_dirs
+
+    for folder in task_dirs():
+        print(folder)
     return 0

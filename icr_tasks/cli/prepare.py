@@ -18,7 +18,6 @@ from typing import Any
 from tqdm import tqdm
 
 from ..context import tokens
-from ..context.build import PASSAGE_BENCHMARKS
 from ..context.prepared import Prepared, head
 from ..context.retrieve import DoesNotFit, query, retrieve
 from ..engines import session
@@ -98,7 +97,7 @@ def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> str:
     setting, started = task.options.setting, time.perf_counter()
     if setting.kind != "rag":
         raise IcrError(f"setting {setting} retrieves nothing; prepare is for rag@k")
-    mode = "passages" if task.sheet["benchmark"] in PASSAGE_BENCHMARKS else "documents"
+    mode = task.benchmark.units
     items = task.items[:limit]
     _questions(task, items)
     made, unfit = Prepared(head(task, counter)), 0

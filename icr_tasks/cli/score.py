@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 
-from .. import tasks_dir
+from ..benchmarks.catalog import sheet_of
 from ..benchmarks.lines import records
 from ..errors import IcrError, unknown
 
@@ -91,18 +90,6 @@ def _graders(args: argparse.Namespace) -> Any:
     from ..harness.grading import Graders
 
     return Graders.parse(given)
-
-
-def sheet_of(task: str) -> dict[str, Any]:
-    """The data sheet of a task, by name. Raises IcrError with the nearest match."""
-    found = {}
-    for path in tasks_dir().rglob("*.yaml"):
-        text = path.read_text(encoding="utf-8")
-        name = next((line.split(": ", 1)[1] for line in text.splitlines() if line.startswith("task: ")), None)
-        if name == task:
-            return yaml.safe_load(text)["metadata"]["icr"]
-        found[name] = path
-    raise unknown("task", task, [n for n in found if n])
 
 
 def score(

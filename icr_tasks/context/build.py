@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import benchmarks
 from ..benchmarks.base import Item, Prompt, Unit
 from ..errors import IcrError
 from ..settings import Setting
@@ -19,7 +20,6 @@ from .prepared import Prepared
 from .tokens import TokenCounter
 
 GOLD_INTRO = "Relevant documents:\n"  # the paper's prefill of setting `gold`
-PASSAGE_BENCHMARKS = ("helmet_rag", "synth")
 _HEAD_TAIL = 200
 
 
@@ -85,8 +85,8 @@ class Builder:
             "dropped": [u.title or u.id for i, u in enumerate(units or []) if i not in shown][:50]
             if truncated
             else [],
-            "n_gold": n_gold if self.benchmark in PASSAGE_BENCHMARKS else None,
-            "gold_kept": len(gold_ids) if self.benchmark in PASSAGE_BENCHMARKS else None,
+            "n_gold": n_gold if self.marks_gold else None,
+            "gold_kept": len(gold_ids) if self.marks_gold else None,
             "gold_ids": gold_ids,
             "retrieval": retrieval,
             "head": text[:_HEAD_TAIL],
@@ -113,7 +113,7 @@ class Builder:
                 raise IcrError('setting rag@k counts tokens: pass --metadata \'{"tokenizer":"MODEL"}\'')
             if self.prepared is not None and (found := self.prepared.get(item.id, units)) is not None:
                 return found
-            mode = "passages" if self.benchmark in PASSAGE_BENCHMARKS else "documents"
+            mode = benchmarks.get(self.benchmark).units
             chosen = retrieve(
                 item, units, self.setting, self.tokens, self.prompt, mode=mode, engine=self.embed
             )

@@ -11,13 +11,17 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from .. import tasks_dir
-
 MODELS = {
     "icr-replay": "icr_tasks.engines.replay:ReplayLM",
     "icr-vllm": "icr_tasks.engines.vllm:IcrVLLM",
     "icr-hf": "icr_tasks.engines.hf:IcrHF",
 }
+
+
+def _task_dirs() -> list[Any]:
+    from ..benchmarks.sheets import task_dirs
+
+    return task_dirs()
 
 
 def patch_manager(module: ModuleType) -> None:
@@ -41,7 +45,7 @@ def patch_manager(module: ModuleType) -> None:
             if isinstance(include_path, (list, tuple))
             else [include_path]
         )
-        ours = [str(tasks_dir())] if include_defaults and str(tasks_dir()) not in map(str, given) else []
+        ours = [str(f) for f in _task_dirs() if include_defaults and str(f) not in map(str, given)]
         original(self, verbosity, [*ours, *given] or None, include_defaults, metadata)
         self.include_path = include_path
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .. import tasks_dir
+from ..benchmarks.sheets import task_dirs
 from ..engines import session
 
 
@@ -29,7 +29,9 @@ def manager(metadata: dict[str, Any]) -> Any:
     """A TaskManager that knows only our tasks (indexing the built-in ones takes seconds)."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=str(tasks_dir()), include_defaults=False, metadata=metadata)
+    return TaskManager(
+        include_path=[str(folder) for folder in task_dirs()], include_defaults=False, metadata=metadata
+    )
 
 
 def build(lm: Any, cell: Cell, model_args: dict[str, Any], gen_kwargs: dict[str, Any]) -> list[Any]:

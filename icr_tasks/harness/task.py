@@ -18,7 +18,7 @@ from typing import Any
 from lm_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
-from .. import __version__, benchmarks
+from .. import __version__, benchmarks, plugins
 from ..benchmarks import base
 from ..benchmarks.base import Item
 from ..context import prepared, tokens
@@ -26,7 +26,8 @@ from ..context.build import Builder, Built, DoesNotFit, dumps, skipped
 from ..engines import identity, session
 from ..errors import IcrError
 from ..kv import choose
-from ..metrics.scorers import SCORERS
+from ..metrics import scorers
+from ..registry import METRICS
 from . import grading
 from .instance import Docs, PromptInstance, light
 from .options import Options, redact
@@ -44,6 +45,8 @@ class ICRTask(ConfigurableTask):
         config.pop("class", None)
         sheet = config["metadata"]["icr"]
         self.sheet = deepcopy(sheet)
+        self.benchmark = benchmarks.get(sheet["benchmark"])
+        self._more = [m["metric"] for m in config["metric_list"] if m["metric"] in METRICS]
         self.options = self._options(config["task"], config["metadata"])
         self.prompt_format = base.get(
             sheet["benchmark"], self.options.prompt or sheet.get("prompt"), sheet["dataset"]
@@ -96,9 +99,7 @@ class ICRTask(ConfigurableTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Read the items (not their contexts) and note where they come from."""
         sheet = self.sheet
-        items = benchmarks.load(
-            sheet["benchmark"], sheet["dataset"], sheet.get("length"), **self.options.data
-        )
+        items = self.benchmark.load(sheet["dataset"], sheet.get("length"), **self.options.data)
         self.items: list[Item] = list(items.items)
         self.dataset = {"test": Docs(light(item) for item in self.items)}
         self._by_id = {item.id: item for item in self.items}
@@ -112,6 +113,8 @@ class ICRTask(ConfigurableTask):
             n_items=len(self.items),
             notes=list(items.notes),
             setting=self.options.setting.describe(),
+            plugins=plugins.load(),
+            **self.benchmark.about(sheet["dataset"]),
             prompt=self.prompt_format.name,
         )
 
@@ -204,11 +207,12 @@ class ICRTask(ConfigurableTask):
         return instance
 
     def _demos(self, item: Item) -> str:
-        from ..benchmarks import helmet_rag
-
-        parts = helmet_rag.demos(item.fields["dataset"], item.fields["key"])
-        shape = "{documents}\n\nQuestion: {question}\nAnswer: {answer}"
-        return "".join(base.fill(shape, part) + "\n\n" for part in parts)
+        made = self.benchmark.demos
+        if made is None:
+            raise IcrError(
+                f"prompt {self.prompt_format.name!r} shows demonstrations, which {self.benchmark.name} has not"
+            )
+        return made(item)
 
     @property
     def _replaying(self) -> bool:
@@ -286,7 +290,7 @@ class ICRTask(ConfigurableTask):
             if self.prompt_format.name == "official" and self.sheet["scorer"] == "qa"
             else self.sheet["scorer"]
         )
-        scores = {k: float(v) for k, v in SCORERS[scorer](text, doc, cites).items()}
+        scores = scorers.score(scorer, text, doc, cites, more=self._more, item=self._by_id[doc["id"]])
         if self._tokens is not None:
             scores["out_tokens"] = float(self._tokens.count(text))
         return {

@@ -179,7 +179,7 @@ def run(
     definitions: Sequence[str],
 ) -> Iterator[Ranked | str]:
     """Ranked items of a loaded task, or the reason why an item was left out."""
-    if task.sheet["benchmark"] not in ("helmet_rag", "synth"):
+    if not task.benchmark.marks_gold:
         raise IcrError(
             f"{task.config.task} does not mark gold documents; rank icr_helmet_rag_* or icr_synth_rag_* tasks"
         )

@@ -11,13 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-import yaml
-
-from .. import tasks_dir
-from ..benchmarks import base
-from ..context.build import PASSAGE_BENCHMARKS
+from ..benchmarks import base, catalog
 from ..engines import identity
-from ..errors import IcrError, unknown
+from ..errors import IcrError
 from ..harness.options import Options, redact
 from ..settings import KV_NATIVE, Setting
 from .study import Study
@@ -66,7 +62,7 @@ class Cell:
             "setting": self.setting,
             "prompt": self.prompt,
             "task": self.task,
-            "task_version": version(self.task),
+            "task_version": catalog.version(self.task),
             "limit": self.limit,
             "metadata": metadata,
             "gen_kwargs": self.gen_kwargs,
@@ -88,7 +84,7 @@ class Cell:
     def unit_key(self) -> tuple[str, ...]:
         """Cells with the same key are generated together: they may share documents, and one cache
         behaviour."""
-        sheet, setting = sheet_of(self.task), Setting.parse(self.setting)
+        sheet, setting = catalog.sheet_of(self.task), Setting.parse(self.setting)
         family = (sheet["dataset"], sheet["length"]) if sheet.get("length") else ("", "")
         return (
             self.load_key,
@@ -141,7 +137,7 @@ def _of_model(study: Study, model: dict[str, Any]) -> list[Cell]:
             raise IcrError(
                 f"{study.path}: metadata has {axis!r}; in a study it is an axis: write `{axis}s: [...]`"
             )
-        for task in expand(entry["task"]):
+        for task in catalog.expand(entry["task"]):
             for text in dict.fromkeys(one.get("settings", ["full"])):
                 for prompt in dict.fromkeys(one.get("prompts", [None])):
                     cells.append(_cell(study, one, merged, task, text, prompt))
@@ -151,7 +147,7 @@ def _of_model(study: Study, model: dict[str, Any]) -> list[Cell]:
 def _cell(
     study: Study, one: dict[str, Any], merged: dict[str, Any], task: str, text: str, prompt: str | None
 ) -> Cell:
-    sheet = sheet_of(task)
+    sheet = catalog.sheet_of(task)
     args = dict(one["model_args"])
     try:
         setting = Setting.parse(text)
@@ -160,7 +156,7 @@ def _cell(
         form = base.get(sheet["benchmark"], prompt or sheet.get("prompt"), sheet["dataset"])
         if setting.kind == "none" and form.no_context is None:
             raise IcrError(f"prompt {form.name!r} has no form without context")
-        if setting.kind == "gold" and sheet["benchmark"] not in PASSAGE_BENCHMARKS:
+        if setting.kind == "gold" and not catalog.find(task)[0].marks_gold:
             raise IcrError(f"{sheet['benchmark']} does not mark gold passages")
         Options.parse({**args, **merged["metadata"], "setting": str(setting), "prompt": form.name})
     except IcrError as error:
@@ -181,48 +177,3 @@ def _cell(
         loading={k: one[k] for k in ("batch_size", "device") if k in one},
         in_flight=one.get("in_flight"),
     )
-
-
-# ---- catalog -------------------------------------------------------------------------------------
-# The icr_ tasks by name, read from their YAML files without importing lm_eval.
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with lm-eval's `!function`, which is not needed here."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: None)
-
-
-@lru_cache(maxsize=1)
-def _all() -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
-    leaves, groups = {}, {}
-    for path in tasks_dir().rglob("*.yaml"):
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-        if isinstance(config.get("task"), str):
-            leaves[config["task"]] = config.get("metadata", {})
-        elif "group" in config:
-            groups[config["group"]] = config["task"]
-    return leaves, groups
-
-
-def sheet_of(task: str) -> dict[str, Any]:
-    """The task's data sheet (`metadata.icr` of its YAML). Raises IcrError with the nearest match."""
-    leaves, groups = _all()
-    if task not in leaves:
-        raise unknown("task", task, [*leaves, *groups])
-    return leaves[task]["icr"]
-
-
-def version(task: str) -> str:
-    """Version of the task's definition and of its metric."""
-    return f"{_all()[0][task].get('version')}/{sheet_of(task).get('metric_version')}"
-
-
-def expand(name: str) -> list[str]:
-    """Leaf tasks of a task or group name. Raises IcrError with the nearest match."""
-    leaves, groups = _all()
-    if name in groups:
-        return [leaf for part in groups[name] for leaf in expand(part)]
-    sheet_of(name)
-    return [name]

@@ -7,15 +7,10 @@ import sys
 import time
 from typing import TextIO
 
+from ..benchmarks import catalog
 from ..settings import Setting, parse_tokens
-from . import cells as catalog
 from .cells import Cell
 
-_NOMINAL = {
-    "infbench": 200_000,
-    "longbench_v2": 250_000,
-    "loong_fin": 110_000,
-}  # tokens an item, research means
 _QUESTION = 300
 _EVERY = (0.5, 30.0)  # seconds between lines: terminal, log file
 
@@ -25,7 +20,7 @@ def guess(cell: Cell) -> tuple[int, int]:
     sheet, setting = catalog.sheet_of(cell.task), Setting.parse(cell.setting)
     items = min(int(sheet.get("n") or 100), cell.limit or sys.maxsize)
     length = (
-        parse_tokens(sheet["length"]) if sheet.get("length") else _NOMINAL.get(sheet["benchmark"], 100_000)
+        parse_tokens(sheet["length"]) if sheet.get("length") else int(sheet.get("typical_tokens", 100_000))
     )
     if setting.kind == "none":
         length = 0

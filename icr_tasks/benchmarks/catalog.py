@@ -1,0 +1,50 @@
+"""Every task and group by name, from the benchmarks' declarations: the one catalogue (lm-eval reads the YAMLs instead)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import unknown
+from .declare import Benchmark, Task, all_benchmarks
+
+
+def leaves() -> dict[str, tuple[Benchmark, Task]]:
+    """Leaf task name -> its benchmark and declaration, ours first."""
+    return {found.task_name(task): (found, task) for found in all_benchmarks() for task in found.tasks}
+
+
+def groups() -> dict[str, list[str]]:
+    """Group name -> names of its tasks or groups."""
+    return {group.name: list(group.tasks) for found in all_benchmarks() for group in found.groups}
+
+
+def find(task: str) -> tuple[Benchmark, Task]:
+    """Benchmark and declaration of a leaf task. Raises IcrError with the nearest match."""
+    known = leaves()
+    if task not in known:
+        from .. import plugins
+
+        error = unknown("task", task, [*known, *groups()])
+        raise type(error)(str(error) + plugins.hint())
+    return known[task]
+
+
+def sheet_of(task: str) -> dict[str, Any]:
+    """The task's data sheet (`metadata.icr` of its YAML). Raises IcrError with the nearest match."""
+    found, declared = find(task)
+    return found.sheet(declared)
+
+
+def version(task: str) -> str:
+    """Version of the task's definition and of its metric."""
+    found, declared = find(task)
+    return f"{declared.version}/{found.sheet(declared).get('metric_version')}"
+
+
+def expand(name: str) -> list[str]:
+    """Leaf tasks of a task or group name. Raises IcrError with the nearest match."""
+    known = groups()
+    if name in known:
+        return [leaf for part in known[name] for leaf in expand(part)]
+    find(name)
+    return [name]
