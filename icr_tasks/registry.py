@@ -170,3 +170,24 @@ KV_METHODS: Registry[Any] = Registry("kv method", "icr_tasks.kv", reserved=("nat
 RETRIEVERS: Registry[Any] = Registry("retriever", "icr_tasks.context.retrieval")
 VIEWS: Registry[Any] = Registry("view", "icr_tasks.leaderboard.board.views")
 EXPORTS: Registry[Any] = Registry("export", "icr_tasks.leaderboard.export")
+
+
+def kv_method(
+    name: str, *, frees: bool, budget: float | None, knobs: Mapping[str, Param] | None = None
+) -> Callable[[T], T]:
+    """Decorator of a KV method's class (`icr.kv.Reader` or `icr.kv.Evictor`).
+
+    `frees`: True where keys are dropped after prefill, False where all are stored and a part is read. `budget` is the
+    share kept or read by default; None where the method needs none. `knobs` are its parameters, declared as data.
+    """
+    return KV_METHODS.register(name, params=knobs, frees=frees, budget=budget)
+
+
+def retriever(name: str, *, params: Mapping[str, Param] | None = None) -> Callable[[T], T]:
+    """Decorator of a retriever's class (`icr.Retriever`); `params` are its own options in `rag@k,NAME,option=value`."""
+    return RETRIEVERS.register(name, params=params)
+
+
+def view(name: str) -> Callable[[T], T]:
+    """Decorator of a function that makes tables of a board: `function(rows, options) -> list[icr.Table]`."""
+    return VIEWS.register(name)

@@ -112,8 +112,7 @@ def run(out: Path, engine: str, model: str, items: int, ao: int, synth: int) -> 
     ).returncode
 
 
-# -- tables, from the ledgers
-# -----------------------------------------------------------------------------------------
+# -- tables, from the ledgers ------------------------------------------------------------------------------
 
 
 def tables(out: Path) -> str:

@@ -34,9 +34,7 @@ REPLICA_TASKS = (
     "icr_loong_fin",
 )
 SYNTH_TASKS = tuple(
-    f"icr_synth_rag_{length}"
-    for length in PASSAGES
-    if not length.endswith(("256k", "512k", "1M"))
+    f"icr_synth_rag_{length}" for length in PASSAGES if not length.endswith(("256k", "512k", "1M"))
 )
 HEADLINE = {
     "mc": ("acc", "acc_v1"),

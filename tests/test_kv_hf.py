@@ -190,8 +190,7 @@ def test_other_attention_is_refused_by_name(config: Any, said: str) -> None:
         decode.check(config, "setting kv:topk@0.05")
 
 
-# -- through lm-eval's model interface
-# ------------------------------------------------------------------------------
+# -- through lm-eval's model interface ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

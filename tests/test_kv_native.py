@@ -88,8 +88,7 @@ def _strings(path: Path, name: str) -> set[str]:
     raise AssertionError(f"{name} is not in {path}")
 
 
-# -- kv=task: one engine, the setting of each task
-# --------------------------------------------------------------------
+# -- kv=task: one engine, the setting of each task ---------------------------------------------------------
 
 
 @pytest.fixture

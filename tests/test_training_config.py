@@ -145,8 +145,7 @@ def test_verl_recipe_states_appendix_c() -> None:
     assert tree["trainer"]["save_freq"] == 10 and rollout["max_num_batched_tokens"] == 34816
 
 
-# -- order
-# -------------------------------------------------------------------------------------------------------------
+# -- order -------------------------------------------------------------------------------------------------
 
 
 @given(n=st.integers(1, 60), epochs=st.integers(1, 3), block=st.integers(1, 7), seed=st.integers(0, 5))
@@ -179,8 +178,7 @@ def test_a_changed_order_is_refused(tmp_path: Path) -> None:
         Order.make([*ids, "r3"], 1, 0)
 
 
-# -- truncation
-# --------------------------------------------------------------------------------------------------------
+# -- truncation --------------------------------------------------------------------------------------------
 
 
 def _row(sizes: list[int], gold: list[int]) -> dict:

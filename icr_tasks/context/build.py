@@ -50,6 +50,11 @@ class Builder:
     prepared: Prepared | None = None  # retrieval done ahead by `icr prepare`
     embed: dict[str, Any] = field(default_factory=dict)  # how a retriever's embedder is run
 
+    @property
+    def marks_gold(self) -> bool:
+        """Whether the benchmark says which units hold the answer."""
+        return benchmarks.get(self.benchmark).marks_gold
+
     def build(self, item: Item) -> Built:
         """Raises DoesNotFit (per item) and IcrError (settings that cannot work for this benchmark)."""
         units, retrieval = self._units(item)
@@ -95,8 +100,7 @@ class Builder:
         }
         return Built(rendered, digest, boundary)
 
-    # -- which units
-    # ---------------------------------------------------------------------------------------------
+    # -- which units ---------------------------------------------------------------------------------------
 
     def _units(self, item: Item) -> tuple[Sequence[Unit] | None, dict[str, Any] | None]:
         if self.setting.kind == "none":
@@ -130,8 +134,7 @@ class Builder:
             **_strings(item),
         }
 
-    # -- text
-    # ----------------------------------------------------------------------------------------------------
+    # -- text ----------------------------------------------------------------------------------------------
 
     def _render(
         self, context: str | None, units: Sequence[Unit], frame: dict[str, Any], item: Item

@@ -82,8 +82,7 @@ class IcrHF(HFLM):
             here = {"on": self.model.device.type, "chunk": self.prefill_chunk, **identity.versions()}
             self.prefills = PrefillStore(prefill_store, {**same, **here}, prefill_store_gb)
 
-    # -- which setting
-    # -------------------------------------------------------------------------------------------
+    # -- which setting -------------------------------------------------------------------------------------
 
     def setting(self) -> Setting:
         """The run's setting; IcrError when the task and the model arguments disagree or the model cannot do
@@ -114,8 +113,7 @@ class IcrHF(HFLM):
                 "pass); use tasks that generate"
             )
 
-    # -- generation
-    # ----------------------------------------------------------------------------------------------
+    # -- generation ----------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers in request order; each prompt's measurements go to `measure`."""
@@ -242,8 +240,7 @@ class IcrHF(HFLM):
         tail = self.tokenizer.decode(tokens[-_TAIL:], skip_special_tokens=False)
         return any(s in tail for s in until if s)
 
-    # -- honesty
-    # -------------------------------------------------------------------------------------------------
+    # -- honesty -------------------------------------------------------------------------------------------
 
     def _note(self, request: Any, found: dict[str, Any]) -> None:
         session.record(request.args[0], found)

@@ -93,8 +93,7 @@ class ICRTask(ConfigurableTask):
                 )
         return Options.parse({**metadata, **logged})
 
-    # -- lm-eval's data interface
-    # --------------------------------------------------------------------------------
+    # -- lm-eval's data interface --------------------------------------------------------------------------
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Read the items (not their contexts) and note where they come from."""
@@ -126,8 +125,7 @@ class ICRTask(ConfigurableTask):
         """All accepted answers."""
         return list(doc["answers"])
 
-    # -- prompts
-    # -------------------------------------------------------------------------------------------------
+    # -- prompts -------------------------------------------------------------------------------------------
 
     def build_all_requests(
         self,
@@ -233,8 +231,7 @@ class ICRTask(ConfigurableTask):
             versions={"icr_tasks": __version__, **identity.versions()},
         )
 
-    # -- answers
-    # -------------------------------------------------------------------------------------------------
+    # -- answers -------------------------------------------------------------------------------------------
 
     def apply_filters(self) -> None:
         """Take the answers, check that the setting really ran, judge in one batch, drop the prompts."""

@@ -67,8 +67,7 @@ class Method:
         for knob, value in knobs.items():
             setattr(self, knob, value)
 
-    # -- evictors
-    # ------------------------------------------------------------------------------------------------
+    # -- evictors ------------------------------------------------------------------------------------------
 
     def n_kept(self, n: int) -> int:
         """Tokens an evictor keeps of n. Raises IcrError when the budget is below its fixed part."""
@@ -85,8 +84,7 @@ class Method:
         dim)."""
         raise IcrError(f"kv:{self.name} keeps everything")
 
-    # -- readers
-    # -------------------------------------------------------------------------------------------------
+    # -- readers -------------------------------------------------------------------------------------------
 
     def applies(self, n: int) -> bool:
         """False when a prompt of n tokens is read in full because there is nothing to leave out."""
@@ -163,8 +161,7 @@ class Method:
                 seen[head, picked.positions[head][valid[head]] + zone.start] = True
         return seen
 
-    # -- accounting
-    # ----------------------------------------------------------------------------------------------
+    # -- accounting ----------------------------------------------------------------------------------------
 
     def index_bytes(self, zone: Zone) -> int:
         """Bytes of the index tensors."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -41,6 +41,13 @@ class Board:
     bad: list[str] = field(default_factory=list)
     n_runs: int = 0
     n_items: int = 0
+
+    def __str__(self) -> str:
+        """The tables as Markdown."""
+        return render.markdown(self.tables)
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
 
 
 def main(argv: list[str]) -> int:
@@ -115,13 +122,17 @@ def build(
     patterns: dict[str, list[str]] | None = None,
     partial: bool = False,
     seen: Callable[[Run], None] | None = None,
+    runs: Iterable[Run] | None = None,
 ) -> Board:
-    """Read the runs one at a time and make the views. `seen` gets each run while its items are in memory."""
+    """Read the runs one at a time and make the views. `seen` gets each run while its items are in memory.
+
+    With `runs` these are shown and `root` is not searched.
+    """
     patterns = patterns or {}
     board = Board([], [])
     codes, single = Codes(), []
     with ledger.no_cycles():
-        for run in _runs(root, patterns, board.bad):
+        for run in _runs(root, patterns, board.bad) if runs is None else runs:
             if seen:
                 seen(run)
             single.append(_row(run, codes, patterns, partial))
@@ -131,7 +142,7 @@ def build(
         why = f"; {len(board.bad)} could not be read: {board.bad[0]}" if board.bad else ""
         raise IcrError(f"no run below {root} to show{why}" + ("; widen the filters" if patterns else ""))
     mark_stale(single)
-    options.rankings = ranked(root, board.bad)
+    options.rankings = ranked(root, board.bad) if runs is None else []
     board.rows = name_variants(join_prompts(single))
     board.tables = [t for name in views or VIEWS for t in VIEWS[name](board.rows, options)]
     if options.sort and not any(options.sort in t.columns for t in board.tables):

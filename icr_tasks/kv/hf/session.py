@@ -144,8 +144,7 @@ class Session:
         self._queries: list[Tensor | None] = [None] * layers
         self._step = 0
 
-    # -- called by the attention function
-    # ------------------------------------------------------------------------
+    # -- called by the attention function ------------------------------------------------------------------
 
     def observe(self, layer: int, query: Tensor, scale: float) -> None:
         """Remember the last queries of the prompt: query (batch, heads, q, dim), after RoPE."""
@@ -208,8 +207,7 @@ class Session:
             self.tallies[b].bytes_read += bytes_read
             self.tallies[b].tokens_read += tokens_read
 
-    # -- called by the decoding loop
-    # -----------------------------------------------------------------------------
+    # -- called by the decoding loop -----------------------------------------------------------------------
 
     def finish_prefill(self, cache: Any, room: int) -> list[int]:
         """Build indexes or evict; `room` more tokens will come. Returns the left padding of each row from now
