@@ -284,10 +284,12 @@ def compare(a: Run | str | Path, b: Run | str | Path, **options: Any) -> Compare
 def gate(new: Run | str | Path, baseline: Run | str | Path, **options: Any) -> Gated:
     """PASS, REGRESSED, INCONCLUSIVE or NOT COMPARABLE.
 
-    `options` as in `leaderboard.pairs.gate.gate` (margin, benchmark_margin, margins, alpha, strict), in score units.
+    `options` as in `leaderboard.pairs.gate.gate` (margin, benchmark_margin, margins, alpha, strict), in score units,
+    and as in `leaderboard.pairs.joined.pair` (common: limited runs on the items both have; allow, metric).
     """
     base, candidate = _run(baseline), _run(new)
-    found = judged(pair(base, candidate, whole=True), **options)
+    joining = {name: options.pop(name) for name in ("common", "allow", "metric") if name in options}
+    found = judged(pair(base, candidate, **{"whole": not joining.get("common"), **joining}), **options)
     return Gated(**vars(found), text=reports.markdown(found, base.label, candidate.label))
 
 

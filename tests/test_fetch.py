@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from icr_tasks.benchmarks import helmet_rag
 from icr_tasks.benchmarks.fetch import Remote, download, extract
-from icr_tasks.cli import data as data_cli
 from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
 
@@ -102,7 +102,7 @@ def noise(n: int) -> bytes:
 def test_helmet_members_only_and_early_stop(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = "/" + data_cli.ARCHIVE
+    path = "/" + helmet_rag.ARCHIVE
     hub.files[path] = archive(
         {"data/other.jsonl": b"no", NQ: b'{"a": 1}\n', "data/big.bin": noise(40_000_000)}
     )

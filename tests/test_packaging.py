@@ -129,13 +129,6 @@ def test_fresh_environment_gets_the_commands_and_nothing_stray(wheel: Path, tmp_
     assert done.returncode == 2 and "Did you mean 'collect'" in done.stderr
 
 
-def test_public_surface() -> None:
-    import icr_tasks
-
-    assert sorted(icr_tasks.__all__) == ["__version__", "tasks_dir"]
-    assert all(hasattr(icr_tasks, name) for name in icr_tasks.__all__)
-
-
 def test_leaderboard_imports_no_heavy_library() -> None:
     code = (
         "import sys, pkgutil, importlib, icr_tasks.leaderboard as lb\n"

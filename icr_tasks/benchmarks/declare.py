@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import plugins
 from ..errors import IcrError, unknown
 from ..metrics import scorers
 from ..registry import BENCHMARKS, METRICS
@@ -209,8 +210,8 @@ def get(name: str) -> Benchmark:
     for found in all_benchmarks():
         if name == found.name or name in found.aliases:
             return found
-    BENCHMARKS.get(name)  # raises
-    raise AssertionError(name)
+    known = [word for found in all_benchmarks() for word in (found.name, *found.aliases)]
+    raise IcrError(str(unknown("benchmark", name, known)) + plugins.hint())
 
 
 def all_benchmarks() -> list[Benchmark]:

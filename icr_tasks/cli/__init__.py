@@ -37,6 +37,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; an IcrError becomes one line on stderr and its exit code."""
     args = sys.argv[1:] if argv is None else argv
+    if args and args[0] in ("-V", "--version"):
+        from .. import __version__
+
+        print(f"icr-tasks {__version__}")
+        return 0
     if not args or args[0] in ("-h", "--help"):
         print("usage: icr COMMAND [options]\n")
         for name, (_, text) in COMMANDS.items():
