@@ -110,7 +110,9 @@ def test_quotes_must_come_from_the_gold_passages() -> None:
             "idq", [f"{lines}\nRelevant Document IDs: [DOC 3], [DOC 7]\nThe answer is: Paris"], [ROW]
         )[0]["quotes"]
 
-    assert quotes("most populous city of France, on the river Seine") == 1.0
+    assert quotes("most populous city of France, on the river Seine", "a lattice tower on the Champ") == 1.0
+    assert quotes("most populous city of France, on the river Seine") == 0.0  # nothing of document 7
+    assert quotes("is the capital and most", "is a lattice tower on the") == 0.0  # says nothing
     assert (
         quotes("the engineer Gustave Eiffel", "Paris is the capital and most populous city") == 0.0
     )  # four words

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
-from icr_tasks.metrics.answers import normalize, subem, subem_word
+from icr_tasks.metrics.answers import normalize, subem
 from icr_tasks.metrics.citations import cited_ids, contents, prf, quotes
-from icr_tasks.metrics.extract import extract_answer
+from icr_tasks.metrics.extract import extract_answer, strip_thoughts
+
+from . import guard
+from .words import FUNCTION
 
 # ---- row -----------------------------------------------------------------------------------------
 # What a reward needs to know about a training row, and the options of the `paper` preset.
@@ -24,7 +27,8 @@ class Row:
     """One training example. `gold_docs` are the texts of `gold_ids`, in the same order.
 
     `gold_ids` are the refined gold passages (paper: about 4); `original_ids` those of the dataset (2), which the
-    released code uses in its ID reward.
+    released code uses in its ID reward. `passages`, where the record has them, is the whole context: what stands in
+    it beside the gold answer may stand beside it in a completion.
     """
 
     answers: tuple[str, ...]
@@ -33,6 +37,7 @@ class Row:
     question: str = ""
     original_ids: tuple[int, ...] = ()
     id: str = ""
+    passages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.answers or not any(a.strip() for a in self.answers):
@@ -53,6 +58,7 @@ class Row:
             question=str(record.get("question") or ""),
             original_ids=tuple(int(i) for i in _given(record, "original_ids")),
             id=str(record.get("id") or ""),
+            passages=tuple(str(p) for p in _given(record, "passages")),
         )
 
 
@@ -79,12 +85,13 @@ class Options:
     """
 
     guard: bool = True
-    extra_words: int = 10
+    extra_words: int = 3
     ids: str = "equal"
     content_threshold: float = 0.8
     quote_threshold: float = 90.0
     quote_min_words: int = 5
     quote_max_words: int = 50
+    quote_content: int = 3
     hybrid: bool = False
     rule: bool = True
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -109,55 +116,58 @@ class Options:
 TERMS = ("answer", "ids", "content", "quotes", "judge")
 
 
-_YES_NO = ("yes", "no")
-
-
 def answer(text: str, row: Row, options: Options) -> float:
     """1[ans(y) ~ a*]: the metric's extraction and SubEM.
 
-    With the guard a formal marker ("Answer:", "The answer is:") must be there, the gold must stand at word
-    bounds, yes/no must come first and alone, and the answer may not list alternatives or have more than
-    `extra_words` words beyond the longest gold: a list of guesses is no answer.
+    With the guard a formal marker ("Answer:", "The answer is:", <answer>) must be there, and what follows it must name
+    the gold and no other candidate (guard.py). `extra_words` is how many small words more it may have.
     """
-    found = extract_answer(text)
     if not options.guard:
-        return subem(found.text, row.answers)
-    words = normalize(found.text).split()
-    golds = [normalize(a) for a in row.answers]
-    if not found.found or not words or len(words) > max(len(g.split()) for g in golds) + options.extra_words:
+        return subem(extract_answer(text).text, row.answers)
+    said = marked(text)
+    if said is None:
         return 0.0
-    if any(g in _YES_NO for g in golds):
-        said = {w for w in words if w in _YES_NO}
-        return float(len(said) == 1 and words[0] in golds)
-    if _alternatives(found.text) > max(_alternatives(a) for a in row.answers) or _lists_choices(
-        found.text, row
-    ):
-        return 0.0
-    return subem_word(found.text, row.answers)
+    return float(
+        guard.names_only(*said, row.answers, row.question, row.gold_docs + row.passages, options.extra_words)
+    )
 
 
-_EITHER = re.compile(r"\s(?:or|and|versus|vs\.?)\s|[;|\n]|\s/\s|\w/\w", re.I)
+_TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.I | re.S)
 
 
-def _alternatives(text: str) -> int:
-    """Marks that join alternatives; at most two commas are free ("Paris, Texas, United States")."""
-    return len(_EITHER.findall(text)) + max(0, len(re.findall(r",(?!\d)", text)) - 2)
+def marked(text: str) -> tuple[str, str] | None:
+    """The answer after the last formal marker and the text that follows it; None without a marker."""
+    text = strip_thoughts(text)
+    tagged = _TAGGED.findall(text)
+    shown = guard.plain(_TAGGED.sub(r"\nAnswer: \1\n", text) if tagged else text)
+    found = extract_answer(shown)
+    if not found.found:
+        return None
+    return found.text, _after(shown, found.text)
 
 
-def _lists_choices(text: str, row: Row) -> bool:
-    """Whether several parts of the answer are choices the question itself offers ("A, B" for "A or B?")."""
-    asked = f" {normalize(row.question)} "
-    parts = [normalize(part) for part in text.split(",")]
-    named = {part for part in parts if part and f" {part} " in asked}
-    return len(named) > 1 and not any(all(p in normalize(a) for p in named) for a in row.answers)
+_MARK = re.compile(r"answer\W*(?:\b(?:is|was|are|would be)\b\W*)?$", re.I)
+
+
+def _after(text: str, said: str) -> str:
+    """What follows the answer: after its last occurrence that stands behind a marker."""
+    spots = [m.start() for m in re.finditer(re.escape(said), text)]
+    behind = [i for i in spots if _MARK.search(text[max(0, i - 40) : i])]
+    at = (behind or spots or [len(text)])[-1]
+    return text[at + len(said) :]
 
 
 def ids(text: str, row: Row, options: Options) -> float:
-    """1[ids(y) = D*], or the F1 of the two sets."""
-    cited = set(cited_ids(text))
+    """1[ids(y) = D*], or the F1 of the two sets. With the guard a document that is named as irrelevant is not cited."""
+    cited = set(cited_ids(_DISMISSED.sub("", text) if options.guard else text))
     if options.ids == "f1":
         return prf(cited, row.gold_ids)[2]
     return float(cited == set(row.gold_ids))
+
+
+_DISMISSED = re.compile(
+    r"[^.;,\n]*\b(?:not\s+(?:relevant|related|helpful|useful)|irrelevant|unrelated)\b[^.;,\n]*", re.I
+)
 
 
 def content_similarity(produced: str, document: str) -> float:
@@ -169,8 +179,19 @@ def content_similarity(produced: str, document: str) -> float:
 
 
 def content(text: str, row: Row, options: Options) -> float:
-    """1[cont(y) ~ {d_i : i in D*}]: as many documents as gold ones, each gold one reproduced once."""
-    return float(content_mean(text, row) >= options.content_threshold and _same_count(text, row))
+    """1[cont(y) ~ {d_i : i in D*}]: as many documents as gold ones, each gold one reproduced once.
+
+    With the guard each under its own tag: `[DOC 3]` before document 3.
+    """
+    if not options.guard:
+        return float(content_mean(text, row) >= options.content_threshold and _same_count(text, row))
+    said = contents(text)
+    gold = dict(zip(row.gold_ids, row.gold_docs, strict=False))
+    return float(
+        bool(gold)
+        and said.keys() == gold.keys()
+        and all(content_similarity(said[i], gold[i]) >= options.content_threshold for i in gold)
+    )
 
 
 def _same_count(text: str, row: Row) -> bool:
@@ -218,6 +239,16 @@ def contained(quote: str, document: str, options: Options) -> bool:
 
 
 def quoted(text: str, row: Row, options: Options) -> float:
-    """1[quotes(y) in {d_i : i in D*}]: there are quotes, and each one stands in a gold document."""
+    """1[quotes(y) in {d_i : i in D*}]: there are quotes, and each one stands in a gold document.
+
+    With the guard they also cover the evidence, a quote for every gold document, and each says something:
+    `quote_content` words or more that are no function words.
+    """
     found = quotes(text)
-    return float(bool(found) and all(any(contained(q, d, options) for d in row.gold_docs) for q in found))
+    where = [{i for i, d in enumerate(row.gold_docs) if contained(q, d, options)} for q in found]
+    if not found or not all(where):
+        return 0.0
+    if not options.guard:
+        return 1.0
+    empty = any(sum(w.norm not in FUNCTION for w in guard.words(q)) < options.quote_content for q in found)
+    return float(not empty and set().union(*where) == set(range(len(row.gold_docs))))
