@@ -4,7 +4,6 @@ elsewhere."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +57,6 @@ def official_loong(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) 
     with gzip.open(source / "loong_1600_questions.jsonl.gz") as file:
         (root / "loong" / "loong.jsonl").write_bytes(file.read())
     return root
-
-
-@pytest.fixture(autouse=True)
-def no_tasks_of_other_tests() -> Iterator[None]:
-    """Tasks that an earlier test of this process still holds would count as tasks of this run."""
-    from icr_tasks.engines import session
-
-    session.forget_tasks()
-    yield
-    session.forget_tasks()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icr_tasks.engines import answers, session
+from icr_tasks.engines import answers
 from icr_tasks.engines.answers import AnswerStore
 from icr_tasks.engines.encode import encode
 
@@ -72,14 +72,13 @@ def test_text_without_joints_is_exact_too(trained: Any, text: str) -> None:
 
 
 class _Request:
-    task_name, doc_id = "t", 0
+    task_name, doc_id, setting = "t", 0, None
 
     def __init__(self, prompt: str, **kwargs: Any) -> None:
-        self.args = (prompt, kwargs)
+        self.args, self.found = (prompt, kwargs), {}
 
 
 def test_answers_are_stored_as_they_come_and_never_made_twice(tmp_path: Path) -> None:
-    session.clear()
     store, made = AnswerStore(tmp_path, {}), []
 
     def stream(requests: Any, order: list[int]) -> Any:
@@ -95,19 +94,18 @@ def test_answers_are_stored_as_they_come_and_never_made_twice(tmp_path: Path) ->
     assert (
         sorted(made) == ["a", "b", "bad"] and len(store) == 2
     )  # one of two equal ones; a failure is not stored
-    session.clear()
     made.clear()
     again = AnswerStore(tmp_path, {})
     with pytest.raises(KeyboardInterrupt):
         answers.answer([*asked, _Request("stop"), _Request("c")], again, stream)
     assert "a" not in made and "b" not in made
-    assert session.lookup("a") == {"timing": {"engine": 1.0}}  # what was measured comes back with the answer
+    asked[2] = _Request("ok")
+    assert answers.answer(asked, again, stream) == ["B", "A", "OK", "A"]
+    # what was measured comes back with every answer: stored, new, and of two equal requests
+    assert [request.found for request in asked] == [{"timing": {"engine": 1.0}}] * 4
 
 
-def test_sampled_repeats_differ_and_settings_that_change_the_cache_are_kept_apart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from icr_tasks.engines import session
+def test_sampled_repeats_differ_and_settings_that_change_the_cache_are_kept_apart() -> None:
     from icr_tasks.settings import Setting
 
     greedy, sampled = _Request("p"), _Request("p", do_sample=True)
@@ -117,7 +115,7 @@ def test_sampled_repeats_differ_and_settings_that_change_the_cache_are_kept_apar
     )
     plain = answers.key_of(greedy)
     for text, same in (("full", True), ("gold", True), ("kv:fp8", False)):
-        monkeypatch.setattr(session, "setting", lambda text=text: Setting.parse(text))
+        greedy.setting = Setting.parse(text)
         assert (answers.key_of(greedy) == plain) is same
 
 
@@ -146,18 +144,15 @@ def test_a_store_is_shared_while_it_is_open(tmp_path: Path) -> None:
     assert third.get("k") == {"key": "k", "text": "x"} and third.damaged == 0  # the first answer stays
 
 
-def test_a_notebook_may_evaluate_one_setting_after_the_other() -> None:
-    from icr_tasks.engines import session
-    from icr_tasks.errors import IcrError
+def test_one_call_may_hold_requests_of_several_settings() -> None:
+    """Two tasks of different settings in one process: each request carries its own."""
     from icr_tasks.harness.run import manager
 
-    def load(text: str) -> Any:
-        return manager({"setting": text}).load(["icr_synth_rag_512"])["tasks"]
+    def setting(text: str) -> Any:
+        task = manager({"setting": text, "tokenizer": "none"}).load(["icr_synth_rag_512"])["tasks"][
+            "icr_synth_rag_512"
+        ]
+        task.build_all_requests(limit=2)
+        return {str(instance.setting) for instance in task.instances}
 
-    first = load("rag@256")
-    assert str(session.setting()) == "rag@256"
-    second = load("full")
-    with pytest.raises(IcrError, match=r"ask for full, rag@256; run them apart"):
-        session.setting()
-    del first
-    assert str(session.setting()) == "full" and second
+    assert (setting("gold"), setting("full"), setting("none")) == ({"gold"}, {"full"}, {"none"})

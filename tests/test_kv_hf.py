@@ -13,9 +13,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 import tiny  # noqa: E402
 
-from icr_tasks.engines import session  # noqa: E402
 from icr_tasks.errors import IcrError  # noqa: E402
-from icr_tasks.kv import METHODS, make  # noqa: E402
+from icr_tasks.kv import METHODS, choose, make  # noqa: E402
 from icr_tasks.kv.hf import decode  # noqa: E402
 from icr_tasks.kv.hf import session as attention  # noqa: E402
 from icr_tasks.settings import Setting  # noqa: E402
@@ -93,7 +92,7 @@ def test_full_is_stock_and_full_budget_is_close(kind: str) -> None:
         answer = ours(built, [ids], small(name, 1.0))[0]
         assert answer.tokens == tokens, name
         assert (torch.stack(answer.logits) - logits).abs().max() < 1e-4, name
-        assert answer.kv["sparse_steps"] == NEW - 1
+        assert answer.kv["sparse_steps"] == 0 and answer.kv["fallback"], "nothing was left out"
     lossy = ours(built, [ids], small("steady"))[0]
     assert (torch.stack(lossy.logits) - logits).abs().max() > 1e-4
     assert torch.equal(lossy.logits[0], logits[0]), "the first token comes from the dense prefill"
@@ -204,11 +203,23 @@ def lm(folder: Path, **args: Any) -> Any:
     return IcrHF(str(folder), dtype="float32", device="cpu", **args)
 
 
-def request(text: str, task: str = "t", **kwargs: Any) -> Any:
+def request(
+    text: str, task: str = "t", setting: str | None = None, boundary: int | None = None, **kwargs: Any
+) -> Any:
     from icr_tasks.harness.instance import PromptInstance
 
     gen = {"until": [], "do_sample": False, "max_gen_toks": 6, **kwargs}
-    return PromptInstance(doc={}, prompt=text, gen_kwargs=gen, digest="{}", task=task, doc_id=0, repeats=1)
+    return PromptInstance(
+        doc={},
+        prompt=text,
+        gen_kwargs=gen,
+        digest="{}",
+        task=task,
+        doc_id=0,
+        repeats=1,
+        setting=Setting.parse(setting) if setting else None,
+        boundary=boundary,
+    )
 
 
 TEXT = "The river Ilessdell runs through Dorovgate. " * 6
@@ -220,17 +231,17 @@ def test_both_entries_choose_the_setting_and_full_equals_stock(folder: Path) -> 
     plain = HFLM(str(folder), dtype="float32", device="cpu").generate_until(
         [request(TEXT)], disable_tqdm=True
     )
-    full = lm(folder)
-    assert full.generate_until([request(TEXT)], disable_tqdm=True) == plain
-    assert session.lookup(TEXT)["kv"]["method"] == "full"
-    session.register(lm, Setting.parse("kv:topk@0.05,window=16"))
-    by_task = full.generate_until([request(TEXT)], disable_tqdm=True)
-    found = session.lookup(TEXT)["kv"]
-    assert found["setting"] == "kv:topk@0.05,window=16"
-    assert found["sparse_steps"] == 5
-    by_args = lm(folder, kv="topk", kv_budget=0.05, kv_window=16)
-    assert by_args.generate_until([request(TEXT)], disable_tqdm=True) == by_task
-    assert by_args.get_model_info()["kv"]["tasks"]["t"] == {"items": 1, "compressed": 1, "fallback": 0}
+    full, asked = lm(folder), request(TEXT)
+    assert full.generate_until([asked], disable_tqdm=True) == plain
+    assert asked.found["kv"]["method"] == asked.found["kv"]["setting"] == "full"
+    named = request(TEXT, setting="kv:topk@0.05,window=16")
+    by_task = full.generate_until([named], disable_tqdm=True)
+    assert named.found["kv"]["setting"] == "kv:topk@0.05,window=16"
+    assert named.found["kv"]["sparse_steps"] == 5
+    by_args, asked = lm(folder, kv="topk", kv_budget=0.05, kv_window=16), request(TEXT)
+    assert by_args.generate_until([asked], disable_tqdm=True) == by_task
+    assert by_args.get_model_info()["kv"] == {"setting": "kv:topk@0.05,window=16"}
+    assert asked.found["kv"]["sparse_steps"] == 5
 
 
 def test_likelihoods_are_refused_only_when_compressed(folder: Path) -> None:
@@ -244,40 +255,45 @@ def test_likelihoods_are_refused_only_when_compressed(folder: Path) -> None:
             method([ask])
 
 
-def test_a_run_without_a_compressed_step_is_an_error(folder: Path) -> None:
-    session.register(lm, Setting.parse("kv:cluster"))
-    lm(folder).generate_until([request("Too short. " * 3, "short")], disable_tqdm=True)
-    found = session.lookup("Too short. " * 3)
-    assert "no compressed step ran under kv:cluster@0.018: 1 of 1 prompts are too short" in found["error"]
-    assert found["kv"]["fallback"]
+def test_a_task_without_a_compressed_step_is_an_error(folder: Path) -> None:
+    asked = [
+        request("Too short. " * 3, "short", setting="kv:topk@0.05"),
+        request(TEXT, setting="kv:topk@0.05"),
+    ]
+    lm(folder).generate_until(asked, disable_tqdm=True)
+    assert asked[0].found["kv"]["fallback"] and not asked[1].found["kv"]["fallback"]
+    setting = Setting.parse("kv:topk@0.05")
+    (short,) = choose.verify_all(setting, [asked[0].found])
+    assert "no compressed step ran under kv:topk@0.05: 1 of 1 prompts are too short" in short["error"]
+    both = choose.verify_all(setting, [r.found for r in asked])
+    assert not any("error" in one for one in both), "a short item of a compressed task is read in full"
 
 
 def test_items_that_cannot_run_fail_alone(folder: Path) -> None:
     engine = lm(folder, kv="snapkv", kv_budget=0.3, batch_size=2)
     long = "A long text that has enough tokens for the window. " * 6
-    answers = engine.generate_until([request("x" * 100), request(long)], disable_tqdm=True)
+    asked = [request("x" * 100), request(long)]
+    answers = engine.generate_until(asked, disable_tqdm=True)
     assert answers[0] == ""
-    assert "fewer than sink 0 + window 64" in session.lookup("x" * 100)["error"]
-    assert session.lookup(long)["kv"]["stored_fraction"] == pytest.approx(0.3, abs=0.01)
+    assert "fewer than sink 0 + window 64" in asked[0].found["error"]
+    assert asked[1].found["kv"]["stored_fraction"] == pytest.approx(0.3, abs=0.01)
 
 
 def test_query_agnostic_takes_the_boundary_out_of_band(folder: Path) -> None:
     engine = lm(folder, kv="keydiff", kv_budget=0.5, kv_split="query-agnostic")
-    engine.generate_until([request(TEXT + "no boundary known")], disable_tqdm=True)
-    assert "does not say where its context ends" in session.lookup(TEXT + "no boundary known")["error"]
     text = TEXT + "Which river?"
-    session.note(text, len(TEXT))
-    engine.generate_until([request(text)], disable_tqdm=True)
-    assert session.lookup(text)["kv"]["steps"] == len("Which river?") + 5  # one token a byte
+    asked = [request(TEXT + "no boundary known"), request(text, boundary=len(TEXT))]
+    engine.generate_until(asked, disable_tqdm=True)
+    assert "does not say where its context ends" in asked[0].found["error"]
+    assert asked[1].found["kv"]["steps"] == len("Which river?") + 5  # one token a byte
 
 
 def test_answers_are_kept(folder: Path, tmp_path: Path) -> None:
     first = lm(folder, kv="topk", store=str(tmp_path)).generate_until([request(TEXT)], disable_tqdm=True)
-    again = lm(folder, kv="topk", store=str(tmp_path))
+    again, asked = lm(folder, kv="topk", store=str(tmp_path)), request(TEXT)
     again.model.forward = None  # nothing is computed
-    session._FOUND.clear()
-    assert again.generate_until([request(TEXT)], disable_tqdm=True) == first
-    assert session.lookup(TEXT)["kv"]["setting"] == "kv:topk@0.05"
+    assert again.generate_until([asked], disable_tqdm=True) == first
+    assert asked.found["kv"]["setting"] == "kv:topk@0.05"
 
 
 @pytest.mark.parametrize(

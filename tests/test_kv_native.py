@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.harness.options import Options
 from icr_tasks.kv import choose
 from icr_tasks.kv.vllm import counters
+from icr_tasks.kv.vllm.state import EngineState
 from icr_tasks.settings import KV_NATIVE, Setting
 
 
@@ -88,48 +91,120 @@ def _strings(path: Path, name: str) -> set[str]:
     raise AssertionError(f"{name} is not in {path}")
 
 
-# -- kv=task: one engine, the setting of each task ---------------------------------------------------------
+# -- kv=task: one engine, the setting of each request ------------------------------------------------------
+
+TOPK = "kv:topk@0.05,window=32"
 
 
 @pytest.fixture
-def by_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ICR_KV", "task")
-    monkeypatch.setenv(counters.VARIABLE, "")
-    monkeypatch.delenv(counters.VARIABLE)
-    counters._text.cache_clear()
-    yield
-    Path(counters.path()).unlink()
+def engine(monkeypatch: pytest.MonkeyPatch) -> EngineState:
+    """An engine that follows its requests; its process has no ICR_KV."""
+    pytest.importorskip("vllm")
+    monkeypatch.delenv("ICR_KV", raising=False)
+    monkeypatch.delenv(counters.VARIABLE, raising=False)
+    return EngineState({"kv": "task"})
 
 
-def test_an_engine_that_follows_the_task_is_told_the_setting(by_task: None) -> None:
-    assert choose.asked() is None
-    assert choose.running() is None
-    choose.switch(Setting.parse("kv:topk@0.05,window=32"))
-    assert choose.running() == counters.told() == "kv:topk@0.05,window=32"
-    counters.Counters(1).add(sparse_steps=2, bytes_read=5, bytes_full=10, tokens_read=1, tokens_full=10)
-    choose.switch(Setting.parse("kv:topk@0.05,window=32"))  # the same again: counts go on
-    found = choose.measured()
-    assert (found["setting"], found["read_fraction"], found["attended_fraction"]) == (
-        "kv:topk@0.05,window=32",
-        0.5,
-        0.1,
+def test_an_engine_that_follows_the_task_is_told_the_setting(engine: EngineState) -> None:
+    assert engine.running is None
+    engine.switch(Setting.parse(TOPK))
+    assert engine.running == TOPK
+    for rank in (0, 1):  # two tensor-parallel workers take the same steps and read half the heads each
+        worker = counters.Counters(engine.file, rank)
+        worker.add(
+            "icr-7-0-ab12",
+            steps=2,
+            sparse_steps=2,
+            bytes_read=5,
+            bytes_full=10,
+            tokens_read=1,
+            tokens_full=10,
+        )
+        worker.add("icr-7-1-cd34", steps=1, bytes_read=8, bytes_full=8, tokens_read=4, tokens_full=4)
+    found = engine.measured("icr-7-0", prompt=9, output=3)
+    assert (found["setting"], found["read_fraction"], found["attended_fraction"]) == (TOPK, 0.5, 0.1)
+    assert (found["steps"], found["sparse_steps"], found["bytes_read_per_step"]) == (2, 2, 5)
+    assert not found["fallback"]
+    other = engine.measured("icr-7-1", prompt=9, output=2)
+    assert (other["fallback"], other["steps"], other["read_fraction"]) == (True, 1, 1.0), (
+        "counts are a request's own"
     )
-    choose.switch(Setting.parse("kv:steady"))
-    assert choose.measured()["setting"] == "full", "another setting's steps do not count"
-    choose.switch(Setting.parse("rag@4k"))
-    assert choose.running() is None
+    assert engine.measured("icr-7-2", prompt=9, output=2)["setting"] == "full", (
+        "no step was counted: nothing compressed"
+    )
+    assert engine.measured("icr-7-2", prompt=9, output=1)["setting"] == TOPK, (
+        "its only token came from the prefill"
+    )
+    engine.switch(Setting.parse("rag@4k"))
+    assert engine.running is None
+    assert engine.measured("icr-7-3", prompt=9, output=2) is None
     with pytest.raises(IcrError, match="the vLLM backend has topk, page, steady"):
-        choose.switch(Setting.parse("kv:snapkv@0.5"))
+        engine.switch(Setting.parse("kv:snapkv@0.5"))
 
 
-def test_likelihoods_are_refused_only_when_compressed(by_task: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ring_of_requests_forgets_the_oldest(
+    engine: EngineState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "_SLOTS", 4)
+    worker = counters.Counters(engine.file)
+    for i in range(6):
+        worker.add(f"icr-1-{i}-x", steps=i + 1)
+    assert [counters.of(engine.file, f"icr-1-{i}")["steps"] for i in range(6)] == [0, 0, 3, 4, 5, 6]
+    assert counters.totals(engine.file)["steps"] == 21
+
+
+def test_the_environment_is_as_it_was_when_an_engine_has_started(
+    engine: EngineState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = {"kv": "topk", "kv_budget": 0.05, "additional_config": {"mine": 1}}
+    compressed = EngineState(args)
+    with compressed.starting():
+        assert os.environ["ICR_KV"] == "kv:topk@0.05"
+    assert "ICR_KV" not in os.environ and counters.VARIABLE not in os.environ
+    assert args["additional_config"]["mine"] == 1
+    assert args["additional_config"][counters.CONFIG]["setting"] == "kv:topk@0.05"
+    assert EngineState({}).asked is None, "the next engine starts from its own arguments"
+    assert str(Options.parse({}).setting) == "full"
+    monkeypatch.setenv("ICR_KV", "page@0.05")  # exported by the user
+    assert EngineState({}).asked == "kv:page@0.05"
+    full = EngineState({"kv": "full"})
+    with full.starting():
+        assert "ICR_KV" not in os.environ
+    assert full.asked is None and os.environ["ICR_KV"] == "page@0.05"
+
+
+@pytest.mark.parametrize(
+    ("args", "setting", "dtype", "said"),
+    [
+        ({}, "full", "auto", None),
+        ({}, "rag@4k", "auto", None),
+        ({}, "rag@4k", "fp8", None),
+        ({"kv": "task"}, "none", "auto", None),
+        ({"kv": "task"}, TOPK, "auto", None),
+        ({"kv": "topk", "kv_budget": 0.05, "kv_window": 32}, TOPK, "auto", None),
+        ({}, "kv:fp8", "fp8", None),
+        ({}, TOPK, "auto", "loaded for full attention and cannot run kv:topk"),
+        ({"kv": "page"}, TOPK, "auto", "loaded for kv:page@0.05 and cannot run kv:topk"),
+        ({"kv": "page"}, "full", "auto", "loaded for kv:page@0.05 and cannot run full"),
+        ({"kv": "page"}, "rag@4k", "auto", "loaded for kv:page@0.05 and cannot run rag@4k"),
+        ({"kv": "page"}, "none", "auto", "cannot run none"),
+        ({"kv": "task"}, "kv:snapkv@0.5", "auto", "the vLLM backend has topk, page, steady"),
+        ({}, "kv:fp8", "auto", "needs an engine with kv_cache_dtype=fp8; this one has auto"),
+        ({}, "full", "fp8", "keeps its cache as fp8, so it cannot run full"),
+    ],
+)
+def test_an_engine_says_what_it_cannot_run(
+    args: dict[str, Any], setting: str, dtype: str, said: str | None, engine: EngineState
+) -> None:
+    found = EngineState(dict(args)).refusal(Setting.parse(setting), dtype)
+    assert (found is None) if said is None else said in found
+
+
+def test_likelihoods_are_refused_only_when_compressed() -> None:
     choose.refuse_scoring(None)
     choose.refuse_scoring(Setting.parse("full"))
     with pytest.raises(IcrError, match="would be the uncompressed ones"):
         choose.refuse_scoring(Setting.parse("kv:topk@0.05"))
-    monkeypatch.setenv("ICR_KV", "topk@0.05")
-    with pytest.raises(IcrError, match="kv:topk@0.05"):
-        choose.refuse_scoring(None)
 
 
 def test_kv_task_as_a_model_argument() -> None:

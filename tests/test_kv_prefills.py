@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 import tiny  # noqa: E402
 
-from icr_tasks.engines import session  # noqa: E402
 from icr_tasks.errors import IcrError  # noqa: E402
 from icr_tasks.kv.hf import decode  # noqa: E402
 from icr_tasks.kv.hf.prefills import PrefillStore  # noqa: E402
@@ -40,13 +39,20 @@ def ask(folder: Path, text: str = TEXT, **args: Any) -> tuple[str, dict[str, Any
     from icr_tasks.engines.hf import IcrHF
     from icr_tasks.harness.instance import PromptInstance
 
-    session.note(text, len(text) - 20)
-    session._FOUND.clear()
     gen = {"until": [], "do_sample": False, "max_gen_toks": 8}
-    request = PromptInstance(doc={}, prompt=text, gen_kwargs=gen, digest="{}", task="t", doc_id=0, repeats=1)
+    request = PromptInstance(
+        doc={},
+        prompt=text,
+        gen_kwargs=gen,
+        digest="{}",
+        task="t",
+        doc_id=0,
+        repeats=1,
+        boundary=len(text) - 20,
+    )
     engine = IcrHF(str(folder), dtype="float32", device="cpu", **args)
     (answer,) = engine.generate_until([request], disable_tqdm=True)
-    return answer, session.lookup(text)
+    return answer, request.found
 
 
 def test_every_setting_answers_as_without_sharing(
@@ -90,12 +96,11 @@ def test_a_batch_decodes_prompts_that_were_prefilled_alone(folder: Path, tmp_pat
     ask(folder, text=texts[1], prefill_store=str(tmp_path))
     for args in SETTINGS[:-1]:
         alone = [ask(folder, text=t, **args)[0] for t in texts]
-        session._FOUND.clear()
         engine = IcrHF(
             str(folder), dtype="float32", device="cpu", batch_size=3, prefill_store=str(tmp_path), **args
         )
         assert engine.generate_until(asked, disable_tqdm=True) == alone, args
-        reused = [session.lookup(t)["kv"]["prefill_reused"] for t in texts]
+        reused = [r.found["kv"]["prefill_reused"] for r in asked]
         assert (
             reused == [args != SETTINGS[0], args.get("kv_window") != 100, args != SETTINGS[0]]
             or args.get("kv_window") == 100

@@ -144,6 +144,6 @@ def test_the_engines_did_what_they_are_named_for(case: dict[str, Any]) -> None:
     assert case["vllm"]["preempted"]["preemptions"] > 0
     assert case["vllm"]["chunked"]["prefix_hits"] > 0
     counts = case["vllm"]["plain"]["counts"]
-    # three layers; the first token of each answer comes from prefill
-    assert counts["steps"] == counts["sparse_steps"] == 3 * len(case["prompts"]) * (N_NEW - 1)
+    # one step a token, whatever the number of layers; the first token of each answer comes from prefill
+    assert counts["steps"] == counts["sparse_steps"] == len(case["prompts"]) * (N_NEW - 1)
     assert 0.05 < counts["tokens_read"] / counts["tokens_full"] < 0.3

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from ..context import tokens
 from ..context.prepared import Prepared, head
 from ..context.retrieve import DoesNotFit, query, retrieve
-from ..engines import session
 from ..errors import IcrError, unknown
 
 HEADER = (
@@ -83,7 +82,6 @@ def _prepare(args: argparse.Namespace, setting: str) -> list[tuple[str, str]]:
 def _load(names: str, metadata: dict[str, Any]) -> list[Any]:
     from ..harness.run import manager
 
-    session.forget_tasks()
     known = manager(metadata)
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:

@@ -134,7 +134,7 @@ def text_of(prompt: Any) -> str:
 def key_of(request: Any) -> str:
     """Store key: prompt, generation kwargs and, where the engine changes the cache, the setting."""
     prompt, kwargs = request.args
-    setting = session.setting()
+    setting = session.setting_of(request)
     salt = f"\0{setting}" if setting is not None and setting.compressed else ""
     return AnswerStore.key(text_of(prompt) + salt, kwargs)
 
@@ -182,37 +182,36 @@ def answer(
     stream: Stream,
     done: Callable[[int, bool], None] = lambda index, stored: None,
 ) -> list[str]:
-    """Answers in request order; a failed request gives "" and its reason in `measure`.
+    """Answers in request order; a failed request gives "" and its reason in what is recorded with it.
 
-    `done(index, stored)` is called for each request as its answer is there.
+    `done(index, stored)` is called for each request as its answer is there. Measurements are handed to the
+    requests at the end, because an engine in between starts each of its batches with empty ones.
     """
     keys = keys_of(requests)
     answers: dict[str, str] = {}
+    measured: dict[str, dict[str, Any]] = {}
     waiting: dict[str, int] = {}
     if store is not None:
         store.refresh()
     for i, key in enumerate(keys):
         record = store.get(key) if store is not None else None
         if record is not None:
-            answers[key] = _recall(requests[i], record)
+            answers[key] = record["text"]
+            measured[key] = {k: v for k, v in record.items() if k not in ("key", "text") and v is not None}
             done(i, True)
         else:
             waiting.setdefault(key, i)  # the same greedy request twice is generated once
     if answers and waiting and store is not None:
         log.info("%d of %d answers taken from %s", len(answers), len(answers) + len(waiting), store.path)
     for i, text, found in stream(requests, by_prefix(requests, waiting.values())):
-        answers[keys[i]] = text
-        session.record(text_of(requests[i].args[0]), found)
+        answers[keys[i]], measured[keys[i]] = text, found
         if store is not None and "error" not in found:
             store.put(keys[i], {"text": text, **found})
         done(i, False)
+    session.begin(requests)
+    for request, key in zip(requests, keys, strict=True):
+        session.record(request, measured[key])
     return [answers[key] for key in keys]
-
-
-def _recall(request: Any, record: dict[str, Any]) -> str:
-    found = {k: v for k, v in record.items() if k not in ("key", "text") and v is not None}
-    session.record(text_of(request.args[0]), found)
-    return record["text"]
 
 
 def batches(generate: Callable[[list[Any]], list[str]], size: int) -> Stream:
@@ -243,6 +242,6 @@ def batches(generate: Callable[[list[Any]], list[str]], size: int) -> Stream:
                         if failed_in_a_row >= _GIVE_UP:
                             raise  # not one bad prompt: the engine is broken
                         text, found = "", {"error": f"engine refused: {error}"}
-                yield i, text, {**each, **(session.lookup(text_of(requests[i].args[0])) or {}), **found}
+                yield i, text, {**each, **session.found_of(requests[i]), **found}
 
     return stream

@@ -21,7 +21,6 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from tqdm import tqdm
 
 from ..errors import IcrError
-from ..harness.instance import PromptInstance
 from ..kv import choose, make
 from ..kv.hf import decode
 from ..kv.hf import session as attention
@@ -69,7 +68,6 @@ class IcrHF(HFLM):
         if self.backend != "causal":
             raise IcrError(f"icr-hf needs a decoder-only model, not backend {self.backend!r}")
         self.model.set_attn_implementation(attention.register())
-        self.totals: dict[str, dict[str, int]] = {}
         if (store or prefill_store) and not isinstance(pretrained, str):
             raise IcrError(
                 "store= and prefill_store= need pretrained= as a name or folder, which tells weights apart"
@@ -84,10 +82,15 @@ class IcrHF(HFLM):
 
     # -- which setting -------------------------------------------------------------------------------------
 
-    def setting(self) -> Setting:
-        """The run's setting; IcrError when the task and the model arguments disagree or the model cannot do
-        it."""
-        found = choose.agree(session.setting(), self.asked)
+    def setting_of(self, request: Any) -> Setting:
+        """The setting a request runs under: its own, else that of the model arguments.
+
+        Raises IcrError when the two disagree or the model cannot do it.
+        """
+        return self._possible(session.setting_of(request))
+
+    def _possible(self, asked: Setting | None) -> Setting:
+        found = choose.agree_request(asked, self.asked)
         if found.compressed:
             if found.method is None or found.method in choose.native():
                 raise IcrError(
@@ -96,51 +99,67 @@ class IcrHF(HFLM):
             decode.check(self.model.config, f"setting {found}")
         return found
 
+    def _refusal(self, asked: Setting | None) -> str | None:
+        try:
+            self._possible(asked)
+        except IcrError as error:
+            return str(error)
+        return None
+
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Stock scoring under `full`; refused under a compressed setting."""
-        self._refuse_scoring()
+        choose.refuse_scoring(self._possible(None))
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Stock scoring under `full`; refused under a compressed setting."""
-        self._refuse_scoring()
+        choose.refuse_scoring(self._possible(None))
         return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
-
-    def _refuse_scoring(self) -> None:
-        if (found := self.setting()).compressed:
-            raise IcrError(
-                f"likelihoods under {found} would be the uncompressed ones (lm_eval scores prompt and answer in one dense "
-                "pass); use tasks that generate"
-            )
 
     # -- generation ----------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers in request order; each prompt's measurements go to `measure`."""
-        setting = self.setting()
-        answers: dict[int, str] = {}
+        """Answers in request order; what was measured goes to each request (`engines.session`).
+
+        Requests of one call may have several settings. Raises IcrError when this engine can run none of them, and
+        for requests of other tasks of which none took a compressed step.
+        """
+        asked = [session.setting_of(request) for request in requests]
+        refused = session.refuse(asked, self._refusal)
+        session.begin(requests)
+        done: dict[int, tuple[str, dict[str, Any]]] = {}
+        with tqdm(total=len(requests), desc="icr-hf", disable=disable_tqdm) as bar:
+            for setting, part in session.by_setting(asked, range(len(requests))).items():
+                if setting in refused:
+                    log.error("%s: %s", setting, refused[setting])
+                    answers = ((i, "", {"error": refused[setting]}) for i in part)
+                else:
+                    bar.set_description(f"icr-hf {self._possible(setting)}")
+                    answers = self._generate(requests, part, self._possible(setting))
+                for i, text, found in answers:
+                    done[i] = text, found
+                    session.record(requests[i], found)
+                    bar.update()
+        self._refuse_inert(requests, [done[i][1] for i in range(len(requests))])
+        return [done[i][0] for i in range(len(requests))]
+
+    def _generate(
+        self, requests: Sequence[Any], which: list[int], setting: Setting
+    ) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """(index, text, measured) of requests under one setting; what is stored comes first."""
         todo: list[int] = []
-        for i, request in enumerate(requests):
-            stored = self.store.get(self._key(request, setting)) if self.store is not None else None
+        for i in which:
+            stored = self.store.get(self._key(requests[i], setting)) if self.store is not None else None
             if stored is None:
                 todo.append(i)
             else:
-                answers[i] = stored["text"]
-                self._note(request, {k: stored[k] for k in ("kv", "timing")})
-        bar = tqdm(total=len(requests), initial=len(answers), desc=f"icr-hf {setting}", disable=disable_tqdm)
+                yield i, stored["text"], {k: stored[k] for k in ("kv", "timing")}
         for batch in self._batches(requests, todo, setting):
-            for i, (text, found) in zip(
-                batch, self._answer([requests[i] for i in batch], setting), strict=True
-            ):
-                answers[i] = text
-                self._note(requests[i], found)
+            answers = self._answer([requests[i] for i in batch], setting)
+            for i, (text, found) in zip(batch, answers, strict=True):
                 if self.store is not None and "error" not in found:
                     self.store.put(self._key(requests[i], setting), {"text": text, **found})
-                bar.update()
-        bar.close()
-        if setting.compressed:
-            self._refuse_inert(requests, setting)
-        return [answers[i] for i in range(len(requests))]
+                yield i, text, found
 
     @staticmethod
     def _key(request: Any, setting: Setting) -> str:
@@ -178,7 +197,7 @@ class IcrHF(HFLM):
                 kwargs["max_gen_toks"],
                 self._eos(),
                 stop=lambda tokens: self._stopped(tokens, until),
-                after=self._after(requests[0].args[0], prompts[0], setting),
+                after=self._after(requests[0], prompts[0], setting),
                 chunk=self.prefill_chunk,
                 prefills=self.prefills,
             )
@@ -193,7 +212,8 @@ class IcrHF(HFLM):
         out = []
         for answer in done:
             text = postprocess_generated_text(self.tok_decode(answer.tokens), until, self.think_end_token)
-            out.append((text, {"kv": {"setting": str(setting), **answer.kv}, "timing": answer.timing}))
+            ran = str(setting) if setting.compressed else "full"
+            out.append((text, {"kv": {"setting": ran, **answer.kv}, "timing": answer.timing}))
         return out
 
     def _kwargs(self, given: dict[str, Any], setting: Setting) -> dict[str, Any]:
@@ -215,16 +235,16 @@ class IcrHF(HFLM):
             )
         return ids
 
-    def _after(self, prompt: str, ids: list[int], setting: Setting) -> int:
+    def _after(self, request: Any, ids: list[int], setting: Setting) -> int:
         """Tokens of the question part, read after compression; 0 in a query-aware run."""
         if setting.params.get("split") != "query-agnostic":
             return 0
-        offset = session.offset_for(prompt)
+        offset = session.boundary_of(request)
         if offset is None:
             raise IcrError(
                 f"{setting}: this prompt does not say where its context ends; use a task with a context"
             )
-        spans = self.tokenizer(prompt, return_offsets_mapping=True, add_special_tokens=False)[
+        spans = self.tokenizer(request.args[0], return_offsets_mapping=True, add_special_tokens=False)[
             "offset_mapping"
         ]
         after = sum(1 for start, _ in spans if start >= offset)
@@ -242,42 +262,25 @@ class IcrHF(HFLM):
 
     # -- honesty -------------------------------------------------------------------------------------------
 
-    def _note(self, request: Any, found: dict[str, Any]) -> None:
-        session.record(request.args[0], found)
-        total = self.totals.setdefault(
-            request.task_name or "", dict.fromkeys(("items", "compressed", "fallback"), 0)
-        )
-        if "kv" in found:
-            total["items"] += 1
-            total["compressed"] += found["kv"]["sparse_steps"] > 0
-            total["fallback"] += found["kv"]["fallback"]
-
-    def _refuse_inert(self, requests: list[Any], setting: Setting) -> None:
-        """A task none of whose items took a compressed step has no score under this setting."""
-        for task, total in self.totals.items():
-            ours = [r for r in requests if (r.task_name or "") == task]
-            if total["fallback"] and ours:
-                log.warning(
-                    "%s under %s: %d of %d prompts too short, read in full",
-                    task,
-                    setting,
-                    total["fallback"],
-                    total["items"],
-                )
-            if ours and total["items"] and not total["compressed"]:
-                reason = (
-                    f"no compressed step ran under {setting}: {total['fallback']} of {total['items']} prompts are too "
-                    "short for it, the others ended with their first token (which the dense prefill gives)"
-                )
-                if not all(isinstance(r, PromptInstance) for r in ours):
-                    raise IcrError(f"{task}: {reason}")
-                log.error("%s: %s", task, reason)
-                for request in ours:
-                    session.record(request.args[0], {"error": reason})
+    def _refuse_inert(self, requests: Sequence[Any], found: list[dict[str, Any]]) -> None:
+        """Requests of other tasks carry no measurements away, so what our own tasks check item by item is
+        checked here: a task must have taken a compressed step, and each item what was asked for."""
+        theirs = [i for i, request in enumerate(requests) if not session.ours(request)]
+        for task in dict.fromkeys(requests[i].task_name for i in theirs):
+            part = [found[i] for i in theirs if requests[i].task_name == task]
+            checked = choose.verify_all(self._possible(None), part)
+            bad = [
+                new["error"]
+                for old, new in zip(part, checked, strict=True)
+                if "error" in new and "error" not in old
+            ]
+            if bad:
+                raise IcrError(f"{task}: {bad[0]}")
 
     def get_model_info(self) -> dict[str, Any]:
-        """HFLM's, and how many items were compressed, for the results file."""
-        return {**super().get_model_info(), "kv": {"setting": str(self.setting()), "tasks": self.totals}}
+        """HFLM's, and the setting of the model arguments where they name one, for the results file."""
+        own = {} if self.asked is None else {"kv": {"setting": str(self.asked)}}
+        return {**super().get_model_info(), **own}
 
 
 def _knobs(setting: Setting) -> dict[str, Any]:

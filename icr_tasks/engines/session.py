@@ -1,85 +1,74 @@
-"""What an engine measured for a prompt, handed to the task that made the prompt (same process, no wire
-format)."""
+"""What travels with a request: the setting it is asked under, where its context ends, and what the engine
+measured for it.
+
+The tasks of this package send requests that have the attributes `setting`, `boundary` and `found`
+(`harness.instance.PromptInstance`). Requests of other tasks have none of them: they take the setting of the
+model arguments, and nobody asks what was measured for them. Nothing is kept here between two calls, so two
+settings in one process give what two processes give.
+"""
 
 from __future__ import annotations
 
-import gc
-import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from ..errors import IcrError
 from ..settings import Setting
 
-_FOUND: dict[str, dict[str, Any]] = {}
+
+def ours(request: Any) -> bool:
+    """Whether what an engine measured reaches somebody: True for requests of this package's tasks."""
+    return getattr(request, "found", None) is not None
 
 
-def key(prompt: str) -> str:
-    """sha256 of the prompt text."""
-    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
+def setting_of(request: Any) -> Setting | None:
+    """The setting this request is asked under; None where the model arguments decide."""
+    return getattr(request, "setting", None)
 
 
-def record(prompt: str, found: dict[str, Any]) -> None:
-    """Add measurements (`timing`, `kv`, `error` ...) for this prompt."""
-    _FOUND.setdefault(key(prompt), {}).update(found)
+def boundary_of(request: Any) -> int | None:
+    """Character of the prompt at which the question part begins, or None when unknown.
+
+    It is told beside the prompt because a marker inside the text would change what models read.
+    """
+    return getattr(request, "boundary", None)
 
 
-def lookup(prompt: str) -> dict[str, Any] | None:
-    """What was recorded for this prompt, or None."""
-    return _FOUND.get(key(prompt))
+def found_of(request: Any) -> dict[str, Any]:
+    """What was recorded for this request (`timing`, `kv`, `error` ...); empty for requests of other tasks."""
+    return dict(getattr(request, "found", None) or {})
 
 
-def clear() -> None:
-    """Forget everything (between the cells of a sweep: the same prompt may run under another setting)."""
-    _FOUND.clear()
+def begin(requests: Iterable[Any]) -> None:
+    """Forget what an earlier call measured: a request that is sent again is measured again."""
+    for request in requests:
+        if ours(request):
+            request.found.clear()
 
 
-# ---- boundary ------------------------------------------------------------------------------------
-# Where the context ends in a prompt, told out of band: a marker inside the text would change what models
-# read.
-
-_OFFSETS: dict[str, int] = {}
-
-
-def note(prompt: str, offset: int) -> None:
-    """Remember that the context of this prompt ends before character `offset`."""
-    _OFFSETS[key(prompt)] = offset
+def record(request: Any, found: dict[str, Any]) -> None:
+    """Add measurements to a request. Of several repeats the last is kept, and the error of any of them."""
+    if ours(request):
+        request.found.update(found)
 
 
-def offset_for(prompt: str) -> int | None:
-    """Character offset at which the question part begins, or None when unknown."""
-    return _OFFSETS.get(key(prompt))
+def by_setting(settings: Sequence[Setting | None], which: Iterable[int]) -> dict[Setting | None, list[int]]:
+    """Indexes of requests, grouped by their setting; groups and their members in the order given."""
+    groups: dict[Setting | None, list[int]] = {}
+    for i in which:
+        groups.setdefault(settings[i], []).append(i)
+    return groups
 
 
-# ---- active --------------------------------------------------------------------------------------
-# The one setting of the icr_ tasks in use, for engines that must act on it (KV compression).
+def refuse(
+    settings: Iterable[Setting | None], reason_of: Callable[[Setting | None], str | None]
+) -> dict[Setting | None, str]:
+    """Settings that an engine cannot run, with the reason, before anything is generated.
 
-# Weak: a notebook may evaluate one setting after the other, and the tasks of an earlier run no longer count.
-_SETTINGS: WeakKeyDictionary[object, Setting] = WeakKeyDictionary()
-
-
-def register(task: object, setting: Setting) -> None:
-    """Called when a task is created; forgotten when the task is."""
-    _SETTINGS[task] = setting
-
-
-def setting() -> Setting | None:
-    """The setting shared by all tasks in use; None without icr_ tasks. IcrError when they differ."""
-    found = _found()
-    if len(found) > 1:
-        gc.collect()  # lm_eval's tasks sit in reference cycles
-        found = _found()
-    if len(found) > 1:
-        raise IcrError(
-            f"one run has one setting, but the tasks ask for {', '.join(sorted(found))}; run them apart"
-        )
-    return next(iter(found.values()), None)
-
-
-def forget_tasks() -> None:
-    """Forget all tasks (between the runs of a sweep)."""
-    _SETTINGS.clear()
-
-
-def _found() -> dict[str, Setting]:
-    return {str(s): s for s in list(_SETTINGS.values())}
+    Raises IcrError when it can run none of them: then there is nothing to generate at all.
+    """
+    wanted = dict.fromkeys(settings)
+    refused = {setting: why for setting in wanted if (why := reason_of(setting)) is not None}
+    if refused and len(refused) == len(wanted):
+        raise IcrError(next(iter(refused.values())))
+    return refused

@@ -24,12 +24,14 @@ from tqdm import tqdm
 
 from ..errors import IcrError
 from ..kv import choose
+from ..kv.vllm import counters
+from ..kv.vllm.state import EngineState
+from ..settings import Setting
 from . import answers, identity, session
 from .answers import AnswerStore
 from .encode import encode
 
 log = logging.getLogger("icr_tasks")
-_KV = ("setting", "scope", "read_fraction", "attended_fraction", "stored_fraction")
 _TOKENS_IN_FLIGHT = 1 << 22  # more than any KV cache holds: enough to keep an engine busy
 
 
@@ -38,13 +40,14 @@ class IcrVLLM(VLLM):
     queued at once."""
 
     def __init__(self, pretrained: str, store: str | None = None, in_flight: int = 64, **kwargs: Any) -> None:
-        choose.prepare(kwargs)
+        self.kv = EngineState(kwargs)
         if (dtype := str(kwargs.get("kv_cache_dtype", "auto"))) != "auto":
             choose.check(dtype)
         self.changed = switch_off(kwargs, config_of(pretrained, kwargs.get("revision")))
         kwargs.setdefault("enable_prefix_caching", True)
         kwargs.setdefault("disable_log_stats", False)  # per-request timing
-        super().__init__(pretrained, **kwargs)
+        with self.kv.starting():
+            super().__init__(pretrained, **kwargs)
         if self.data_parallel_size > 1:
             raise IcrError(
                 "icr-vllm streams through one engine: use data_parallel_size=1 and `icr sweep --jobs N` (one engine a "
@@ -53,8 +56,12 @@ class IcrVLLM(VLLM):
         import vllm
 
         self.in_flight = int(in_flight)
+        self.cache_dtype = str(self.model.llm_engine.vllm_config.cache_config.cache_dtype)
         args = {**self.model_args, "engine": vllm.__version__, "lora": kwargs.get("lora_local_path")}
-        args |= {"kv": choose.asked()} if choose.asked() else {}
+        args.pop("additional_config", None)
+        if own := {k: v for k, v in (kwargs.get("additional_config") or {}).items() if k != counters.CONFIG}:
+            args["additional_config"] = own
+        args |= {"kv": self.kv.asked} if self.kv.asked not in (None, choose.TASK) else {}
         self.store = AnswerStore(store, identity.engine(args)) if store else None
         if self.store is not None and self.store.damaged:
             log.warning(
@@ -62,25 +69,44 @@ class IcrVLLM(VLLM):
             )
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers in request order; a refused prompt gives "" and its reason in `measure`."""
+        """Answers in request order; a refused prompt gives "" and its reason in what is recorded with it.
+
+        Requests of one call may have several settings. Raises IcrError when this engine can run none of them.
+        """
         with tqdm(total=len(requests), desc="icr-vllm", disable=disable_tqdm) as bar:
             return answers.answer(requests, self.store, self.stream, lambda index, stored: bar.update())
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Stock scoring; refused under a compressed setting."""
-        choose.refuse_scoring(session.setting())
+        self._dense_scoring()
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Stock scoring; refused under a compressed setting."""
-        choose.refuse_scoring(session.setting())
+        self._dense_scoring()
         return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
 
+    def _dense_scoring(self) -> None:
+        choose.refuse_scoring(None if self.kv.asked == choose.TASK else self.kv.asked)
+        self.kv.switch(None)
+
     def stream(self, requests: Sequence[Any], order: list[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """(index, text, measured) of each request as it finishes; at most `in_flight` are queued in the
-        engine."""
-        if choose.follows_task():
-            choose.switch(session.setting())
+        """(index, text, measured) of each request as it finishes, one setting after the other."""
+        settings = [session.setting_of(request) for request in requests]
+        refused = session.refuse((settings[i] for i in order), self._refusal)
+        for setting, part in session.by_setting(settings, order).items():
+            if setting in refused:
+                log.error("%s: %s", setting, refused[setting])
+                yield from ((i, "", {"error": refused[setting]}) for i in part)
+                continue
+            self.kv.switch(setting)
+            yield from self._stream(requests, part)
+
+    def _refusal(self, setting: Setting | None) -> str | None:
+        return self.kv.refusal(setting, self.cache_dtype)
+
+    def _stream(self, requests: Sequence[Any], order: list[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Requests of one setting; at most `in_flight` are queued in the engine."""
         engine, queue = self.model.llm_engine, deque(order)
         running: dict[str, tuple[int, int, list[str], float]] = {}
         try:
@@ -152,8 +178,11 @@ class IcrVLLM(VLLM):
             "output": len(output.outputs[0].token_ids),
         }
         found: dict[str, Any] = {"timing": timing, "engine_tokens": tokens}
-        if choose.running() and (kv := choose.measured())["sparse_steps"]:
-            found["kv"] = {k: v for k, v in kv.items() if k in _KV}  # shares of the run so far
+        kv = self.kv.measured(output.request_id, tokens["prompt"], tokens["output"])
+        if kv is None and self.cache_dtype != "auto":
+            kv = {"setting": f"kv:{self.cache_dtype}"}
+        if kv is not None:
+            found["kv"] = kv
         return text, found
 
     def _fail(self, request: Any, reason: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 
 from ..benchmarks.base import Item
+from ..settings import Setting
 
 # ---- docs ----------------------------------------------------------------------------------------
 # The documents lm-eval iterates over: what it logs of an item, without the context.
@@ -36,7 +37,9 @@ def light(item: Item) -> dict[str, Any]:
 class PromptInstance(Instance):
     """Instance whose text costs about a third of its size in memory, and nothing once released.
 
-    `arguments` is rebuilt on each access, so engines, samplers and loggers see a normal request.
+    `arguments` is rebuilt on each access, so engines, samplers and loggers see a normal request. It carries what
+    engines need beside the text (`engines.session`): the `setting` it is asked under (None: the model arguments
+    decide), the character `boundary` at which its context ends, and `found`, which the engine fills.
     """
 
     def __init__(
@@ -49,7 +52,11 @@ class PromptInstance(Instance):
         task: str,
         doc_id: int,
         repeats: int,
+        setting: Setting | None = None,
+        boundary: int | None = None,
     ) -> None:
+        self.setting, self.boundary = setting, boundary
+        self.found: dict[str, Any] = {}
         self._gen_kwargs, self._digest = gen_kwargs, digest
         # An API engine's JsonChatStr is a tuple, not text: rebuilt by its own type.
         self._wrap = None if isinstance(prompt, str) else type(prompt)

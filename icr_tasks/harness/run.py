@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks.sheets import task_dirs
-from ..engines import session
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ def manager(metadata: dict[str, Any]) -> Any:
 
 def build(lm: Any, cell: Cell, model_args: dict[str, Any], gen_kwargs: dict[str, Any]) -> list[Any]:
     """The task objects of a cell with their requests made, in the words lm_eval would send."""
-    session.forget_tasks()
     tasks = list(manager({**model_args, **cell.metadata}).load(list(cell.tasks))["tasks"].values())
     for task in tasks:
         task.set_config("generation_kwargs", gen_kwargs, update=True)
@@ -72,7 +70,6 @@ def evaluate(
     from .hooks import patch_tracker
 
     patch_tracker(module)
-    session.forget_tasks()
     tracker = EvaluationTracker(output_path=str(out))
     with _environment_once():
         results = lm_eval.simple_evaluate(

@@ -71,7 +71,6 @@ class ICRTask(ConfigurableTask):
         self._verdicts: dict[str, dict[str, float]] = {}
         super().__init__(config=config)
         self._config.process_results = None  # the log would otherwise carry this class's source text
-        session.register(self, self.options.setting)
 
     @staticmethod
     def _options(task: str, metadata: dict[str, Any]) -> Options:
@@ -148,6 +147,7 @@ class ICRTask(ConfigurableTask):
                 "--cache_requests re-uses prompts made for another setting; leave it out for icr_ tasks"
             )
         self._limit = limit
+        self._before = choose.counted()  # of a vLLM engine that tells nothing per request
         builder = self._builder(chat_template if apply_chat_template else None, system_instruction)
         docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
         self._instances = [
@@ -190,8 +190,6 @@ class ICRTask(ConfigurableTask):
             self._failed[item.id] = str(reason)
             built, repeats = Built("", skipped(str(reason))), 0  # zero copies: lm-eval never sends it
         self._built[item.id] = built
-        if built.boundary is not None and builder.setting.compressed:
-            session.note(built.prompt, built.boundary)
         instance = PromptInstance(
             doc=doc,
             prompt=built.prompt,
@@ -200,6 +198,8 @@ class ICRTask(ConfigurableTask):
             task=self.config.task,
             doc_id=doc_id,
             repeats=repeats,
+            setting=self.options.setting,
+            boundary=built.boundary,
         )
         built.prompt = None
         return instance
@@ -235,14 +235,14 @@ class ICRTask(ConfigurableTask):
 
     def apply_filters(self) -> None:
         """Take the answers, check that the setting really ran, judge in one batch, drop the prompts."""
+        if not self._replaying:
+            self._measured()
         for instance in self._instances:
             item_id = instance.doc["id"]
             built = self._built[item_id]
             instance.filtered_resps["none"] = instance.resps[0] if instance.resps else ""
             if self._replaying:
                 self._recall(item_id, instance.doc, built)
-            else:
-                self._measured(instance, built)
             instance.release(dumps(built.digest))
         for item_id, scores in grading.run(self).items():
             self._verdicts.setdefault(item_id, {}).update(scores)
@@ -262,17 +262,18 @@ class ICRTask(ConfigurableTask):
         if row["out_tokens"] is not None:
             self._verdicts.setdefault(item_id, {})["out_tokens"] = float(row["out_tokens"])
 
-    def _measured(self, instance: PromptInstance, built: Built) -> None:
-        """Attach what the engine measured. A compressed setting without a compressed step is an error, not a
-        score."""
-        if not instance.resps:
-            return
-        prompt = instance.arguments[0]
-        found = session.lookup(getattr(prompt, "prompt", prompt)) or {}  # a chat API gets JsonChatStr
-        found = choose.verify(self.options.setting, found)
-        built.digest.update(found)
-        if found.get("error"):
-            self._failed[instance.doc["id"]] = str(found["error"])
+    def _measured(self) -> None:
+        """Attach what the engine measured for each item. What did not run as it was asked for is an error, not a
+        score; so is a whole task of which no item took a compressed step."""
+        sent = [i for i in self._instances if i.resps]
+        found = choose.verify_all(self.options.setting, [session.found_of(i) for i in sent], self._before)
+        for instance, measured in zip(sent, found, strict=True):
+            item_id = instance.doc["id"]
+            self._built[item_id].digest.update(measured)
+            if measured.get("error"):
+                self._failed[item_id] = str(measured["error"])
+        if self.options.setting.compressed:
+            self.sheet["kv"] = choose.tally(found)
 
     def process_results(self, doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
         """Metrics of one item; empty for an item that was not sent."""

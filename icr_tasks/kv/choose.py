@@ -3,11 +3,12 @@ kv=..."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import IcrError, unknown
 from ..settings import Setting
@@ -15,9 +16,7 @@ from ..settings import Setting
 # ---- init ----------------------------------------------------------------------------------------
 # Compressed decode inside vLLM, as an out-of-tree attention backend; off unless `ICR_KV` names a method.
 
-if TYPE_CHECKING:
-    from ..settings import Setting
-
+log = logging.getLogger("icr_tasks")
 METHODS = ("topk", "page", "steady")
 VARIABLE = "ICR_KV"
 TASK = "task"
@@ -25,8 +24,6 @@ TASK = "task"
 
 def parse(text: str) -> str:
     """The setting string of `ICR_KV`, canonical. Raises IcrError for a method this backend does not have."""
-    from ..settings import Setting
-
     setting = Setting.parse(text if text.startswith("kv:") else f"kv:{text}")
     if setting.method not in METHODS:
         raise IcrError(
@@ -44,78 +41,14 @@ def asked() -> str | None:
     return parse(text) if text and text != TASK else None
 
 
-def follows_task() -> bool:
-    """Whether the engine was loaded with kv=task."""
-    return os.environ.get(VARIABLE) == TASK
-
-
-def running() -> str | None:
-    """The setting the workers act on now, or None for full attention."""
-    from .vllm import counters
-
-    return (counters.told() or None) if follows_task() else asked()
-
-
-def switch(setting: Setting | None) -> None:
-    """Let the workers of an idle engine (kv=task) act on another setting; counts start anew when it differs.
-
-    Raises IcrError for a method this backend does not have.
-    """
-    from .vllm import counters
-
-    compressed = setting is not None and setting.compressed
-    text = parse(str(setting)) if compressed else ""
-    if text != counters.told():
-        counters.tell(text)
-
-
-def refuse_scoring(setting: Setting | None) -> None:
+def refuse_scoring(setting: Setting | str | None) -> None:
     """Raises IcrError for likelihoods under a compressed setting: vLLM scores the whole text in one dense
     prefill."""
-    found = asked() or (
-        str(setting) if follows_task() and setting is not None and setting.compressed else None
-    )
-    if found:
+    if setting is not None and str(setting) != "full":
         raise IcrError(
-            f"likelihoods under {found} would be the uncompressed ones (the engine scores prompt and answer in one dense "
-            "prefill); use tasks that generate"
+            f"likelihoods under {setting} would be the uncompressed ones (the engine scores prompt and answer in one "
+            "dense prefill); use tasks that generate"
         )
-
-
-def measured() -> dict[str, Any]:
-    """What the engine's workers counted so far, and the setting that ran: `full` when no step was sparse."""
-    from .vllm import counters
-
-    found = counters.totals()
-    ran = running() if found["sparse_steps"] else None
-    if ran is None:
-        return {"setting": "full", **found}
-    shares = {
-        "read_fraction": found["bytes_read"] / found["bytes_full"],
-        "attended_fraction": found["tokens_read"] / found["tokens_full"],
-        "stored_fraction": 1.0,
-    }
-    return {"setting": ran, "scope": "run", **shares, **found}
-
-
-def prepare(args: dict[str, Any]) -> None:
-    """Turn kv=METHOD, kv_budget= ... of model arguments into ICR_KV and the engine's own options, in
-    place."""
-    pass
-
-    ours = {k: args.pop(k) for k in list(args) if k == "kv" or (k.startswith(PREFIX) and k not in NOT_OURS)}
-    found = from_args(ours)
-    if ours.get("kv") == TASK:
-        os.environ[VARIABLE] = TASK
-    elif found is None or found.kind == "full":
-        return
-    else:
-        os.environ[VARIABLE] = parse(str(found))
-    args["enforce_eager"] = True
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        args["attention_backend"] = "ICR_KV"
 
 
 PREFIX = "kv_"
@@ -134,10 +67,15 @@ NOT_OURS = (
 )
 
 
+def is_ours(name: str) -> bool:
+    """Whether an engine argument chooses a method or one of its knobs."""
+    return name == "kv" or (name.startswith(PREFIX) and name not in NOT_OURS)
+
+
 def from_args(args: Mapping[str, Any]) -> Setting | None:
     """Setting named by kv=METHOD, kv_budget=, kv_split= and kv_<knob>= in model arguments, else by ICR_KV; or
     None."""
-    ours = {k: v for k, v in args.items() if k == "kv" or (k.startswith(PREFIX) and k not in NOT_OURS)}
+    ours = {k: v for k, v in args.items() if is_ours(k)}
     if not ours:
         return None if asked() is None else Setting.parse(str(asked()))
     if "kv" not in ours:
@@ -164,26 +102,122 @@ def from_args(args: Mapping[str, Any]) -> Setting | None:
 def agree(asked: Setting | None, args: Setting | None) -> Setting:
     """One setting of both entries; `asked` full (or None) means that the task leaves it to the model
     arguments."""
-    if args is None:
+    if args is None or (args.kind == "full" and asked is not None and not asked.compressed):
         return asked or Setting.parse("full")
     if asked is not None and asked.kind != "full" and str(asked) != str(args):
         raise IcrError(f"the task's setting {asked} contradicts --model_args ({args}); give only one of them")
     return args
 
 
+def agree_request(asked: Setting | None, args: Setting | None) -> Setting:
+    """One setting of a request and of its engine's arguments. A request that names a setting is meant: an
+    engine that was loaded for another one cannot answer it, not even under `full`."""
+    if (
+        asked is not None
+        and args is not None
+        and str(asked) != str(args)
+        and (asked.compressed or args.compressed)
+    ):
+        raise IcrError(
+            f"the request's setting {asked} contradicts the engine's own ({args}); load the engine without kv= "
+            "(and without ICR_KV), or ask for the same"
+        )
+    return asked or args or Setting.parse("full")
+
+
+# ---- verify --------------------------------------------------------------------------------------
+# What ran against what was asked for, in both directions, and by what the engine left out.
+
+
 def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
-    """What an engine measured, with an `error` when it did not run the compressed setting that was asked
-    for."""
-    if not setting.compressed or setting.method in native() or found.get("error"):
+    """What an engine measured for an item, with an `error` where another setting ran than was asked for.
+
+    Under a compressed setting the engine must have left keys out, unless the prompt is one that it reads in
+    full (`fallback`); under any other it must have left out none.
+    """
+    if found.get("error"):
         return found
-    if "kv" not in found and running() is not None:
-        found = {**found, "kv": measured()}
-    ran = found.get("kv", {}).get("setting", "full")
-    if ran == str(setting):
-        return found
+    kv = found.get("kv") or {}
+    if not kv and setting.method in native():
+        return found  # stock vLLM tells nothing; the options hold its kv_cache_dtype
+    compressed = setting.compressed
+    ran, sparse = str(kv.get("setting") or "full"), kv.get("sparse_steps")
+    if setting.kind not in ("full", "kv") and ran.removeprefix("kv:") in native():
+        ran = "full"  # rag@4k over a cache of another type: the model arguments name it
+    reason = None
+    if ran != str(setting) and (compressed or ran != "full"):
+        reason = f"the engine ran {ran}, not {setting}; " + (
+            f"use --model icr-hf, or {VARIABLE} with vLLM"
+            if compressed
+            else f"unset {VARIABLE} or give kv=full"
+        )
+    elif not compressed and sparse:
+        reason = f"the engine left keys out in {sparse} steps, although {setting} was asked for; load it with kv=full"
+    elif compressed and kv.get("steps") and sparse == 0 and not kv.get("fallback"):
+        reason = (
+            f"{setting} left no key out in any of {kv['steps']} steps, so full attention answered: something else "
+            "has replaced the engine's attention, or the method keeps everything"
+        )
+    return found if reason is None else {**found, "error": reason}
+
+
+def verify_all(
+    setting: Setting, found: list[dict[str, Any]], before: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """`verify` for the items of one task, which has no score when none of them took a compressed step.
+
+    `before`: `counted()` when the requests were made, for stock vLLM under ICR_KV, which counts a run and not its
+    requests.
+    """
+    run = of_run(before or {}) if not any("kv" in one for one in found) else None
+    out = [verify(setting, {**one, "kv": run} if run and "error" not in one else one) for one in found]
+    counts = tally(out)
+    if not setting.compressed or setting.method in native() or not counts["items"]:
+        return out
+    if counts["fallback"]:
+        log.warning(
+            "%s: %d of %d prompts too short, read in full", setting, counts["fallback"], counts["items"]
+        )
+    if counts["compressed"]:
+        return out
+    reason = (
+        f"no compressed step ran under {setting}: {counts['fallback']} of {counts['items']} prompts are too short for "
+        "it, the others ended with their first token (which the dense prefill gives)"
+    )
+    log.error("%s", reason)
+    return [one if one.get("error") else {**one, "error": reason} for one in out]
+
+
+def tally(found: list[dict[str, Any]]) -> dict[str, int]:
+    """How many items without an error were measured, took a compressed step, were read in full."""
+    kv = [one["kv"] for one in found if one.get("kv") and not one.get("error")]
     return {
-        **found,
-        "error": f"the engine ran {ran}, not {setting}; use --model icr-hf, or {VARIABLE} with vLLM",
+        "items": len(kv),
+        "compressed": sum(1 for one in kv if one.get("sparse_steps", not one.get("fallback"))),
+        "fallback": sum(1 for one in kv if one.get("fallback")),
+    }
+
+
+def counted() -> dict[str, float]:
+    """Counts of the vLLM workers that the environment's ICR_KV started in this process; zeros without any."""
+    from .vllm import counters
+
+    return counters.totals()
+
+
+def of_run(before: Mapping[str, float]) -> dict[str, Any] | None:
+    """What those workers did since `before`: the setting that ran and its shares, of the run and not of an item
+    (`scope`). None when they counted nothing."""
+    found = {name: count - before.get(name, 0.0) for name, count in counted().items()}
+    if not found["steps"]:
+        return None
+    return {
+        "setting": asked() or ("a compressed setting" if found["sparse_steps"] else "full"),
+        "scope": "run",
+        "fallback": not found["sparse_steps"],
+        "read_fraction": found["bytes_read"] / found["bytes_full"],
+        "attended_fraction": found["tokens_read"] / found["tokens_full"],
+        "stored_fraction": 1.0,
     }
 
 

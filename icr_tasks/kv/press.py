@@ -8,12 +8,14 @@ package); those in PRESS_MASKS overwrite keys instead of freeing them, so their 
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property
 from importlib import import_module, metadata
 from typing import Any
 
 from ..errors import IcrError
 from .base import Method
+from .hf.session import NAME, forward
 
 _NEWEST = (5, 3)  # transformers from here on no longer passes what kvpress's hooks read (cache_position)
 
@@ -40,6 +42,7 @@ class Press(Method):
                 f"kvpress does not run with transformers {version}: it needs one below 5.3, in its own environment "
                 "(pip install 'icr-tasks[kv]')"
             )
+        _see_masks(kvpress)
         short = self.name.removeprefix("press.")
         ratio = 1 - float(self.budget or 0)
         if short == "AdaKV":
@@ -51,3 +54,16 @@ class Press(Method):
         kept = int(n * float(self.budget or 0)) if self.frees else n
         each = 2 * heads * dim * item
         return {"stored": each * kept, "read": each * (kept + 1), "index": 0}
+
+
+def _see_masks(kvpress: Any) -> None:
+    """Let kvpress's masking reach our attention function.
+
+    At its import kvpress wraps the attention functions that exist then; ours is not among them when kvpress came
+    first, and its masks would be ignored without a word.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    wrap = getattr(sys.modules.get(f"{kvpress.__name__}.attention_patch"), "attention_patch", None)
+    if wrap is not None and ALL_ATTENTION_FUNCTIONS.get(NAME) is forward:
+        ALL_ATTENTION_FUNCTIONS[NAME] = wrap(forward)

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from ..engines import answers, identity, session
+from ..engines import answers, identity
 from ..engines.answers import AnswerStore, CannotStore
 from ..errors import IcrError, unknown
 from ..harness import run as runs
@@ -218,7 +218,6 @@ class Runner:
     def _generate(self, engine: Engine, cells: list[Cell]) -> list[Cell]:
         """Build the prompts of all cells and answer them in one stream; returns the cells that can be
         scored."""
-        session.clear()
         owners: list[tuple[Cell, int]] = []
         requests: list[Any] = []
         built = []
@@ -249,7 +248,6 @@ class Runner:
     def _evaluate(self, engine: Engine, cell: Cell) -> None:
         building = self.folder.out / "tmp" / f"{cell.fingerprint}.{os.getpid()}"
         started = time.time()
-        session.clear()  # the same prompt may have been measured under another setting
         try:
             results = runs.evaluate(
                 engine.lm,

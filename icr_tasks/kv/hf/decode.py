@@ -137,6 +137,7 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
     shared = job.prefills if press is None else None
     session = Session(method, batch.pads, n_layers, TAIL if shared else 0)
     reset_peak(model.device)
+    _forget_masks(model)
     with attention.active(session):
         if shared is not None:
             logits, seconds, reused = _shared(batch, session, job, shared)
@@ -161,6 +162,14 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
         answer.kv = report(session, b, stored[b], batch.cache, timing, peak)
         answer.kv |= {"prefill_reused": reused[b]} if reused else {}
     return answers
+
+
+def _forget_masks(model: Any) -> None:
+    """A masking press (kvpress) leaves its list of keys on the layers; a prefill that comes from the store would
+    not clear it, and the next setting would run with it."""
+    for module in model.modules():
+        if getattr(module, "masked_key_indices", None) is not None:
+            module.masked_key_indices = None
 
 
 def _now(model: Any) -> float:

@@ -47,7 +47,15 @@ def report(
         "frees": bool(method and method.frees),
         "tokens": n,
         "tokens_stored": tally.kept,
-        "fallback": tally.fallback,
+        # also a prompt of which a budget keeps every token; a press that keeps everything is none
+        "fallback": tally.fallback
+        or bool(
+            steps
+            and method
+            and not hasattr(method, "press")
+            and not tally.sparse_steps
+            and tally.whole == steps
+        ),
         "steps": steps,
         "sparse_steps": tally.sparse_steps,
         "bytes_full_per_token": per_token,
@@ -108,6 +116,8 @@ def peak_bytes(device: torch.device) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+_RECENT = 64  # newest keys, which no press hides: what a hidden key's score is held against
+_NO_WEIGHT = -30.0  # e^-30 of a recent key's weight is no weight in any dtype
 MASS_EVERY = 16  # decode steps between two exact (expensive, untimed) measurements of attention mass
 
 
@@ -119,12 +129,15 @@ class Tally:
     kept: int = 0  # tokens stored after prefill
     fallback: bool = False  # too short: full attention
     steps: int = 0  # decode steps
-    sparse_steps: int = 0
+    sparse_steps: int = 0  # those in which keys were seen to be left out
+    whole: int = 0  # those in which every key was seen to be read
     bytes_read: int = 0
     tokens_read: float = 0.0
     index_bytes: int = 0
     build_seconds: float = 0.0
     masses: list[float] = field(default_factory=list)
+    left_out: float = 0.0  # tokens not read in the step that is running, summed over layers
+    read: float = 0.0  # tokens read in it
     zones: list[Zone | None] = field(default_factory=list)
 
 
@@ -142,6 +155,7 @@ class Session:
         self.untimed = 0.0  # seconds spent on measurements that production would not do
         self._scales = [1.0] * layers
         self._queries: list[Tensor | None] = [None] * layers
+        self._masked = [0.0] * layers  # tokens a press hid in the step that is running, mean over heads
         self._step = 0
 
     # -- called by the attention function ------------------------------------------------------------------
@@ -189,23 +203,44 @@ class Session:
         zone = tally.zones[layer]
         if zone is None:
             weights = torch.softmax((grouped @ keys.transpose(1, 2)).float() * scale, -1).to(values.dtype)
-            self._count(b, keys.numel() * 2 * keys.element_size(), keys.shape[1])
+            self._count(b, keys.numel() * 2 * keys.element_size(), keys.shape[1], keys.shape[1])
             return (weights @ values).reshape(query.shape)
         start = time.perf_counter()
         if method.grow(zone, keys, values):
             tally.build_seconds += time.perf_counter() - start
         done = method.attend(grouped, keys, values, zone, scale, mark=measure)
-        self._count(b, done.bytes_read, done.tokens_read)
+        self._count(b, done.bytes_read, done.tokens_read, keys.shape[1])
         if done.seen is not None and self.alive[b]:
             start = time.perf_counter()
             tally.masses.append(mass(grouped, keys, done.seen, scale))
             self.untimed += time.perf_counter() - start
         return done.out.reshape(query.shape)
 
-    def _count(self, b: int, bytes_read: int, tokens_read: float) -> None:
+    def _count(self, b: int, bytes_read: int, tokens_read: float, tokens: float) -> None:
+        """One layer read `tokens_read` of the `tokens` that full attention would have read."""
         if self.alive[b]:
-            self.tallies[b].bytes_read += bytes_read
-            self.tallies[b].tokens_read += tokens_read
+            tally = self.tallies[b]
+            tally.bytes_read += bytes_read
+            tally.tokens_read += tokens_read
+            tally.read += tokens_read
+            tally.left_out += tokens - tokens_read
+
+    def mask(self, layer: int, query: Tensor, keys: Tensor, places: Any, scale: float) -> None:
+        """A press wants keys hidden at `places` (batch, head, position: index tensors of one sequence): counts those
+        that really get no weight from any query of their group, because the press has overwritten them.
+
+        query (1, heads, 1, dim), keys (1, kv_heads, tokens, dim).
+        """
+        if not self.decoding or query.shape[2] != 1:
+            return
+        start = time.perf_counter()
+        grouped = query[0, :, 0].view(keys.shape[1], -1, query.shape[-1]).float()
+        recent = grouped @ keys[0, :, -_RECENT:].transpose(1, 2).float()
+        _, heads, at = places
+        hidden = (grouped[heads] * keys[0, heads, at].unsqueeze(1).float()).sum(-1)  # (places, group)
+        gone = ((hidden - recent.amax(-1)[heads]) * scale < _NO_WEIGHT).all(-1)
+        self._masked[layer] = float(gone.sum()) / keys.shape[1]
+        self.untimed += time.perf_counter() - start
 
     # -- called by the decoding loop -----------------------------------------------------------------------
 
@@ -271,18 +306,24 @@ class Session:
         return row.view(kv_heads, -1, *row.shape[1:])[:, :, row.shape[1] - need :]
 
     def step_done(self, cache: Any, tokens: int = 1) -> None:
-        """After `tokens` decode steps (evictors take the question at once). Dense reading is counted here."""
+        """After `tokens` decode steps (evictors take the question at once). Dense reading is counted here; a step
+        is sparse when fewer keys were read than the sequence has tokens, whatever the method meant to do."""
         self._step += tokens
         for b, tally in enumerate(self.tallies):
             if not self.alive[b]:
                 continue
             tally.steps += tokens
-            tally.sparse_steps += tokens * (self.method is not None and not tally.fallback)
             if not self.sparse:
-                for layer in cache.layers:
-                    length = (layer.keys.shape[2] - self.pads[b]) * tokens - tokens * (tokens - 1) // 2
+                earlier = tokens * (tokens - 1) // 2
+                for number, layer in enumerate(cache.layers):
+                    length = (layer.keys.shape[2] - self.pads[b]) * tokens - earlier
+                    whole = (tally.prompt + tally.steps) * tokens - earlier
                     per_token = 2 * layer.keys.shape[1] * layer.keys.shape[3] * layer.keys.element_size()
-                    self._count(b, length * per_token, length)
+                    self._count(b, length * per_token, length - self._masked[number] * tokens, whole)
+            tally.sparse_steps += tokens * (tally.left_out > 0)
+            tally.whole += tokens * (tally.read > 0 and tally.left_out == 0)
+            tally.left_out = tally.read = 0.0
+        self._masked = [0.0] * self.layers
 
 
 # ---- attention -----------------------------------------------------------------------------------
@@ -322,6 +363,9 @@ def forward(
         return session.attend(module.layer_idx, query, key, value, scale), None
     if session is not None and not session.decoding:
         session.observe(module.layer_idx, query, scale)
+    hidden = getattr(module, "masked_key_indices", None)  # kvpress's name, on the layers of a masking press
+    if session is not None and hidden is not None:
+        session.mask(module.layer_idx, query, key, hidden, scale)
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )

@@ -55,8 +55,8 @@ class Impl(CPUAttentionBackendImpl):
         super().forward(
             layer, query, key, value, kv_cache, attn_metadata, output, output_scale, output_block_scale
         )
-        if attn_metadata is not None and attn_metadata.icr_steps and self._plain is not None:
-            attend(self, attn_metadata.icr_steps, query, output, self._gather)
+        if attn_metadata is not None and attn_metadata.icr_plan and self._plain is not None:
+            attend(self, attn_metadata.icr_plan, query, output, self._gather)
         return output
 
     def _gather(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -48,8 +48,8 @@ class Impl(FlashAttentionImpl):
     ) -> Any:
         """As vLLM's; rows of generated tokens come from the method."""
         super().forward(layer, query, key, value, kv_cache, attn_metadata, output, *args, **kwargs)
-        if attn_metadata is not None and attn_metadata.icr_steps:
-            attend(self, attn_metadata.icr_steps, query, output, partial(paged, kv_cache, dim=self.head_size))
+        if attn_metadata is not None and attn_metadata.icr_plan:
+            attend(self, attn_metadata.icr_plan, query, output, partial(paged, kv_cache, dim=self.head_size))
         return output
 
 

@@ -39,6 +39,7 @@ def _tell_prompt_lengths(runner: type[Any]) -> None:
     @functools.wraps(build)
     def with_lengths(self: Any, *args: Any, **kwargs: Any) -> Any:
         sparse.prompt_tokens = self.input_batch.num_prompt_tokens_cpu_tensor
+        sparse.request_names = self.input_batch.req_ids
         return build(self, *args, **kwargs)
 
     runner._build_attention_metadata = with_lengths

@@ -3,6 +3,8 @@ sparsely."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,24 +17,37 @@ from ...errors import IcrError
 from ...settings import Setting
 from .. import make
 from ..base import Method
-from ..choose import VARIABLE, running
-from .counters import Counters
+from ..choose import TASK, VARIABLE, parse
+from .counters import CONFIG, Counters, path, told
 
 # ---- steps ---------------------------------------------------------------------------------------
 # Which tokens of a batch are generated ones, and where their sequence lies in the paged cache.
 
-# Prompt lengths of the requests in the batch being built; the runner tells them just before (see `plugin`).
+# Prompt lengths and names of the requests in the batch being built; the runner tells them just before (see
+# `plugin`).
 prompt_tokens: torch.Tensor | None = None
+request_names: list[str] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
     """Token `at` of the batch attends over `slots` (its sequence so far, itself included); the prompt had
-    `prompt` tokens."""
+    `prompt` tokens. `counted`: a layer has counted it, so that a step is one whatever the number of layers."""
 
     at: int
     slots: torch.Tensor
     prompt: int
+    request: str | None = None
+    counted: bool = False
+
+
+@dataclass
+class Plan:
+    """The generated tokens of a batch, the method they take, and where that is counted."""
+
+    method: Method
+    steps: list[Step]
+    counters: Counters
 
 
 def plan(common: Any, block_size: int) -> list[Step]:
@@ -58,26 +73,39 @@ def plan(common: Any, block_size: int) -> list[Step]:
             + positions % block_size
         )
         for position in range(max(prompt, first), lengths[row]):
-            found.append(Step(starts[row] + position - first, slots[: position + 1], prompt))
+            name = request_names[row] if request_names else None
+            found.append(Step(starts[row] + position - first, slots[: position + 1], prompt, name))
     return found
 
 
 class Planning:
-    """Mixin of metadata builders: vLLM's metadata with `icr_steps`, the batch's generated tokens."""
+    """Mixin of metadata builders: vLLM's metadata with `icr_plan`, or None where full attention is asked for."""
 
     block_size: int
+
+    def __init__(
+        self, kv_cache_spec: Any, layer_names: Any, vllm_config: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """As the builder's own; the engine's state is in its config, else (stock vLLM) in the environment."""
+        super().__init__(kv_cache_spec, layer_names, vllm_config, *args, **kwargs)  # type: ignore[call-arg]
+        engine = (getattr(vllm_config, "additional_config", None) or {}).get(CONFIG) or {}
+        self._asked = engine.get("setting") or os.environ.get(VARIABLE)
+        self._file = engine.get("counters") or (path() if self._asked else None)
+        self._counters: Counters | None = None
 
     def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
         """As the builder's own."""
         found = super().build(common_prefix_len, common_attn_metadata, fast_build)  # type: ignore[misc]
-        found.icr_steps = plan(common_attn_metadata, self.block_size)
+        found.icr_plan = self._plan(common_attn_metadata)
         return found
 
-
-def method() -> Method | None:
-    """The method that ICR_KV names, or the task's setting under ICR_KV=task; None for full attention."""
-    text = running()
-    return _made(text) if text else None
+    def _plan(self, common: Any) -> Plan | None:
+        text = told(self._file) if self._asked == TASK and self._file else self._asked
+        if not text or not self._file:
+            return None
+        if self._counters is None:
+            self._counters = Counters(self._file, _rank())
+        return Plan(_made(parse(text)), plan(common, self.block_size), self._counters)
 
 
 @lru_cache(maxsize=4)
@@ -87,11 +115,10 @@ def _made(text: str) -> Method:
     return make(str(setting.method), setting.amount, knobs)  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=1)
-def _counters() -> Counters:
-    from vllm.distributed import get_tensor_model_parallel_rank
+def _rank() -> int:
+    from vllm.distributed import get_world_group
 
-    return Counters(get_tensor_model_parallel_rank())
+    return get_world_group().rank
 
 
 def refuse(impl: Any, kv_cache_dtype: str) -> None:
@@ -121,46 +148,42 @@ def paged(kv_cache: Tensor, slots: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 def attend(
     impl: Any,
-    steps: list[Step],
+    plan: Plan,
     query: Tensor,
     output: Tensor,
     gather: Callable[[Tensor], tuple[Tensor, Tensor]],
 ) -> None:
-    """Overwrite output rows of `steps`. query (tokens, heads, dim); output (tokens, heads * dim) or (tokens,
-    heads, dim).
+    """Overwrite output rows of the plan's steps. query (tokens, heads, dim); output (tokens, heads * dim) or
+    (tokens, heads, dim).
 
     `gather(slots)` returns keys and values (kv_heads, tokens, dim) of those cache slots.
     """
-    chosen = method()
-    if chosen is None:
-        return
-    for step in steps:
+    chosen = plan.method
+    for step in plan.steps:
         n = len(step.slots)
         per_token = 2 * impl.num_kv_heads * impl.head_size * query.element_size()
+        full = {"bytes_full": n * per_token, "tokens_full": n}
         if not chosen.applies(step.prompt):
-            _counters().add(
-                steps=1,
-                fallback_steps=1,
-                bytes_read=n * per_token,
-                bytes_full=n * per_token,
-                tokens_read=n,
-                tokens_full=n,
-            )
+            _count(plan, step, False, bytes_read=n * per_token, tokens_read=n, **full)
             continue
         keys, values = gather(step.slots)
         zone = chosen.zone(step.prompt)
         # tokens that left the window since the prompt ended enter the zone, as many at a time as
         # `Method.grow` moves
         zone.end += max(0, (n - zone.end - chosen.window) // chosen.update) * chosen.update
+        start = time.perf_counter()
         zone.index = chosen.build(keys[:, zone.start : zone.end], values[:, zone.start : zone.end])
+        index = {"build_seconds": time.perf_counter() - start, "index_bytes": chosen.index_bytes(zone)}
         grouped = query[step.at].view(impl.num_kv_heads, -1, impl.head_size)
         done = chosen.attend(grouped, keys, values, zone, impl.scale)
         output[step.at] = done.out.reshape(output[step.at].shape).to(output.dtype)
-        _counters().add(
-            steps=1,
-            sparse_steps=1,
-            bytes_read=done.bytes_read,
-            bytes_full=n * per_token,
-            tokens_read=done.tokens_read,
-            tokens_full=n,
-        )
+        read = {"bytes_read": done.bytes_read, "tokens_read": done.tokens_read}
+        _count(plan, step, done.tokens_read < n, **read, **full, **index)
+
+
+def _count(plan: Plan, step: Step, sparse: bool, **counts: float) -> None:
+    """A step is sparse when keys were left out of it; the first layer tells."""
+    if not step.counted:
+        counts |= {"steps": 1, "sparse_steps": int(sparse), "fallback_steps": int(not sparse)}
+        step.counted = True
+    plan.counters.add(step.request, **counts)

@@ -1,0 +1,149 @@
+"""What one vLLM engine was started with, and what it measures of a request.
+
+The state belongs to the engine (vLLM's `additional_config` carries it to the workers). `ICR_KV` is set in the
+environment only while the engine starts, so that vLLM loads the backend in every process it makes; afterwards
+the environment is as it was, and the next engine of this process starts from its own arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...errors import IcrError
+from ...settings import Setting
+from .. import choose
+from . import counters
+
+
+class EngineState:
+    """`asked`: the setting text of this engine, `task` (each request's own setting), or None (full attention)."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        """Takes kv=METHOD, kv_budget= ... (else `ICR_KV`) out of an engine's arguments and puts vLLM's own
+        options in, in place. Raises IcrError for a method this backend does not have."""
+        ours = {k: args.pop(k) for k in list(args) if choose.is_ours(k)}
+        found = choose.from_args(ours)
+        if ours.get("kv") == choose.TASK or (not ours and os.environ.get(choose.VARIABLE) == choose.TASK):
+            self.asked: str | None = choose.TASK
+        elif found is None or not found.compressed:
+            self.asked = None
+        else:
+            self.asked = choose.parse(str(found))
+        self.file: Path | None = None
+        if self.asked is None:
+            return
+        self.file = counters.new()
+        weakref.finalize(self, self.file.unlink, missing_ok=True)
+        told = {"setting": self.asked, "counters": str(self.file)}
+        args["additional_config"] = {**(args.get("additional_config") or {}), counters.CONFIG: told}
+        args["enforce_eager"] = True
+        from vllm.platforms import current_platform
+
+        if not current_platform.is_cpu():
+            args["attention_backend"] = "ICR_KV"
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """The environment in which vLLM starts this engine's processes; as before afterwards."""
+        wanted = {choose.VARIABLE: self.asked, counters.VARIABLE: self.file and str(self.file)}
+        before = {name: os.environ.get(name) for name in wanted}
+        _set_environment(wanted)
+        try:
+            yield
+        finally:
+            _set_environment(before)
+
+    @property
+    def running(self) -> str | None:
+        """The setting the workers act on now; None: full attention."""
+        return (counters.told(self.file) or None) if self.asked == choose.TASK and self.file else self.asked
+
+    def switch(self, setting: Setting | None) -> None:
+        """Let the workers of an idle engine (kv=task) act on another setting.
+
+        Raises IcrError for a method this backend does not have.
+        """
+        if self.asked == choose.TASK and self.file:
+            compressed = setting is not None and setting.compressed
+            counters.tell(self.file, choose.parse(str(setting)) if compressed else "")
+
+    @staticmethod
+    def check(setting: Setting) -> None:
+        """Raises IcrError for a compressed setting that this backend does not have."""
+        if setting.compressed:
+            choose.parse(str(setting))
+
+    def refusal(self, setting: Setting | None, cache_dtype: str = "auto") -> str | None:
+        """Why this engine cannot answer a request under this setting, or None when it can.
+
+        `cache_dtype` is the type of the cache that the engine made.
+        """
+        if setting is None or (not setting.compressed and setting.kind != "full" and self.asked is None):
+            return None
+        if setting.method in choose.native():
+            if setting.method == cache_dtype:
+                return None
+            return (
+                f"setting {setting} needs an engine with kv_cache_dtype={setting.method}; this one has "
+                f"{cache_dtype}"
+            )
+        if setting.kind == "full" and cache_dtype != "auto":
+            return f"this engine keeps its cache as {cache_dtype}, so it cannot run full; the setting is kv:{cache_dtype}"
+        if self.asked == choose.TASK:
+            try:
+                self.check(setting)
+            except IcrError as error:
+                return str(error)
+            return None
+        wanted = str(setting) if setting.compressed else None
+        if wanted == self.asked:
+            return None
+        return (
+            f"this engine was loaded for {self.asked or 'full attention'} and cannot run {setting}; load it with "
+            "kv=task, which follows each task's setting"
+        )
+
+    def measured(self, request: str, prompt: int, output: int) -> dict[str, Any] | None:
+        """The digest's `kv` field of a finished request: the keys and units of icr-hf's, as far as vLLM tells.
+
+        `prompt` and `output` are its tokens. None where full attention ran: vLLM's own kernel, nothing to count.
+        """
+        found = counters.of(self.file, request) if self.file else dict.fromkeys(counters.NAMES, 0.0)
+        return report(self.running, found, prompt, output)
+
+
+def report(running: str | None, found: dict[str, float], prompt: int, output: int) -> dict[str, Any] | None:
+    """As `EngineState.measured`, from counts. What ran is told by its effect: without a counted step it was
+    full attention, whatever had been asked for."""
+    steps, sparse = round(found["steps"]), round(found["sparse_steps"])
+    if running is None and not sparse:
+        return None
+    # a first token comes from the prefill: without a second one there is no step to count
+    ran = running if steps or output < 2 else None
+    return {
+        "setting": ran or ("full" if not sparse else "a compressed setting"),
+        "tokens": prompt,
+        "tokens_stored": prompt,
+        "fallback": bool(steps and not sparse and found["tokens_read"] >= found["tokens_full"]),
+        "steps": steps,
+        "sparse_steps": sparse,
+        "stored_fraction": 1.0,
+        "index_bytes": round(found["index_bytes"] / steps) if steps else 0,
+        "build_seconds": round(found["build_seconds"], 6),
+        "bytes_read_per_step": round(found["bytes_read"] / steps) if steps else None,
+        "read_fraction": round(found["bytes_read"] / found["bytes_full"], 6) if steps else None,
+        "attended_fraction": round(found["tokens_read"] / found["tokens_full"], 6) if steps else None,
+    }
+
+
+def _set_environment(wanted: dict[str, str | None]) -> None:
+    for name, value in wanted.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
