@@ -132,7 +132,7 @@ class IcrHF(HFLM):
             for setting, part in session.by_setting(asked, range(len(requests))).items():
                 if setting in refused:
                     log.error("%s: %s", setting, refused[setting])
-                    answers = ((i, "", {"error": refused[setting]}) for i in part)
+                    answers: Any = ((i, "", {"error": refused[setting]}) for i in part)
                 else:
                     bar.set_description(f"icr-hf {self._possible(setting)}")
                     answers = self._generate(requests, part, self._possible(setting))

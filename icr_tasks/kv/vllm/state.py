@@ -50,7 +50,8 @@ class EngineState:
     @contextmanager
     def starting(self) -> Iterator[None]:
         """The environment in which vLLM starts this engine's processes; as before afterwards."""
-        wanted = {choose.VARIABLE: self.asked, counters.VARIABLE: self.file and str(self.file)}
+        file = None if self.file is None else str(self.file)
+        wanted = {choose.VARIABLE: self.asked, counters.VARIABLE: file}
         before = {name: os.environ.get(name) for name in wanted}
         _set_environment(wanted)
         try:
