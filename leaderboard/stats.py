@@ -6,9 +6,10 @@
     design.relative(new, base)                   # (new - base) / base, delta method
 
 Weights: datasets equal, cells (lengths) equal within a dataset, items equal within a cell: the macro average
-of the benchmark papers. Variance: CR1 sandwich over clusters (Miller 2024, arXiv 2411.00640, appendix A;
-equal to statsmodels
-`OLS(d, 1).fit(cov_type="cluster")` on one cell), summed over datasets with Satterthwaite's df.
+of the benchmark papers. Variance: that of `variance.py`, for clusters of any size and for items that share
+documents; with equal clusters the CR1 sandwich (Miller 2024, arXiv 2411.00640, appendix A; equal to
+statsmodels `OLS(d, 1).fit(cov_type="cluster")` on one cell). It is summed over datasets with Satterthwaite's
+df. Interval, p, MDE and power of an effect all come from the one t distribution that `Effect` holds.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ import numpy as np
 from scipy import special  # not scipy.stats: that import takes longer than a gate
 
 from .text.printed import settled
+from .variance import LARGEST, Groups, Overlap
 
-FEW = 40  # below this many (effective) clusters the t test is too bold; sign flips hold their level
-EXACT = 14  # up to 2**14 sign patterns are enumerated
-DRAWS = 9999
+ENOUGH = 5  # discordant items that show how much their clusters have in common
+EVEN = 20  # so many clusters of about equal weight
+NEAR_EDGE = 10  # fewer (effective) right or wrong answers than this: Wilson's interval in place of the t one
 
 
 @dataclass(frozen=True)
 class Effect:
     """A mean with its error. All values in score units (0-1); `mean` is signed for differences.
 
-    `n` items, `clusters` independent units, `p` two-sided and `p_less` one-sided (mean < 0), `test` names how p came
-    about ("t", "sign-flip", "exact sign-flip"). `se` is inf when it cannot be estimated (a dataset with one
-    cluster).
+    `n` items, `clusters` units that items share (questions, books, documents), `effective` how many equal
+    units say as much; `p` two-sided and `p_less` one-sided (mean < 0), `test` names how p came about ("t",
+    "identical" where nothing can have changed, "none"). `se` is inf when it cannot be estimated (a dataset
+    with one cluster). `bounded`: a score in [0, 1]; `binomial`: of 0/1 values.
     """
 
     mean: float
@@ -46,16 +49,40 @@ class Effect:
     p_less: float
     test: str
     bounded: bool = False
+    effective: float = math.nan
+    binomial: bool = False
 
     def ci(self, level: float = 0.95) -> tuple[float, float]:
-        """Two-sided interval. For scores: within [0, 1], and Wilson on clusters where all or none is
-        right."""
+        """Two-sided interval. For scores: within [0, 1]; Wilson's on effective clusters where all or none is
+        right, and on the effective number of answers where few are."""
         if self.bounded and settled(self.mean) in (0.0, 1.0):
-            edge = 1 / (1 + self.clusters / float(special.ndtri(0.5 + level / 2)) ** 2)
+            units = self.clusters if math.isnan(self.effective) else self.effective
+            edge = 1 / (1 + units / float(special.ndtri(0.5 + level / 2)) ** 2)
             return (1 - edge, 1.0) if settled(self.mean) else (0.0, edge)
+        if self.binomial and math.isfinite(self.se) and self.se > 0:
+            # as many independent answers say as much; at the least one a cluster
+            answers = self.mean * (1 - self.mean) / self.se**2
+            answers = answers if math.isnan(self.effective) else max(answers, self.effective)
+            if settled(answers * min(self.mean, 1 - self.mean)) < NEAR_EDGE:
+                return self._wilson(answers, level)
         half = self.half(level)
         low, high = self.mean - half, self.mean + half
         return (max(0.0, low), min(1.0, high)) if self.bounded else (low, high)
+
+    def _wilson(self, answers: float, level: float) -> tuple[float, float]:
+        """Wilson's interval of a share among so many independent answers, with t in place of z; half an answer
+        is allowed for on the side of the edge, where Wilson's own covers 92 % of a share of 99 %."""
+        t = float(special.stdtrit(self.df, 0.5 + level / 2))
+        if not math.isfinite(t):
+            return 0.0, 1.0
+
+        def bound(share: float, sign: int) -> float:
+            centre, more = share + t * t / (2 * answers), t * t / (4 * answers * answers)
+            half = t * math.sqrt(max(share * (1 - share), 0.0) / answers + more)
+            return (centre + sign * half) / (1 + t * t / answers)
+
+        up, down = (0.5 / answers, 0.0) if self.mean > 0.5 else (0.0, 0.5 / answers)
+        return max(0.0, bound(max(0.0, self.mean - down), -1)), min(1.0, bound(min(1.0, self.mean + up), 1))
 
     def in_points(self, level: float = 0.95) -> tuple[float, float, float]:
         """(mean, low, high) x 100 as every report shows them, without rounding noise."""
@@ -70,15 +97,34 @@ class Effect:
 
     def mde(self, alpha: float = 0.05, power: float = 0.8) -> float:
         """Smallest true difference a one-sided test at `alpha` finds with probability `power`."""
-        if not math.isfinite(self.se):
-            return math.inf
+        if not math.isfinite(self.se) or not self.se:
+            return self.se
         return self.se * float(special.stdtrit(self.df, 1 - alpha) + special.stdtrit(self.df, power))
 
     def p_noninferior(self, margin: float) -> float:
         """One-sided p of H0 "mean <= -margin"; below alpha exactly when the lower bound is above -margin."""
         if not math.isfinite(self.se):
             return 1.0
+        if not self.se:
+            return float(self.mean <= -margin)
         return float(special.stdtr(self.df, -(self.mean + margin) / self.se))
+
+
+def objects(values: Sequence[Any]) -> np.ndarray:
+    """An array of objects, also of lists of equal length."""
+    out = np.empty(len(values), object)
+    out[:] = list(values)
+    return out
+
+
+def documents(parts: Sequence[Sequence[Any] | None], sizes: Sequence[int]) -> np.ndarray | None:
+    """`Design`'s argument `shared` for several tasks in a row, of these numbers of items; None where none
+    names documents."""
+    if all(part is None for part in parts):
+        return None
+    return np.concatenate(
+        [objects([None] * n if p is None else p) for p, n in zip(parts, sizes, strict=True)]
+    )
 
 
 def codes(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
@@ -100,15 +146,20 @@ class Design:
 
     `cluster`: label of what items share (question, book, filings). `cell`: label of a (dataset, length).
     `dataset`: label of the dataset; None: one dataset. Datasets that share clusters (two tasks on the same books) form
-    one stratum of the variance, so their covariance is counted. Raises ValueError for empty or unequal
-    inputs.
+    one stratum of the variance, so their covariance is counted. `shared`: the documents of each item, or None for an
+    item without; clusters within which items share only some of several documents (Loong's filings) are then
+    not taken as one. Raises ValueError for empty or unequal inputs.
     """
 
     def __init__(
-        self, cluster: Sequence[Any], cell: Sequence[Any] | None = None, dataset: Sequence[Any] | None = None
+        self,
+        cluster: Sequence[Any],
+        cell: Sequence[Any] | None = None,
+        dataset: Sequence[Any] | None = None,
+        shared: Sequence[Sequence[str] | None] | None = None,
     ) -> None:
         self.n = len(cluster)
-        if not self.n or any(x is not None and len(x) != self.n for x in (cell, dataset)):
+        if not self.n or any(x is not None and len(x) != self.n for x in (cell, dataset, shared)):
             raise ValueError(f"cluster, cell and dataset need one label an item, got {self.n} clusters")
         self.cluster, names = codes(cluster)
         self.clusters = len(names)
@@ -134,8 +185,30 @@ class Design:
             home[c] = s
         roots = np.array([_root(parent, s) for s in range(datasets)])
         self.stratum = codes(roots[home])[0]
-        self.stratum_g = np.bincount(self.stratum)
-        self.stratum_weight = np.bincount(self.stratum[self.cluster], self.weight)
+        strata = len(set(roots.tolist()))
+        self._groups = Groups(self.weight, self.cluster, self.stratum, strata)
+        self._overlaps = self._find_overlaps(shared) if shared is not None else {}
+        count, effective = self._groups.count.astype(float), self._groups.effective.copy()
+        for s, (_, overlap) in self._overlaps.items():
+            count[s], effective[s] = overlap.count, overlap.effective
+        self.clusters = int(count.sum())
+        whole = self._groups.whole
+        self.effective = float(whole.sum() ** 2 / (whole**2 / effective).sum())
+        self._count, self._effective = count, effective
+        self._least = whole**2 / (count * effective)
+
+    def _find_overlaps(self, shared: Sequence[Sequence[str] | None]) -> dict[int, tuple[np.ndarray, Overlap]]:
+        """Strata whose items all name their documents, some of them several: their rows and their variance."""
+        found = {}
+        of_item = self._groups.of_item
+        for s in range(len(self._groups.count)):
+            at = np.flatnonzero(of_item == s)
+            sets = [shared[i] for i in at]
+            named = [x for x in sets if x]
+            if len(named) < len(sets) or len(at) > LARGEST or all(len(x) == 1 for x in named):
+                continue
+            found[s] = at, Overlap(self.weight[at], codes(self.cell[at])[0], named)
+        return found
 
     def mean(self, d: np.ndarray) -> float:
         """Macro average of d, from exact sums: the same on every processor and in every order of the
@@ -154,9 +227,20 @@ class Design:
         parts = np.split(d[self._by_cell], np.cumsum(self.cell_n)[:-1])
         return np.array([math.fsum(part.tolist()) for part in parts]) / self.cell_n
 
-    def effect(self, d: np.ndarray) -> Effect:
-        """Mean of d with cluster-robust error. Raises ValueError where d is not finite."""
-        return self._effect(np.asarray(d, float))
+    def effect(self, d: np.ndarray, *, same: np.ndarray | None = None) -> Effect:
+        """Mean of d with cluster-robust error. Raises ValueError where d is not finite.
+
+        `same` marks items (shape as d) whose two answers are the same byte for byte: a dataset with no other
+        item and no difference is known not to have changed, and adds no error.
+        """
+        return self._effect(np.asarray(d, float), same=same)
+
+    def best_p(self) -> float:
+        """The smallest one-sided p that any result could have: that of all items changing by a whole point.
+
+        Above alpha: no outcome whatever can be called a regression, so there is no use in running it.
+        """
+        return self._effect(np.full(self.n, -1.0)).p_less
 
     def score(self, s: np.ndarray) -> Effect:
         """Effect of an absolute score in [0, 1]; its p values mean nothing and are NaN."""
@@ -176,70 +260,62 @@ class Design:
         )
         return Effect(ratio - 1, line.se, line.df, self.n, self.clusters, plain.p, plain.p_less, plain.test)
 
-    def _effect(self, d: np.ndarray, *, score: bool = False, floor: float = 1.0) -> Effect:
+    def _effect(
+        self, d: np.ndarray, *, score: bool = False, floor: float = 1.0, same: np.ndarray | None = None
+    ) -> Effect:
         if d.shape != (self.n,) or not np.isfinite(d).all():
             raise ValueError(
                 f"need {self.n} finite values, got shape {d.shape} with {np.count_nonzero(~np.isfinite(d))} not finite"
             )
         means = self._cell_means(d)
         mean, centre = self._macro(means), d - means[self.cell]
-        sums = np.bincount(self.cluster, self.weight * centre, self.clusters)
-        g = self.stratum_g
-        with np.errstate(divide="ignore", invalid="ignore"):
-            part = np.where(g > 1, g / (g - 1) * np.bincount(self.stratum, sums**2), np.inf)
+        part, dfs = self._groups.parts(centre)
+        for s, (at, overlap) in self._overlaps.items():
+            part[s], dfs[s] = overlap.part(centre[at])
+        binomial = score and bool(((d == 0) | (d == 1)).all())
         part = np.maximum(part, self._floor(d, part, floor))
+        if same is not None:
+            changed = np.bincount(self._groups.of_item, ~np.asarray(same, bool) | (d != 0), len(part))
+            part = np.where(changed == 0, 0.0, part)
         variance = float(part.sum())
+        rest = {"bounded": score, "effective": self.effective, "binomial": binomial}
         if not math.isfinite(variance):
             p = math.nan if score else 1.0
-            return Effect(mean, math.inf, 1.0, self.n, self.clusters, p, p, "none", score)
-        se, df = math.sqrt(variance), variance**2 / float((part**2 / (g - 1)).sum())
+            return Effect(mean, math.inf, 1.0, self.n, self.clusters, p, p, "none", **rest)
+        if variance == 0:
+            return Effect(mean, 0.0, math.inf, self.n, self.clusters, 1.0, 1.0, "identical", **rest)
+        se = math.sqrt(variance)
+        df = float(dfs[0]) if len(dfs) == 1 else variance**2 / float((part**2 / dfs).sum())
         if score:
-            return Effect(mean, se, df, self.n, self.clusters, math.nan, math.nan, "none", bounded=True)
-        if settled(df) + 1 < FEW:
-            p, less, test = _flip(np.bincount(self.cluster, self.weight * d, self.clusters))
-        else:
-            less, p, test = (
-                float(special.stdtr(df, mean / se)),
-                2 * float(special.stdtr(df, -abs(mean / se))),
-                "t",
-            )
-        return Effect(mean, se, df, self.n, self.clusters, min(p, 1.0), less, test)
+            return Effect(mean, se, df, self.n, self.clusters, math.nan, math.nan, "none", **rest)
+        less, p = float(special.stdtr(df, mean / se)), 2 * float(special.stdtr(df, -abs(mean / se)))
+        return Effect(mean, se, df, self.n, self.clusters, min(p, 1.0), less, "t", **rest)
 
     def _floor(self, d: np.ndarray, part: np.ndarray, scale: float) -> np.ndarray:
-        """Least variance of each stratum: one cluster's verdict, for 0/1 data and wherever nothing varies.
+        """Least variance of each stratum: one average cluster's verdict, for 0/1 data and wherever nothing
+        varies.
 
         Without it a dataset without a discordant item claims "±0", and one with a single flip almost that.
+        Where clusters are few or unequal one of them may be most of the data: from `ENOUGH` discordant items
+        on they speak for themselves, and the floor shrinks with their number.
         """
-        least = (self.stratum_weight / self.stratum_g / scale) ** 2
-        whole = np.bincount(self.stratum[self.cluster], d != np.rint(d)) == 0
-        return np.where(whole | (part <= 1e-24), least, 0.0)
+        least = self._least / scale**2
+        short = part < least
+        if not short.any():
+            return least * 0
+        of_item = self._groups.of_item
+        whole = np.bincount(of_item, d != np.rint(d), len(part)) == 0
+        usual = np.max([np.bincount(of_item, d == v, len(part)) for v in (-1.0, 0.0, 1.0)], axis=0)
+        odd = np.bincount(of_item, minlength=len(part)) - usual  # not of the most frequent verdict
+        even = (self._effective >= 0.9 * self._count) & (self._count >= EVEN)
+        shrunk = np.where(even, least, least * np.minimum(1.0, ENOUGH / np.maximum(odd, 1)))
+        return np.where(part <= 1e-24, least, np.where(whole, shrunk, 0.0))
 
 
 def _root(parent: list[int], node: int) -> int:
     while parent[node] != node:
         node = parent[node]
     return node
-
-
-def _flip(sums: np.ndarray) -> tuple[float, float, str]:
-    """Sign-flip test on cluster sums: exact for few clusters, else 9999 seeded draws with the (1+k)/(1+B)
-    rule."""
-    left = np.abs(sums)
-    sums = sums[
-        left > 1e-12 * left.max(initial=0.0)
-    ]  # what cancels within a cluster is no vote, up to rounding noise
-    total, size = float(sums.sum()), len(sums)
-    slack = 1e-12 * (1 + float(np.abs(sums).sum()))
-    if size <= EXACT:
-        signs = 1.0 - 2.0 * ((np.arange(2**size)[:, None] >> np.arange(size)) & 1)
-        drawn, extra = signs @ sums, 0
-    else:
-        drawn = (1.0 - 2.0 * np.random.default_rng(0).integers(0, 2, (DRAWS, size))) @ sums
-        extra = 1
-    count = len(drawn) + extra
-    both = float(np.count_nonzero(np.abs(drawn) >= abs(total) - slack) + extra) / count
-    less = float(np.count_nonzero(drawn <= total + slack) + extra) / count
-    return both, less, "sign-flip" if extra else "exact sign-flip"
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

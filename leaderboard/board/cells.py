@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ledgers.load import TaskItems
-from ..stats import Design, Effect
+from ..stats import Design, Effect, documents, objects
 
 Column = tuple[str, str, str]  # benchmark, dataset, length ("" where a benchmark has none)
 
@@ -22,6 +22,7 @@ class Places:
     item: np.ndarray
     cluster: np.ndarray
     depth: np.ndarray
+    shared: np.ndarray | None = None  # documents of each item, where they are named
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,15 @@ def design(parts: Sequence[Places], columns: Iterable[Column], depth: float | No
         )
         cell = np.repeat(np.arange(len(kept)), [len(p.item) for p in kept])
         cluster = np.concatenate([p.cluster for p in kept])
+        shared = documents([p.shared for p in kept], [len(p.item) for p in kept])
         if depth is not None:
             mask = np.concatenate([at_depth(p, depth) for p in kept])
             dataset, cell, cluster = dataset[mask], cell[mask], cluster[mask]
-        _DESIGNS[key] = (kept, Design(cluster, cell, dataset))  # holding the parts keeps their ids unique
+            shared = None if shared is None else shared[mask]
+        _DESIGNS[key] = (
+            kept,
+            Design(cluster, cell, dataset, shared),
+        )  # holding the parts keeps their ids unique
     return _DESIGNS[key][1]
 
 
@@ -115,6 +121,7 @@ class Codes:
             task.occ.tolist(),
             task.cluster.tolist(),
             None if depth is None else depth.tolist(),
+            task.shared,
         ]
         last = self._last.get(task.name)
         if last is None or last[0] != key:
@@ -129,7 +136,12 @@ class Codes:
             depths = np.array([_depth(d) for d in key[3] or [None] * len(items)])
             last = self._last[task.name] = (
                 key,
-                Places(items[order], self(named)[order], depths[order]),
+                Places(
+                    items[order],
+                    self(named)[order],
+                    depths[order],
+                    None if key[4] is None else objects(key[4])[order],
+                ),
                 order,
             )
         return last[1], last[2]
@@ -179,7 +191,8 @@ def _scores(task: TaskItems, values: np.ndarray, codes: Codes) -> Scores:
     have = ~np.isnan(values)
     target = hash(task.target_hash[order][have].tobytes())
     if not have.all():
-        at, values = Places(at.item[have], at.cluster[have], at.depth[have]), values[have]
+        shared = None if at.shared is None else at.shared[have]
+        at, values = Places(at.item[have], at.cluster[have], at.depth[have], shared), values[have]
     return Scores(at, values, target)
 
 

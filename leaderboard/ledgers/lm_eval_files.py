@@ -197,7 +197,7 @@ def _row(sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[
         "item": str(doc.get("id") or sample["doc_hash"][:16]),
         "occ": 0,
         "cluster": doc.get("cluster"),
-        "keys": doc.get("keys", {}),
+        "keys": _keys(doc),
         "score": {m: v for m in metrics if type(v := sample.get(m)) in _NUMBER},
         "n_prompt_tokens": of("n_prompt_tokens"),
         "n_out_tokens": int(length)
@@ -214,6 +214,15 @@ def _row(sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[
         if of(name):
             row[name] = sent[name]
     return row
+
+
+def _keys(doc: dict[str, Any]) -> dict[str, Any]:
+    """Breakdown columns of an item, and the documents it shares with others where it names them (Loong's
+    filings)."""
+    keys, documents = doc.get("keys") or {}, doc.get("documents")
+    if not documents or "documents" in keys:
+        return keys
+    return {**keys, "documents": [str(d["file"] if isinstance(d, dict) else d) for d in documents]}
 
 
 def digest(sample: dict[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,12 @@ class TaskItems(Task):
         return len(self.item)
 
     @property
+    def shared(self) -> list[Any] | None:
+        """Documents of each item, shape (items,); None where the ledger names none."""
+        named = self.keys.get("documents")
+        return None if named is None or not any(named) else list(named)
+
+    @property
     def metric(self) -> str:
         """Headline metric; the first one logged where the sheet names none. Raises IcrError without any
         score."""
@@ -287,7 +293,7 @@ def columns(rows: Sequence[dict[str, Any]], shown: str | None = None) -> dict[st
     metrics, names = dict.fromkeys(chain.from_iterable(scores)), dict.fromkeys(chain.from_iterable(keys))
     if shown is not None:
         metrics = {m: None for m in metrics if m == (shown or next(iter(metrics)))}
-        names = {k: None for k in names if k == "depth"}
+        names = {k: None for k in names if k in ("depth", "documents")}
     none = np.zeros(len(rows), np.uint64)
     return {
         "item": _objects(map(intern, of["item"])),

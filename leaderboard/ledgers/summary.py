@@ -14,7 +14,7 @@ import numpy as np
 
 from icr_tasks.errors import IcrError
 
-from ..stats import Design, Effect
+from ..stats import Design, Effect, documents, objects
 from ..text.names import DASH, points
 from .load import Task, rows_by_task
 
@@ -37,6 +37,7 @@ class Scored(Task):
 
     cluster: np.ndarray
     value: np.ndarray
+    shared: np.ndarray | None = None
 
 
 class Tally:
@@ -46,6 +47,7 @@ class Tally:
         self._known: dict[str, int] = {}
         self._tasks: dict[str, tuple[array[int], array[float]]] = {}
         self._metric: dict[str, str] = {}
+        self._shared: dict[str, list[Any]] = {}
 
     def add(self, name: str, sheet: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
         """Rows of one task. Without a headline metric in the sheet the first one logged counts."""
@@ -58,14 +60,23 @@ class Tally:
             c = row.get("cluster")
             label = f"{group}/{c}" if c else f"{name}/{row['item']}/{row.get('occ', 0)}"
             codes.append(known.setdefault(label, len(known)))
+            if "documents" in (row.get("keys") or {}):
+                self._shared.setdefault(name, []).append(row["keys"]["documents"])
         values.extend([row["score"].get(metric, math.nan) for row in rows])
 
     def tasks(self, sheets: dict[str, dict[str, Any]]) -> dict[str, Scored]:
         """The tasks of run.json; those without rows have no items."""
         none: tuple[Any, Any] = (array("q"), array("d"))
         found = {name: self._tasks.get(name, none) for name in sheets}
+        shared = {n: s for n, s in self._shared.items() if len(s) == len(found.get(n, none)[0])}
         return {
-            n: Scored(n, sheets[n], np.array(codes, np.int64), np.array(values, float))
+            n: Scored(
+                n,
+                sheets[n],
+                np.array(codes, np.int64),
+                np.array(values, float),
+                objects(shared[n]) if n in shared else None,
+            )
             for n, (codes, values) in found.items()
         }
 
@@ -104,6 +115,7 @@ def score(tasks: list[Scored]) -> Effect | None:
         np.concatenate([t.cluster[at] for t, at in kept]),
         np.repeat([lengths[t.length] for t in tasks], n),
         np.repeat([names[t.dataset] for t in tasks], n),
+        documents([None if t.shared is None else t.shared[at] for t, at in kept], n),
     )
     return design.score(np.concatenate([t.value[at] for t, at in kept]))
 

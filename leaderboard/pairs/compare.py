@@ -88,7 +88,8 @@ def compare(pairs: Pairs, *, worse_only: bool = False) -> Comparison:
 def _line(pairs: Pairs, name: str, title: str, at: np.ndarray) -> Line:
     design = pairs.design(at)
     base, new = pairs.base[at], pairs.new[at]
-    return Line(name, title, design.score(base), design.score(new), design.effect(new - base), float("nan"))
+    delta = design.effect(new - base, same=pairs.same[at])
+    return Line(name, title, design.score(base), design.score(new), delta, float("nan"))
 
 
 def _adjusted(lines: list[Line], p: np.ndarray) -> list[Line]:

@@ -95,6 +95,8 @@ def gate(
 
 def _endpoint(line: Line, margin: float, alpha: float) -> Endpoint:
     low, high = map(settled, line.delta.ci(1 - 2 * alpha))
+    if line.delta.test == "identical":
+        return Endpoint(line, margin, PASS, "identical answers")
     if low > settled(-margin):
         return Endpoint(line, margin, PASS, "small real drop" if high < 0 else "")
     if settled(line.adjusted) < alpha:
@@ -104,7 +106,9 @@ def _endpoint(line: Line, margin: float, alpha: float) -> Endpoint:
 
 def _reason(verdict: str, ends: list[Endpoint], alpha: float) -> str:
     if verdict == PASS:
-        drops = [e.line.title for e in ends if e.remark]
+        if {e.remark for e in ends} == {"identical answers"}:
+            return "every answer is the same, byte for byte"
+        drops = [e.line.title for e in ends if e.remark == "small real drop"]
         return (
             f"no endpoint is lower by its margin{'; small real drop in ' + ', '.join(drops) if drops else ''}"
         )

@@ -51,7 +51,9 @@ class Pairs:
 
     def design(self, at: np.ndarray) -> Design:
         """The estimator's design for a selection of items (boolean mask)."""
-        return Design(self.cluster[at], self.length[at], self.dataset[at])
+        shared = [key.get("documents") for key, one in zip(self.keys, at, strict=True) if one]
+        named = shared if any(shared) else None
+        return Design(self.cluster[at], self.length[at], self.dataset[at], named)
 
 
 def pair(
