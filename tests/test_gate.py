@@ -30,7 +30,11 @@ def run(
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     base = gatekit.write(tmp_path / "results", gatekit.rows())
 
-    def call(rows: gatekit.Rows, *options: str, change: Any = None) -> tuple[int, dict[str, Any], str]:
+    def call(
+        rows: gatekit.Rows, *options: str, change: Any = None, against: gatekit.Rows | None = None
+    ) -> tuple[int, dict[str, Any], str]:
+        if against is not None:
+            gatekit.write(tmp_path / "results", against)
         new = gatekit.write(tmp_path / "new", rows, model="org/new", change=change)
         capsys.readouterr()
         code = main(["gate", str(new), "--baseline", str(base), *options])
@@ -56,8 +60,29 @@ def test_equal_answers_pass(run: Callable[..., Any]) -> None:
         "longbench_v2",
         "loong_fin",
     ]
-    assert all(e["delta"] == 0 and e["se"] > 0 for e in found["endpoints"])  # never "±0"
-    assert "→ PASS" in out and len(out.splitlines()) <= 12
+    assert all(e["delta"] == 0 and e["remark"] == "identical answers" for e in found["endpoints"])
+    assert "→ PASS: every answer is the same, byte for byte" in out and len(out.splitlines()) <= 12
+
+
+def test_equal_scores_by_other_answers_are_never_plus_minus_zero(run: Callable[..., Any]) -> None:
+    new = gatekit.rows()
+    for row in new["icr_infbench_mc"]:
+        row["resp_hash"] = row["resp_hash"][::-1]
+    code, found, _ = run(new)
+    se = {e["name"]: e["se"] for e in found["endpoints"]}
+    assert code == 0 and se["infbench"] > 0 and se["suite"] > 0 and se["loong_fin"] == 0
+
+
+@pytest.mark.parametrize("sizes", [[86, 4, 4, 3, 2, 1], [100]])
+def test_equal_answers_pass_whatever_the_clusters(run: Callable[..., Any], sizes: list[int]) -> None:
+    """Loong's groups of filings: most items in one of them, or all."""
+    both = [gatekit.rows(), gatekit.rows()]
+    label = [f"filings:{i}" for i, n in enumerate(sizes) for _ in range(n)]
+    for rows in both:
+        for at, row in enumerate(rows["icr_loong_fin"]):
+            row["cluster"] = label[at]
+    code, found, _ = run(both[0], against=both[1])
+    assert (code, found["verdict"]) == (0, "PASS")
 
 
 def test_a_large_drop_is_regressed(run: Callable[..., Any]) -> None:
