@@ -1,4 +1,4 @@
-# make demo | train-demo | test | setup | lint | lock      VENV=path chooses the environment (default .venv)
+# make demo | train-demo | test | types | setup | lint | lock      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
 # What is installed: the checkout itself, or a built wheel (WHEEL=dist/x.whl), which is what CI tests.
@@ -12,7 +12,7 @@ STAMP := $(VENV)/.icr-stack
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo train-demo test lint lock
+.PHONY: setup demo train-demo test lint lock types
 
 demo: setup
 	$(BIN)/icr demo -o demo-out
@@ -42,3 +42,8 @@ lint: setup
 lock:
 	$(BIN)/uv pip compile requirements/cpu.in --override requirements/cpu-overrides.txt --python-version 3.11 \
 	  --index-strategy unsafe-best-match --no-header --no-annotate $(FIND) $(TORCH_INDEX) -o requirements/cpu.txt
+
+# Types and import contracts of the installed package (a built wheel: WHEEL=dist/x.whl), from outside the checkout.
+types: setup
+	cp pyproject.toml $(VENV)/icr-pyproject.toml
+	cd $(VENV) && bin/python -m mypy --config-file icr-pyproject.toml -p icr_tasks && bin/lint-imports icr-pyproject.toml

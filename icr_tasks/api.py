@@ -158,8 +158,10 @@ def evaluate(
         raise IcrError("evaluate needs at least one task and one setting")
     for name in prompts:
         for leaf in leaves if name is not None else ():
-            found, declared = catalog.find(leaf)
-            found.prompt(name, declared.dataset)  # raises for a prompt that one of the tasks does not have
+            benchmark, declared = catalog.find(leaf)
+            benchmark.prompt(
+                name, declared.dataset
+            )  # raises for a prompt that one of the tasks does not have
     args = _arguments(model_args)
     lm = _engine(model, args, batch_size)
     keep = None if out is not None else tempfile.TemporaryDirectory(prefix="icr-")
@@ -289,7 +291,7 @@ def gate(new: Run | str | Path, baseline: Run | str | Path, **options: Any) -> G
     """
     base, candidate = _run(baseline), _run(new)
     joining = {name: options.pop(name) for name in ("common", "allow", "metric") if name in options}
-    found = judged(pair(base, candidate, **{"whole": not joining.get("common"), **joining}), **options)
+    found = judged(pair(base, candidate, whole=not joining.get("common"), **joining), **options)
     return Gated(**vars(found), text=reports.markdown(found, base.label, candidate.label))
 
 

@@ -110,6 +110,9 @@ class Effect:
         return float(special.stdtr(self.df, -(self.mean + margin) / self.se))
 
 
+Labels = Sequence[Any] | np.ndarray
+
+
 def objects(values: Sequence[Any]) -> np.ndarray:
     """An array of objects, also of lists of equal length."""
     out = np.empty(len(values), object)
@@ -127,7 +130,7 @@ def documents(parts: Sequence[Sequence[Any] | None], sizes: Sequence[int]) -> np
     )
 
 
-def codes(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
+def codes(values: Labels) -> tuple[np.ndarray, list[Any]]:
     """Integers 0..k-1 in order of first appearance, and the k values."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":  # the same by sorting, many times faster
         names, first, inverse = np.unique(values, return_index=True, return_inverse=True)
@@ -153,9 +156,9 @@ class Design:
 
     def __init__(
         self,
-        cluster: Sequence[Any],
-        cell: Sequence[Any] | None = None,
-        dataset: Sequence[Any] | None = None,
+        cluster: Labels,
+        cell: Labels | None = None,
+        dataset: Labels | None = None,
         shared: Sequence[Sequence[str] | None] | None = None,
     ) -> None:
         self.n = len(cluster)

@@ -66,9 +66,9 @@ def chart(
         out.append(
             f'<polyline points="{" ".join(map(at, line))}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
         )
-        py = top + _TOP + 14 * number
-        out.append(f'<path d="M{_W - _RIGHT + 10},{py}h16" stroke="{colour}" stroke-width="3"/>')
-        out.append(f'<text x="{_W - _RIGHT + 30}" y="{py + 4}" class="l">{escape(name)}</text>')
+        row = top + _TOP + 14 * number
+        out.append(f'<path d="M{_W - _RIGHT + 10},{row}h16" stroke="{colour}" stroke-width="3"/>')
+        out.append(f'<text x="{_W - _RIGHT + 30}" y="{row + 4}" class="l">{escape(name)}</text>')
     return "\n".join(out)
 
 

@@ -172,6 +172,7 @@ def train_grpo(config: Config, fresh: bool = False) -> Path:
         shuffle_dataset=False,
         log_completions=False,  # would write each prompt num_generations times; Recorder writes ids instead
     )
+    assert args.generation_batch_size is not None and args.num_generations is not None  # TRL fills them in
     block = args.generation_batch_size // args.num_generations
     prepared = prepare(config, path, resume, block)
     recorder = Recorder(reward_function(config), Path(config.output), config.log_completions)

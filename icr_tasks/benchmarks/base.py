@@ -124,7 +124,8 @@ class Prompt:
 
 def fill(template: str, fields: dict[str, Any]) -> str:
     """Replace `{name}` once each, in one pass: braces inside the filled-in text stay as they are."""
-    out, rest = [], template
+    out: list[str] = []
+    rest = template
     while True:
         spots = [(rest.find("{" + name + "}"), name) for name in fields]
         spots = [s for s in spots if s[0] >= 0]

@@ -359,7 +359,7 @@ PROMPTS: dict[str, Prompt] = {p.name: p for p in _PAPER_PROMPTS}
 ARCHIVE = f"datasets/princeton-nlp/HELMET/resolve/{REVISION}/data.tar.gz"
 ARCHIVE_SIZE = 11_271_916_108
 _PAPER_DATASETS = ("nq", "hotpotqa", "triviaqa")  # Table 1 of the paper averages these three
-SUBEM = {
+SUBEM: dict[str, Any] = {
     "metric": "subem",
     "metric_definition": "normalised gold answer is a substring of the extracted answer, maximum over aliases",
     "metric_version": 1,

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from ..errors import unknown
+from ..errors import IcrError, unknown
 
 DEFINITIONS = ("attention", "paper_code")
 
@@ -92,9 +92,13 @@ def _reports(args: argparse.Namespace, definitions: list[str]) -> Any:
         args.model, revision=args.revision, dtype=args.dtype, device=args.device
     )
     window = args.max_length or getattr(model.config, "max_position_embeddings", None)
+    if window is None:
+        raise IcrError("the model's config names no window; pass --max-length")
     chat = not args.no_chat_template and bool(getattr(tokenizer, "chat_template", None))
     for name, task in loaded.items():
-        started, items, left_out = time.perf_counter(), [], list[str]()
+        started = time.perf_counter()
+        items: list[Any] = []
+        left_out: list[str] = []
         for found in rank.run(
             model, tokenizer, task, window=window, limit=args.limit, chat=chat, definitions=definitions
         ):

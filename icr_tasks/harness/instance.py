@@ -27,7 +27,12 @@ class Docs(list):
 
 def light(item: Item) -> dict[str, Any]:
     """What lm-eval logs as `doc`: no context, but the files it was read from where the item names them."""
-    doc = {"id": item.id, "question": item.question, "answers": list(item.answers), "cluster": item.cluster}
+    doc: dict[str, Any] = {
+        "id": item.id,
+        "question": item.question,
+        "answers": list(item.answers),
+        "cluster": item.cluster,
+    }
     doc["keys"] = dict(item.keys)
     if "documents" in item.fields:
         doc["documents"] = item.fields["documents"]

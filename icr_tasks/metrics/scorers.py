@@ -170,11 +170,11 @@ def score(
 
 
 def _registered(name: str, text: str, item: Any) -> float:
-    from .extract import extract
+    from .extract import extract_answer
 
     entry = METRICS.get(name)
     try:
-        value = float(entry.target(extract(text).text, item))
+        value = float(entry.target(extract_answer(text).text, item))
     except Exception as error:  # somebody else's function: its error is named with metric and item
         raise IcrError(
             f"metric {name!r} ({entry.origin}) failed on item {getattr(item, 'id', '?')}: "

@@ -53,7 +53,8 @@ def command(study: Study, part: list[Cell]) -> list[str]:
 def local(study: Study, todo: list[list[Cell]], jobs: int) -> int:
     """Worker processes, `jobs` at a time, each with its own GPUs where there are several; returns failed
     workers."""
-    queue, running, failed = list(enumerate(todo)), {}, 0
+    queue, failed = list(enumerate(todo)), 0
+    running: dict[Any, Any] = {}
     slots = _devices(todo, jobs)
     free = list(range(jobs))
     try:

@@ -59,7 +59,7 @@ def plan(study: Study, cells: list[Cell], sample: int, rate: float | None) -> li
     import_plugins(study.imports, str(study.path.resolve().parent))
     known = {s.fingerprint: s.state for s in states(study)}
     measured = _measured(Folder(study.out, create=False))
-    rows = []
+    rows: list[Any] = []
     for unit in units(cells):
         prompts: list[tuple[str, int, int]] = []  # text, tokens, row
         for cell in unit:

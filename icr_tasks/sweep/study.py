@@ -111,7 +111,11 @@ def load(path: Path, out: Path | None = None) -> Study:
 
 def _models_have_tasks(raw: dict[str, Any]) -> bool:
     models = raw.get("models")
-    return bool(models) and all(isinstance(m, dict) and m.get("tasks") for m in models)
+    return (
+        isinstance(models, list)
+        and bool(models)
+        and all(isinstance(m, dict) and m.get("tasks") for m in models)
+    )
 
 
 def _model(entry: Any, where: str) -> dict[str, Any]:

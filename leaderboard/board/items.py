@@ -208,7 +208,8 @@ def _texts(outs: Sequence[Path]) -> dict[tuple[str, str, str, int], tuple[str, s
     found: dict[tuple[str, str, str, int], tuple[str, str, str]] = {}
     for evaluation in lm_eval_files.evaluations(list(outs)):
         for task, path in evaluation.samples.items():
-            run, seen = lm_eval_files.run_fingerprint(lm_eval_files.identity(evaluation.results, task)), {}
+            run = lm_eval_files.run_fingerprint(lm_eval_files.identity(evaluation.results, task))
+            seen: dict[str, int] = {}
             for sample in lm_eval_files.samples(path):
                 doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
                 item = str(doc.get("id") or str(sample.get("doc_hash"))[:16])

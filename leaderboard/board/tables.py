@@ -144,7 +144,7 @@ def _by(line: Line, at: int) -> tuple[float, tuple[str, ...]]:
 
 def _column(wanted: str | None, heads: Sequence[str]) -> int:
     """Index of the column to sort by: the named one where this view has it, else the last."""
-    return list(heads).index(wanted) if wanted in heads else len(heads) - 1
+    return list(heads).index(wanted) if wanted is not None and wanted in heads else len(heads) - 1
 
 
 def _marks(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> None:

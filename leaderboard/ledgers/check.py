@@ -43,7 +43,8 @@ def check(root: Path) -> Report:
     if not paths:
         what = "holds no run.json" if root.is_dir() else "is not a folder"
         raise IcrError(f"{root} {what}; write ledgers there with `icr collect OUT -o {root}`")
-    report, gold = Report(), {}
+    report = Report()
+    gold: dict[Any, Any] = {}
     seen: dict[str, Path] = {}
     for path in paths:
         folder, name = path.parent, str(path.parent.relative_to(root))

@@ -226,7 +226,7 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
 def _head(results: dict[str, Any], inputs: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     args = inputs["model_args"]
     sheets = [config.get("metadata", {}).get("icr", {}) for config in results["configs"].values()]
-    sheet = next((s for s in sheets if s.get("versions")), {})
+    sheet: dict[str, Any] = next((s for s in sheets if s.get("versions")), {})
     versions = {
         "lm_eval": results.get("lm_eval_version"),
         "transformers": results.get("transformers_version"),

@@ -111,7 +111,8 @@ def store(folder: Path, name: str, run: Run, *, verdict: str, why: str | None) -
     }
     old = next((p for p in pins if (p.setting, p.prompt) == (run.setting, run.prompt)), None)
     logged = {**entry, "verdict": verdict, "why": why}
-    new = Pin(run.setting, run.prompt, **entry, first=old.first if old else entry)
+    first = old.first if old else entry
+    new = Pin(run.setting, run.prompt, **entry, first=first)  # type: ignore[arg-type]  # history follows
     new.history = [*(old.history if old else []), logged]
     kept = sorted([*(p for p in pins if p is not old), new], key=lambda p: (p.setting, p.prompt))
     body = {"schema": SCHEMA, "name": name, "pins": [asdict(p) for p in kept]}

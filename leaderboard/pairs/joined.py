@@ -92,7 +92,7 @@ def pair(
             continue
         scores = (one.score[named[0]], two.score[named[1]])
         use = ~(np.isnan(scores[0][b]) | np.isnan(scores[1][n]))
-        _count(left, "not scored in both runs", np.count_nonzero(~use))
+        _count(left, "not scored in both runs", int(np.count_nonzero(~use)))
         _count(left, "only in the baseline", len(one) - len(b))
         _count(left, "only in the candidate", len(two) - len(n))
         b, n = b[use], n[use]

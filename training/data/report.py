@@ -44,7 +44,9 @@ def statistics(folder: Path) -> dict[str, Any]:
     after: Counter[int] = Counter()
     domains: Counter[str] = Counter()
     r = random.Random(0)
-    tokens, sizes, places, gold_words, rest_words, dropped = [], [], [], [], [], []
+    tokens, sizes, places, dropped = [], [], [], []
+    gold_words: list[int] = []
+    rest_words: list[int] = []
     for name in ("train", "dev"):
         for row in read(folder / f"{name}.parquet"):
             n, gold = len(row["passages"]), set(row["gold_ids"])

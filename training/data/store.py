@@ -56,7 +56,8 @@ def write(path: Path, records: Iterable[Record], columns: Mapping[str, str], bat
     pa = arrow()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")  # one writer a folder (see `alone`)
-    total, pending = 0, []
+    total = 0
+    pending: list[Any] = []
     form = schema(columns)
     try:
         with pa.parquet.ParquetWriter(temporary, form, compression="zstd") as out:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from icr_tasks.metrics.answers import subem_official
 from icr_tasks.metrics.citations import prf
@@ -39,7 +40,9 @@ def _correct(text: str, row: Row) -> float:
 
 
 def _f1(text: str, gold: Sequence[int]) -> float:
-    return prf(set(_TAG.findall(text)), {f"[DOC {i}]" for i in gold})[2]  # type: ignore[arg-type]
+    named: set[Any] = set(_TAG.findall(text))
+    right: set[Any] = {f"[DOC {i}]" for i in gold}
+    return prf(named, right)[2]
 
 
 def _jaccard(a: set[str], b: set[str]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
@@ -11,7 +11,10 @@ from . import paper, paper_code
 from .match import Options, Row, Scores
 from .paper import JUDGED
 
-PRESETS = {"paper": {**paper.REWARDS, paper.NAME: paper.hybrid}, "paper_code": paper_code.REWARDS}
+PRESETS: dict[str, dict[str, Callable[..., list[Scores]]]] = {
+    "paper": {**paper.REWARDS, paper.NAME: paper.hybrid},
+    "paper_code": paper_code.REWARDS,
+}
 NAMES = tuple(PRESETS["paper"])
 NEEDS_GOLD = ("id", "idc", "idq", "judge")
 

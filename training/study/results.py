@@ -108,8 +108,8 @@ class Results:
             k: float(np.mean([f[k] for f in found]))
             for k in ("steps", "tokens", "cpu", "wall", "reward", "asked")
         }
-        reward, asked = (None if np.isnan(mean[k]) else mean[k] for k in ("reward", "asked"))
-        return Cost(mean["steps"], mean["tokens"], mean["cpu"], mean["wall"], reward, asked)
+        last = [None if np.isnan(mean[k]) else mean[k] for k in ("reward", "asked")]
+        return Cost(mean["steps"], mean["tokens"], mean["cpu"], mean["wall"], *last)
 
 
 def equal_tokens(costs: dict[str, Cost]) -> str:

@@ -48,7 +48,7 @@ def load(
     (`synth/short.py`). Deterministic in all arguments. Raises IcrError for unknown names.
     """
     if dataset != "rag":
-        head, _, name = dataset.partition("_")
+        head, _sep, name = dataset.partition("_")
         if head != "short":
             raise unknown(
                 "synth dataset", dataset, ("rag", "short", *(f"short_{d}" for d in short.RELATIONS))

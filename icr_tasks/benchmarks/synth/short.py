@@ -198,7 +198,8 @@ def _make(
             pass
         return pair
 
-    kin, same = [], []
+    kin: list[str] = []
+    same: list[str] = []
     while len(kin) < near or not same:  # some names have too few relatives in their split
         gold = Fact(domain, relation, *name(), value(relation))
         kin = [f for f in firsts if f != gold.first and names._mine(f"{f} {gold.last}", split)]

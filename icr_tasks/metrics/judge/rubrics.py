@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from ...errors import IcrError
 
@@ -61,6 +62,10 @@ REMINDER = (
 )
 
 
+def _literal(text: str, _: re.Match[str]) -> str:
+    return text
+
+
 def defuse(response: str) -> tuple[str, bool]:
     """(text to quote, flagged). Idempotent on its own output; `flagged` is False when nothing suspicious was
     found."""
@@ -69,7 +74,7 @@ def defuse(response: str) -> tuple[str, bool]:
     safe = plain
     for pattern, replacement in _RULES:
         # A function, since a replacement string would read the backslash as an escape.
-        safe = pattern.sub(lambda _, new=replacement: new, safe)
+        safe = pattern.sub(partial(_literal, replacement), safe)
     if safe == plain and not _ORDERS.search(plain):
         return text if plain == text else plain, False
     return safe, True
