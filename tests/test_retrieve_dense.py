@@ -21,8 +21,7 @@ import tiny
 from icr_tasks.benchmarks import base
 from icr_tasks.benchmarks.base import Unit
 from icr_tasks.context import pool as pools
-from icr_tasks.context.retrieval import dense, embedder, make
-from icr_tasks.context.retrieval.dense import _pieces
+from icr_tasks.context.retrieval import embedder, make, reading, vectors
 from icr_tasks.context.tokens import TokenCounter
 from icr_tasks.errors import IcrError
 from icr_tasks.settings import Setting
@@ -115,7 +114,7 @@ def test_a_damaged_file_is_rebuilt_and_said(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, rows = tmp_path / "v.npy", np.random.default_rng(0).normal(size=(5, 8))
-    first = np.array(dense.get(path, 5, lambda: rows))
+    first = np.array(vectors.get(path, 5, lambda: rows))
     raw = bytearray(path.read_bytes())
     raw[100] ^= 1
     path.write_bytes(
@@ -123,27 +122,27 @@ def test_a_damaged_file_is_rebuilt_and_said(
     )
     calls: list[int] = []
     with caplog.at_level(logging.WARNING):
-        again = dense.get(path, 5, lambda: calls.append(1) or rows)  # type: ignore[func-returns-value]
+        again = vectors.get(path, 5, lambda: calls.append(1) or rows)  # type: ignore[func-returns-value]
     assert calls == [1] and "is damaged" in caplog.text and np.array_equal(first, again)
-    assert dense.get(path, 5, lambda: pytest.fail("not repaired")).shape == (5, 8)
+    assert vectors.get(path, 5, lambda: pytest.fail("not repaired")).shape == (5, 8)
 
 
 def test_a_full_disk_costs_the_cache_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with caplog.at_level(logging.WARNING):
-        assert dense.get(blocked / "v.npy", 1, lambda: np.ones((1, 4))).shape == (1, 4)
+        assert vectors.get(blocked / "v.npy", 1, lambda: np.ones((1, 4))).shape == (1, 4)
     assert "not kept on disk" in caplog.text
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np\nfrom pathlib import Path\nfrom icr_tasks.context.retrieval import dense as vectors\n"
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom icr_tasks.context.retrieval import vectors\n"
         "for n in range(150):\n"
         "    made = np.full((3, 40), n % 7, dtype=np.float16)\n"
         "    path = Path(sys.argv[1]) / f'{n}.npy'\n"
         "    assert np.array_equal(vectors.get(path, 3, lambda: made), made)\n"
-        "    vectors._write(path, made)\n"
+        "    vectors.write(path, made)\n"
         "    assert np.array_equal(vectors.get(path, 3, lambda: 1 / 0), made)\n"
     )
     running = [
@@ -162,7 +161,8 @@ def test_text_longer_than_the_embedder_reads_is_embedded_in_pieces(tmp_path: Pat
     assert len(SEEN) > len(long) + 1 and max(map(len, SEEN)) <= 60 + len("Instruct: find it\nQuery:")
     assert "number11" in long.text(int(scores.argmax()))
     text = "word " * 100 + "x" * 500
-    assert "".join(_pieces(text, 60)) == text and max(map(len, _pieces(text, 60))) <= 60
+    pieces = reading.Reading(20, "test", reading.by_bytes, False).split([text])[0]
+    assert "".join(pieces) == text and max(map(len, pieces)) <= 60
 
 
 def test_hybrid_fuses_both_orders(tmp_path: Path) -> None:

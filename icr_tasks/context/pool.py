@@ -42,8 +42,8 @@ def text_key(text: str) -> str:
 
 def tokenizer_key(tokenizer: Any) -> str:
     """Hash of what a tokenizer does (not of its name or padding state): 16 hex digits."""
-    key = getattr(tokenizer, "_icr_key", None)
-    if key is None:
+    size, key = getattr(tokenizer, "_icr_key", (None, ""))
+    if size != len(tokenizer):  # also when tokens were added since, or to a copy
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             state: Any = sorted(tokenizer.get_vocab().items())
@@ -52,7 +52,7 @@ def tokenizer_key(tokenizer: Any) -> str:
             state.pop("truncation", None)
             state.pop("padding", None)
         key = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
-        tokenizer._icr_key = key
+        tokenizer._icr_key = (len(tokenizer), key)
     return key
 
 
@@ -104,10 +104,15 @@ MIN_CHUNK = 8  # tokens of text that a chunk must have beside its document name
 
 class Group(NamedTuple):
     """Chunks that are indexed or embedded together: a document, or all passages of an item in an order of
-    their own."""
+    their own.
+
+    `key` names the content: the document, its title and where it was cut. Caches go by it. `recipe` names how the cuts
+    were asked for, which two tokenizers may do alike and cut differently.
+    """
 
     key: str
     members: np.ndarray  # chunk numbers, int
+    recipe: str
 
 
 @dataclass
@@ -116,7 +121,7 @@ class Pool:
 
     `size` holds tokens with the rendering around them (None: count when needed), `total` about the tokens of the whole
     context. `key` is equal for pools of equal
-    content and chunking, whatever the order of passages.
+    content and cuts, whatever the order of passages.
     """
 
     units: Sequence[Unit]
@@ -133,8 +138,13 @@ class Pool:
 
     @property
     def key(self) -> str:
-        """Names the pool in caches."""
-        joined = "|".join([self.chunking, *(g.key for g in self.groups)])
+        """Names the content of the pool in caches: equal keys, equal texts."""
+        return hashlib.blake2b("|".join(g.key for g in self.groups).encode(), digest_size=16).hexdigest()
+
+    @property
+    def recipe(self) -> str:
+        """Names how the pool was asked for; seeds what must not depend on anything else, and never names a cache."""
+        joined = "|".join([self.chunking, *(g.recipe for g in self.groups)])
         return joined if len(joined) < 100 else hashlib.sha256(joined.encode()).hexdigest()
 
     def unit(self, i: int) -> Unit:
@@ -166,7 +176,7 @@ def passages(units: Sequence[Unit]) -> Pool:
     key = hashlib.sha256("".join(keys[order]).encode()).hexdigest()[:24]
     stop = np.array([len(u.text) for u in units])
     n = np.arange(len(units))
-    return Pool(units, n, np.zeros_like(n), stop, None, [Group(key, order)], "passages")
+    return Pool(units, n, np.zeros_like(n), stop, None, [Group(f"p{key}", order, key)], "passages")
 
 
 def documents(
@@ -199,7 +209,9 @@ def documents(
         cut = chunks(unit.text, key, tokens, room, min(overlap, room - 1), snap=not exact)
         parts.append((np.full(len(cut.starts), number), cut.starts, cut.stops, cut.sizes + around))
         title = hashlib.sha256(unit.title.encode()).hexdigest()[:8] if unit.title else ""
-        groups.append(Group(f"{key}{title}-{room}", np.arange(total, total + len(cut.starts))))
+        spans = hashlib.blake2b(cut.starts.tobytes() + cut.stops.tobytes(), digest_size=12).hexdigest()
+        members = np.arange(total, total + len(cut.starts))
+        groups.append(Group(f"d{key}{text_key(unit.title)}{spans}", members, f"{key}{title}-{room}"))
         total += len(cut.starts)
         whole += cut.total + around
     columns = [np.concatenate(c) if c else np.zeros(0, dtype=int) for c in zip(*parts, strict=True)] or [

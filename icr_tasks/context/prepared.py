@@ -1,7 +1,7 @@
 """Retrieval done ahead by `icr prepare`: which spans each item shows, kept per task, setting, prompt and
 tokenizer.
 
-A run that finds preparations of its task and setting, but none for its tokenizer or data, is refused: it
+A run that finds preparations of its task and setting, but none for its tokenizer, data or embedder, is refused: it
 would compare a context that was never meant for it, or embed everything again on the machine that was to be
 spared.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,22 @@ import orjson
 
 from ..benchmarks.base import Unit
 from ..errors import IcrError
+from ..settings import Setting
 from ..storage import cache_root, write_atomic
 from .pool import tokenizer_key
+from .retrieval import make
+from .retrieval.vectors import name_of
 from .tokens import TokenCounter
 
 log = logging.getLogger("icr_tasks")
-VERSION = 1
+VERSION = 2  # 1: without the embedder's revision and the documents' content; void
+_KEYS = ("version", "rendering", "tokenizer_key", "data_revision", "retriever")
+_SAID: set[str] = set()
 
 
 @dataclass
 class Prepared:
-    """`head` says what it was made for; `items` maps an item id to {"spans", "chars", "digest"}."""
+    """`head` says what it was made for; `items` maps an item id to {"spans", "content", "digest"}."""
 
     head: dict[str, Any]
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -43,7 +48,7 @@ class Prepared:
         digest: dict[str, Any],
     ) -> None:
         """Keep a selection (retrieve.Selection) of an item."""
-        self.items[item_id] = {"spans": list(spans), "chars": _chars(units), "digest": digest}
+        self.items[item_id] = {"spans": list(spans), "content": _content(units), "digest": digest}
 
     def get(self, item_id: str, units: Sequence[Unit]) -> tuple[list[Unit], dict[str, Any]] | None:
         """(units to show, digest) of an item; None for an item that was not prepared. IcrError for other
@@ -51,7 +56,7 @@ class Prepared:
         found = self.items.get(item_id)
         if found is None:
             return None
-        if found["chars"] != _chars(units):
+        if found["content"] != _content(units):
             raise IcrError(
                 f"the documents of item {item_id} changed since they were prepared; run: {self.command()}"
             )
@@ -69,7 +74,9 @@ class Prepared:
     @property
     def path(self) -> Path:
         """Its file in the cache."""
-        return folder(self.head) / f"{self.head['tokenizer_key']}-{_short(self.head['data_revision'])}.json"
+        head = self.head
+        made_by = _short(head["data_revision"] + orjson.dumps(head["retriever"], option=orjson.OPT_SORT_KEYS).decode())
+        return folder(head) / f"{head['tokenizer_key']}-{made_by}.json"
 
     def save(self) -> Path:
         """Write it atomically."""
@@ -90,7 +97,13 @@ def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:
         "tokenizer": tokens.name,
         "tokenizer_key": tokenizer_key(tokens.tokenizer),
         "data_revision": task.sheet["data_revision"],
+        "retriever": described(task.options.setting, task.options.embed),
     }
+
+
+def described(setting: Setting, engine: Mapping[str, Any]) -> dict[str, Any]:
+    """What a setting's retriever is beside its name: embedder, revision, instruction (none of which it prints)."""
+    return make(setting.params["retriever"], setting.params, engine).describe() if setting.kind == "rag" else {}
 
 
 def lookup(task: Any, tokens: TokenCounter | None) -> Prepared | None:
@@ -115,23 +128,27 @@ def folder(wanted: dict[str, Any]) -> Path:
 def find(wanted: dict[str, Any]) -> Prepared | None:
     """The preparation for `wanted`, None when there is none of this task and setting. IcrError when all are
     for others."""
-    others = []
-    for path in sorted(folder(wanted).glob("*.json")):
-        found = _read(path)
-        if found is None:
-            continue
-        if all(
-            found.head.get(k) == wanted[k] for k in ("version", "rendering", "tokenizer_key", "data_revision")
-        ):
-            return found
-        others.append(found)
-    if not others:
-        return None
-    other = others[0].head
+    found = [p for path in sorted(folder(wanted).glob("*.json")) if (p := _read(path)) is not None]
+    found = [p for p in found if _current(p, wanted)]
+    exact = [p for p in found if all(p.head.get(k) == wanted[k] for k in _KEYS)]
+    if exact or not found:
+        return exact[0] if exact else None
+    likely = [p for p in found if all(p.head.get(k) == wanted[k] for k in _KEYS[:-1])]
+    if len(likely) == 1 and _unknown_here(likely[0].head["retriever"], wanted["retriever"]):
+        made_by = likely[0].head["retriever"]
+        log.warning(
+            "the embedder %s is not on this machine; using what was prepared with its revision %s",
+            made_by["embedder"],
+            made_by["revision"],
+        )
+        return likely[0]
+    other = (likely or found)[0].head
     if other["tokenizer_key"] != wanted["tokenizer_key"]:
         why = f"tokenizer {other['tokenizer']}, this run uses {wanted['tokenizer']}"
     elif other["data_revision"] != wanted["data_revision"]:
         why = f"data {other['data_revision']}, this run has {wanted['data_revision']}"
+    elif other["retriever"] != wanted["retriever"]:
+        why = f"embedder {_shown(other['retriever'])}, this run has {_shown(wanted['retriever'])}"
     else:
         why = "another version of the prompt or of icr-tasks"
     command = Prepared(wanted).command()
@@ -139,6 +156,34 @@ def find(wanted: dict[str, Any]) -> Prepared | None:
         f"{wanted['task']} {wanted['setting']} was prepared for {why}\n  prepare it:  {command}\n"
         "  or retrieve while running:  --metadata '{\"prepared\":false, ...}'"
     )
+
+
+def _current(found: Prepared, wanted: dict[str, Any]) -> bool:
+    """Whether it is of this layout; that earlier ones are void is said once a task and setting."""
+    if found.head.get("version") == VERSION:
+        return True
+    what = f"{wanted['task']} {wanted['setting']}"
+    if what not in _SAID:
+        _SAID.add(what)
+        log.warning(
+            "what an earlier version prepared for %s is not used, because it does not say which embedder and documents "
+            "it was made from; retrieving again. Prepare it anew:  %s",
+            what,
+            Prepared(wanted).command(),
+        )
+    return False
+
+
+def _unknown_here(prepared: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether this machine has no files of the embedder that could contradict what was prepared."""
+    same_name = prepared.get("embedder") == here.get("embedder")
+    return same_name and here.get("revision") == "unpinned" != prepared.get("revision")
+
+
+def _shown(described: Mapping[str, Any]) -> str:
+    instruction = described.get("instruction")
+    told = f" with instruction {instruction!r}" if instruction else ""
+    return f"{described.get('embedder')} at {described.get('revision')}{told}"
 
 
 def _read(path: Path) -> Prepared | None:
@@ -156,8 +201,8 @@ def _unit(unit: Unit, start: int, stop: int) -> Unit:
     return unit.cut(start, stop)
 
 
-def _chars(units: Sequence[Unit]) -> list[int]:
-    return [len(u.text) for u in units]
+def _content(units: Sequence[Unit]) -> str:
+    return name_of(part for u in units for part in (u.title, u.text))
 
 
 def _short(text: str) -> str:

@@ -92,6 +92,7 @@ def retrieve(
         "n_gold": sum(u.gold for u in units) if mode == "passages" else None,
         "n_empty": sum(not u.text.strip() for u in units),
         **retriever.describe(),
+        **retriever.notes(pool, query(item)),
     }
     return Selection(shown, spans, digest)
 

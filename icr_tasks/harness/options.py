@@ -24,8 +24,7 @@ OURS = (
     "questions_file",
     "prepared",
     "embedder",
-    "embed_engine",
-    "embed_url",
+    *EMBEDDING,
 )
 _NEARLY = 0.8
 _SECRET = ("api_key", "token", "secret", "password", "header")
@@ -72,7 +71,7 @@ class Options:
         prompt = metadata.get("prompt")
         data = {k: metadata[k] for k in ("allow_partial", "questions_file") if k in metadata}
         embed = {
-            k.removeprefix("embed_"): metadata[k] for k in ("embed_engine", "embed_url") if metadata.get(k)
+            k.removeprefix("embed_"): metadata[k] for k in EMBEDDING if metadata.get(k)
         }
         ahead = bool(metadata.get("prepared", True))
         return cls(

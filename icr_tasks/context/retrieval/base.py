@@ -33,6 +33,10 @@ class Retriever(ABC):
         """Do ahead, in large batches, what can be done ahead. Nothing by default."""
         return None
 
+    def notes(self, pool: Pool, query: str) -> dict[str, Any]:
+        """What a digest must say about this question on this pool (pieces, texts cut ...). Nothing by default."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """What a report must say about it besides the setting (embedder revision, instruction text ...)."""
         return {}

@@ -31,7 +31,7 @@ class _Index(NamedTuple):
     order: np.ndarray  # index row -> chunk number
 
 
-_TERMS: Lru[tuple[str, str], _Terms] = Lru(128 << 20)
+_TERMS: Lru[str, _Terms] = Lru(128 << 20)
 _INDEXES: Lru[str, _Index] = Lru(256 << 20)
 
 
@@ -83,13 +83,12 @@ def _hash(text: str) -> np.ndarray:
 
 
 def _terms(pool: Pool, group: Group) -> _Terms:
-    name = (pool.chunking, group.key)
-    found = _TERMS.get(name)
+    found = _TERMS.get(group.key)
     if found is None:
         parts = [_hash(text) for text in pool.texts(group.members)]
         found = _Terms(np.concatenate(parts), np.cumsum([0, *(len(p) for p in parts)]))
         if len(pool.groups) > 1:  # a document on its own is indexed at once; in company it meets others again
-            _TERMS.put(name, found, found.hashes.nbytes + found.bounds.nbytes)
+            _TERMS.put(group.key, found, found.hashes.nbytes + found.bounds.nbytes)
     return found
 
 

@@ -32,7 +32,7 @@ class Random(Retriever):
 
     def scores(self, pool: Pool, query: str) -> np.ndarray:
         """Uniform numbers, dealt in the pool's own order so that the order of passages does not matter."""
-        seed = [int(self.params.get("seed", 0)), zlib.crc32(query.encode()), zlib.crc32(pool.key.encode())]
+        seed = [int(self.params.get("seed", 0)), zlib.crc32(query.encode()), zlib.crc32(pool.recipe.encode())]
         drawn = np.random.default_rng(seed).random(len(pool))
         out = np.empty(len(pool))
         if pool.groups:
@@ -72,6 +72,10 @@ class Hybrid(Retriever):
         """Embeds what the dense part needs."""
         for part in self.parts:
             part.prepare(pools, queries)
+
+    def notes(self, pool: Pool, query: str) -> dict[str, Any]:
+        """As the dense part."""
+        return self.parts[1].notes(pool, query)
 
     def describe(self) -> dict[str, Any]:
         """As the dense part."""

@@ -3,97 +3,47 @@ no embedder."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...storage import cache_root
+from ...errors import IcrError
+from ...storage import Lru
 from ..pool import Group, Pool
 from .base import Retriever
 from .embedder import Embedder
+from .reading import Reading
+from .vectors import get, has, name_of
 
-# ---- vectors -------------------------------------------------------------------------------------
-# Vectors on disk: float16, memory-mapped, written atomically, checked when opened, rebuilt when damaged.
-
-log = logging.getLogger("icr_tasks")
-_TRAILER = 16
-_CHECKED: set[tuple[str, int]] = set()
+_BATCH = 1024  # texts embedded in one call: the engine sorts them by length
 
 
-def folder(embedder: str) -> Path:
-    """Where an embedder's vectors lie; `embedder` is its name and revision made into a file name."""
-    return cache_root() / "vectors" / embedder
+class _Plan(NamedTuple):
+    """How a group is embedded: piece -> index into the group's members; the name of those texts; pieces that even so are
+    longer than what is read."""
+
+    owners: np.ndarray
+    name: str
+    n_cut: int
 
 
-def get(path: Path, rows: int, build: Callable[[], np.ndarray]) -> np.ndarray:
-    """float16 array [rows, dimensions] of `path`, made by `build` when absent or damaged (which is logged).
+class _Now(NamedTuple):
+    """The embedder as its files are at this moment: what it reads, where its vectors lie, its prefix of documents."""
 
-    Two processes may do this at once: each writes a complete file and renames it into place. A disk that is
-    full costs the cache, not the run.
-    """
-    found = _open(path, rows)
-    if found is not None:
-        return found
-    made = np.ascontiguousarray(build(), dtype=np.float16)
-    if made.ndim != 2 or len(made) != rows:
-        raise ValueError(f"embedder returned shape {made.shape} for {rows} texts")
-    _write(path, made)
-    return made
+    reading: Reading
+    where: Path
+    prefix: str
+
+    def path(self, plan: _Plan) -> Path:
+        return self.where / plan.name[:2] / f"{plan.name}.npy"
+
+    def question(self, text: str) -> Path:
+        return self.where / "questions" / f"{name_of([text])}.npy"
 
 
-def has(path: Path, rows: int) -> bool:
-    """Whether `get` would find the vectors."""
-    return path.is_file() and _open(path, rows) is not None
-
-
-def _open(path: Path, rows: int) -> np.ndarray | None:
-    try:
-        stat = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    identity = (str(path), stat.st_mtime_ns)
-    try:
-        if identity not in _CHECKED:
-            raw = path.read_bytes()
-            if _sum(raw[:-_TRAILER]) != raw[-_TRAILER:]:
-                raise ValueError("checksum differs")
-        array = np.load(path, mmap_mode="r")
-        if array.ndim != 2 or len(array) != rows or array.dtype != np.float16:
-            raise ValueError(f"{array.dtype} {array.shape} instead of {rows} rows of float16")
-    except (OSError, ValueError, EOFError) as error:
-        log.warning("%s is damaged (%s); embedding that text again", path, error)
-        return None
-    _CHECKED.add(identity)
-    return array
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    raw = buffer.getvalue()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(raw + _sum(raw))
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        log.warning("vectors not kept on disk: %s", error)
-
-
-def _sum(raw: bytes) -> bytes:
-    return hashlib.blake2b(raw, digest_size=_TRAILER).digest()
-
-
-log = logging.getLogger("icr_tasks")
+_PLANS: Lru[tuple[Any, ...], _Plan] = Lru(32 << 20)
 
 
 class Dense(Retriever):
@@ -103,7 +53,6 @@ class Dense(Retriever):
     def __init__(self, params: dict[str, Any], engine: dict[str, Any] | None = None) -> None:
         super().__init__(params, engine)
         self.embedder = Embedder(str(params["embedder"]), str(params.get("revision") or ""), self.engine)
-        self._folder: Path = folder(self.embedder.slug)
 
     @property
     def instruction(self) -> str:
@@ -115,24 +64,57 @@ class Dense(Retriever):
         out = np.full(len(pool), -np.inf, dtype=np.float32)
         if not len(pool):
             return out
-        vector = self._query(query)
+        now = self._now()
+        vector = self._query(now, query)
         for group in pool.groups:
-            owners, found = self._group(pool, group)
-            np.maximum.at(out, group.members[owners], np.asarray(found, dtype=np.float32) @ vector)
+            now, plan, texts = self._missing(now, pool, group)
+            found = get(now.path(plan), len(plan.owners), lambda texts=texts: self.embedder.encode(texts))
+            if found.shape[1:] != vector.shape:
+                raise IcrError(
+                    f"embedder {self.embedder.name!r} gives {len(vector)} dimensions, its stored vectors have "
+                    f"{found.shape[1]}; give its revision (revision=...), or delete {now.where}"
+                )
+            np.maximum.at(out, group.members[plan.owners], np.asarray(found, dtype=np.float32) @ vector)
         return out
 
+    def notes(self, pool: Pool, query: str) -> dict[str, Any]:
+        """What was read: the limit, the pieces, and the texts of which not everything was (the question, at most)."""
+        now = self._now()
+        plans = [self._plan(now, pool, group)[0] for group in pool.groups]
+        return {
+            **now.reading.describe(),
+            "n_pieces": sum(len(plan.owners) for plan in plans),
+            "n_truncated": sum(plan.n_cut for plan in plans) + (now.reading.head(query, self.instruction) != query),
+        }
+
     def prepare(self, pools: Sequence[Pool], queries: Sequence[str]) -> None:
-        """Embed and store the chunks of the pools and the questions not stored yet."""
+        """Embed and store the chunks of the pools and the questions not stored yet, in large batches."""
+        now, waiting = self._now(), {}
         for pool in pools:
             for group in pool.groups:
-                self._group(pool, group)
-        missing = [q for q in dict.fromkeys(queries) if not has(self._query_path(q), 1)]
-        for start in range(0, len(missing), 256):
-            batch = missing[start : start + 256]
-            for query, row in zip(
-                batch, self.embedder.encode([self.instruction + q for q in batch]), strict=True
-            ):
-                get(self._query_path(query), 1, lambda row=row: row[None])
+                now, plan, texts = self._missing(now, pool, group)
+                if texts:
+                    waiting[now.path(plan)] = texts
+                if sum(map(len, waiting.values())) >= _BATCH:
+                    self._flush(waiting)
+        prefix = self.instruction
+        for query in dict.fromkeys(queries):
+            text = prefix + now.reading.head(query, prefix)
+            if not has(now.question(text), 1):
+                waiting[now.question(text)] = [text]
+            if len(waiting) >= _BATCH:
+                self._flush(waiting)
+        self._flush(waiting)
+
+    def _flush(self, waiting: dict[Path, list[str]]) -> None:
+        """Embed and store, in one call, what is waiting."""
+        rows = self.embedder.encode([text for texts in waiting.values() for text in texts]) if waiting else None
+        at = 0
+        for path, texts in waiting.items():
+            mine = rows[at : at + len(texts)] if rows is not None else None
+            at += len(texts)
+            get(path, len(texts), lambda mine=mine: mine)
+        waiting.clear()
 
     def describe(self) -> dict[str, Any]:
         """Name, pinned revision, and the instruction as it was put before the question."""
@@ -142,42 +124,34 @@ class Dense(Retriever):
             "instruction": self.instruction,
         }
 
-    def _group(self, pool: Pool, group: Group) -> tuple[np.ndarray, np.ndarray]:
-        """(index into the group's members, vector) of every piece."""
-        limit = self.embedder.max_chars
-        longest = int((pool.stop - pool.start)[group.members].max(initial=0))
-        if limit is None or longest <= limit:
-            owners, pieces = np.arange(len(group.members)), None
-        else:
-            split = [_pieces(text, limit) for text in pool.texts(group.members)]
-            owners = np.repeat(np.arange(len(split)), [len(s) for s in split])
-            pieces = [piece for part in split for piece in part]
-        name = hashlib.sha256(f"{pool.chunking}/{limit}".encode()).hexdigest()[:8]
-        path = self._folder / group.key[:2] / f"{group.key}-{name}.npy"
-        prefix = self.embedder.prompt("document")
+    def _now(self) -> _Now:
+        where = self.embedder.vectors
+        return _Now(self.embedder.reading_at(where), where, self.embedder.prompt("document"))
 
-        def build() -> np.ndarray:
-            texts = pieces if pieces is not None else list(pool.texts(group.members))
-            return self.embedder.encode([prefix + t for t in texts])
+    def _missing(self, now: _Now, pool: Pool, group: Group) -> tuple[_Now, _Plan, list[str]]:
+        """(the embedder as it is, a group's plan, the texts to embed for it: none where its vectors are stored)."""
+        plan, _ = self._plan(now, pool, group)
+        if has(now.path(plan), len(plan.owners)):
+            return now, plan, []
+        self.embedder.load()  # says what it really reads
+        now = self._now()
+        return now, *self._plan(now, pool, group, texts=True)
 
-        return owners, get(path, len(owners), build)
+    def _plan(self, now: _Now, pool: Pool, group: Group, texts: bool = False) -> tuple[_Plan, list[str]]:
+        """How to embed a group, remembered by its content; with `texts` also the strings to embed."""
+        key = (group.key, now.prefix, now.reading.tokens, str(now.where))
+        found = _PLANS.get(key)
+        if found is not None and not texts:
+            return found, []
+        split = now.reading.split(list(pool.texts(group.members)), now.prefix)
+        strings = [now.prefix + piece for pieces in split for piece in pieces]
+        owners = np.repeat(np.arange(len(split)), [len(pieces) for pieces in split])
+        plan = _Plan(owners, name_of(strings), len(now.reading.overlong(strings)))
+        _PLANS.put(key, plan, owners.nbytes + 300)
+        return plan, strings
 
-    def _query_path(self, query: str) -> Path:
-        key = hashlib.sha256((self.instruction + query).encode()).hexdigest()[:24]
-        return self._folder / "questions" / f"{key}.npy"
-
-    def _query(self, query: str) -> np.ndarray:
-        path = self._query_path(query)
-        found = get(path, 1, lambda: self.embedder.encode([self.instruction + query]))
+    def _query(self, now: _Now, query: str) -> np.ndarray:
+        prefix = self.instruction
+        text = prefix + now.reading.head(query, prefix)
+        found = get(now.question(text), 1, lambda: self.embedder.encode([text]))
         return np.asarray(found[0], dtype=np.float32)
-
-
-def _pieces(text: str, limit: int) -> list[str]:
-    """Consecutive pieces of at most `limit` characters, ended at a space where there is one."""
-    out, start = [], 0
-    while len(text) - start > limit:
-        stop = text.rfind(" ", start + limit // 2, start + limit)
-        stop = start + limit if stop < 0 else stop
-        out.append(text[start:stop])
-        start = stop
-    return [*out, text[start:]]
