@@ -164,7 +164,9 @@ def test_tokens_added_to_a_tokenizer_or_its_copy_change_its_name() -> None:
 
 
 def test_passages_in_another_order_share_an_index_and_differ_with_their_text() -> None:
-    units = [Unit(str(i), f"item {i} of blue{i}") for i in range(6)] + [Unit("6", "item 2 of blue2")]  # a duplicate
+    units = [Unit(str(i), f"item {i} of blue{i}") for i in range(6)] + [
+        Unit("6", "item 2 of blue2")
+    ]  # a duplicate
     one, two = pool.passages(units), pool.passages(units[::-1])
     assert one.key == two.key
     scores = [make("bm25", {}).scores(p, "which item is blue2?") for p in (one, two)]
@@ -185,7 +187,9 @@ def test_new_weights_in_the_same_folder_are_another_embedder(tmp_path: Path) -> 
     assert make("dense", params, {"engine": "fake"}).describe()["revision"] not in (before, changed)
 
 
-def test_a_relative_folder_is_another_embedder_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_is_another_embedder_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     params = Setting.parse("rag@4k,dense,embedder=embedder").params
     seen = []
     for place, weights in (("one", b"1"), ("two", b"2")):
@@ -213,7 +217,9 @@ def test_vectors_of_the_earlier_layout_are_void_and_that_is_said_once(
     old = tmp_path / "cache" / "icr-tasks" / "vectors" / "embedder-sha-1" / "ab"
     old.mkdir(parents=True)
     (old / "ab12-34.npy").write_bytes(b"old")
-    found = make("dense", Setting.parse(f"rag@4k,dense,embedder={folder(tmp_path)}").params, {"engine": "fake"})
+    found = make(
+        "dense", Setting.parse(f"rag@4k,dense,embedder={folder(tmp_path)}").params, {"engine": "fake"}
+    )
     vectors._void.cache_clear()
     with caplog.at_level(logging.WARNING):
         for question in ("red?", "blue?"):
@@ -222,7 +228,17 @@ def test_vectors_of_the_earlier_layout_are_void_and_that_is_said_once(
 
 
 def prepare(tokenizer: str, path: Path, *more: str) -> int:
-    given = ["--tokenizer", tokenizer, "--limit", "2", "--embedder", str(path), "--embed-engine", "fake", *more]
+    given = [
+        "--tokenizer",
+        tokenizer,
+        "--limit",
+        "2",
+        "--embedder",
+        str(path),
+        "--embed-engine",
+        "fake",
+        *more,
+    ]
     return main(["prepare", "--tasks", TASK, "--setting", "rag@1k", *given])
 
 

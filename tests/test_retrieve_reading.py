@@ -73,7 +73,9 @@ def chunks() -> pool.Pool:
 @pytest.mark.parametrize(("make_folder", "limit"), [("saved", 256), ("saved 40", 40), ("plain", 512)])
 def test_the_end_of_a_long_chunk_is_read(make_folder: str, limit: int, minilm: Path, tmp_path: Path) -> None:
     kind, _, changed = make_folder.partition(" ")
-    place = saved(minilm, tmp_path / "m", int(changed or 0)) if kind == "saved" else plain(minilm, tmp_path / "m")
+    place = (
+        saved(minilm, tmp_path / "m", int(changed or 0)) if kind == "saved" else plain(minilm, tmp_path / "m")
+    )
     found = retriever(place)
     assert found.embedder.reading.tokens == limit and found.embedder.reading.exact
     scores = found.scores(chunks(), "Which animals graze beside a volcano?")
@@ -86,7 +88,9 @@ def test_the_end_of_a_long_chunk_is_read(make_folder: str, limit: int, minilm: P
 def test_a_loaded_model_that_reads_less_than_its_files_say_is_believed(minilm: Path, tmp_path: Path) -> None:
     place = tmp_path / "m"
     shutil.copytree(minilm, place)
-    (place / "sentence_bert_config.json").unlink()  # the installed version then reads tokenizer_config.json: 512
+    (
+        place / "sentence_bert_config.json"
+    ).unlink()  # the installed version then reads tokenizer_config.json: 512
     raw = json.loads((place / "tokenizer_config.json").read_text())
     (place / "tokenizer_config.json").write_text(json.dumps({**raw, "model_max_length": 10**30}))
     (place / "config.json").write_text(
@@ -123,8 +127,20 @@ def write(place: Path, files: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     ("files", "limit"),
     [
-        ({"sentence_bert_config.json": {"max_seq_length": 128}, "config.json": {"max_position_embeddings": 512}}, 128),
-        ({"sentence_bert_config.json": {"max_seq_length": 600}, "config.json": {"max_position_embeddings": 512}}, 512),
+        (
+            {
+                "sentence_bert_config.json": {"max_seq_length": 128},
+                "config.json": {"max_position_embeddings": 512},
+            },
+            128,
+        ),
+        (
+            {
+                "sentence_bert_config.json": {"max_seq_length": 600},
+                "config.json": {"max_position_embeddings": 512},
+            },
+            512,
+        ),
         ({"tokenizer_config.json": {"model_max_length": 384}}, 384),
         ({"tokenizer_config.json": {"model_max_length": 1e30}}, None),
         (
@@ -184,7 +200,10 @@ class Server(BaseHTTPRequestHandler):
             {"object": "embedding", "index": i, "embedding": [self.version, float("zebra" in t.lower()), 0.1]}
             for i, t in enumerate(body["input"])
         ]
-        self._answer(200, {"object": "list", "data": rows, "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1}})
+        self._answer(
+            200,
+            {"object": "list", "data": rows, "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1}},
+        )
 
     def _answer(self, status: int, body: Any) -> None:
         raw = json.dumps(body).encode()

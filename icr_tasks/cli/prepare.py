@@ -44,6 +44,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--embedder", help="hub id, folder or served name; makes the settings use it")
     parser.add_argument("--embed-engine", help="st (sentence-transformers, default), vllm or openai")
     parser.add_argument("--embed-url", help="address of an OpenAI-compatible embedding server, ending in /v1")
+    parser.add_argument("--embed-limit", type=int, help="tokens the served embedder reads of one text")
+    parser.add_argument("--embed-tokenizer", help="folder or hub id of the served embedder's tokenizer")
     parser.add_argument(
         "--limit", type=int, help="only the first N items of each task; runs retrieve the rest"
     )
@@ -68,6 +70,8 @@ def _prepare(args: argparse.Namespace, setting: str) -> list[tuple[str, str]]:
         "embedder": args.embedder,
         "embed_engine": args.embed_engine,
         "embed_url": args.embed_url,
+        "embed_limit": args.embed_limit,
+        "embed_tokenizer": args.embed_tokenizer,
         "questions_file": args.questions_file,
         "allow_partial": args.allow_partial or None,
     }

@@ -75,7 +75,9 @@ class Prepared:
     def path(self) -> Path:
         """Its file in the cache."""
         head = self.head
-        made_by = _short(head["data_revision"] + orjson.dumps(head["retriever"], option=orjson.OPT_SORT_KEYS).decode())
+        made_by = _short(
+            head["data_revision"] + orjson.dumps(head["retriever"], option=orjson.OPT_SORT_KEYS).decode()
+        )
         return folder(head) / f"{head['tokenizer_key']}-{made_by}.json"
 
     def save(self) -> Path:
@@ -103,7 +105,9 @@ def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:
 
 def described(setting: Setting, engine: Mapping[str, Any]) -> dict[str, Any]:
     """What a setting's retriever is beside its name: embedder, revision, instruction (none of which it prints)."""
-    return make(setting.params["retriever"], setting.params, engine).describe() if setting.kind == "rag" else {}
+    return (
+        make(setting.params["retriever"], setting.params, engine).describe() if setting.kind == "rag" else {}
+    )
 
 
 def lookup(task: Any, tokens: TokenCounter | None) -> Prepared | None:

@@ -14,6 +14,12 @@ from ..metrics.judge.secrets import redact_url
 from ..settings import KV_NATIVE, Setting
 from .grading import GRADER_KEYS, Graders
 
+EMBEDDING = (
+    "embed_engine",
+    "embed_url",
+    "embed_limit",
+    "embed_tokenizer",
+)  # how a retriever's models are run
 OURS = (
     "setting",
     "prompt",
@@ -70,9 +76,7 @@ class Options:
             raise unknown("overflow", overflow, ("truncate", "skip"))
         prompt = metadata.get("prompt")
         data = {k: metadata[k] for k in ("allow_partial", "questions_file") if k in metadata}
-        embed = {
-            k.removeprefix("embed_"): metadata[k] for k in EMBEDDING if metadata.get(k)
-        }
+        embed = {k.removeprefix("embed_"): metadata[k] for k in EMBEDDING if metadata.get(k)}
         ahead = bool(metadata.get("prepared", True))
         return cls(
             setting,

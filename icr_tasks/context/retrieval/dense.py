@@ -4,6 +4,7 @@ no embedder."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ class Dense(Retriever):
         vector = self._query(now, query)
         for group in pool.groups:
             now, plan, texts = self._missing(now, pool, group)
-            found = get(now.path(plan), len(plan.owners), lambda texts=texts: self.embedder.encode(texts))
+            found = get(now.path(plan), len(plan.owners), partial(self.embedder.encode, texts))
             if found.shape[1:] != vector.shape:
                 raise IcrError(
                     f"embedder {self.embedder.name!r} gives {len(vector)} dimensions, its stored vectors have "
@@ -84,12 +85,14 @@ class Dense(Retriever):
         return {
             **now.reading.describe(),
             "n_pieces": sum(len(plan.owners) for plan in plans),
-            "n_truncated": sum(plan.n_cut for plan in plans) + (now.reading.head(query, self.instruction) != query),
+            "n_truncated": sum(plan.n_cut for plan in plans)
+            + (now.reading.head(query, self.instruction) != query),
         }
 
     def prepare(self, pools: Sequence[Pool], queries: Sequence[str]) -> None:
         """Embed and store the chunks of the pools and the questions not stored yet, in large batches."""
-        now, waiting = self._now(), {}
+        now = self._now()
+        waiting: dict[Path, list[str]] = {}
         for pool in pools:
             for group in pool.groups:
                 now, plan, texts = self._missing(now, pool, group)
@@ -108,12 +111,13 @@ class Dense(Retriever):
 
     def _flush(self, waiting: dict[Path, list[str]]) -> None:
         """Embed and store, in one call, what is waiting."""
-        rows = self.embedder.encode([text for texts in waiting.values() for text in texts]) if waiting else None
+        if not waiting:
+            return
+        rows = self.embedder.encode([text for texts in waiting.values() for text in texts])
         at = 0
         for path, texts in waiting.items():
-            mine = rows[at : at + len(texts)] if rows is not None else None
+            get(path, len(texts), partial(_rows, rows, at, at + len(texts)))
             at += len(texts)
-            get(path, len(texts), lambda mine=mine: mine)
         waiting.clear()
 
     def describe(self) -> dict[str, Any]:
@@ -155,3 +159,7 @@ class Dense(Retriever):
         text = prefix + now.reading.head(query, prefix)
         found = get(now.question(text), 1, lambda: self.embedder.encode([text]))
         return np.asarray(found[0], dtype=np.float32)
+
+
+def _rows(rows: np.ndarray, start: int, stop: int) -> np.ndarray:
+    return rows[start:stop]

@@ -28,7 +28,9 @@ __all__ = ["ENGINES", "Embedder", "Model"]
 log = logging.getLogger("icr_tasks")
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _PROBE = "The quick brown fox jumps over the lazy dog."
-_SAME = 0.999  # cosine above which a server's probe vector is that of the same model (float noise is below 1e-4)
+_SAME = (
+    0.999  # cosine above which a server's probe vector is that of the same model (float noise is below 1e-4)
+)
 _PARTS = (".safetensors", ".bin", ".json", ".txt", ".model", ".pt")
 
 
@@ -154,14 +156,14 @@ class Embedder(Model):
     def _probe(self) -> str:
         """Folder of the model that the server runs now: the one whose probe vector it gives again."""
         base = vectors.folder(self.slug)
-        vector = self._vectors([_PROBE]).astype(np.float16)
+        vector = self._vectors([_PROBE])
         for path in sorted(base.glob("*/probe.npy")):
             known = vectors.read(path, 1)
-            if known is not None and known.shape == vector.shape:
-                if float(known[0].astype(np.float32) @ vector[0].astype(np.float32)) > _SAME:
-                    return path.parent.name
+            same = known is not None and known.shape == vector.shape
+            if known is not None and same and float(known[0].astype(np.float32) @ vector[0]) > _SAME:
+                return path.parent.name
         name = hashlib.sha256(vector.tobytes()).hexdigest()[:12]
-        vectors.write(base / name / "probe.npy", vector)
+        vectors.write(base / name / "probe.npy", vector.astype(np.float16))
         return name
 
     def load(self) -> Running:

@@ -31,7 +31,9 @@ def load(options: dict[str, Any], place: str, revision: str | None) -> Running:
         made = ENGINES[name](place, revision, options)
     except IcrError:
         raise
-    except Exception as error:  # hub, torch and vLLM raise many types; all mean that the embedder does not load
+    except (
+        Exception
+    ) as error:  # hub, torch and vLLM raise many types; all mean that the embedder does not load
         raise IcrError(
             f"embedder {place!r} cannot be loaded by {name}: {type(error).__name__}: {error}\n"
             "  it needs weights and a tokenizer; give --embedder a hub id or a complete folder, or use bm25"
@@ -44,9 +46,7 @@ def sentence_transformers() -> Any:
     try:
         import sentence_transformers as package
     except ImportError as error:
-        raise IcrError(
-            "this retriever needs sentence-transformers: pip install 'icr-tasks[rag]'"
-        ) from error
+        raise IcrError("this retriever needs sentence-transformers: pip install 'icr-tasks[rag]'") from error
     return package
 
 
@@ -57,7 +57,9 @@ def knows_words(tokenizer: Any, place: str) -> None:
 
 
 def _st(place: str, revision: str | None, options: dict[str, Any]) -> Running:
-    model = sentence_transformers().SentenceTransformer(place, revision=revision, device=options.get("device"))
+    model = sentence_transformers().SentenceTransformer(
+        place, revision=revision, device=options.get("device")
+    )
     knows_words(model.tokenizer, f"embedder {place}")
     batch = int(options.get("batch", 32))
 
@@ -85,7 +87,9 @@ def _openai(place: str, revision: str | None, options: dict[str, Any]) -> Runnin
     try:
         from openai import OpenAI
     except ImportError as error:
-        raise IcrError("an embedding server needs the client: pip install 'icr-tasks[judge]' (openai)") from error
+        raise IcrError(
+            "an embedding server needs the client: pip install 'icr-tasks[judge]' (openai)"
+        ) from error
     if not options.get("url"):
         raise IcrError('an embedding server needs its address: "embed_url":"http://host:8000/v1"')
     client = OpenAI(base_url=str(options["url"]), api_key=os.environ.get("OPENAI_API_KEY", "none"))

@@ -21,9 +21,17 @@ from ...errors import IcrError
 
 log = logging.getLogger("icr_tasks")
 ASSUMED = 512  # tokens, of a served embedder that does not say its limit: what most small ones read
-_BYTES_PER_TOKEN = 3  # where no tokenizer is at hand; English text has four and more, Chinese about one character
+_BYTES_PER_TOKEN = (
+    3  # where no tokenizer is at hand; English text has four and more, Chinese about one character
+)
 _UNLIMITED = 1_000_000  # tokenizers say 1e30 where nothing limits them
-_OFFSET_TYPES = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text")  # positions start after the padding
+_OFFSET_TYPES = (
+    "roberta",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+)  # positions start after the padding
 
 Count = Callable[[list[str]], list[int]]
 
@@ -42,7 +50,11 @@ class Reading:
 
     def describe(self) -> dict[str, Any]:
         """As recorded in digests."""
-        return {"reads": self.tokens, "reads_by": self.source, "counted": "tokenizer" if self.exact else "bytes"}
+        return {
+            "reads": self.tokens,
+            "reads_by": self.source,
+            "counted": "tokenizer" if self.exact else "bytes",
+        }
 
     def overlong(self, texts: Sequence[str]) -> dict[int, int]:
         """Number of each text that is longer than what is read -> its tokens."""
@@ -122,7 +134,7 @@ def of_server(ask: Callable[[str], Any], model: str, tokenizer: str | None, limi
     if isinstance(found, int) and found > 0:
         return Reading(found, "server /info", *made)
     log.warning(
-        "the embedding server does not say how many tokens %s reads; texts are cut to %d. Tell it with \"embed_limit\":N",
+        'the embedding server does not say how many tokens %s reads; texts are cut to %d. Tell it with "embed_limit":N',
         model,
         ASSUMED,
     )
@@ -143,7 +155,8 @@ def _limit(folder: Path) -> tuple[int | None, str]:
         config = _json(place / "config.json")
         config = {**config, **(config.get("text_config") or {})} if isinstance(config, dict) else {}
         positions = next(
-            (config[k] for k in ("max_position_embeddings", "n_positions") if isinstance(config.get(k), int)), None
+            (config[k] for k in ("max_position_embeddings", "n_positions") if isinstance(config.get(k), int)),
+            None,
         )
         if positions and any(t in str(config.get("model_type")) for t in _OFFSET_TYPES):
             positions -= int(config.get("pad_token_id") or 0) + 1
@@ -167,7 +180,14 @@ def _json(path: Path) -> Any:
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+    names = (
+        "tokenizer.json",
+        "vocab.txt",
+        "vocab.json",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "tokenizer.model",
+    )
     return any((folder / name).is_file() for name in names)
 
 

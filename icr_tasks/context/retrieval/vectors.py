@@ -21,7 +21,9 @@ from ...errors import IcrError
 from ...storage import cache_root
 
 log = logging.getLogger("icr_tasks")
-LAYOUT = "texts"  # folder of this layout below vectors/; the layout before it was named by document and chunking
+LAYOUT = (
+    "texts"  # folder of this layout below vectors/; the layout before it was named by document and chunking
+)
 _TRAILER = 16
 _CHECKED: set[tuple[str, int]] = set()
 
