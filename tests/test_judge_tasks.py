@@ -95,7 +95,7 @@ def test_verdicts_become_metrics_and_are_broken_down_by_level_and_set(loong: Any
 
 def test_without_a_judge_the_sheet_says_why_and_nobody_is_called(loong: Any) -> None:
     task, scores = loong()
-    assert all(set(row) == {"answered", "truncated"} for row in scores.values())
+    assert all(set(row) == {"answered", "truncated", "unfinished"} for row in scores.values())
     assert task.sheet["reasons"]["judge"] == "no judge: set judge_base_url and judge_model"
     assert not saving._state.errors
 

@@ -243,7 +243,8 @@ def test_icr_score_with_an_endpoint(
     found = json.loads(out.out)
     assert (
         code == 3
-        and found["metrics"] == {"acc": 1.0, "acc_v1": 1.0}
+        and found["metrics"]
+        == {"acc_choice": 1.0, "parsed": 1.0, "acc": 1.0, "acc_v1": 1.0, "unfinished": 0.0}
         and "does not answer" in found["reasons"]["acc_xfinder"]
         and "icr: error" in out.err
     )

@@ -53,14 +53,18 @@ class Group:
 
 
 def grid(
-    dataset: Iterable[str] = ("all",), length: Iterable[str | None] = (None,), **facts: Any
+    dataset: Iterable[str] = ("all",),
+    length: Iterable[str | None] = (None,),
+    *,
+    version: str = "1-A",
+    **facts: Any,
 ) -> list[Task]:
     """All pairs of datasets and lengths as tasks.
 
     >>> [t.length for t in grid(dataset=["qa1"], length=["4k", "8k"])]
     ['4k', '8k']
     """
-    return [Task(d, size, facts=facts) for d, size in itertools.product(dataset, length)]
+    return [Task(d, size, facts=facts, version=version) for d, size in itertools.product(dataset, length)]
 
 
 @dataclass(frozen=True)

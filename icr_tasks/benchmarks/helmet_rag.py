@@ -361,8 +361,9 @@ ARCHIVE_SIZE = 11_271_916_108
 _PAPER_DATASETS = ("nq", "hotpotqa", "triviaqa")  # Table 1 of the paper averages these three
 SUBEM: dict[str, Any] = {
     "metric": "subem",
-    "metric_definition": "normalised gold answer is a substring of the extracted answer, maximum over aliases",
-    "metric_version": 1,
+    "metric_definition": "normalised gold answer is a substring of the extracted answer (without a marker: of the whole "
+    "visible text), maximum over aliases",
+    "metric_version": 2,
 }
 
 
@@ -376,6 +377,7 @@ def _tasks() -> list[Task]:
                 "passages": k,
                 "items": f"{QUESTIONS} questions x {source.variants} gold positions",
             },
+            version="2-A",
         )
         for name, source in ((n, SOURCES[n]) for n in ("nq", "hotpotqa", "triviaqa", "popqa"))
         for length, k in PASSAGES.items()

@@ -160,9 +160,11 @@ PROMPTS: dict[str, Prompt] = {
     revision=REVISION,
     license="Apache-2.0",
     n=EXPECTED,
-    metric="acc",
-    metric_definition="letter by the official extraction; no letter counts as wrong",
-    metric_version=1,
+    metric="acc_choice",
+    metric_official="acc",
+    metric_definition="the option that the answer names, by letter or text; acc is the official extraction (the headline "
+    "under prompt official), acc_xfinder the paper's",
+    metric_version=2,
     cluster="document",
     scorer="longbench",
     typical_tokens=250_000,
@@ -171,7 +173,10 @@ PROMPTS: dict[str, Prompt] = {
 class LongBenchV2:
     """One file; the chain-of-thought prompt is a task of its own, as in the official table."""
 
-    tasks = [Task(), Task(name="icr_longbench_v2_cot", facts={"prompt": "cot"})]
+    tasks = [
+        Task(version="2-A"),
+        Task(name="icr_longbench_v2_cot", facts={"prompt": "cot"}, version="2-A"),
+    ]
     load = staticmethod(load)
 
     @staticmethod

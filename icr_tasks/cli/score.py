@@ -5,8 +5,8 @@
     --xfinder-base-url http://localhost:8002/v1 --xfinder-model ... icr score --task icr_loong_fin
     --predictions preds.jsonl --judge-base-url http://localhost:8001/v1 --judge-model ...
 
-Predictions are JSON lines with `id` and `prediction` (or `pred`). The gold answers are the task's data, or a
-`ground_truth` (or `label`) field as in InfiniteBench's released results. A judge or xFinder needs the task's data.
+Predictions are JSON lines with `id` and `prediction` (or `pred`), and `finish_reason` where it is known. The
+gold answers are the task's data, or a `ground_truth` (or `label`) field as in InfiniteBench's released results. A judge or xFinder needs the task's data.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from ..benchmarks import base
 from ..benchmarks.catalog import sheet_of
 from ..benchmarks.lines import records
 from ..errors import IcrError, unknown
@@ -64,8 +65,13 @@ def main(argv: list[str]) -> int:
         f"{result['task']}  n={result['n']}"
         + (f"  missing={result['n_failed']}" if result["n_failed"] else "")
     )
+    for kind, n in result.get("unreadable", {}).items():
+        print(
+            f"  {n} of the predictions {'is' if n == 1 else 'are'} no text but a {kind}: counted as no answer"
+        )
     for name, value in result["metrics"].items():
-        print(f"  {name:<20} {100 * value:6.2f}")
+        mark = "  (headline)" if name == result["headline"] else ""
+        print(f"  {name:<20} {100 * value:6.2f}{mark}")
     for name, why in result.get("reasons", {}).items():
         print(f"  {name:<20} {'–':>6}  {why}")
     return _failed(result)
@@ -106,7 +112,8 @@ def score(
     With `graders` also their metrics, or `reasons` by metric and an `error`; metrics are means over the items
     that have them.
     """
-    from ..metrics.scorers import SCORERS
+    from ..metrics import scorers
+    from ..metrics.given import given
 
     sheet = sheet_of(task)
     rows = _rows(path, task, model)
@@ -114,18 +121,36 @@ def score(
     alone = _has_gold(rows) and graders is None
     docs = _docs_from_rows(rows, sheet) if alone else _docs_from_data(sheet, allow_partial, fields)
     expected = sheet.get("n") if alone else len(docs)
-    got = {row["id"]: row["text"] for row in rows}
+    seen = {row["id"]: given(row["text"], finish_reason=row["finish_reason"]) for row in rows}
+    got = {i: one.text for i, one in seen.items()}
     problems = _problems(rows, docs, expected)
     if problems and not (allow_missing and set(problems) == {"missing"}):
         shown = ", ".join(f"{count} {kind}" for kind, count in problems.items())
         raise IcrError(
             f"{path}: {shown} ids for {task} (expected {expected}); --allow-missing scores what is there"
         )
-    scored = [SCORERS[sheet["scorer"]](got[i], doc, None) for i, doc in docs.items() if i in got]
+    marker = "answer is" in base.get(sheet["benchmark"], sheet.get("prompt"), sheet["dataset"]).user
+    scored = [
+        {
+            **scorers.score(sheet["scorer"], seen[i], doc, marker=marker),
+            "unfinished": float(seen[i].unfinished),
+        }
+        for i, doc in docs.items()
+        if i in got
+    ]
     if not scored:
         raise IcrError(f"{path}: no prediction for {task}")
     metrics = {name: sum(s[name] for s in scored) / len(scored) for name in scored[0]}
-    result = {"task": task, "n": len(scored), "n_failed": problems.get("missing", 0), "metrics": metrics}
+    unread = Counter(_kind(row["text"]) for row in rows if row["id"] in docs and not seen[row["id"]].readable)
+    result = {
+        "task": task,
+        "headline": sheet["metric"],
+        "metric_version": sheet["metric_version"],
+        "n": len(scored),
+        "n_failed": problems.get("missing", 0),
+        "metrics": metrics,
+        **({"unreadable": dict(unread)} if unread else {}),
+    }
     return result if graders is None else {**result, **_graded(sheet, graders, docs, fields, got, metrics)}
 
 
@@ -155,11 +180,11 @@ def _rows(path: Path, task: str, model: str | None) -> list[dict[str, Any]]:
             models[str(record["model"])] += 1
             if model is not None and str(record["model"]) != model:
                 continue
-        text = record.get("prediction", record.get("pred"))
-        if "id" not in record or not isinstance(text, str):
+        if "id" not in record or not {"prediction", "pred"} & set(record):
             raise IcrError(f"{path}:{number}: needs `id` and a text `prediction` (or `pred`)")
         gold = next((record[k] for k in ("label", "ground_truth") if k in record), None)
-        rows.append({"id": str(record["id"]), "text": text, "gold": gold})
+        text, ended = record.get("prediction", record.get("pred")), record.get("finish_reason")
+        rows.append({"id": str(record["id"]), "text": text, "gold": gold, "finish_reason": ended})
     if model is not None and model not in models:
         raise unknown("model in the predictions", model, models)
     if model is None and len(models) > 1:
@@ -172,6 +197,12 @@ _OFFICIAL_NAMES = {
     "longbook_qa_eng": "icr_infbench_qa",
     "longbook_sum_eng": "icr_infbench_sum",
 }
+
+
+def _kind(value: object) -> str:
+    """What a prediction that is no text is, in a word."""
+    words = {type(None): "null", bool: "true or false", int: "number", float: "number", list: "list"}
+    return words.get(type(value), "object")
 
 
 def _same_task(name: str, task: str) -> bool:

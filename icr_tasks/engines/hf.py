@@ -153,7 +153,8 @@ class IcrHF(HFLM):
             if stored is None:
                 todo.append(i)
             else:
-                yield i, stored["text"], {k: stored[k] for k in ("kv", "timing")}
+                kept = ("kv", "timing", "finish_reason")
+                yield i, stored["text"], {k: stored[k] for k in kept if k in stored}
         for batch in self._batches(requests, todo, setting):
             answers = self._answer([requests[i] for i in batch], setting)
             for i, (text, found) in zip(batch, answers, strict=True):
@@ -213,7 +214,9 @@ class IcrHF(HFLM):
         for answer in done:
             text = postprocess_generated_text(self.tok_decode(answer.tokens), until, self.think_end_token)
             ran = str(setting) if setting.compressed else "full"
-            out.append((text, {"kv": {"setting": ran, **answer.kv}, "timing": answer.timing}))
+            ended = len(answer.tokens) < kwargs["max_gen_toks"] or self._stopped(answer.tokens, until)
+            found = {"kv": {"setting": ran, **answer.kv}, "timing": answer.timing}
+            out.append((text, {**found, "finish_reason": "stop" if ended else "length"}))
         return out
 
     def _kwargs(self, given: dict[str, Any], setting: Setting) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Log:
                         "doc_hash": sample["doc_hash"],
                         "digest": digest(sample),
                         "out_tokens": sample.get("out_tokens"),
+                        "thought_tokens": sample.get("thought_tokens"),
                     }
 
     def _predictions(self) -> Iterator[dict[str, Any]]:
@@ -90,6 +91,7 @@ class Log:
                 "doc_hash": None,
                 "digest": {},
                 "out_tokens": None,
+                "thought_tokens": None,
             }
 
     def find(self, task: str, doc: dict[str, Any]) -> dict[str, Any]:

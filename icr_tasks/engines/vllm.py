@@ -178,6 +178,7 @@ class IcrVLLM(VLLM):
             "output": len(output.outputs[0].token_ids),
         }
         found: dict[str, Any] = {"timing": timing, "engine_tokens": tokens}
+        found["finish_reason"] = output.outputs[0].finish_reason
         kv = self.kv.measured(output.request_id, tokens["prompt"], tokens["output"])
         if kv is None and self.cache_dtype != "auto":
             kv = {"setting": f"kv:{self.cache_dtype}"}

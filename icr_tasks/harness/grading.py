@@ -191,8 +191,8 @@ def run(task: ICRTask) -> dict[str, dict[str, float]]:
     saved."""
     if "bypass" in task._metric_fn_list:
         return {}
-    # One generation an item: the first.
-    texts = {i.doc["id"]: (i.doc, i.resps[0] or "") for i in task._instances if i.resps}
+    # One generation an item, the first, as everybody sees it.
+    texts = {i.doc["id"]: (i.doc, task._given[i.doc["id"]].text) for i in task._instances if i.resps}
     answers = [
         Answer(doc, task._by_id[k].fields, text) for k, (doc, text) in texts.items() if k not in task._failed
     ]

@@ -82,6 +82,11 @@ class PromptInstance(Instance):
         """Set by the dataclass constructor with an empty tuple; the text is kept packed instead."""
 
     @property
+    def served(self) -> bool:
+        """Whether a chat server answers (its prompts are messages, not text)."""
+        return self._wrap is not None
+
+    @property
     def size(self) -> int:
         """Prompt tokens as counted when the prompt was built, else a guess from its characters."""
         digest = json.loads(self._digest)

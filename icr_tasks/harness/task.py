@@ -27,6 +27,8 @@ from ..engines import identity, session
 from ..errors import IcrError
 from ..kv import choose
 from ..metrics import scorers
+from ..metrics.given import Given, given
+from ..metrics.visible import opens_thought
 from ..registry import METRICS
 from . import grading
 from .instance import Docs, PromptInstance, light
@@ -69,6 +71,7 @@ class ICRTask(ConfigurableTask):
         self._built: dict[str, Built] = {}
         self._failed: dict[str, str] = {}
         self._verdicts: dict[str, dict[str, float]] = {}
+        self._given: dict[str, Given] = {}
         super().__init__(config=config)
         self._config.process_results = None  # the log would otherwise carry this class's source text
 
@@ -115,6 +118,8 @@ class ICRTask(ConfigurableTask):
             **self.benchmark.about(sheet["dataset"]),
             prompt=self.prompt_format.name,
         )
+        if self.prompt_format.name == "official" and "metric_official" in sheet:
+            sheet["metric"] = sheet["metric_official"]  # the benchmark's own scorer, under its own wording
 
     def doc_to_text(self, doc: Mapping[str, Any], doc_to_text: Any = None) -> str:
         """The bare question; the real prompt is made in build_all_requests."""
@@ -234,19 +239,44 @@ class ICRTask(ConfigurableTask):
     # -- answers -------------------------------------------------------------------------------------------
 
     def apply_filters(self) -> None:
-        """Take the answers, check that the setting really ran, judge in one batch, drop the prompts."""
+        """Take the answers, check that the setting really ran, judge in one batch, drop the prompts.
+
+        What lm-eval logs as the filtered response, and all that scores, is the visible answer.
+        """
+        self._tokens = None if self._replaying else tokens.counter(self.config.metadata)
         if not self._replaying:
             self._measured()
         for instance in self._instances:
             item_id = instance.doc["id"]
             built = self._built[item_id]
-            instance.filtered_resps["none"] = instance.resps[0] if instance.resps else ""
             if self._replaying:
                 self._recall(item_id, instance.doc, built)
+            raw = instance.resps[0] if instance.resps else ""
+            seen = self._given[item_id] = self._read(raw, built, served=instance.served)
+            instance.filtered_resps["none"] = seen.text
             instance.release(dumps(built.digest))
         for item_id, scores in grading.run(self).items():
             self._verdicts.setdefault(item_id, {}).update(scores)
-        self._tokens = None if self._replaying else tokens.counter(self.config.metadata)
+
+    def _read(self, raw: Any, built: Built, *, served: bool = False) -> Given:
+        """The generation as scoring sees it; what was hidden and whether it was cut go into the digest.
+
+        `served`: a chat server answered, for whose null content lm-eval writes an empty text.
+        """
+        digest = built.digest
+        n_tokens = self._tokens.count(raw) if self._tokens is not None and isinstance(raw, str) else None
+        seen = given(
+            None if served and raw == "" else raw,
+            opened=bool(digest.get("thought_opened")),
+            finish_reason=digest.get("finish_reason"),
+            n_tokens=n_tokens,
+            budget=digest.get("max_gen_toks"),
+        )
+        if seen.unfinished:
+            digest["unfinished"] = True
+        if seen.thoughts:
+            digest["thoughts"] = len(seen.thoughts)
+        return seen
 
     def _recall(self, item_id: str, doc: dict[str, Any], built: Built) -> None:
         """Take the digest of the logged prompt, so that lengths and cuts stay with the answer."""
@@ -261,6 +291,8 @@ class ICRTask(ConfigurableTask):
             built.digest["error"] = None
         if row["out_tokens"] is not None:
             self._verdicts.setdefault(item_id, {})["out_tokens"] = float(row["out_tokens"])
+        if row["thought_tokens"] is not None:
+            self._verdicts.setdefault(item_id, {})["thought_tokens"] = float(row["thought_tokens"])
 
     def _measured(self) -> None:
         """Attach what the engine measured for each item. What did not run as it was asked for is an error, not a
@@ -269,6 +301,10 @@ class ICRTask(ConfigurableTask):
         found = choose.verify_all(self.options.setting, [session.found_of(i) for i in sent], self._before)
         for instance, measured in zip(sent, found, strict=True):
             item_id = instance.doc["id"]
+            prompt, gen_kwargs = instance.arguments[:2]
+            if opens_thought(getattr(prompt, "prompt", prompt)):  # a chat API gets JsonChatStr
+                self._built[item_id].digest["thought_opened"] = True
+            self._built[item_id].digest["max_gen_toks"] = gen_kwargs.get("max_gen_toks")
             self._built[item_id].digest.update(measured)
             if measured.get("error"):
                 self._failed[item_id] = str(measured["error"])
@@ -281,19 +317,26 @@ class ICRTask(ConfigurableTask):
             return {"bypass": 999}
         if doc["id"] in self._failed:
             return {}
-        text, built = results[0] or "", self._built[doc["id"]]
+        built = self._built[doc["id"]]
+        seen = self._given.get(doc["id"])
+        if seen is None or results[0] != seen.text:  # a host that calls nothing before this
+            seen = self._read(results[0], built)
         cites = built.digest.get("gold_ids") if self.prompt_format.cites else None
         scorer = (
             "helmet_official"
             if self.prompt_format.name == "official" and self.sheet["scorer"] == "qa"
             else self.sheet["scorer"]
         )
-        scores = scorers.score(scorer, text, doc, cites, more=self._more, item=self._by_id[doc["id"]])
+        marker = "answer is" in self.prompt_format.user
+        item = self._by_id[doc["id"]]
+        scores = scorers.score(scorer, seen, doc, cites, marker=marker, more=self._more, item=item)
         if self._tokens is not None:
-            scores["out_tokens"] = float(self._tokens.count(text))
+            scores["thought_tokens"] = float(seen.thought_tokens(self._tokens.count))
+            scores["out_tokens"] = float(seen.n_tokens or 0)
         return {
             **scores,
             **self._verdicts.get(doc["id"], {}),
+            "unfinished": float(seen.unfinished),
             "truncated": float(built.digest.get("truncated", False)),
         }
 

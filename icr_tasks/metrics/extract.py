@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from .visible import visible
+
 
 class Extracted(NamedTuple):
     """`text` is the answer; `found` says whether a formal marker was seen (otherwise it is the first
@@ -18,9 +20,6 @@ class Extracted(NamedTuple):
     found: bool
 
 
-_THINK = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.S | re.I)
-_THINK_END = re.compile(r"^.*</(?:think|thinking|reasoning)>", re.S | re.I)
-_THINK_OPEN = re.compile(r"<(?:think|thinking|reasoning)>.*\Z", re.S | re.I)
 _CONTROL = re.compile(r"<\|[a-z_]+\|>|</s>|<s>|<\|?(?:end|eot)[^>]*>", re.I)
 # A model that goes on with the next question (few-shot habit) has answered before it.
 _NEXT_TURN = re.compile(r"(?<=\S)\s*\n\s*(?:Question|Human|User|Q)\s*\d*\s*:.*\Z", re.S | re.I)
@@ -50,11 +49,9 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}
 
 
 def strip_thoughts(text: str) -> str:
-    """Text without reasoning blocks and control tokens. An unclosed block swallows the rest: nothing was
+    """Text without thoughts and control tokens. A thought that never closed swallows the rest: nothing was
     answered."""
-    text = _THINK.sub("", text)
-    text = _THINK_END.sub("", text)  # templates that open the block in the prompt
-    return _CONTROL.sub(" ", _THINK_OPEN.sub("", text))
+    return _CONTROL.sub(" ", visible(text).text)
 
 
 def _own_turn(text: str) -> str:

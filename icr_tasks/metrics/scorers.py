@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import IcrError
 from ..registry import METRICS
+from .given import Given, given
 
 Scores = dict[str, float]
 Scorer = Callable[[str, Mapping[str, Any], Sequence[int] | None], Scores]
@@ -34,11 +35,23 @@ def helmet_official(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] |
 
 
 def infbench_mc(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
-    """InfiniteBench En.MC under both official scorers."""
+    """InfiniteBench En.MC: the option that the answer names, and both official scorers."""
     from . import choice
 
     gold, letter = doc["answers"][0], "ABCD"[list(doc["options"]).index(doc["answers"][0])]
-    return {"acc": choice.acc(text, gold, letter), "acc_v1": choice.acc_v1(text, gold, letter)}
+    return {
+        **picked(text, doc["options"], letter),
+        "acc": choice.acc(text, gold, letter),
+        "acc_v1": choice.acc_v1(text, gold, letter),
+    }
+
+
+def picked(text: str, options: Sequence[str], gold: str) -> Scores:
+    """acc_choice and parsed: our own reader on a question's options; no readable answer counts as wrong."""
+    from .option_reader import pick
+
+    letter = pick(text, options)
+    return {"acc_choice": float(letter == gold), "parsed": float(letter is not None)}
 
 
 def infbench_qa(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
@@ -60,10 +73,15 @@ def infbench_sum(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | No
 
 
 def longbench(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
-    """LongBench-v2: official extraction, accuracy and whether a letter was found."""
+    """LongBench-v2: the option that the answer names, and the official extraction with its share of letters."""
     from . import choice
 
-    return choice.score(text, doc["answers"][0])
+    official = choice.score(text, doc["answers"][0])
+    return {
+        **picked(text, doc.get("options") or [f"\0{letter}" for letter in "ABCD"], doc["answers"][0]),
+        "acc": official["acc"],
+        "parsed_official": official["parsed"],
+    }
 
 
 def loong(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
@@ -82,12 +100,21 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
-_COST = ("out_tokens", "truncated")
-_CHOICE = ("acc_xfinder", "acc_xfinder_cmp", "no_valid_answer_rate", "extract_error_rate")
+_COST = ("out_tokens", "thought_tokens", "unfinished", "truncated")
+_EQUIV = ("judge_equiv", "judge_equiv_failed")  # where a judge is configured
+_CHOICE = (
+    "acc_choice",
+    "parsed",
+    "acc_xfinder",
+    "acc_xfinder_cmp",
+    "no_valid_answer_rate",
+    "extract_error_rate",
+)
 # What each scorer reports, the default headline first. A new bundle is one entry here and one in SCORERS.
 BUNDLES: dict[str, tuple[str, ...]] = {
     "qa": (
         "subem",
+        "subem_norm",
         "subem_raw",
         "subem_word",
         "em",
@@ -99,12 +126,13 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "subem_official",
         "em_official",
         "f1_official",
+        *_EQUIV,
         *_COST,
     ),
-    "infbench_mc": ("acc", "acc_v1", *_CHOICE, *_COST),
-    "infbench_qa": ("f1", "subem", "subem_raw", "parsed", *_COST),
+    "infbench_mc": (*_CHOICE, "acc", "acc_v1", *_COST),
+    "infbench_qa": ("subem", "subem_norm", "subem_raw", "f1", "parsed", *_EQUIV, *_COST),
     "infbench_sum": ("rougeLsum", "rougeL", "rougeL_stem", "rougeLsum_stem", *_COST),
-    "longbench": ("acc", "parsed", *_CHOICE, *_COST),
+    "longbench": (*_CHOICE, "acc", "parsed_official", *_COST),
     "loong": (
         "judge",
         "judge_zero",
@@ -119,8 +147,12 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     ),
 }
 LOWER_IS_BETTER = frozenset(
-    {"out_tokens", "truncated", "judge_failed", "no_valid_answer_rate", "extract_error_rate"}
+    {*_COST, "judge_failed", "judge_equiv_failed", "no_valid_answer_rate", "extract_error_rate"}
 )
+
+
+# Rows that read an answer out of the text. The others (official, raw, ROUGE) score a cut text as it stands.
+READ = frozenset({"subem", "subem_norm", "subem_word", "em", "acc_choice"})
 
 
 def known(metric: str) -> bool:
@@ -153,16 +185,26 @@ def of(metrics: Sequence[str]) -> str | None:
 
 def score(
     scorer: str | None,
-    text: str,
+    answer: Given | str,
     doc: Mapping[str, Any],
     gold_ids: Sequence[int] | None = None,
     *,
+    marker: bool = False,
     more: Sequence[str] = (),
     item: Any = None,
 ) -> Scores:
     """All metrics of one answer: those of the scorer, and the registered metrics `more`, which get the extracted
-    answer and the item. Raises IcrError naming a metric that fails."""
+    answer and the item. `marker`: the prompt asked for "The answer is ...". Raises IcrError naming a metric that fails.
+
+    A generation that was cut before anything readable came is wrong in the rows that read an answer: after an open
+    thought, as an empty text, or under a marker prompt without its marker.
+    """
+    seen = given(answer) if isinstance(answer, str) else answer
+    text = seen.text
     found = {} if scorer is None else SCORERS[scorer](text, doc, gold_ids)
+    if seen.unfinished and (not text.strip() or (marker and found.get("parsed", 1.0) == 0.0)):
+        read = READ | {"f1"} if scorer == "qa" else READ
+        found = {name: 0.0 if name in read else value for name, value in found.items()}
     for name in more:
         if name in METRICS:
             found[name] = _registered(name, text, item)

@@ -51,7 +51,13 @@ FORMS: tuple[Form, ...] = (
         example="[THINK]{t}[/THINK]{a}",
         models="Magistral, Ministral 3, Mistral Small 4",
     ),
-    Form("triangle", r"◁think▷", r"◁/think▷", example="◁think▷{t}◁/think▷{a}", models="Kimi-VL Thinking, Kimi k1.5"),
+    Form(
+        "triangle",
+        r"◁think▷",
+        r"◁/think▷",
+        example="◁think▷{t}◁/think▷{a}",
+        models="Kimi-VL Thinking, Kimi k1.5",
+    ),
     Form(
         "pipe",
         rf"<\|(?:plamo:)?(?:begin_of_|begin_|start_of_|start_)?{_NAME}(?:_start|_begin)?(?::plamo)?\|>",
@@ -80,7 +86,7 @@ FORMS: tuple[Form, ...] = (
     ),
     Form(
         "kimi-k3",
-        r"<\|open\|>think<\|sep\|>|\A\s*think(?=(?s:.*?)thinkresponse)",
+        r"<\|open\|>think<\|sep\|>|\A\s*think(?=(?-i:[A-Z])|(?s:.*?)thinkresponse)",
         r"<\|close\|>think<\|sep\|>",
         r"<\|open\|>response<\|sep\|>",
         r"thinkresponse",
@@ -116,7 +122,7 @@ FORMS: tuple[Form, ...] = (
     ),
     Form(
         "turn",
-        r"<\|im_start\|>(?:assistant/)?think\b|\A\s*/think\n|\A\s*think\n(?=(?s:.{0,200000}?)answer\n)",
+        r"<\|im_start\|>(?:assistant/)?think\b|\A\s*/think\n|\A\s*think\n",
         r"",
         r"<\|im_start\|>answer\n?",
         r"<\|im_end\|>\s?<\|im_start\|>(?:answer|assistant(?!/think))\n?|(?<=\n)answer\n",

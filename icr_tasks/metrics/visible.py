@@ -44,7 +44,8 @@ _FIRST = re.compile(FIRST, re.I | re.M)
 _CONTROL = re.compile(CONTROL, re.I)
 _NEXT_TURN, _OWN_TURN = re.compile(NEXT_TURN), re.compile(OWN_TURN)
 _OPENED = re.compile(
-    "(?:" + "|".join(f"(?:{f.opens})" for f in FORMS if not f.opens.startswith(r"\A")) + r")\s*\Z", re.I | re.M
+    "(?:" + "|".join(f"(?:{f.opens})" for f in FORMS if not f.opens.startswith(r"\A")) + r")\s*\Z",
+    re.I | re.M,
 )
 _BARE_LABEL = re.compile(r"\A\s*(?:thought\n|assistantfinal(?=\S)|final(?=[A-Z]))")
 

@@ -100,7 +100,11 @@ def _private(head: dict[str, Any]) -> Iterator[str]:
 def _items(path: Path, head: dict[str, Any], gold: dict[Any, Any], report: Report) -> Iterator[str]:
     keys: set[tuple[str, str, int]] = set()
     sums: dict[str, dict[str, list[float]]] = {name: {} for name in head["tasks"]}
-    counts = {name: {"n_scored": 0, "n_failed": 0, "n_truncated": 0} for name in head["tasks"]}
+    tallied = ("n_scored", "n_failed", "n_truncated", "n_unfinished")
+    counts = {  # ledgers of before version 2 do not count what was not finished
+        name: dict.fromkeys([w for w in tallied if w != "n_unfinished" or w in sheet], 0)
+        for name, sheet in head["tasks"].items()
+    }
     number = 0
     try:
         for number, row in rows(path):
@@ -119,6 +123,8 @@ def _items(path: Path, head: dict[str, Any], gold: dict[Any, Any], report: Repor
             tally = counts[row["task"]]
             tally["n_failed" if row.get("error") or not row["score"] else "n_scored"] += 1
             tally["n_truncated"] += bool(row.get("truncated"))
+            if "n_unfinished" in tally:
+                tally["n_unfinished"] += bool(row.get("unfinished"))
             for metric, value in row["score"].items():
                 sums[row["task"]].setdefault(metric, []).append(value)
     except IcrError as error:

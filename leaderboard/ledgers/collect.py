@@ -21,6 +21,7 @@ from icr_tasks.errors import IcrError
 
 from . import ledger, lm_eval_files
 from .summary import Tally, table
+from .unfinished import LOUD, cut_note
 
 # ---- collect means -------------------------------------------------------------------------------
 # Means over items of what an engine measured about each (KV bytes, shares, rates), for run.json.
@@ -82,6 +83,10 @@ def main(argv: list[str]) -> int:
         print(table(written, tallies))
         for folder, _ in written:
             print(f"ledger: {folder}", file=sys.stderr)
+    for _, run in written:
+        for task, sheet in run["tasks"].items():
+            if note := cut_note(sheet, LOUD):
+                print(f"icr: WARNING: {run['model']['id']} {task}: {note}", file=sys.stderr)
     for message in bad:
         print(f"icr: error: {message}", file=sys.stderr)
     return 2 if bad else 0
@@ -177,6 +182,8 @@ def _count(run: dict[str, Any], counts: dict[str, Any], rows: list[Any], sent: l
     counts["n_failed"] += failed
     counts["n_scored"] += len(rows) - failed
     counts["n_truncated"] += sum(1 for row in rows if row["truncated"])
+    counts["n_unfinished"] += sum(1 for row in rows if row["unfinished"])
+    counts["n_thoughts"] += sum(1 for row in rows if row.get("thoughts"))
     for metric in dict.fromkeys(chain.from_iterable(scores)):
         values = [score[metric] for score in scores if metric in score]
         total = counts["sums"].setdefault(metric, [0.0, 0])
@@ -219,6 +226,8 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
         "n_scored": 0,
         "n_failed": 0,
         "n_truncated": 0,
+        "n_unfinished": 0,
+        "n_thoughts": 0,
         "sums": {},
     }
 

@@ -17,9 +17,9 @@ from icr_tasks.errors import IcrError
 from .ledger import fingerprint
 
 _STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl?$")
-_NOT_SCORES = frozenset({"out_tokens", "truncated", "bypass"})
+_NOT_SCORES = frozenset({"out_tokens", "thought_tokens", "truncated", "unfinished", "bypass"})
 _NUMBER = frozenset({int, float, bool})
-_KEPT = ("retrieval", "kv")  # of the prompt digest, whole
+_KEPT = ("retrieval", "kv", "thoughts")  # of the prompt digest, whole
 _sha256 = hashlib.sha256
 _NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
 # Changes speed, not answers: kept in the run, not in its fingerprint.
@@ -204,12 +204,15 @@ def _row(sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[
         if isinstance(length, int | float) and "out_tokens" in sample["metrics"]
         else None,
         "truncated": of("truncated"),
+        "unfinished": bool(of("unfinished")),
         "gold_kept": None if kept is None else [kept, of("n_gold")],
         "resp_hash": _sha256(response.encode("utf-8", "surrogatepass")).hexdigest()[:16],
         "prompt_hash": (of("sha256") or sample["prompt_hash"])[:16],
         "target_hash": sample["target_hash"][:16],
         "error": of("error"),
     }
+    if type(thought := sample.get("thought_tokens")) in _NUMBER and thought:
+        row["n_thought_tokens"] = int(thought)
     for name in _KEPT:
         if of(name):
             row[name] = sent[name]

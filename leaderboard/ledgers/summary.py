@@ -17,6 +17,7 @@ from icr_tasks.errors import IcrError
 from ..stats import Design, Effect, documents, objects
 from ..text.names import DASH, points
 from .load import Task, rows_by_task
+from .unfinished import cut_note, percent, unfinished
 
 
 def tokens(length: str | None) -> int:
@@ -137,6 +138,7 @@ def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -
             f"| {setting} | {' | '.join(cells)} | {_shown(score([*found.values()]) if whole else None)} |"
         )
         notes += [f"{setting}, {n}: {t.sheet['reason']}" for n, t in tasks.items() if t.sheet.get("reason")]
+        notes += [f"{setting}, {n}: {note}" for n, t in tasks.items() if (note := cut_note(t.sheet))]
     lines += ["", "score x 100 ± half of the 95 % interval, items of one question counted as one cluster"]
     lines.append("(scored/expected; % of prompts cut)")
     return "\n".join(lines + [f"- {note}" for note in notes])
@@ -159,4 +161,5 @@ def _cell(task: Scored) -> str:
     if effect is None or not scored:
         return f"{DASH} ({scored if effect is None else 0}/{expected})"
     cut = f"; {100 * task.sheet['n_truncated'] / scored:.0f}% cut" if task.sheet.get("n_truncated") else ""
+    cut += f"; {percent(share)} unfinished" if (share := unfinished(task.sheet)) else ""
     return f"{_shown(effect)} ({scored}/{expected}{cut})"

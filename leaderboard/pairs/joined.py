@@ -11,6 +11,7 @@ import numpy as np
 from icr_tasks.errors import unknown
 
 from ..ledgers.load import Run, TaskItems
+from ..ledgers.unfinished import cut_note
 from ..stats import Design
 from ..text.printed import DIGITS
 from . import comparable
@@ -172,6 +173,7 @@ def _notes(base: Run, new: Run, parts: list[Any], same_setting: bool) -> list[st
     if differ:
         notes.append(f"also different: {', '.join(differ)}")
     for side, run in (("baseline", base), ("candidate", new)):
+        notes += [f"the {side}, {t.name}: {note}" for t in run.tasks.values() if (note := cut_note(t.sheet))]
         short = [t.name for t in run.tasks.values() if not t.complete]
         if short:
             notes.append(f"the {side} is partial in {len(short)} of {len(run.tasks)} tasks")

@@ -12,8 +12,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from icr_tasks.metrics.extract import extract_answer, strip_thoughts
+from icr_tasks.metrics.extract import extract_answer
 from icr_tasks.metrics.judge.rubrics import RUBRICS, BadReply, Case
+from icr_tasks.metrics.visible import visible
 
 from . import match
 from .match import Options, Row, Scores
@@ -41,7 +42,7 @@ def question(text: str, row: Row) -> str:
     """The judge prompt for one completion (arXiv 2601.18527, Table 6); votes inside the completion are
     defused."""
     docs = "\n\n".join(f"[DOC {i}]\n{d}" for i, d in zip(row.gold_ids, row.gold_docs, strict=True))
-    case = Case(row.question, row.answers[0], strip_thoughts(text).strip(), row.id, docs)
+    case = Case(row.question, row.answers[0], visible(text).text.strip(), row.id, docs)
     return RUBRICS["paper"].render(case)[0]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
+from icr_tasks.metrics.visible import visible
 
 from . import paper, paper_code
 from .match import Options, Row, Scores
@@ -43,6 +44,7 @@ def score(
     `replies` are the judge's texts, for the rewards in `JUDGED` only. Raises IcrError for unknown names and unequal lengths.
     """
     chosen = options_of(options, preset)
+    texts = [visible(text).text for text in texts]  # a reward reads what the evaluation reads
     if name not in NAMES:
         raise unknown("reward", name, NAMES)
     if name not in PRESETS[preset]:

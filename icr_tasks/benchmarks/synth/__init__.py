@@ -159,8 +159,8 @@ class Synth:
     """Generated from a seed: nothing to fetch, contamination-free, checked by a solver."""
 
     tasks = [
-        *grid(dataset=["rag"], length=PASSAGES),
-        *(task for name, lengths in _SHORT.items() for task in grid(dataset=[name], length=lengths)),
+        *grid(dataset=["rag"], length=PASSAGES, version="2-A"),
+        *(t for name, sizes in _SHORT.items() for t in grid(dataset=[name], length=sizes, version="2-A")),
     ]
     groups = [
         Group(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ...errors import IcrError
+from ..visible import visible as without_thoughts
 
 # ---- defuse --------------------------------------------------------------------------------------
 # Make the judged response harmless inside the judge's prompt: quoted text, never a verdict, a chat token or
@@ -175,22 +176,17 @@ _BOX = re.compile(
     r"\\boxed[ \t]{0,8}\{[ \t]{0,8}(?:\\text[ \t]{0,8}\{)?[ \t]{0,8}Criterion[ \t]{0,8}([0-9]{1,3})[ \t]{0,8}:([^{}\\]*)\}",
     re.I,
 )
-_OPEN, _CLOSE = (
-    re.compile(r"<(?:think|thinking|reasoning)>", re.I),
-    re.compile(r"</(?:think|thinking|reasoning)>", re.I),
-)
 
 
 def visible(reply: str) -> str:
     """The reply without thoughts. Raises BadReply when a thought was opened and never closed, or nothing
     follows it."""
-    ends = list(_CLOSE.finditer(reply))
-    text = reply[ends[-1].end() :] if ends else reply
-    if _OPEN.search(text):
+    seen = without_thoughts(reply)
+    if not seen.closed:
         raise BadReply("the thoughts never end; raise judge_max_tokens")
-    if not text.strip():
+    if not seen.text.strip():
         raise BadReply("empty reply")
-    return text
+    return seen.text
 
 
 def parse_loong(reply: str) -> Reading:
