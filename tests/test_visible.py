@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from icr_tasks.metrics.given import given
-from icr_tasks.metrics.scorers import scores_of
+from icr_tasks.metrics.scorers import score as scores_of
 from icr_tasks.metrics.thought_forms import FORMS
 from icr_tasks.metrics.visible import opens_thought, visible
 
