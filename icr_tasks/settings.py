@@ -4,37 +4,62 @@
 'rag@32k,document'
 >>> Setting.parse("kv:topk@0.05,window=64").params["window"]
 64
+>>> str(Setting.parse("rag@4k+kv:snapkv@1024").kv)
+'kv:snapkv@1k'
 
-Grammar: `kind[:method][@amount][,flag][,name=value]`. Kinds: full, none, gold, rag, kv. Defaults are not
-printed, so equal settings are equal strings. Amounts: tokens for rag (`4k` = 4096), kept share for kv.
+    setting = kind [ "+" kv ]                      rag@32k+kv:snapkv@0.5: retrieve, then compress
+    kind    = "full" | "none" | "gold" [ "@only" ] | "rag@" amount { "," option } | kv
+    kv      = "kv:" method [ "@" budget ] { "," option }
+    amount  = whole [ "k" | "M" ]                  tokens of the evaluated tokenizer (4k = 4096)
+    budget  = share | amount                       a number with a point is a share, a whole one is tokens
+    option  = flag | name "=" value                declared as data
+
+Equal settings print equally: defaults are not printed. Retrievers, KV methods and their parameters come from the
+registries, so that a plugin's are written like ours. An option of every `rag` setting is one entry in RAG.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from .errors import IcrError, unknown
+from .params import Flag, Name, Param, Tokens, Whole, Word
+from .registry import KV_METHODS, RETRIEVERS
 
 KINDS = ("full", "none", "gold", "rag", "kv")
-RETRIEVERS = ("bm25", "dense", "hybrid", "oracle", "random", "head")
+REFERENCES = ("oracle", "random", "head")  # retrievers nobody would serve: reference lines, never ranked
 ORDERS = ("score", "document", "reverse")  # reverse: best last, next to the question
-# name -> default, per kind; a flag is the bare value of one of the enumerations below
-RAG_PARAMS: dict[str, Any] = {
-    "retriever": "bm25",
-    "order": "score",
-    "chunk": 2048,
-    "overlap": 0,
-    "instruction": True,
-    "paper_compat": False,
-    "seed": 0,
-    "embedder": "Qwen/Qwen3-Embedding-4B",
-    "revision": "",
+SPLITS = ("query-aware", "query-agnostic")  # whether the question is seen while the cache is built
+# Options of every rag setting, in the order in which they are printed; a retriever's own follow.
+RAG: dict[str, Param] = {
+    "retriever": Name("bm25"),
+    "order": Word("score", words=ORDERS, bare=True),
+    "chunk": Tokens(2048, low=1),
+    "overlap": Tokens(0, low=0),
+    "paper_compat": Flag(False),
+    "seed": Whole(0, low=0),
 }
-EMBEDDING = ("dense", "hybrid")  # retrievers that use embedder, revision and instruction
-_EMBEDDING_ONLY = ("embedder", "revision", "instruction")
+# What retrievers with an embedder share (`context.retrieval.dense` registers with them).
+EMBEDDING: dict[str, Param] = {
+    "embedder": Name("Qwen/Qwen3-Embedding-4B"),
+    "revision": Name(""),
+    "instruction": Flag(True),
+}
+_PRINTED = (
+    "retriever",
+    "order",
+    "chunk",
+    "overlap",
+    "instruction",
+    "paper_compat",
+    "seed",
+    "embedder",
+    "revision",
+)
 _COMPAT = {"retriever": "dense", "instruction": False}  # the paper's choices, implied by paper_compat
 _COMPAT_RESERVE = 2048  # tokens the released code takes off k
 # cache types an engine brings itself; they take no parameters
@@ -75,75 +100,73 @@ def show_tokens(n: int) -> str:
     return f"{n // 1024}k" if n % 1024 == 0 else str(n)
 
 
-def _value(text: str) -> Any:
-    if text.lower() in ("true", "on", "yes"):
-        return True
-    if text.lower() in ("false", "off", "no"):
-        return False
-    for cast in (int, float):
-        try:
-            return cast(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _print_value(value: Any) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value}"
-
-
 @dataclass(frozen=True)
 class Setting:
-    """A parsed setting. `amount` is int tokens (rag), float kept share (kv) or the word after @ (gold)."""
+    """A parsed setting. `amount` is int tokens (rag, kv), float kept share (kv) or the word after @ (gold).
+
+    `then` is the KV part of a combined setting (`rag@4k+kv:topk@0.05`), whose other fields are those of its first part.
+    """
 
     kind: str
     method: str | None = None
     amount: int | float | str | None = None
     extra: tuple[tuple[str, Any], ...] = field(default=())
+    then: Setting | None = None
 
     @classmethod
     def parse(cls, text: str) -> Setting:
         """Parse a setting string. Raises IcrError naming the nearest match or the allowed range."""
-        match = _PATTERN.match(text.strip())
-        kind = match["kind"] if match else re.split(r"[:@,]", text.strip())[0]
-        if not match or kind not in KINDS:
-            raise unknown("setting", text if kind in KINDS else kind, KINDS)
-        parts = [p.strip() for p in match["rest"].split(",") if p.strip()]
-        return _PARSERS[kind](kind, match["method"], match["amount"], parts)
+        first, plus, second = text.strip().partition("+")
+        found = _part(first)
+        if not plus:
+            return found
+        if found.kind not in ("rag", "gold"):
+            raise IcrError(
+                f"setting {text!r}: only rag@k and gold are combined with a KV method, not {found.kind!r}"
+            )
+        then = _part(second)
+        if then.kind != "kv":
+            raise IcrError(f"setting {text!r}: after '+' stands a KV method, e.g. {first}+kv:snapkv@0.5")
+        return cls(found.kind, found.method, found.amount, found.extra, then)
 
     def __str__(self) -> str:
         head = self.kind + (f":{self.method}" if self.method else "")
         if self.amount is not None:
-            shown = show_tokens(self.amount) if self.kind == "rag" else _print_value(self.amount)
-            head += f"@{shown}"
-        flags = {"retriever", "order", "split"}
-        words = [
-            str(v) if k in flags else k if v is True else f"{k}={_print_value(v)}" for k, v in self.extra
-        ]
-        return ",".join([head, *words])
+            head += f"@{show_tokens(self.amount) if isinstance(self.amount, int) else self.amount}"
+        shown = [_print(name, value) for name, value in self.extra]
+        return ",".join([head, *shown]) + (f"+{self.then}" if self.then else "")
+
+    @property
+    def kv(self) -> Setting | None:
+        """The part that an engine acts on: this setting or what follows the '+'; None without compression."""
+        return self if self.kind == "kv" else self.then
+
+    @property
+    def compressed(self) -> bool:
+        """True when the KV cache is not the full one."""
+        return self.kv is not None
+
+    @property
+    def deployable(self) -> bool:
+        """True for what somebody could serve; gold, none and retrievers like `oracle` are reference lines."""
+        if self.kind == "rag":
+            return self.params["retriever"] not in REFERENCES
+        return self.kind in ("full", "kv")
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """Every knob with its value, defaults filled in."""
+        """Every knob of this setting (of its first part, where two are combined), defaults filled in."""
         if self.kind == "kv" and self.method not in KV_NATIVE:
-            from . import kv
-
-            return {**kv.spec(str(self.method)).params, "split": "query-aware", **dict(self.extra)}
+            return {**_knobs(str(self.method))[1], "split": SPLITS[0], **dict(self.extra)}
         if self.kind != "rag":
             return dict(self.extra)
         params = {**_rag_defaults(dict(self.extra), int(self.amount or 0)), **dict(self.extra)}
-        unused = [] if params["retriever"] in EMBEDDING else list(_EMBEDDING_ONLY)
-        return {k: v for k, v in params.items() if k not in unused and (k != "revision" or v)}
+        return {name: value for name, value in params.items() if name != "revision" or value}
 
     @property
     def budget(self) -> int:
         """Context tokens of a rag setting: k, less 2048 with paper_compat."""
         return int(self.amount or 0) - (_COMPAT_RESERVE if self.params.get("paper_compat") else 0)
-
-    @property
-    def compressed(self) -> bool:
-        """True when the KV cache is not the full one."""
-        return self.kind == "kv"
 
     def describe(self) -> dict[str, Any]:
         """The fields run.json stores beside the string, so readers need no parser."""
@@ -153,7 +176,28 @@ class Setting:
             "method": self.method,
             "amount": self.amount,
             "params": self.params,
+            **({"then": self.then.describe()} if self.then else {}),
         }
+
+
+# -- one part ----------------------------------------------------------------------------------------------------------
+
+
+def _part(text: str) -> Setting:
+    match = _PATTERN.match(text.strip())
+    kind = match["kind"] if match else re.split(r"[:@,]", text.strip())[0]
+    if not match or kind not in KINDS:
+        raise unknown("setting", text if kind in KINDS else kind, KINDS)
+    parts = [p.strip() for p in match["rest"].split(",") if p.strip()]
+    return {"rag": _rag, "kv": _kv}.get(kind, _plain)(kind, match["method"], match["amount"], parts)
+
+
+def _print(name: str, value: Any) -> str:
+    if name in ("retriever", "order", "split"):
+        return str(value)
+    if value is True:
+        return name
+    return f"{name}={'off' if value is False else value}"
 
 
 def _plain(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
@@ -165,55 +209,60 @@ def _plain(kind: str, method: str | None, amount: str | None, parts: list[str]) 
     return Setting(kind, amount=amount)
 
 
-def _rag_defaults(given: dict[str, Any], amount: int) -> dict[str, Any]:
-    """Defaults that depend on other values: paper_compat's choices, smaller chunks when k is below one
-    chunk."""
-    out = dict(RAG_PARAMS)
+# -- rag ---------------------------------------------------------------------------------------------------------------
+
+
+def _own(retriever: str) -> Mapping[str, Param]:
+    """A retriever's own parameters; those of an unknown one are refused where it is named."""
+    return RETRIEVERS.get(retriever).params
+
+
+def _rag_defaults(given: Mapping[str, Any], amount: int) -> dict[str, Any]:
+    """Defaults that depend on other values: paper_compat's choices, smaller chunks when k is below one chunk."""
+    out = {name: param.default for name, param in RAG.items()}
     if amount < out["chunk"]:
         out["chunk"] = max(amount // 4, 1)
     if given.get("paper_compat"):
         out.update(_COMPAT)
     elif "embedder" in given:
         out["retriever"] = "dense"
-    return out
+    own = _own(given.get("retriever", out["retriever"]))
+    return {**{name: param.default for name, param in own.items()}, **out}
 
 
 def _rag(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
     if amount is None:
         raise IcrError("setting 'rag' needs a token budget: rag@4k, rag@32k ...")
     given: dict[str, Any] = {} if method is None else {"retriever": method}
+    texts: dict[str, str] = {}
     for part in parts:
         name, sep, value = part.partition("=")
-        if not sep and part in RETRIEVERS + ORDERS:
-            name, value = ("retriever" if part in RETRIEVERS else "order"), part
-        elif name not in RAG_PARAMS:
-            raise unknown("rag parameter", name, [*RAG_PARAMS, *RETRIEVERS, *ORDERS])
-        given[name] = _rag_value(name, value, sep)
+        if not sep and (part in RETRIEVERS or part in ORDERS):
+            name, value = ("order" if part in ORDERS else "retriever"), part
+        if name in texts or (name == "retriever" and name in given):
+            raise IcrError(f"rag@{amount} gives {name} twice")
+        texts[name] = value
+    if "retriever" in texts:
+        given["retriever"] = texts.pop("retriever")
+    compat = RAG["paper_compat"].parse("rag", "paper_compat", texts.get("paper_compat", False))
+    implied = "dense" if compat or "embedder" in texts else "bm25"
+    retriever = RETRIEVERS.get(str(given.get("retriever", implied))).name
+    known = {**RAG, **_own(retriever)}
+    for name, value in texts.items():
+        if name not in known:
+            if belongs := [e.name for e in RETRIEVERS.entries() if name in e.params]:
+                raise IcrError(f"{name}= belongs to the retrievers {' and '.join(belongs)}, not {retriever}")
+            raise unknown("rag parameter", name, [*RAG, *_own(retriever), *RETRIEVERS, *ORDERS])
+        given[name] = known[name].parse("rag parameter", name, value)
     k = parse_tokens(amount)
     merged = {**_rag_defaults(given, k), **given}
-    _check_rag(given, merged, k)
+    _check_rag(merged, k)
     plain = {**_rag_defaults(given, k), "retriever": "dense" if merged["paper_compat"] else "bm25"}
-    return Setting(kind, amount=k, extra=tuple((n, merged[n]) for n in RAG_PARAMS if merged[n] != plain[n]))
+    order = [n for n in _PRINTED if n in merged] + [n for n in merged if n not in _PRINTED]
+    return Setting(kind, amount=k, extra=tuple((n, merged[n]) for n in order if merged[n] != plain.get(n)))
 
 
-def _rag_value(name: str, value: str, sep: str) -> Any:
-    if name in ("embedder", "revision"):  # a revision of digits stays text
-        return value
-    if name in ("chunk", "overlap") and value[-1:] in tuple("kK"):
-        return parse_tokens(value)
-    return _value(value) if sep else (value or True)
-
-
-def _check_rag(given: dict[str, Any], merged: dict[str, Any], k: int) -> None:
-    for name, known in (("retriever", RETRIEVERS), ("order", ORDERS)):
-        if merged[name] not in known:
-            raise unknown(name, str(merged[name]), known)
-    for name, low in (("chunk", 1), ("overlap", 0), ("seed", 0)):
-        if isinstance(merged[name], bool) or not isinstance(merged[name], int) or merged[name] < low:
-            raise IcrError(f"rag parameter {name}={merged[name]} must be a whole number >= {low}")
-    for name in ("instruction", "paper_compat"):
-        if not isinstance(merged[name], bool):
-            raise IcrError(f"rag parameter {name}={merged[name]} must be on or off")
+def _check_rag(merged: Mapping[str, Any], k: int) -> None:
     if merged["overlap"] >= merged["chunk"]:
         raise IcrError(f"rag overlap {merged['overlap']} must be smaller than chunk {merged['chunk']}")
     if merged["chunk"] > k:
@@ -224,47 +273,69 @@ def _check_rag(given: dict[str, Any], merged: dict[str, Any], k: int) -> None:
         raise IcrError(
             "paper_compat keeps k - 2048 tokens in score order: it needs k above 2k and no other order"
         )
-    if merged["retriever"] not in EMBEDDING and (useless := [n for n in _EMBEDDING_ONLY if n in given]):
-        raise IcrError(
-            f"{useless[0]}= belongs to the retrievers {' and '.join(EMBEDDING)}, not {merged['retriever']}"
-        )
+
+
+# -- kv ----------------------------------------------------------------------------------------------------------------
+
+
+def _knobs(method: str) -> tuple[Mapping[str, Param], dict[str, Any], Any]:
+    """(parameters, their defaults, default budget) of a method or of a kvpress press (`press.NAME`)."""
+    entry = KV_METHODS.get("press" if method.startswith("press.") else method)
+    if method.startswith("press.") and method.removeprefix("press.") not in entry.facts["names"]:
+        raise unknown("kvpress press", method.removeprefix("press."), entry.facts["names"])
+    return entry.params, entry.defaults, entry.facts["budget"]
 
 
 def _kv(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
-    from . import kv
-
     if method is None:
         raise IcrError("setting 'kv' needs a method: kv:topk@0.05, kv:snapkv@0.5, kv:fp8 ...")
     if method in KV_NATIVE:
         if amount is not None or parts:
             raise IcrError(f"kv:{method} is the engine's own cache type and takes no parameters")
         return Setting(kind, method)
-    spec = kv.spec(method)
-    share = spec.budget
-    if amount is not None:
-        try:
-            share = float(amount)
-        except ValueError:
-            raise IcrError(
-                f"kv budget {amount!r} is not a number; write the kept share, e.g. kv:{method}@0.05"
-            ) from None
-        if not 0 < share <= 1:
-            raise IcrError(f"kv budget {amount} is outside (0, 1]; it is the share of the cache kept or read")
+    if method == "press":
+        raise IcrError("kv:press needs the name of a kvpress class: kv:press.SnapKV@0.5")
+    params, defaults, budget = _knobs(method)
     given: dict[str, Any] = {}
     for part in parts:
         name, sep, value = part.partition("=")
-        if not sep and part in kv.SPLITS:
+        if not sep and part in SPLITS:
             name, value = "split", part
         if name in given:
             raise IcrError(f"kv:{method} gives {name} twice")
-        given[name] = value if name == "split" else _value(value) if sep else True
-    split = given.pop("split", "query-aware")  # the default: the question is seen while the cache is built
-    if split not in kv.SPLITS:
-        raise unknown("split", str(split), kv.SPLITS)
-    extra = kv.check(method, given)
-    return Setting(
-        kind, method, share, (*extra.items(), *((("split", split),) if split != "query-aware" else ()))
-    )
+        if name == "split":
+            given[name] = Word(SPLITS[0], words=SPLITS).parse(f"kv:{method}", name, value)
+        elif name not in params:
+            raise unknown(f"kv:{method} parameter", name, params)
+        else:
+            given[name] = params[name].parse(f"kv:{method}", name, value)
+    size = budget if amount is None else _budget(method, amount)
+    order = [n for n in params if n in given and given[n] != defaults[n]]
+    extra = [(n, given[n]) for n in order]
+    if given.get("split", SPLITS[0]) != SPLITS[0]:
+        extra.append(("split", given["split"]))
+    return Setting(kind, method, size, tuple(extra))
 
 
-_PARSERS = {"full": _plain, "none": _plain, "gold": _plain, "rag": _rag, "kv": _kv}
+def _budget(method: str, text: str) -> int | float:
+    """A share of the prompt (a number with a point) or a number of tokens (whole, 2 or more)."""
+    if re.fullmatch(r"[1-9]\d*[kKmM]?", text) and text != "1":
+        tokens = parse_tokens(text)
+        if method.startswith("press."):
+            raise IcrError(f"kv:{method} takes a share, e.g. kv:{method}@0.5, not {text} tokens")
+        return tokens
+    if text == "1":
+        raise IcrError(
+            f"kv budget 1 may mean the whole cache or one token; write kv:{method}@1.0, or a token count"
+        )
+    try:
+        share = float(text)
+    except ValueError:
+        raise IcrError(
+            f"kv budget {text!r} is not a number; write the kept share, e.g. kv:{method}@0.05, or tokens, kv:{method}@1k"
+        ) from None
+    if not 0 < share <= 1:
+        raise IcrError(
+            f"kv budget {text} is outside (0, 1]; it is the share of the cache kept or read (tokens: 1024, 4k)"
+        )
+    return share

@@ -12,7 +12,48 @@ import pytest
 
 import icr_tasks as icr
 
-PUBLIC = ["Board", "EvaluationError", "Flag", "Group", "IcrError", "Item", "ItemSet", "Line", "Name", "Number", "Prompt", "Remote", "Results", "Retriever", "Run", "Setting", "Shown", "Table", "Task", "Tokens", "Unit", "Whole", "Word", "__version__", "benchmark", "board", "compare", "evaluate", "gate", "grid", "kv", "kv_method", "load", "metric", "metrics", "prompts", "retriever", "score", "tasks_dir", "view"]
+PUBLIC = [
+    "Board",
+    "EvaluationError",
+    "Flag",
+    "Group",
+    "IcrError",
+    "Item",
+    "ItemSet",
+    "Line",
+    "Name",
+    "Number",
+    "Prompt",
+    "Remote",
+    "Results",
+    "Retriever",
+    "Run",
+    "Setting",
+    "Shown",
+    "Table",
+    "Task",
+    "Tokens",
+    "Unit",
+    "Whole",
+    "Word",
+    "__version__",
+    "benchmark",
+    "board",
+    "compare",
+    "evaluate",
+    "gate",
+    "grid",
+    "kv",
+    "kv_method",
+    "load",
+    "metric",
+    "metrics",
+    "prompts",
+    "retriever",
+    "score",
+    "tasks_dir",
+    "view",
+]
 
 
 def test_the_public_surface_is_guarded() -> None:

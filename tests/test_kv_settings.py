@@ -112,7 +112,8 @@ def test_an_engine_that_ignores_the_setting_gives_an_error_not_a_score() -> None
 
 def test_kvpress_missing_or_too_new_names_the_environment() -> None:
     pytest.importorskip("torch")
-    from icr_tasks.kv import PRESS_FREES, PRESS_MASKS, make
+    from icr_tasks.kv import make
+    from icr_tasks.kv.press import PRESS_FREES, PRESS_MASKS
 
     assert make("press.SnapKV", 0.5).frees
     assert not make("press.AdaKV", 0.5).frees

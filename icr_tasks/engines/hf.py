@@ -92,7 +92,7 @@ class IcrHF(HFLM):
     def _possible(self, asked: Setting | None) -> Setting:
         found = choose.agree_request(asked, self.asked)
         if found.compressed:
-            if found.method is None or found.method in choose.native():
+            if found.kv is None or found.kv.method in choose.native():
                 raise IcrError(
                     f"setting {found} is an option of vLLM; use --model vllm, or another kv method here"
                 )
@@ -169,7 +169,8 @@ class IcrHF(HFLM):
     def _batches(self, requests: Sequence[Any], todo: list[int], setting: Setting) -> Iterator[list[int]]:
         """Longest prompts first (memory runs out at once or never); one generation config a batch."""
         size = self.batch_size if isinstance(self.batch_size, int) else 1
-        alone = setting.params.get("split") == "query-agnostic" or str(setting.method).startswith("press.")
+        kv = setting.kv
+        alone = kv is not None and (_agnostic(kv) or str(kv.method).startswith("press."))
         size = 1 if alone else max(size, 1)
         order = sorted(todo, key=lambda i: (str(requests[i].args[1]), -len(requests[i].args[0])))
         batch: list[int] = []
@@ -184,15 +185,13 @@ class IcrHF(HFLM):
     def _answer(self, requests: list[Any], setting: Setting) -> list[tuple[str, dict[str, Any]]]:
         """One batch. A request that cannot run fails alone: a batch with such a request is done one by
         one."""
-        kwargs = self._kwargs(requests[0].args[1], setting)
+        kwargs, kv = self._kwargs(requests[0].args[1], setting), setting.kv
         until = handle_stop_sequences(
             kwargs["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         )
         try:
             prompts = [self._encode(r.args[0], kwargs["max_gen_toks"]) for r in requests]
-            method = (
-                make(str(setting.method), setting.amount, _knobs(setting)) if setting.compressed else None
-            )
+            method = None if kv is None else make(str(kv.method), _budget(kv), _knobs(kv))
             job = decode.Job(
                 prompts,
                 kwargs["max_gen_toks"],
@@ -204,7 +203,7 @@ class IcrHF(HFLM):
             )
             done = decode.generate(self.model, job, method)
         except (IcrError, ValueError) as error:
-            if isinstance(error, ValueError) and not str(setting.method).startswith("press."):
+            if isinstance(error, ValueError) and not (kv and str(kv.method).startswith("press.")):
                 raise  # kvpress alone refuses inputs this way
             if len(requests) > 1:
                 return [self._answer([r], setting)[0] for r in requests]
@@ -213,9 +212,8 @@ class IcrHF(HFLM):
         out = []
         for answer in done:
             text = postprocess_generated_text(self.tok_decode(answer.tokens), until, self.think_end_token)
-            ran = str(setting) if setting.compressed else "full"
             ended = len(answer.tokens) < kwargs["max_gen_toks"] or self._stopped(answer.tokens, until)
-            found = {"kv": {"setting": ran, **answer.kv}, "timing": answer.timing}
+            found = {"kv": {"setting": str(kv or "full"), **answer.kv}, "timing": answer.timing}
             out.append((text, {**found, "finish_reason": "stop" if ended else "length"}))
         return out
 
@@ -240,7 +238,7 @@ class IcrHF(HFLM):
 
     def _after(self, request: Any, ids: list[int], setting: Setting) -> int:
         """Tokens of the question part, read after compression; 0 in a query-aware run."""
-        if setting.params.get("split") != "query-agnostic":
+        if setting.kv is None or not _agnostic(setting.kv):
             return 0
         offset = session.boundary_of(request)
         if offset is None:
@@ -288,3 +286,11 @@ class IcrHF(HFLM):
 
 def _knobs(setting: Setting) -> dict[str, Any]:
     return {k: v for k, v in setting.extra if k != "split"}
+
+
+def _budget(kv: Setting) -> int | float | None:
+    return kv.amount if isinstance(kv.amount, int | float) else None
+
+
+def _agnostic(kv: Setting) -> bool:
+    return kv.params.get("split") == "query-agnostic"

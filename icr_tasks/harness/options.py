@@ -109,14 +109,14 @@ def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
     if dtype not in (None, "auto"):
         choose.check(str(dtype))
     if dtype in (None, "auto"):
-        if setting.compressed and setting.method in KV_NATIVE:
+        if setting.kv is not None and setting.kv.method in KV_NATIVE:
             raise IcrError(
-                f"setting {setting} needs the engine's own option: --model vllm --model_args ...,kv_cache_dtype={setting.method}"
+                f"setting {setting} needs the engine's own option: --model vllm --model_args ...,kv_cache_dtype={setting.kv.method}"
             )
         return setting
     if setting.kind == "full":
         return Setting.parse(f"kv:{dtype}")
-    if setting.compressed and setting.method != dtype:
+    if setting.kv is not None and setting.kv.method != dtype:
         raise IcrError(f"setting {setting} contradicts kv_cache_dtype={dtype}; give only one of them")
     return setting
 

@@ -11,12 +11,13 @@ Queries are grouped by KV head: (kv_heads, group, dim). All heads of a group sha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import IcrError
+from ..lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -62,19 +63,30 @@ class Method:
     update = 1024
     needs_queries = 0  # how many of the last prefill queries `keep` wants to see
 
-    def __init__(self, *, name: str, budget: float | None, frees: bool, **knobs: Any) -> None:
+    def __init__(self, *, name: str, budget: int | float | None, frees: bool, **knobs: Any) -> None:
         self.name, self.budget, self.frees = name, budget, frees
         for knob, value in knobs.items():
             setattr(self, knob, value)
+
+    def share(self, n: int) -> int:
+        """What the budget means for n tokens: a share of them (float), a number of tokens (int), or all (None)."""
+        if self.budget is None:
+            return n
+        return min(self.budget, n) if isinstance(self.budget, int) else round(self.budget * n)
+
+    @property
+    def whole(self) -> bool:
+        """True for a budget of everything, which the identity checks run."""
+        return isinstance(self.budget, float) and self.budget == 1
 
     # -- evictors ------------------------------------------------------------------------------------------
 
     def n_kept(self, n: int) -> int:
         """Tokens an evictor keeps of n. Raises IcrError when the budget is below its fixed part."""
-        kept = round((1.0 if self.budget is None else self.budget) * n)
+        kept = self.share(n)
         if kept < self.sink + self.window:
             raise IcrError(
-                f"kv:{self.name}@{self.budget:g} keeps {kept} of {n} tokens, fewer than sink {self.sink} + window "
+                f"kv:{self.name}@{self.budget} keeps {kept} of {n} tokens, fewer than sink {self.sink} + window "
                 f"{self.window}; raise the budget or lower {self.name}'s window"
             )
         return kept

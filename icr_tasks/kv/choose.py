@@ -104,9 +104,9 @@ def agree(asked: Setting | None, args: Setting | None) -> Setting:
     arguments."""
     if args is None or (args.kind == "full" and asked is not None and not asked.compressed):
         return asked or Setting.parse("full")
-    if asked is not None and asked.kind != "full" and str(asked) != str(args):
+    if asked is not None and asked.kind != "full" and str(asked.then or asked) != str(args):
         raise IcrError(f"the task's setting {asked} contradicts --model_args ({args}); give only one of them")
-    return args
+    return asked if asked is not None and asked.then is not None else args
 
 
 def agree_request(asked: Setting | None, args: Setting | None) -> Setting:
@@ -115,7 +115,7 @@ def agree_request(asked: Setting | None, args: Setting | None) -> Setting:
     if (
         asked is not None
         and args is not None
-        and str(asked) != str(args)
+        and str(asked.then or asked) != str(args)
         and (asked.compressed or args.compressed)
     ):
         raise IcrError(
@@ -138,15 +138,16 @@ def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
     if found.get("error"):
         return found
     kv = found.get("kv") or {}
-    if not kv and setting.method in native():
+    asked = setting.kv or setting
+    if not kv and asked.method in native():
         return found  # stock vLLM tells nothing; the options hold its kv_cache_dtype
     compressed = setting.compressed
     ran, sparse = str(kv.get("setting") or "full"), kv.get("sparse_steps")
     if setting.kind not in ("full", "kv") and ran.removeprefix("kv:") in native():
         ran = "full"  # rag@4k over a cache of another type: the model arguments name it
     reason = None
-    if ran != str(setting) and (compressed or ran != "full"):
-        reason = f"the engine ran {ran}, not {setting}; " + (
+    if ran != str(asked if compressed else setting) and (compressed or ran != "full"):
+        reason = f"the engine ran {ran}, not {asked if compressed else setting}; " + (
             f"use --model icr-hf, or {VARIABLE} with vLLM"
             if compressed
             else f"unset {VARIABLE} or give kv=full"
@@ -172,7 +173,7 @@ def verify_all(
     run = of_run(before or {}) if not any("kv" in one for one in found) else None
     out = [verify(setting, {**one, "kv": run} if run and "error" not in one else one) for one in found]
     counts = tally(out)
-    if not setting.compressed or setting.method in native() or not counts["items"]:
+    if setting.kv is None or setting.kv.method in native() or not counts["items"]:
         return out
     if counts["fallback"]:
         log.warning(

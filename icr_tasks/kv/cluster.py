@@ -10,11 +10,15 @@ configuration (0.018 / 0.232 / 4 / 64, 16 keys a cluster, segments of 8192). Pro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from ..lazy import torch
+from ..params import Number, Whole, Word
+from ..registry import kv_method
 from .base import Method, Picked, Zone, rank, take
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # ---- kmeans --------------------------------------------------------------------------------------
 # Segmented spherical k-means over keys, (kv_heads, tokens, dim): the naive way and a fast one.
@@ -110,6 +114,21 @@ class Index:
         return self.centres, self.sums, self.members, self.starts, self.sizes
 
 
+@kv_method(
+    "cluster",
+    budget=0.018,
+    frees=False,
+    knobs={
+        "sink": Whole(4),
+        "window": Whole(64),
+        "update": Whole(1024, low=1),
+        "estimation": Number(0.232, low=0, high=1),
+        "size": Whole(16, low=1),
+        "segment": Whole(8192, low=16),
+        "rounds": Whole(10, low=1),
+        "build": Word("fast", words=("fast", "naive")),
+    },
+)
 class Cluster(Method):
     """Reads about budget of the zone's tokens, estimates a further `estimation` share."""
 
@@ -149,7 +168,10 @@ class Cluster(Method):
 
     def counts(self, clusters: int) -> tuple[int, int]:
         """(clusters read, clusters estimated)."""
-        read = max(round(clusters * self.budget), 1)
+        share = (
+            self.budget / self.size / clusters if isinstance(self.budget, int) else float(self.budget or 0)
+        )
+        read = min(max(round(clusters * share), 1), clusters)
         return read, min(round(clusters * self.estimation), clusters - read)
 
     def select(self, query: Tensor, keys: Tensor, zone: Zone, scale: float) -> Picked:

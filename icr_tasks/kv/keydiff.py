@@ -6,12 +6,18 @@ protected.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from ..lazy import torch
+from ..params import Whole
+from ..registry import kv_method
 from .base import Method
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
+
+@kv_method("keydiff", budget=0.5, frees=True, knobs={"sink": Whole(0), "window": Whole(0)})
 class KeyDiff(Method):
     """Keeps budget * prompt tokens with the most distinctive keys."""
 

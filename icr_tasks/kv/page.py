@@ -6,12 +6,23 @@ elementwise extremes. Pages are ranked per KV head; the best are read whole.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from ..lazy import torch
+from ..params import Whole
+from ..registry import kv_method
 from .base import Method, Picked, Zone, rank
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
+
+@kv_method(
+    "page",
+    budget=0.05,
+    frees=False,
+    knobs={"sink": Whole(4), "window": Whole(64), "update": Whole(1024, low=1), "page": Whole(16, low=1)},
+)
 class Page(Method):
     """Reads ceil(budget * prompt / page) pages beside sink and window."""
 
@@ -19,11 +30,11 @@ class Page(Method):
 
     def n_pages(self, n: int) -> int:
         """Pages read for a prompt of n tokens."""
-        return -(-max(1, round(self.budget * n)) // self.page)
+        return -(-max(1, self.share(n)) // self.page)
 
     def applies(self, n: int) -> bool:
         """A prompt that fits into sink + window + the read pages is read in full."""
-        return n > self.sink + self.window + (0 if self.budget == 1 else self.n_pages(n) * self.page)
+        return n > self.sink + self.window + (0 if self.whole else self.n_pages(n) * self.page)
 
     def zone(self, n: int) -> Zone:
         """Zone with the number of pages fixed by the prompt's length."""
@@ -46,7 +57,7 @@ class Page(Method):
         """All tokens of the pages with the highest bound."""
         low, high = zone.index
         bound = query.clamp(min=0) @ high.transpose(1, 2) + query.clamp(max=0) @ low.transpose(1, 2)
-        count = low.shape[1] if self.budget == 1 else min(zone.retrieve, low.shape[1])
+        count = low.shape[1] if self.whole else min(zone.retrieve, low.shape[1])
         best = rank(bound * scale).topk(count, dim=-1, sorted=False).indices
         inside = torch.arange(self.page, device=keys.device)
         at = (best.unsqueeze(-1) * self.page + inside).flatten(1)

@@ -1,8 +1,7 @@
 """kvpress presses by name (`kv:press.SnapKV@0.5` keeps half): an optional extra with an older transformers.
 
 kvpress 0.5 pins transformers below 5.3, so it lives in its own environment: pip install 'icr-tasks[hf,kv]'. A
-press runs inside the dense prefill. Only presses seen working offline are allowed (the lists are in this
-package); those in PRESS_MASKS overwrite keys instead of freeing them, so their row saves no byte and says so
+press runs inside the dense prefill. Only presses seen working offline are allowed; those in PRESS_MASKS overwrite keys instead of freeing them, so their row saves no byte and says so
 (`frees` false, stored 100 %).
 """
 
@@ -13,13 +12,24 @@ from functools import cached_property
 from importlib import import_module, metadata
 from typing import Any
 
-from ..errors import IcrError
+from ..errors import IcrError, unknown
+from ..registry import KV_METHODS
 from .base import Method
-from .hf.session import NAME, forward
 
+# kvpress classes (NAMEPress) seen working here; the second kind overwrites keys and frees nothing
+PRESS_FREES = ("SnapKV", "TOVA", "Knorm", "KeyDiff", "StreamingLLM", "LagKV", "ExpectedAttention", "Random")
+PRESS_MASKS = ("AdaKV",)
 _NEWEST = (5, 3)  # transformers from here on no longer passes what kvpress's hooks read (cache_position)
 
 
+def frees(short: str) -> bool:
+    """Whether a press drops keys (else it overwrites them). Raises IcrError for a press that is not allowed."""
+    if short not in PRESS_FREES + PRESS_MASKS:
+        raise unknown("kvpress press", short, PRESS_FREES + PRESS_MASKS)
+    return short in PRESS_FREES
+
+
+@KV_METHODS.register("press", budget=0.5, frees=True, names=PRESS_FREES + PRESS_MASKS)
 class Press(Method):
     """A press with compression_ratio = 1 - budget; prompts are prefilled in one pass, batch 1."""
 
@@ -63,6 +73,8 @@ def _see_masks(kvpress: Any) -> None:
     first, and its masks would be ignored without a word.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from .hf.session import NAME, forward
 
     wrap = getattr(sys.modules.get(f"{kvpress.__name__}.attention_patch"), "attention_patch", None)
     if wrap is not None and ALL_ATTENTION_FUNCTIONS.get(NAME) is forward:

@@ -8,13 +8,19 @@ query-agnostic one the end of the context.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from ..lazy import torch
+from ..params import Whole
+from ..registry import kv_method
 from .base import Method
 from .keydiff import top
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
+
+@kv_method("snapkv", budget=0.5, frees=True, knobs={"window": Whole(64), "kernel": Whole(5, low=1, odd=True)})
 class SnapKV(Method):
     """Keeps budget * prompt tokens: the window and the most attended before it."""
 

@@ -6,9 +6,12 @@ Without a budget the window is `window` tokens; with one, sink + window together
 
 from __future__ import annotations
 
+from ..params import Whole
+from ..registry import kv_method
 from .base import Method, Zone
 
 
+@kv_method("steady", budget=None, frees=False, knobs={"sink": Whole(4), "window": Whole(64)})
 class Steady(Method):
     """Stores everything, reads sink + window (StreamingLLM's pattern with the original positions)."""
 

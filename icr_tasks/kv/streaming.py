@@ -6,12 +6,18 @@ Positions stay those of the prompt (no re-rotation), as for all evictors here.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from ..lazy import torch
+from ..params import Whole
+from ..registry import kv_method
 from .base import Method
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
+
+@kv_method("streaming", budget=0.5, frees=True, knobs={"sink": Whole(4), "window": Whole(1)})
 class Streaming(Method):
     """Keeps budget * prompt tokens: sink + the most recent."""
 

@@ -6,22 +6,33 @@ A fidelity simulator, not a speed-up: ranking scores all keys at every step (hal
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from ..params import Whole
+from ..registry import kv_method
 from .base import Method, Picked, Zone, rank
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
+
+@kv_method(
+    "topk",
+    budget=0.05,
+    frees=False,
+    knobs={"sink": Whole(4), "window": Whole(64), "update": Whole(1024, low=1)},
+)
 class TopK(Method):
     """Reads max(1, budget * prompt) tokens beside sink and window."""
 
     def n_retrieved(self, n: int) -> int:
         """Tokens read of the zone for a prompt of n tokens."""
-        return max(1, round(self.budget * n))
+        return max(1, self.share(n))
 
     def applies(self, n: int) -> bool:
         """A prompt that fits into sink + window + k is read in full; budget 1 still runs (the identity
         check)."""
-        return n > self.sink + self.window + (0 if self.budget == 1 else self.n_retrieved(n))
+        return n > self.sink + self.window + (0 if self.whole else self.n_retrieved(n))
 
     def zone(self, n: int) -> Zone:
         """Zone with k fixed by the prompt's length."""
@@ -33,7 +44,7 @@ class TopK(Method):
         """The zone's keys with the largest share of the exact softmax over all keys, summed over the query
         group."""
         scores = rank(query @ keys.transpose(1, 2) * scale)[:, zone.start : zone.end]
-        k = scores.shape[1] if self.budget == 1 else min(zone.retrieve, scores.shape[1])
+        k = scores.shape[1] if self.whole else min(zone.retrieve, scores.shape[1])
         found = scores.topk(k, dim=-1, sorted=False).indices
         return Picked(
             found, index_bytes=(scores.shape[1] - k) * keys.shape[0] * keys.shape[2] * keys.element_size()

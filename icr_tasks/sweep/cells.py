@@ -90,7 +90,7 @@ class Cell:
             self.load_key,
             sheet["benchmark"],
             *map(str, family),
-            self.setting if setting.compressed else "",
+            str(setting.kv or ""),
         )
 
     @property
@@ -151,8 +151,8 @@ def _cell(
     args = dict(one["model_args"])
     try:
         setting = Setting.parse(text)
-        if setting.compressed and setting.method in KV_NATIVE and "vllm" in one["model"]:
-            args.setdefault("kv_cache_dtype", setting.method)
+        if setting.kv is not None and setting.kv.method in KV_NATIVE and "vllm" in one["model"]:
+            args.setdefault("kv_cache_dtype", setting.kv.method)
         form = base.get(sheet["benchmark"], prompt or sheet.get("prompt"), sheet["dataset"])
         if setting.kind == "none" and form.no_context is None:
             raise IcrError(f"prompt {form.name!r} has no form without context")

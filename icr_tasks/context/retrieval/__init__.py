@@ -1,4 +1,4 @@
-"""Retrievers by name. A new one is one file with a `Retriever` subclass and one line here.
+"""Retrievers by name. A new one is one file with a `Retriever` subclass that registers itself (`@retriever`).
 
 >>> make("head", {}).rank  # doctest: +ELLIPSIS
 <bound method ...>
@@ -8,23 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
-from ...errors import unknown
+from ...registry import RETRIEVERS
 from .base import Retriever
 
-__all__ = ["RETRIEVERS", "Retriever", "make"]
-
-# name -> "module:class", relative to this package; modules load when used
-RETRIEVERS: dict[str, str] = {
-    "bm25": ".bm25:BM25",
-    "dense": ".dense:Dense",
-    "hybrid": ".controls:Hybrid",
-    "oracle": ".controls:Oracle",
-    "random": ".controls:Random",
-    "head": ".controls:Head",
-}
+__all__ = ["Retriever", "make"]
 
 
 def make(name: str, params: Mapping[str, Any], engine: Mapping[str, Any] | None = None) -> Retriever:
@@ -37,7 +26,4 @@ def make(name: str, params: Mapping[str, Any], engine: Mapping[str, Any] | None 
 
 @lru_cache(maxsize=16)
 def _make(name: str, params: tuple[tuple[str, Any], ...], engine: tuple[tuple[str, Any], ...]) -> Retriever:
-    if name not in RETRIEVERS:
-        raise unknown("retriever", name, RETRIEVERS)
-    module, _, kind = RETRIEVERS[name].partition(":")
-    return getattr(import_module(module, __name__), kind)(dict(params), dict(engine))
+    return RETRIEVERS[name](dict(params), dict(engine))

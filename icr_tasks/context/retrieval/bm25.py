@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import IcrError
+from ...registry import retriever
 from ...storage import Lru
 from ..pool import Group, Pool
 from .base import Retriever
@@ -35,6 +36,7 @@ _TERMS: Lru[str, _Terms] = Lru(128 << 20)
 _INDEXES: Lru[str, _Index] = Lru(256 << 20)
 
 
+@retriever("bm25")
 class BM25(Retriever):
     """A pool is indexed once however many questions share it (up to 256 MB of indexes, then the oldest
     go)."""

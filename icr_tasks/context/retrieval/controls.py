@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import IcrError
+from ...registry import retriever
+from ...settings import EMBEDDING
 from ..pool import Pool
 from . import make
 from .base import Retriever
 
 
+@retriever("oracle")
 class Oracle(Retriever):
     """Gold evidence first, then the rest. IcrError where the benchmark does not mark gold."""
 
@@ -27,6 +30,7 @@ class Oracle(Retriever):
         return gold.astype(float)
 
 
+@retriever("random")
 class Random(Retriever):
     """A shuffle that depends on `seed`, the question and the pool, and on nothing else."""
 
@@ -40,6 +44,7 @@ class Random(Retriever):
         return out
 
 
+@retriever("head")
 class Head(Retriever):
     """The beginning of the context: what a truncated prompt would show."""
 
@@ -54,6 +59,7 @@ class Head(Retriever):
 RRF = 60
 
 
+@retriever("hybrid", params=EMBEDDING)
 class Hybrid(Retriever):
     """Both parts see the same chunks and question."""
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import IcrError
+from ...registry import retriever
+from ...settings import EMBEDDING
 from ...storage import Lru
 from ..pool import Group, Pool
 from .base import Retriever
@@ -47,6 +49,7 @@ class _Now(NamedTuple):
 _PLANS: Lru[tuple[Any, ...], _Plan] = Lru(32 << 20)
 
 
+@retriever("dense", params=EMBEDDING)
 class Dense(Retriever):
     """`params`: embedder, revision, instruction. A chunk longer than the embedder reads is embedded in
     pieces."""

@@ -70,14 +70,14 @@ class EngineState:
         Raises IcrError for a method this backend does not have.
         """
         if self.asked == choose.TASK and self.file:
-            compressed = setting is not None and setting.compressed
-            counters.tell(self.file, choose.parse(str(setting)) if compressed else "")
+            kv = None if setting is None else setting.kv
+            counters.tell(self.file, choose.parse(str(kv)) if kv else "")
 
     @staticmethod
     def check(setting: Setting) -> None:
         """Raises IcrError for a compressed setting that this backend does not have."""
-        if setting.compressed:
-            choose.parse(str(setting))
+        if setting.kv is not None:
+            choose.parse(str(setting.kv))
 
     def refusal(self, setting: Setting | None, cache_dtype: str = "auto") -> str | None:
         """Why this engine cannot answer a request under this setting, or None when it can.
@@ -86,11 +86,12 @@ class EngineState:
         """
         if setting is None or (not setting.compressed and setting.kind != "full" and self.asked is None):
             return None
-        if setting.method in choose.native():
-            if setting.method == cache_dtype:
+        kv = setting.kv
+        if kv is not None and kv.method in choose.native():
+            if kv.method == cache_dtype:
                 return None
             return (
-                f"setting {setting} needs an engine with kv_cache_dtype={setting.method}; this one has "
+                f"setting {setting} needs an engine with kv_cache_dtype={kv.method}; this one has "
                 f"{cache_dtype}"
             )
         if setting.kind == "full" and cache_dtype != "auto":
@@ -101,7 +102,7 @@ class EngineState:
             except IcrError as error:
                 return str(error)
             return None
-        wanted = str(setting) if setting.compressed else None
+        wanted = str(kv) if kv is not None else None
         if wanted == self.asked:
             return None
         return (
