@@ -188,6 +188,6 @@ def retriever(name: str, *, params: Mapping[str, Param] | None = None) -> Callab
     return RETRIEVERS.register(name, params=params)
 
 
-def view(name: str) -> Callable[[T], T]:
-    """Decorator of a function that makes tables of a board: `function(rows, options) -> list[icr.Table]`."""
-    return VIEWS.register(name)
+def view(name: str, *, order: int = 1000) -> Callable[[T], T]:
+    """Decorator of a function that makes tables of a board: `function(board) -> list[icr.Table]`, shown by `order`."""
+    return VIEWS.register(name, order=order)

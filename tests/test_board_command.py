@@ -21,7 +21,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.leaderboard.board import render
 from icr_tasks.leaderboard.board.build import Board, build
 from icr_tasks.leaderboard.board.tables import Options
-from icr_tasks.leaderboard.board.views import VIEWS
+from icr_tasks.registry import VIEWS
 
 GOLDEN = Path(__file__).parent / "golden" / "board.md"
 

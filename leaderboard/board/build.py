@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
+from icr_tasks.registry import VIEWS, Entry
 
 from ..ledgers import ledger
 from ..ledgers.load import Run, load_run, read_head
@@ -26,7 +27,7 @@ from .cells import Codes, cell, column_of
 from .join import join_prompts, mark_stale, name_variants
 from .rows import Row
 from .tables import Options, Table
-from .views import VIEWS
+from .views import in_order
 from .views.ranking import rows as ranked
 
 PATTERNS = ("model", "setting", "prompt", "benchmark", "dataset", "length")  # filters of runs, then of tasks
@@ -39,6 +40,7 @@ class Board:
     rows: list[Row]
     tables: list[Table]
     bad: list[str] = field(default_factory=list)
+    options: Options = field(default_factory=Options)
     n_runs: int = 0
     n_items: int = 0
 
@@ -62,7 +64,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--format", choices=[*render.FORMATS, "html"], default="md", help="for standard output"
     )
-    parser.add_argument("--view", action="append", help=f"only these, of {', '.join(VIEWS)} (repeatable)")
+    parser.add_argument(
+        "--view", action="append", help=f"only these, of {', '.join(e.name for e in in_order())} (repeatable)"
+    )
     for name in PATTERNS:
         parser.add_argument(
             f"--{name}", action="append", metavar="PATTERN", help=f"only this {name} (*, ?; repeatable)"
@@ -83,8 +87,7 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     for view in args.view or ():
-        if view not in VIEWS:
-            raise unknown("view", view, VIEWS)
+        VIEWS.get(view)  # raises for an unknown name
     from .write import Items, write
 
     items = Items(args.out, args.html_items, args.samples) if args.out or args.format == "html" else None
@@ -129,7 +132,7 @@ def build(
     With `runs` these are shown and `root` is not searched.
     """
     patterns = patterns or {}
-    board = Board([], [])
+    board = Board([], [], options=options)
     codes, single = Codes(), []
     with ledger.no_cycles():
         for run in _runs(root, patterns, board.bad) if runs is None else runs:
@@ -144,12 +147,27 @@ def build(
     mark_stale(single)
     options.rankings = ranked(root, board.bad) if runs is None else []
     board.rows = name_variants(join_prompts(single))
-    board.tables = [t for name in views or VIEWS for t in VIEWS[name](board.rows, options)]
+    chosen = [VIEWS.get(name) for name in views] if views else in_order()
+    board.tables = [table for entry in chosen for table in made(entry, board)]
     if options.sort and not any(options.sort in t.columns for t in board.tables):
         raise unknown(
             "column to sort by", options.sort, list(dict.fromkeys(c for t in board.tables for c in t.columns))
         )
     return board
+
+
+def made(entry: Entry[Callable[[Board], list[Table]]], board: Board) -> list[Table]:
+    """The tables of one view. A plugin's view that fails is named among what could not be read; the rest stays."""
+    if entry.origin == "icr_tasks":
+        return entry.target(board)
+    try:
+        tables = list(entry.target(board))
+        if not all(isinstance(table, Table) for table in tables):
+            raise TypeError("a view returns a list of icr.Table")
+        return tables
+    except Exception as error:  # somebody else's function: its error is named with the view
+        board.bad.append(f"view {entry.name!r} ({entry.origin}) failed: {type(error).__name__}: {error}")
+        return []
 
 
 def _runs(root: Path, patterns: dict[str, list[str]], bad: list[str]) -> Iterator[Run]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from icr_tasks.registry import view
 
 from ...text.printed import settled
 from ..rows import Row
 from ..tables import Line, Shown, Table
+
+if TYPE_CHECKING:
+    from ..build import Board
 
 Head = dict[str, Any]
 
@@ -123,3 +128,9 @@ def table(rows: Sequence[Row]) -> Table:
         "of the prompt, and read in each decode step; the shares are of what full attention stores and reads."
     ]
     return Table("cost", "Cost", columns, sorted(lines, key=lambda line: line.labels), notes)
+
+
+@view("cost", order=80)
+def cost(board: Board) -> list[Table]:
+    """What each row costs."""
+    return [table(board.rows)]

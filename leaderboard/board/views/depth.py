@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from icr_tasks.registry import view
 
 from ...stats import Effect
 from ...text.names import title
 from ..cells import Column, at_depth, design
 from ..rows import Row, columns_of
 from ..tables import Line, Options, Shown, Table, of_effect
+
+if TYPE_CHECKING:
+    from ..build import Board
 
 
 def depths(rows: Sequence[Row], columns: Sequence[Column]) -> list[float]:
@@ -63,3 +69,10 @@ def _shown(row: Row, columns: Sequence[Column], depth: float, options: Options) 
     if effect is None:
         return Shown(reason=row.gaps(columns) or "no item at this depth")
     return of_effect(effect, options.level)
+
+
+@view("depth", order=60)
+def depth(board: Board) -> list[Table]:
+    """Score by position of the gold passage (0 = start), averaged over datasets and lengths."""
+    found = table(board.rows, board.options)
+    return [found] if found else []

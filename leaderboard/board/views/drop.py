@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from icr_tasks.registry import view
 
 from ..cells import Column, short_column
 from ..join import started
 from ..rows import Row, columns_of, difference, suite_of
 from ..tables import Line, Options, Shown, Table, of_effect
+
+if TYPE_CHECKING:
+    from ..build import Board
 
 
 def tables(rows: Sequence[Row], options: Options) -> list[Table]:
@@ -114,3 +119,9 @@ def _twice(
     assert not isinstance(ours, str) and not isinstance(theirs, str)
     double: np.ndarray = (ours[1] - ours[2]) - (theirs[1] - theirs[2])
     return of_effect(ours[0].effect(double), level, kind="diff")
+
+
+@view("drop", order=40)
+def drop(board: Board) -> list[Table]:
+    """Table 3: what compression costs, and whether training reduces that."""
+    return tables(board.rows, board.options)

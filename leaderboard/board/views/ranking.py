@@ -4,14 +4,20 @@ wrote."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
+
+from icr_tasks.registry import view
 
 from ...stats import Design
 from ..cells import Cell, Codes, Places, Scores
 from ..rows import Row, columns_of
 from ..tables import Options, Table, grid
+
+if TYPE_CHECKING:
+    from ..build import Board
 
 METRIC = "ndcg@10"
 
@@ -74,3 +80,9 @@ def tables(options: Options) -> list[Table]:
             table.heads = ("model", "ranked by", "prompt")
             found.append(table)
     return found
+
+
+@view("ranking", order=70)
+def ranking(board: Board) -> list[Table]:
+    """Table 4: how well attention ranks the documents."""
+    return tables(board.options)
