@@ -290,7 +290,8 @@ def gate(new: Run | str | Path, baseline: Run | str | Path, **options: Any) -> G
     and as in `leaderboard.pairs.joined.pair` (common: limited runs on the items both have; allow, metric).
     """
     base, candidate = _run(baseline), _run(new)
-    joining = {name: options.pop(name) for name in ("common", "allow", "metric") if name in options}
+    joining = {name: options.pop(name) for name in ("common", "allow", "metric", "axis") if name in options}
+    joining.setdefault("axis", "checkpoint")
     found = judged(pair(base, candidate, whole=not joining.get("common"), **joining), **options)
     return Gated(**vars(found), text=reports.markdown(found, base.label, candidate.label))
 

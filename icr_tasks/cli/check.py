@@ -12,7 +12,10 @@ from pathlib import Path
 
 import orjson
 
-from ..leaderboard.ledgers.check import check
+from ..errors import IcrError
+from ..leaderboard.ledgers.check import MANY, check
+from ..leaderboard.ledgers.load import Task, read_head
+from ..leaderboard.pairs import axes
 from ..leaderboard.text.names import count, plain
 
 
@@ -25,6 +28,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
     report = check(args.results)
+    report.warnings["."] += _ranking(args.results)
     problems = {run: found for run, found in report.problems.items() if found}
     warnings = {run: found for run, found in report.warnings.items() if found}
     if args.json:
@@ -46,3 +50,18 @@ def main(argv: list[str]) -> int:
         f"{count(report.runs)} runs, {count(report.items)} items: {count(total) if total else 'no'} problems"
     )
     return 1 if problems else 0
+
+
+def _ranking(root: Path) -> list[str]:
+    """What a board will not rank together, and what it marks: differences between the runs of a task."""
+    known, marked = [], []
+    for path in sorted(root.rglob("run.json")):
+        try:
+            head = read_head(path)
+        except IcrError:
+            continue  # a problem already
+        for name, sheet in head["tasks"].items():
+            known.append((head["fingerprint"], axes.identity(Task(name, sheet), head)))
+            marked += [f"{head['fingerprint']}: {name}: {mark}" for mark in axes.marks(sheet)]
+    found = [*axes.differences(known), *marked]
+    return found[:MANY] + ([f"and {len(found) - MANY} more"] if len(found) > MANY else [])

@@ -17,6 +17,7 @@ from ..errors import IcrError
 from ..leaderboard.ledgers import load
 from ..leaderboard.pairs import compare, flips, forest, reports
 from ..leaderboard.pairs import joined as pairs
+from ..leaderboard.pairs.axes import FREE
 from ..leaderboard.pairs.comparable import WAIVABLE
 
 
@@ -25,6 +26,12 @@ def add_pairing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="ledgers (default: results)")
     parser.add_argument(
         "--common-items", action="store_true", help="compare the items both have; says how many are left out"
+    )
+    parser.add_argument(
+        "--axis",
+        choices=list(FREE),
+        help="what the runs differ in (default: setting where the settings differ, else checkpoint); "
+        "a checkpoint must share setting, prompt, template and dtype, a model only data, prompt and setting",
     )
     parser.add_argument(
         "--allow",
@@ -60,7 +67,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
     base, new = load.find(args.results, args.base), load.find(args.results, args.new)
-    joined = pairs.pair(base, new, common=args.common_items, allow=args.allow, metric=args.metric)
+    joined = pairs.pair(
+        base, new, common=args.common_items, allow=args.allow, metric=args.metric, axis=args.axis
+    )
     print(reports.render(joined, base, new, as_json=args.json))
     if joined.refusals:
         return 4

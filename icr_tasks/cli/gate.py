@@ -22,6 +22,7 @@ from ..errors import IcrError
 from ..leaderboard.ledgers import load
 from ..leaderboard.pairs import baseline, reports
 from ..leaderboard.pairs import gate as rerun
+from ..leaderboard.pairs.axes import CHECKPOINT
 from ..leaderboard.pairs.gate import ALPHA, BENCHMARK_MARGIN, SUITE_MARGIN, Verdict, gate, refused
 from ..leaderboard.pairs.joined import pair
 from ..leaderboard.text.names import TITLES, plain
@@ -60,7 +61,14 @@ def judge(args: argparse.Namespace, base: load.Run, new: load.Run, *, strict: bo
     if base.folder.resolve() == new.folder.resolve():
         text = f"the candidate is the baseline itself ({new.folder}); nothing was compared"
         return refused([text], alpha=args.alpha, strict=strict)
-    joined = pair(base, new, common=args.common_items, allow=args.allow, whole=not args.common_items)
+    joined = pair(
+        base,
+        new,
+        common=args.common_items,
+        allow=args.allow,
+        whole=not args.common_items,
+        axis=args.axis or CHECKPOINT,
+    )
     named = dict(args.margin_for)
     return gate(
         joined,

@@ -214,7 +214,7 @@ def _row(run: Run, codes: Codes, patterns: dict[str, list[str]], partial: bool) 
     row = Row(run.model, checkpoint, run.head["setting"], run.prompt, [run.head])
     for task in run.tasks.values():
         if _passes(_place(task.name, task.sheet), patterns):
-            made = cell(task, run.fingerprint, codes)
+            made = cell(task, run.fingerprint, codes, run.head)
             made.counts_as_complete = partial and made.status == "partial"
             row.cells[column_of(task)] = made
     return row

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ledgers.load import TaskItems
+from ..pairs.axes import Identity, identity, marks
 from ..stats import Design, Effect, documents, objects
 
 Column = tuple[str, str, str]  # benchmark, dataset, length ("" where a benchmark has none)
@@ -53,6 +54,10 @@ class Cell:
     run: str = ""
     version: tuple[Any, ...] = ()
     counts_as_complete: bool = False  # partial, but the user said to rank it
+    identity: Identity | None = None
+    marks: tuple[
+        str, ...
+    ] = ()  # unofficial data, cut, unfinished: said in the cell, whatever it is compared with
 
     @property
     def usable(self) -> bool:
@@ -152,7 +157,7 @@ def column_of(task: TaskItems) -> Column:
     return task.benchmark, task.sheet.get("dataset") or task.name, task.length
 
 
-def cell(task: TaskItems, run: str, codes: Codes) -> Cell:
+def cell(task: TaskItems, run: str, codes: Codes, head: dict[str, Any] | None = None) -> Cell:
     """One task of one run as a cell."""
     sheet = task.sheet
     # N of a task version "N-X": the letter is interface only
@@ -177,6 +182,8 @@ def cell(task: TaskItems, run: str, codes: Codes) -> Cell:
         made.status, made.reason = "error", f"{named} is not a score between 0 and 1"
         return made
     made.scores = _scores(task, values, codes)
+    made.identity = None if head is None else identity(task, head, codes.places(task)[1])
+    made.marks = marks(sheet)
     made.effect = design([made.scores.at], [column_of(task)]).score(made.scores.score)
     made.reason = sheet.get("reason") or ""
     if not task.complete:

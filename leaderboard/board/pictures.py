@@ -222,7 +222,7 @@ def _step(row: Row, first: Row, columns: Sequence[Column]) -> Step:
     name = f"step {match[2]}" if match else row.checkpoint or row.model
     if row is first:
         return Step(name, 0.0)
-    paired = difference(row, first, columns) if columns else "nothing in common"
+    paired = difference(row, first, columns, axis="checkpoint") if columns else "nothing in common"
     if isinstance(paired, str):
         return Step(name, None)
     effect = paired[0].effect(paired[1] - paired[2])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ledgers.summary import tokens
+from ..pairs.axes import MODEL, SETTING, comparable
 from ..stats import Design
 from ..text.names import order
 from .cells import Cell, Column, design, short_column
@@ -82,14 +83,26 @@ class Row:
             return self.cells[columns[0]]
         parts = [scores for c in columns if (scores := self.cells[c].scores)]
         effect = design([p.at for p in parts], columns).score(np.concatenate([p.score for p in parts]))
+        said = tuple(dict.fromkeys(f"{short_column(c)} {m}" for c in columns for m in self.cells[c].marks))
+        said = (*said[:3], f"and {len(said) - 3} more") if len(said) > 3 else said
         if all(self.cells[c].status == "complete" for c in columns):
-            return Cell("complete", effect=effect)
-        return Cell("partial", "average over partial cells", effect, counts_as_complete=True)
+            return Cell("complete", effect=effect, marks=said)
+        return Cell("partial", "average over partial cells", effect, counts_as_complete=True, marks=said)
 
 
-def difference(new: Row, base: Row, columns: Iterable[Column]) -> tuple[Design, np.ndarray, np.ndarray] | str:
-    """Design, new and base scores on the same items of these columns; or why they cannot be compared."""
-    columns = list(columns)
+def axes_between(new: Row, base: Row) -> tuple[str, ...]:
+    """On which axes two rows of a board differ: settings of one model, models under one setting, or both."""
+    if new.setting["text"] == base.setting["text"]:
+        return (MODEL,)
+    return (SETTING,) if new.name == base.name else (MODEL, SETTING)
+
+
+def difference(
+    new: Row, base: Row, columns: Iterable[Column], axis: str | None = None
+) -> tuple[Design, np.ndarray, np.ndarray] | str:
+    """Design, new and base scores on the same items of these columns; or why they cannot be compared on this
+    axis (None: on those on which the rows differ)."""
+    columns, chosen = list(columns), (axis,) if axis else axes_between(new, base)
     for column in columns:
         a, b = new.cells.get(column), base.cells.get(column)
         for row, cell in ((new, a), (base, b)):
@@ -98,14 +111,34 @@ def difference(new: Row, base: Row, columns: Iterable[Column]) -> tuple[Design, 
                     cell.reason if cell else "missing"
                 )
         assert a and b and a.scores and b.scores
-        if a.version != b.version:
-            return f"{short_column(column)}: other metric or task version"
         if not a.scores.same_items(b.scores):
             return f"{short_column(column)}: other items"
+        if a.identity and b.identity and (refused := comparable(a.identity, b.identity, chosen)):
+            return f"{short_column(column)}: {refused[0].text}"
     ours = [new.cells[c].scores for c in columns]
     theirs = [base.cells[c].scores for c in columns]
     scores = [np.concatenate([p.score for p in side if p]) for side in (ours, theirs)]
     return design([p.at for p in ours if p], columns), scores[0], scores[1]
+
+
+def open_tasks(
+    row: Row, columns: Iterable[Column], names: dict[Column, str]
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Task -> (what is the matter, run.json to complete) for partial, stale, failed and missing cells of a
+    row.
+
+    A column is missing only in benchmarks the row has begun; `names` gives the task behind each column.
+    """
+    begun = {c[0]: cell.run for c, cell in row.cells.items()}
+    heads = {head["fingerprint"]: head for head in row.heads}
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for column in columns:
+        cell = row.cells.get(column)
+        if cell is None and column[0] in begun:
+            found[names[column]] = ("missing", heads[begun[column[0]]])
+        elif cell is not None and cell.status != "complete":
+            found[cell.task] = (f"{cell.status}: {cell.reason}", heads[cell.run])
+    return found
 
 
 def columns_of(found: Iterable[Row]) -> list[Column]:

@@ -73,7 +73,8 @@ def shown(cell: Cell | None, level: float, columns: Sequence[Column] = ()) -> Sh
     runs = ((cell.run, cell.task),) if cell.run else ()
     if cell.effect is None:
         return Shown(reason=cell.reason, n=0 if cell.run else None, runs=runs)
-    reason = f"{cell.status}: {cell.reason}" if cell.status in ("partial", "stale") else ""
+    parts = [f"{cell.status}: {cell.reason}"] if cell.status in ("partial", "stale") else []
+    reason = "; ".join([*parts, *cell.marks])
     return of_effect(cell.effect, level, reason=reason, runs=runs)
 
 
@@ -147,9 +148,36 @@ def _column(wanted: str | None, heads: Sequence[str]) -> int:
     return list(heads).index(wanted) if wanted is not None and wanted in heads else len(heads) - 1
 
 
+def _one_kind(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> list[tuple[Row, Line]]:
+    """The largest group of rows whose cells may stand in one ranking (judge, metric, data, prompt ...); of
+    groups of equal size that with the best row. The others lose their rank and say why."""
+    groups: dict[tuple[object, ...], list[tuple[Row, Line]]] = {}
+    for pair in ranked:
+        kinds = tuple(
+            found.kind if (found := pair[0].cells[c].identity) else None
+            for c in columns
+            if c in pair[0].cells
+        )
+        groups.setdefault(kinds, []).append(pair)
+    if len(groups) < 2:
+        return ranked
+    chosen = max(groups.values(), key=lambda g: (len(g), -min(_by(x, len(x.cells) - 1) for _, x in g)[0]))
+    for group in groups.values():
+        for row, line in group if group is not chosen else ():
+            paired = difference(row, chosen[0][0], columns)
+            _refuse(line, paired if isinstance(paired, str) else "other conditions")
+    return chosen
+
+
+def _refuse(line: Line, why: str) -> None:
+    line.ranked = False
+    line.cells[-1].extra = "not ranked, not comparable: " + why
+
+
 def _marks(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> None:
     """Best of the ranking column (of rows that print alike the first by name, which stands on top), and the
     rows whose paired difference to it is within noise (p >= 0.05)."""
+    ranked = _one_kind(ranked, columns)
     if len(ranked) < 2:
         return
     best, line = min(ranked, key=lambda pair: _by(pair[1], len(pair[1].cells) - 1))
@@ -159,7 +187,7 @@ def _marks(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> None:
             continue
         paired = difference(row, best, columns)
         if isinstance(paired, str):
-            other.cells[-1].extra = "not comparable with the best: " + paired
+            _refuse(other, paired)
             continue
         found = paired[0].effect(paired[1] - paired[2])
         if settled(found.p) >= 0.05:

@@ -12,13 +12,13 @@ import orjson
 
 from icr_tasks.errors import IcrError
 
-from ..ledgers.todo import command, open_tasks
+from ..ledgers.todo import command
 from ..text import escape
 from . import render
 from .html import page as _page
 from .items import Items
 from .pictures import plots
-from .rows import columns_of
+from .rows import columns_of, open_tasks
 from .tables import Table
 from .views.published import findings, tables
 

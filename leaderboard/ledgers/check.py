@@ -116,10 +116,13 @@ def _items(path: Path, head: dict[str, Any], gold: dict[Any, Any], report: Repor
                 yield f"{path}:{number}: {row['task']} item {row['item']} twice; collect the run again"
             keys.add(key)
             first = gold.setdefault(
-                (*key, head["tasks"][row["task"]].get("data_revision")), (row["target_hash"], path)
+                (*key, head["tasks"][row["task"]].get("data_revision")),
+                (row["target_hash"], path, row.get("cluster")),
             )
             if first[0] != row["target_hash"]:
                 yield f"{path}:{number}: {row['item']} has another gold answer than in {first[1]}"
+            elif first[2] != row.get("cluster"):
+                yield f"{path}:{number}: {row['item']} has another cluster label than in {first[1]}"
             tally = counts[row["task"]]
             tally["n_failed" if row.get("error") or not row["score"] else "n_scored"] += 1
             tally["n_truncated"] += bool(row.get("truncated"))

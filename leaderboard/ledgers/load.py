@@ -186,8 +186,8 @@ def read_head(path: Path) -> dict[str, Any]:
 
 
 def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = False) -> Run:
-    """One run from its folder; `shown`: only the columns a board needs (headline score, depth, no answer and
-    prompt hashes). Raises IcrError with file and line."""
+    """One run from its folder; `shown`: only the columns a board needs (headline score, depth, no answer
+    hashes). Raises IcrError with file and line."""
     head = head or read_head(folder / "run.json")
     sheets, by_task = head["tasks"], rows_by_task(folder, head)
     try:
@@ -286,9 +286,9 @@ def columns(rows: Sequence[dict[str, Any]], shown: str | None = None) -> dict[st
     rows.
 
     `shown` names the headline metric ("": the first there is) when only what a board shows is wanted: then other scores
-    and keys are left out and the hashes of answers and prompts are 0, which takes half the time.
+    and keys are left out and the hashes of answers are 0, which takes half the time.
     """
-    of = _fields(rows, _SHOWN if shown is not None else (*_SHOWN, *_COMPARED))
+    of = _fields(rows, (*_SHOWN, "prompt_hash") if shown is not None else (*_SHOWN, *_COMPARED))
     scores, keys = of["score"], [k or _NO_KEYS for k in of["keys"]]
     metrics, names = dict.fromkeys(chain.from_iterable(scores)), dict.fromkeys(chain.from_iterable(keys))
     if shown is not None:
@@ -304,7 +304,7 @@ def columns(rows: Sequence[dict[str, Any]], shown: str | None = None) -> dict[st
         "n_prompt_tokens": _numbers(of["n_prompt_tokens"]),
         "n_out_tokens": _numbers(of["n_out_tokens"]),
         "truncated": np.array(list(map(bool, of["truncated"])), bool),
-        **{name: none if shown is not None else _hashes(of[name]) for name in _COMPARED},
+        **{name: _hashes(of[name]) if name in of else none for name in _COMPARED},
         "target_hash": _hashes(of["target_hash"]),
         "errors": {i: str(error) for i, error in enumerate(of["error"]) if error},
     }

@@ -7,9 +7,6 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from ..board.cells import Column
-from ..board.rows import Row
-
 
 def command(head: dict[str, Any], tasks: Iterable[str]) -> str:
     """The lm_eval call for these tasks under a run's identity (`head` is its run.json), without machine
@@ -30,23 +27,3 @@ def command(head: dict[str, Any], tasks: Iterable[str]) -> str:
         parts += ["--apply_chat_template"]
     parts += ["--metadata", json.dumps(meta, separators=(",", ":")), "--log_samples", "--output_path", "out"]
     return shlex.join(parts)
-
-
-def open_tasks(
-    row: Row, columns: Iterable[Column], names: dict[Column, str]
-) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Task -> (what is the matter, run.json to complete) for partial, stale, failed and missing cells of a
-    row.
-
-    A column is missing only in benchmarks the row has begun; `names` gives the task behind each column.
-    """
-    begun = {c[0]: cell.run for c, cell in row.cells.items()}
-    heads = {head["fingerprint"]: head for head in row.heads}
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for column in columns:
-        cell = row.cells.get(column)
-        if cell is None and column[0] in begun:
-            found[names[column]] = ("missing", heads[begun[column[0]]])
-        elif cell is not None and cell.status != "complete":
-            found[cell.task] = (f"{cell.status}: {cell.reason}", heads[cell.run])
-    return found

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..ledgers import todo
 from ..ledgers.load import Run, TaskItems
+from . import axes
+from .axes import Refusal
 
 # What a user may waive, and what is then believed instead.
 WAIVABLE = {
-    "prompts": "the prompts may differ although setting and prompt id are the same (another chat template)",
+    "prompts": "the prompts may differ, by their id or although setting and prompt id are the same",
     "truncation": "prompts may be cut differently",
     "clusters": "items without a cluster are independent",
+    "template": "the chat template may be another one",
+    "dtype": "the model's dtype may be another one",
 }
 JUDGED_AT_LEAST = 0.95  # below this share of readable verdicts a task is not comparable
-_IDENTITY = {
-    "benchmark": "benchmark",
-    "dataset": "dataset",
-    "length": "length",
-    "metric": "metric",
-    "metric_version": "metric version",
-    "data_revision": "dataset revision",
-    "judge": "judge",
-    "filter": "filter",
-    "task_version": "task version",
-}
-_RESCORED = ("metric", "metric_version", "judge", "filter")
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """One reason. `check` is its name (prompts, items, ...), `task` where, `text` what differs, `fix` what to
-    do."""
-
-    check: str
-    task: str
-    text: str
-    fix: str
-
-    @property
-    def short(self) -> str:
-        """Without the remedy."""
-        return f"{self.task}: {self.text}" if self.task else self.text
-
-    def __str__(self) -> str:
-        return f"{self.short}; {self.fix}"
 
 
 def tasks(base: Run, new: Run) -> Iterator[Refusal]:
@@ -72,19 +44,13 @@ def partial(side: str, run: Run) -> Iterator[Refusal]:
         )
 
 
-def sheets(base: TaskItems, new: TaskItems) -> Iterator[Refusal]:
-    """What the task is: dataset revision, metric and its version, judge, filter, task version."""
-    for key, words in _IDENTITY.items():
-        one, two = base.sheet.get(key), new.sheet.get(key)
-        if key == "task_version":  # the letter of "2-A" is interface only
-            one, two = str(one).partition("-")[0], str(two).partition("-")[0]
-        if one != two:
-            fix = (
-                "score both again with one metric (icr-replay)"
-                if key in _RESCORED
-                else "evaluate both with the same one"
-            )
-            yield Refusal(key, base.name, f"different {words}, {one!r} and {two!r}", fix)
+def sheets(
+    base: TaskItems, new: TaskItems, heads: tuple[Run, Run], axis: Collection[str], allow: Collection[str]
+) -> list[Refusal]:
+    """What the tasks and their runs are: `axes.comparable` without the digests of items, which `rows` looks
+    at one by one."""
+    one, two = axes.identity(base, heads[0].head), axes.identity(new, heads[1].head)
+    return axes.comparable(one, two, axis, allow)
 
 
 def items(base: TaskItems, new: TaskItems, at_base: np.ndarray, at_new: np.ndarray) -> Iterator[Refusal]:
@@ -103,10 +69,11 @@ def rows(
     b: np.ndarray,
     n: np.ndarray,
     *,
-    same_setting: bool,
+    free: Collection[str],
     allow: Collection[str],
 ) -> Iterator[Refusal]:
-    """Per-item agreement of paired rows: targets, prompts, truncation, clusters."""
+    """Per-item agreement of paired rows: targets, prompts, truncation, clusters; not of what is `free` on the
+    axis."""
     checks = [
         (
             "targets",
@@ -115,14 +82,14 @@ def rows(
             "use one data revision",
         )
     ]
-    if same_setting and "prompts" not in allow:
+    if "context" not in free and not {"prompts", "template"} & set(allow):
         differ = (
             (base.prompt_hash[b] != new.prompt_hash[n]) & (base.prompt_hash[b] > 0) & (new.prompt_hash[n] > 0)
         )
         checks.append(
             ("prompts", differ, "different prompts under the same setting", "--allow prompts if intended")
         )
-    if same_setting and "truncation" not in allow:
+    if "truncation" not in free and "truncation" not in allow:
         differ = base.truncated[b] != new.truncated[n]
         checks.append(
             ("truncation", differ, "cut in one run only", "use one max_model_len, or --allow truncation")

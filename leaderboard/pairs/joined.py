@@ -14,8 +14,8 @@ from ..ledgers.load import Run, TaskItems
 from ..ledgers.unfinished import cut_note
 from ..stats import Design
 from ..text.printed import DIGITS
-from . import comparable
-from .comparable import Refusal
+from . import axes, comparable
+from .axes import Refusal
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,19 @@ def pair(
     allow: Collection[str] = (),
     whole: bool = False,
     metric: str | None = None,
+    axis: Collection[str] | str | None = None,
 ) -> Pairs:
     """Join two runs on (task, item, occurrence).
 
     `common` compares the intersection and counts what was left out; `allow` waives named checks (`refuse.WAIVABLE`);
-    `whole` also refuses partial runs whose items agree (the gate); `metric` replaces the headline metric.
+    `whole` also refuses partial runs whose items agree (the gate); `metric` replaces the headline metric. `axis` says
+    what may differ (`axes.FREE`); None: `setting` where the settings differ, else `checkpoint`.
     """
     for name in allow:
         if name not in comparable.WAIVABLE:
             raise unknown("check to allow", name, comparable.WAIVABLE)
-    same_setting = (base.setting, base.prompt) == (new.setting, new.prompt)
+    axis = axis or axes.axis_of(base, new)
+    free = axes.allowed(axis)
     found = list(comparable.tasks(base, new))
     if whole:
         found += [*comparable.partial("baseline", base), *comparable.partial("candidate", new)]
@@ -83,9 +86,9 @@ def pair(
     for name in sorted(set(base.tasks) & set(new.tasks)):
         one, two = base.tasks[name], new.tasks[name]
         b, n = _join(one, two)
-        found += comparable.sheets(one, two)
+        found += comparable.sheets(one, two, (base, new), axis, allow)
         found += comparable.items(one, two, b, n)
-        found += comparable.rows(one, two, b, n, same_setting=same_setting, allow=allow)
+        found += comparable.rows(one, two, b, n, free=free, allow=allow)
         named = [metric or (task.metric if task.score else "score") for task in (one, two)]
         found += comparable.scores("baseline", one, named[0])
         found += comparable.scores("candidate", two, named[1])
@@ -109,7 +112,20 @@ def pair(
                 "items", "", "the two runs have no scored item in common", "evaluate both on the same tasks"
             )
         )
-    return _joined(parts, found, left, _notes(base, new, parts, same_setting))
+    return _joined(parts, _once(found), left, _notes(base, new, parts, free))
+
+
+def _once(found: list[Refusal]) -> list[Refusal]:
+    """What is a matter of the run (setting, prompt, template, dtype) is said for its first task only."""
+    said: set[tuple[str, str]] = set()
+    kept = []
+    for one in found:
+        if one.check in ("setting", "prompt", "template", "dtype"):
+            if (one.check, one.text) in said:
+                continue
+            said.add((one.check, one.text))
+        kept.append(one)
+    return kept
 
 
 def _count(left: dict[str, int], reason: str, number: int) -> None:
@@ -159,11 +175,12 @@ def _joined(parts: list[Any], found: list[Refusal], left: dict[str, int], notes:
     )
 
 
-def _notes(base: Run, new: Run, parts: list[Any], same_setting: bool) -> list[str]:
+def _notes(base: Run, new: Run, parts: list[Any], free: Collection[str]) -> list[str]:
     """What the reader should know although it does not forbid the comparison."""
     notes = []
-    if not same_setting:
+    if (base.setting, base.prompt) != (new.setting, new.prompt):
         notes.append(f"different settings: {base.setting} ({base.prompt}) and {new.setting} ({new.prompt})")
+    if "truncation" in free:
         cut = [sum(int(p[k].truncated[p[k + 2]].sum()) for p in parts) for k in (0, 1)]
         if any(cut):
             notes.append(f"prompts cut: {cut[0]} in the baseline, {cut[1]} in the candidate")
@@ -174,6 +191,10 @@ def _notes(base: Run, new: Run, parts: list[Any], same_setting: bool) -> list[st
         notes.append(f"also different: {', '.join(differ)}")
     for side, run in (("baseline", base), ("candidate", new)):
         notes += [f"the {side}, {t.name}: {note}" for t in run.tasks.values() if (note := cut_note(t.sheet))]
+        marked = sorted(f"{t.name} {m}" for t in run.tasks.values() for m in axes.marks(t.sheet, short=True))
+        if marked:
+            more = f" and {len(marked) - 6} more" if len(marked) > 6 else ""
+            notes.append(f"in the {side}: {'; '.join(marked[:6])}{more}")
         short = [t.name for t in run.tasks.values() if not t.complete]
         if short:
             notes.append(f"the {side} is partial in {len(short)} of {len(run.tasks)} tasks")
