@@ -281,7 +281,7 @@ class Design:
             changed = np.bincount(self._groups.of_item, ~np.asarray(same, bool) | (d != 0), len(part))
             part = np.where(changed == 0, 0.0, part)
         variance = float(part.sum())
-        rest = {"bounded": score, "effective": self.effective, "binomial": binomial}
+        rest: dict[str, Any] = {"bounded": score, "effective": self.effective, "binomial": binomial}
         if not math.isfinite(variance):
             p = math.nan if score else 1.0
             return Effect(mean, math.inf, 1.0, self.n, self.clusters, p, p, "none", **rest)
