@@ -113,14 +113,14 @@ class Effect:
 Labels = Sequence[Any] | np.ndarray
 
 
-def objects(values: Sequence[Any]) -> np.ndarray:
+def objects(values: Sequence[Any] | np.ndarray) -> np.ndarray:
     """An array of objects, also of lists of equal length."""
     out = np.empty(len(values), object)
     out[:] = list(values)
     return out
 
 
-def documents(parts: Sequence[Sequence[Any] | None], sizes: Sequence[int]) -> np.ndarray | None:
+def documents(parts: Sequence[Sequence[Any] | np.ndarray | None], sizes: Sequence[int]) -> np.ndarray | None:
     """`Design`'s argument `shared` for several tasks in a row, of these numbers of items; None where none
     names documents."""
     if all(part is None for part in parts):
@@ -159,7 +159,7 @@ class Design:
         cluster: Labels,
         cell: Labels | None = None,
         dataset: Labels | None = None,
-        shared: Sequence[Sequence[str] | None] | None = None,
+        shared: Sequence[Sequence[str] | None] | np.ndarray | None = None,
     ) -> None:
         self.n = len(cluster)
         if not self.n or any(x is not None and len(x) != self.n for x in (cell, dataset, shared)):
@@ -200,7 +200,9 @@ class Design:
         self._count, self._effective = count, effective
         self._least = whole**2 / (count * effective)
 
-    def _find_overlaps(self, shared: Sequence[Sequence[str] | None]) -> dict[int, tuple[np.ndarray, Overlap]]:
+    def _find_overlaps(
+        self, shared: Sequence[Sequence[str] | None] | np.ndarray
+    ) -> dict[int, tuple[np.ndarray, Overlap]]:
         """Strata whose items all name their documents, some of them several: their rows and their variance."""
         found = {}
         of_item = self._groups.of_item

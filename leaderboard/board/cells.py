@@ -55,9 +55,7 @@ class Cell:
     version: tuple[Any, ...] = ()
     counts_as_complete: bool = False  # partial, but the user said to rank it
     identity: Identity | None = None
-    marks: tuple[
-        str, ...
-    ] = ()  # unofficial data, cut, unfinished: said in the cell, whatever it is compared with
+    marks: tuple[str, ...] = ()  # unofficial data, cut, unfinished: said in the cell on every axis
 
     @property
     def usable(self) -> bool:
