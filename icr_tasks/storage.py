@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import orjson
 
 from .errors import IcrError
 
@@ -113,3 +118,86 @@ class Lru(Generic[K, V]):
         """Forget everything."""
         self._entries.clear()
         self.bytes = 0
+
+
+# ---- lm-eval's output folders --------------------------------------------------------------------
+
+_STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl?$")
+
+
+@dataclass
+class Evaluation:
+    """One lm_eval invocation: its results file and the samples file of each task."""
+
+    path: Path
+    results: dict[str, Any]
+    samples: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def stamp(self) -> str:
+        """Time stamp in the file name; newer ones win."""
+        found = _STAMP.search(self.path.name.replace(".json", ".jsonl"))
+        return found[1] if found else ""
+
+
+def evaluations(roots: list[Path], bad: list[str] | None = None) -> Iterator[Evaluation]:
+    """All evaluations below the folders, oldest first.
+
+    Raises IcrError for folders without results and for unreadable files; with a list `bad`, the latter are
+    left out and their messages added to it.
+    """
+    paths = sorted({p for root in roots for p in _results(root)}, key=lambda p: p.name)
+    if not paths:
+        raise IcrError(
+            f"no results_*.json below {', '.join(map(str, roots))}; run lm_eval with --output_path and --log_samples"
+        )
+    for path in paths:
+        try:
+            yield _evaluation(path)
+        except IcrError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
+
+
+def _evaluation(path: Path) -> Evaluation:
+    try:
+        results = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise IcrError(f"{path}: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise IcrError(
+            f"{path}: {why(path.read_bytes(), error, 'the run did not finish writing')}"
+        ) from error
+    if not isinstance(results, dict) or not isinstance(results.get("configs"), dict):
+        version = (
+            results.get("lm_eval_version", "an unknown version")
+            if isinstance(results, dict)
+            else "something else"
+        )
+        raise IcrError(
+            f"{path}: no task configs, written by lm_eval {version}; run again with lm_eval 0.4.4 or newer"
+        )
+    found = Evaluation(path, results)
+    for task in results["configs"]:
+        sample = path.with_name(f"samples_{task}_{found.stamp}.jsonl")
+        if sample.is_file():
+            found.samples[task] = sample
+    return found
+
+
+def _results(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise IcrError(f"{root} is not a folder")
+    return list(root.rglob("results_*.json"))
+
+
+def why(raw: bytes, error: Exception, otherwise: str) -> str:
+    """Python's own reader takes NaN and Infinity; JSON does not."""
+    try:
+        json.loads(raw)
+    except ValueError:
+        return f"not valid JSON ({error}); {otherwise}"
+    return "NaN or Infinity in place of a score; the metric failed, score again with icr-replay"

@@ -113,7 +113,7 @@ def test_secrets_and_paths_are_pointed_at(tmp_path: Path, capsys: pytest.Capture
         }
 
     _tree(tmp_path, change)
-    main(["check", str(tmp_path / "r")])
+    assert main(["check", str(tmp_path / "r")]) == 1
     out = capsys.readouterr().out
     assert "api_key looks like a secret" in out and "path of one machine" in out and "eos_token" not in out
     assert "sk-1" not in out

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from icr_tasks.benchmarks import predictions
 from icr_tasks.cli import main
 from icr_tasks.cli.score import score
 from icr_tasks.errors import IcrError
@@ -32,15 +33,9 @@ def test_published_figures(model: str, shared_data: Path) -> None:
 
 def test_rouge_engines_agree(shared_data: Path) -> None:
     pytest.importorskip("rouge_score_rs")
-    from icr_tasks.cli.score import _rows
-
-    rows = _rows(
-        shared_data / "infinitebench_predictions" / "preds_longbook_eng_4_models.jsonl.gz",
-        "icr_infbench_sum",
-        "gpt4",
-    )
-    for row in rows[:15]:
-        assert rouge.score(row["text"], row["gold"], "rs") == rouge.score(row["text"], row["gold"], "py")
+    path = shared_data / "infinitebench_predictions" / "preds_longbook_eng_4_models.jsonl.gz"
+    for row in predictions.read(path, task="icr_infbench_sum", model="gpt4")[:15]:
+        assert rouge.score(row.text, row.gold, "rs") == rouge.score(row.text, row.gold, "py")
 
 
 def test_rouge_variants_differ_where_they_should() -> None:

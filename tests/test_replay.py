@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from test_contract import lm_eval, results
 
+from icr_tasks.cli import main
+from icr_tasks.cli.score import score
 from icr_tasks.engines import replay
 from icr_tasks.errors import IcrError
 from icr_tasks.harness.run import manager
@@ -105,3 +107,58 @@ def test_predictions_file(tmp_path: Path) -> None:
     again.apply_filters()
     scores = [again.process_results(i.doc, [i.filtered_resps["none"]])["subem"] for i in again.instances]
     assert scores == [1.0] * 100
+
+
+SIX = [{"id": str(n), "prediction": f"The answer is: {n}"} for n in range(6)]
+
+
+def _file(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replay.load.cache_clear()
+    return path
+
+
+def test_ids_are_never_guessed_and_both_readers_say_the_same(
+    replica: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """HELMET's ids are <question>-<variant>: six predictions with ids 0 to 5 are no 600 answers."""
+    monkeypatch.setenv("ICR_DATA_DIR", str(replica))
+    path, name = _file(tmp_path / "six.jsonl", SIX), "icr_helmet_rag_nq_4k"
+    task = manager({"samples": str(path), "allow_partial": True}).load([name])["tasks"][name]
+    with pytest.raises(IcrError, match=rf"6 unknown, {len(task.items)} missing ids for {name}"):
+        task.build_all_requests(limit=3)
+    command = ["score", "--task", name, "--predictions", str(path), "--allow-partial-data"]
+    assert main(command) == 2
+    assert f"6 unknown, {len(task.items)} missing ids for {name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prefix", ["", "mc-"])
+def test_infinitebench_numbers_mean_its_items_in_both_readers(
+    prefix: str, replica: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ICR_DATA_DIR", str(replica))
+    name = "icr_infbench_mc"
+    items = manager({"tokenizer": "none", "allow_partial": True}).load([name])["tasks"][name].items
+    rows = [
+        {"id": prefix + i.id.removeprefix("mc-"), "prediction": i.answers[0], "task": "longbook_choice_eng"}
+        for i in items
+    ]
+    log = replay.Log(_file(tmp_path / "mc.jsonl", rows))
+    log.check(name, [i.id for i in items])
+    assert [log.find(name, {"id": i.id})["text"] for i in items] == [i.answers[0] for i in items]
+    found = score(name, tmp_path / "mc.jsonl", allow_partial=True)
+    assert found["n"] == len(items) and found["n_failed"] == 0
+
+
+def test_predictions_of_several_models_and_doubled_ones(tmp_path: Path) -> None:
+    item = manager({"tokenizer": "none"}).load([TASKS[0]])["tasks"][TASKS[0]].items[0]
+    rows = [{"id": item.id, "prediction": name, "model": name} for name in ("a", "b")]
+    path = _file(tmp_path / "two.jsonl", rows)
+    with pytest.raises(IcrError, match="several models; choose one with --model .*: a, b"):
+        replay.ReplayLM(str(path))
+    assert replay.ReplayLM(str(path), model="b").log.find(TASKS[0], {"id": item.id})["text"] == "b"
+    with pytest.raises(IcrError, match="Did you mean 'b'|unknown model in the predictions 'c'"):
+        replay.ReplayLM(str(path), model="c")
+    path = _file(tmp_path / "doubled.jsonl", [{"id": item.id, "prediction": "x"}] * 2)
+    with pytest.raises(IcrError, match="has two predictions"):
+        replay.ReplayLM(str(path))

@@ -19,10 +19,9 @@ from typing import Any
 
 import orjson
 
-from ..benchmarks import base
+from ..benchmarks import base, predictions
 from ..benchmarks.catalog import sheet_of
-from ..benchmarks.lines import records
-from ..errors import IcrError, unknown
+from ..errors import IcrError
 
 
 def main(argv: list[str]) -> int:
@@ -116,19 +115,18 @@ def score(
     from ..metrics.given import given
 
     sheet = sheet_of(task)
-    rows = _rows(path, task, model)
+    rows = predictions.read(path, task=task, model=model)
     fields: dict[str, Any] = {}
-    alone = _has_gold(rows) and graders is None
-    docs = _docs_from_rows(rows, sheet) if alone else _docs_from_data(sheet, allow_partial, fields)
-    expected = sheet.get("n") if alone else len(docs)
-    seen = {row["id"]: given(row["text"], finish_reason=row["finish_reason"]) for row in rows}
+    alone = bool(rows) and all(row.gold is not None for row in rows) and graders is None
+    docs = _docs_from_rows(task, rows, sheet) if alone else _docs_from_data(sheet, allow_partial, fields)
+    expected = (sheet.get("n") if alone else None) or len(docs)
+    seen = {
+        predictions.item_id(task, row.id): given(row.text, finish_reason=row.finish_reason) for row in rows
+    }
     got = {i: one.text for i, one in seen.items()}
-    problems = _problems(rows, docs, expected)
+    problems = predictions.problems(task, (row.id for row in rows), docs, expected)
     if problems and not (allow_missing and set(problems) == {"missing"}):
-        shown = ", ".join(f"{count} {kind}" for kind, count in problems.items())
-        raise IcrError(
-            f"{path}: {shown} ids for {task} (expected {expected}); --allow-missing scores what is there"
-        )
+        raise predictions.refuse(path, task, problems, expected, "--allow-missing scores what is there")
     marker = "answer is" in base.get(sheet["benchmark"], sheet.get("prompt"), sheet["dataset"]).user
     scored = [
         {
@@ -141,7 +139,11 @@ def score(
     if not scored:
         raise IcrError(f"{path}: no prediction for {task}")
     metrics = {name: sum(s[name] for s in scored) / len(scored) for name in scored[0]}
-    unread = Counter(_kind(row["text"]) for row in rows if row["id"] in docs and not seen[row["id"]].readable)
+    unread = Counter(
+        _kind(row.text)
+        for row in rows
+        if (i := predictions.item_id(task, row.id)) in docs and not seen[i].readable
+    )
     result = {
         "task": task,
         "headline": sheet["metric"],
@@ -171,59 +173,25 @@ def _graded(
     }
 
 
-def _rows(path: Path, task: str, model: str | None) -> list[dict[str, Any]]:
-    rows, models = [], Counter[str]()
-    for number, record in records(path):
-        if "task" in record and not _same_task(str(record["task"]), task):
-            continue
-        if "model" in record:
-            models[str(record["model"])] += 1
-            if model is not None and str(record["model"]) != model:
-                continue
-        if "id" not in record or not {"prediction", "pred"} & set(record):
-            raise IcrError(f"{path}:{number}: needs `id` and a text `prediction` (or `pred`)")
-        gold = next((record[k] for k in ("label", "ground_truth") if k in record), None)
-        text, ended = record.get("prediction", record.get("pred")), record.get("finish_reason")
-        rows.append({"id": str(record["id"]), "text": text, "gold": gold, "finish_reason": ended})
-    if model is not None and model not in models:
-        raise unknown("model in the predictions", model, models)
-    if model is None and len(models) > 1:
-        raise IcrError(f"{path} holds several models; choose one with --model: {', '.join(sorted(models))}")
-    return rows
-
-
-_OFFICIAL_NAMES = {
-    "longbook_choice_eng": "icr_infbench_mc",
-    "longbook_qa_eng": "icr_infbench_qa",
-    "longbook_sum_eng": "icr_infbench_sum",
-}
-
-
 def _kind(value: object) -> str:
     """What a prediction that is no text is, in a word."""
     words = {type(None): "null", bool: "true or false", int: "number", float: "number", list: "list"}
     return words.get(type(value), "object")
 
 
-def _same_task(name: str, task: str) -> bool:
-    return _OFFICIAL_NAMES.get(name, name) == task
-
-
-def _has_gold(rows: list[dict[str, Any]]) -> bool:
-    return bool(rows) and all(row["gold"] is not None for row in rows)
-
-
-def _docs_from_rows(rows: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _docs_from_rows(
+    task: str, rows: list[predictions.Prediction], sheet: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
     """Gold answers as InfiniteBench's result files carry them; En.MC has [option text, letter]."""
     docs = {}
     for row in rows:
-        gold = row["gold"] if isinstance(row["gold"], list) else [row["gold"]]
+        gold = row.gold if isinstance(row.gold, list) else [row.gold]
         doc = {"answers": [str(g) for g in gold]}
         if sheet["scorer"] == "infbench_mc":
             # The scorer wants the letter from the options' order; the file has only the right one.
             doc["options"] = [gold[0] if letter == gold[1] else f"\0{letter}" for letter in "ABCD"]
             doc["answers"] = [str(gold[0])]
-        docs[row["id"]] = doc
+        docs[predictions.item_id(task, row.id)] = doc
     return docs
 
 
@@ -236,18 +204,5 @@ def _docs_from_data(
     items = benchmarks.load(
         sheet["benchmark"], sheet["dataset"], sheet.get("length"), allow_partial=allow_partial
     )
-    # InfiniteBench's own numeric ids are accepted too; `fields` gets what only a judge needs.
-    start = f"{sheet['dataset']}-" if sheet["benchmark"] == "infbench" else ""
-    docs = {item.id.removeprefix(start): light(item) for item in items.items}
-    fields.update({item.id.removeprefix(start): item.fields for item in items.items})
-    return docs
-
-
-def _problems(rows: list[dict[str, Any]], docs: dict[str, Any], expected: int | None) -> dict[str, int]:
-    counts = Counter(row["id"] for row in rows)
-    found = {
-        "duplicate": sum(n - 1 for n in counts.values()),
-        "unknown": sum(1 for i in counts if i not in docs),
-        "missing": max((expected or len(docs)) - sum(1 for i in counts if i in docs), 0),
-    }
-    return {kind: count for kind, count in found.items() if count}
+    fields.update({item.id: item.fields for item in items.items})  # what only a judge needs
+    return {item.id: light(item) for item in items.items}

@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from ..errors import IcrError
+from ..schema import redact_text
 from . import session
 
 # ---- store ---------------------------------------------------------------------------------------
@@ -228,7 +229,8 @@ def batches(generate: Callable[[list[Any]], list[str]], size: int) -> Stream:
                 raise  # a setting this engine refuses: the same for every prompt
             except Exception as error:
                 texts = None
-                log.warning("a batch of %d failed (%s); its requests are tried one by one", len(part), error)
+                why = redact_text(str(error))
+                log.warning("a batch of %d failed (%s); its requests are tried one by one", len(part), why)
             each = {"timing": {"engine": round((time.perf_counter() - since) / len(part), 4)}}
             for place, i in enumerate(part):
                 found: dict[str, Any] = {}
@@ -241,7 +243,7 @@ def batches(generate: Callable[[list[Any]], list[str]], size: int) -> Stream:
                         failed_in_a_row += 1
                         if failed_in_a_row >= _GIVE_UP:
                             raise  # not one bad prompt: the engine is broken
-                        text, found = "", {"error": f"engine refused: {error}"}
+                        text, found = "", {"error": redact_text(f"engine refused: {error}")}
                 yield i, text, {**each, **session.found_of(requests[i]), **found}
 
     return stream

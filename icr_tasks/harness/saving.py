@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import IcrError
+from ..schema import redacted
 
 # ---- guard ---------------------------------------------------------------------------------------
 # Results that cannot be saved must end the run with an error.
@@ -79,6 +80,7 @@ def _checked(method: Any, logger: logging.Logger) -> Any:
     def save(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not _ours([*args, *kwargs.values()]):
             return method(self, *args, **kwargs)
+        _hide(method.__name__, args, kwargs)
         catch, level = _Catch(), logger.level
         logger.addHandler(catch)
         logger.setLevel(
@@ -97,6 +99,29 @@ def _checked(method: Any, logger: logging.Logger) -> Any:
         return out
 
     return save
+
+
+def _hide(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Take credentials out of what lm_eval is about to write: it logs every model argument as it was given.
+
+    Only the record of the results is changed, not the caller's arguments; the command line prints its own after
+    saving and ends, so there the arguments themselves go.
+    """
+    if name != "save_results_aggregated":
+        return
+    results = kwargs["results"] if "results" in kwargs else args[0]
+    given = results.get("config") or {}
+    if isinstance(shared := given.get("model_args"), dict) and _from_command_line():
+        shared.update(redacted(shared))
+    results["config"] = redacted(given)
+
+
+def _from_command_line() -> bool:
+    frame = sys._getframe(1)
+    while frame := frame.f_back:  # type: ignore[assignment]
+        if str(frame.f_globals.get("__name__")).startswith(("lm_eval._cli", "lm_eval.__main__")):
+            return True
+    return False
 
 
 def _ours(given: list[Any]) -> bool:
@@ -134,8 +159,6 @@ def add(error: IcrError, advice: Callable[[str | None], str]) -> None:
     """Raise after saving. `advice` gets the folder with the logged answers, or None when they were not
     logged."""
     import lm_eval.loggers.evaluation_tracker as module
-
-    pass
 
     install(module)  # also without the start-up hook, e.g. under --include_path
     _state.errors.append((error, advice))

@@ -30,9 +30,10 @@ from ..metrics import scorers
 from ..metrics.given import Given, given
 from ..metrics.visible import opens_thought
 from ..registry import METRICS
+from ..schema import redacted
 from . import grading
 from .instance import Docs, PromptInstance, light
-from .options import Options, redact
+from .options import Options
 from .saving import check_output_path
 
 log = logging.getLogger("icr_tasks")
@@ -53,7 +54,8 @@ class ICRTask(ConfigurableTask):
         self.prompt_format = base.get(
             sheet["benchmark"], self.options.prompt or sheet.get("prompt"), sheet["dataset"]
         )
-        redact(config["metadata"])
+        # lm_eval logs every model argument with the task: without credentials; the options hold the originals
+        config["metadata"] = redacted({k: v for k, v in config["metadata"].items() if k != "icr"})
         config["metadata"]["icr"] = self.sheet
         check_output_path()
         # The prompt decides how much is generated; --gen_kwargs still overrides this later.
@@ -82,7 +84,7 @@ class ICRTask(ConfigurableTask):
             return Options.parse(metadata)
         from ..engines import replay
 
-        sheet = replay.load(str(metadata["samples"])).sheets.get(task, {})
+        sheet = replay.log_of(metadata).sheets.get(task, {})
         logged = {
             k: v
             for k, v in (("setting", sheet.get("setting", {}).get("text")), ("prompt", sheet.get("prompt")))
@@ -154,6 +156,10 @@ class ICRTask(ConfigurableTask):
         self._limit = limit
         self._before = choose.counted()  # of a vLLM engine that tells nothing per request
         builder = self._builder(chat_template if apply_chat_template else None, system_instruction)
+        if self._replaying:
+            from ..engines import replay
+
+            replay.log_of(self.config.metadata).check(str(self.config.task), self._by_id)
         docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
         self._instances = [
             self._request(builder, doc_id, doc)
@@ -282,7 +288,7 @@ class ICRTask(ConfigurableTask):
         """Take the digest of the logged prompt, so that lengths and cuts stay with the answer."""
         from ..engines import replay
 
-        row = replay.load(str(self.config.metadata["samples"])).find(self.config.task, doc)
+        row = replay.log_of(self.config.metadata).find(self.config.task, doc)
         if row["digest"]:
             built.digest = row["digest"]
             if built.digest.get("error"):

@@ -3,7 +3,6 @@ answers."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from copy import deepcopy
@@ -14,7 +13,8 @@ from typing import Any
 from ..benchmarks import base, catalog
 from ..engines import identity
 from ..errors import IcrError
-from ..harness.options import Options, redact
+from ..harness.options import Options
+from ..schema import answering, fingerprint
 from ..settings import KV_NATIVE, Setting
 from .study import Study
 
@@ -52,10 +52,8 @@ class Cell:
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """Everything that changes answers or scores, without credentials."""
-        metadata = deepcopy({k: v for k, v in self.metadata.items() if k not in _KEYLESS})
+        metadata = answering(self.metadata)
         args = deepcopy(_identity(json.dumps([self.engine, self.args], sort_keys=True, default=str)))
-        redact(metadata)
-        redact(args)
         return {
             "engine": self.engine,
             "model_args": args,
@@ -73,7 +71,7 @@ class Cell:
     @cached_property
     def fingerprint(self) -> str:
         """First 12 hex digits of the sha256 over `inputs`."""
-        return hashlib.sha256(json.dumps(self.inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        return fingerprint(self.inputs)
 
     @cached_property
     def load_key(self) -> str:
@@ -97,9 +95,6 @@ class Cell:
     def task_metadata(self) -> dict[str, Any]:
         """What the task gets as `--metadata`: model_args, the user's metadata, setting and prompt."""
         return {**self.args, **self.metadata, "setting": self.setting, "prompt": self.prompt}
-
-
-_KEYLESS = ("judge_base_url", "extractor_base_url")  # where a judge is served does not change what it says
 
 
 @lru_cache(maxsize=256)

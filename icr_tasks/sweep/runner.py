@@ -23,6 +23,7 @@ from ..engines import answers, identity
 from ..engines.answers import AnswerStore, CannotStore
 from ..errors import IcrError, unknown
 from ..harness import run as runs
+from ..schema import Redactor, redact_text, redacted, secrets_in
 from . import cells, records, study
 from .cells import Cell, units
 from .progress import Progress
@@ -189,7 +190,7 @@ class Runner:
             engine = self._load(cells[0])
         except Exception as error:
             for cell in cells:
-                self._fail(cell, f"engine {cell.engine} did not load: {_reason(error)}")
+                self._fail(cell, f"engine {cell.engine} did not load: {_reason(error, *cells)}")
             return
         for cell in self._generate(engine, cells):
             self._evaluate(engine, cell)
@@ -204,7 +205,7 @@ class Runner:
                 self._engine = (cell.load_key, Engine(cell, self.folder))
             except Exception as error:
                 log.debug("engine did not load", exc_info=True)
-                self._engine = (cell.load_key, _reason(error))
+                self._engine = (cell.load_key, _reason(error, cell))
             else:
                 if damaged := self._engine[1].damaged:  # type: ignore[union-attr]
                     self.progress.say(
@@ -225,7 +226,7 @@ class Runner:
             try:
                 made = _build(engine, cell)
             except Exception as error:
-                self._fail(cell, _reason(error))
+                self._fail(cell, _reason(error, cell))
                 continue
             sizes = [r.size for r in made]
             self.folder.note_requests(cell, engine.store.path.name, answers.keys_of(made), 0, sum(sizes))
@@ -240,7 +241,7 @@ class Runner:
             raise
         except Exception as error:
             log.debug("generation stopped", exc_info=True)
-            self.progress.say(f"generation stopped ({_reason(error)}); each cell is tried alone")
+            self.progress.say(f"generation stopped ({_reason(error, *cells)}); each cell is tried alone")
         finally:
             self.progress.stop()
         return built
@@ -253,7 +254,7 @@ class Runner:
                 engine.lm,
                 _task_cell(cell),
                 engine=cell.engine,
-                model_args=_public(cell),
+                model_args=redacted(cell.args),
                 gen_kwargs=cell.gen_kwargs,
                 out=building,
             )
@@ -262,7 +263,7 @@ class Runner:
             raise
         except Exception as error:
             log.debug("cell failed", exc_info=True)
-            self._fail(cell, _reason(error))
+            self._fail(cell, _reason(error, cell))
             return
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -303,11 +304,6 @@ def _task_cell(cell: Cell) -> runs.Cell:
     return runs.Cell((cell.task,), cell.task_metadata, cell.limit, cell.chat, cell.system)
 
 
-def _public(cell: Cell) -> dict[str, Any]:
-    """model_args for the results file, without credentials."""
-    return {**cell.args, **{k: v for k, v in cell.inputs["model_args"].items() if v == "***"}}
-
-
 def _build(engine: Engine, cell: Cell) -> list[Any]:
     tasks = runs.build(engine.lm, _task_cell(cell), cell.args, cell.gen_kwargs)
     return [r for task in tasks for r in task.instances if r.repeats]
@@ -338,8 +334,10 @@ def _facts(samples: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[str, An
     }
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
+def _reason(error: BaseException, *cells: Cell) -> str:
+    """The error as it may be kept: without the credentials of these cells, and without what looks like one."""
+    known = Redactor(*(s for cell in cells for s in secrets_in([cell.args, cell.metadata])))
+    text = redact_text(known(str(error).strip())) or type(error).__name__
     return text if isinstance(error, IcrError) else f"{type(error).__name__}: {text}"
 
 

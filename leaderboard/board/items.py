@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from icr_tasks.errors import IcrError
+from icr_tasks.schema import run_fingerprint
 
 from ..ledgers import lm_eval_files
 from ..ledgers.load import Run, TaskItems
@@ -137,6 +138,11 @@ class Items:
             picked,
             strict=True,
         )
+        today = run_fingerprint(run.head.get("fingerprint_inputs") or {})  # of a ledger of an older version
+
+        def texts(made: str, item: str, occ: int) -> tuple[str, str, str] | None:
+            return self.texts.get((made, task.name, item, occ))
+
         rows = [
             [
                 item,
@@ -146,7 +152,7 @@ class Items:
                 _json(tokens),
                 cut,
                 task.errors.get(i, ""),
-                *self.texts.get((run.fingerprint, task.name, item, occ), ()),
+                *(texts(run.fingerprint, item, occ) or texts(today, item, occ) or ()),
             ]
             for item, occ, where, tokens, cut, i in columns
         ]
@@ -208,7 +214,7 @@ def _texts(outs: Sequence[Path]) -> dict[tuple[str, str, str, int], tuple[str, s
     found: dict[tuple[str, str, str, int], tuple[str, str, str]] = {}
     for evaluation in lm_eval_files.evaluations(list(outs)):
         for task, path in evaluation.samples.items():
-            run = lm_eval_files.run_fingerprint(lm_eval_files.identity(evaluation.results, task))
+            run = run_fingerprint(lm_eval_files.identity(evaluation.results, task))
             seen: dict[str, int] = {}
             for sample in lm_eval_files.samples(path):
                 doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}

@@ -2,28 +2,29 @@
 
 Checked: place and name of every folder, schema, fingerprint, readable rows, known tasks, scores between 0 and
 1, labels, duplicates, counts and means against run.json, and that all runs of a task saw the same items and
-gold answers.
+gold answers. A credential anywhere in the tree is a problem, too.
 """
 
 from __future__ import annotations
 
+import gzip
 import math
-import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from icr_tasks.errors import IcrError
+import orjson
 
-from . import lm_eval_files
+from icr_tasks.errors import IcrError
+from icr_tasks.schema import found_secrets, read_head, run_fingerprint
+
 from .ledger import ITEMS, rows, slug
-from .load import read_head
 
 _NAMES = {"run.json", ITEMS}
-_SECRET = re.compile(r"(api_?key|token|password|secret|authorization)$", re.I)
-_NOT_SECRET = ("max_tokens", "eot_token", "pad_token", "eos_token", "bos_token", "prefix_token")
 MANY = 20  # problems shown a run
 
 
@@ -50,7 +51,7 @@ def check(root: Path) -> Report:
         folder, name = path.parent, str(path.parent.relative_to(root))
         report.runs += 1
         try:
-            head = read_head(path)
+            head = read_head(path, as_written=True)
         except IcrError as error:
             report.problems[name].append(str(error))
             continue
@@ -65,6 +66,8 @@ def check(root: Path) -> Report:
         more = len(found) - MANY
         report.problems[name] += found[:MANY] + ([f"{name}: and {more} more problems"] if more > 0 else [])
     report.problems["."] += _strays(root)
+    for name, found in _secrets(root):
+        report.problems[name] += found
     return report
 
 
@@ -74,7 +77,7 @@ def _head(folder: Path, head: dict[str, Any]) -> Iterator[str]:
     if folder.parts[-3:] != want:
         yield f"{path}: belongs into {'/'.join(want)}; move the folder there"
     inputs = head.get("fingerprint_inputs")
-    if not isinstance(inputs, dict) or lm_eval_files.run_fingerprint(inputs) != head["fingerprint"]:
+    if not isinstance(inputs, dict) or run_fingerprint(inputs) != head["fingerprint"]:
         yield f"{path}: fingerprint {head['fingerprint']} does not follow from fingerprint_inputs; collect the run again"
     for name, sheet in head["tasks"].items():
         if sheet.get("status") not in ("complete", "partial", "error"):
@@ -91,9 +94,7 @@ def _head(folder: Path, head: dict[str, Any]) -> Iterator[str]:
 
 def _private(head: dict[str, Any]) -> Iterator[str]:
     for key, value in (head.get("fingerprint_inputs", {}).get("model_args") or {}).items():
-        if _SECRET.search(key) and not key.endswith(_NOT_SECRET) and isinstance(value, str):
-            yield f"run.json: model_args.{key} looks like a secret; remove it before you publish"
-        elif isinstance(value, str) and value.startswith(("/", "~")):
+        if isinstance(value, str) and value.startswith(("/", "~")):
             yield f"run.json: model_args.{key} is a path of one machine ({value}); nobody else gets this fingerprint"
 
 
@@ -164,6 +165,31 @@ def _row(row: Any, head: dict[str, Any]) -> str | None:
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             return f"{metric} is {value!r}, not a score between 0 and 1"
     return None
+
+
+def _secrets(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """(run folder, problems) for every file with a credential in it, whoever wrote it; named, never repeated."""
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        found = list(islice(_in_file(path), MANY))
+        if found:
+            gone = "; remove it and make the key invalid: whoever read the file knows it"
+            name = str(path.parent.relative_to(root))
+            yield name, [f"{path}{where} looks like a secret{gone}" for where in found]
+
+
+def _in_file(path: Path) -> Iterator[str]:
+    """Places of credentials in a file: a record by its keys, everything else line by line as text."""
+    raw = path.read_bytes()
+    try:
+        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        if path.suffix == ".json":
+            yield from (f": {place}" for place in found_secrets(orjson.loads(raw)))
+            return
+    except (OSError, EOFError, ValueError, zlib.error):
+        pass  # damaged, which is told elsewhere; what can be read of it is looked at
+    text = raw.decode("utf-8", "replace")
+    if next(found_secrets(text), None):
+        yield from (f":{n}" for n, line in enumerate(text.split("\n"), 1) if next(found_secrets(line), None))
 
 
 def _strays(root: Path) -> Iterator[str]:

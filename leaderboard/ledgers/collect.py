@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError
+from icr_tasks.schema import run_fingerprint
 
 from . import ledger, lm_eval_files
 from .summary import Tally, table
@@ -104,7 +105,7 @@ def collect(
     for evaluation in lm_eval_files.evaluations(outs, bad):
         for task in evaluation.results["configs"]:
             inputs = lm_eval_files.identity(evaluation.results, task)
-            grouped.setdefault(lm_eval_files.run_fingerprint(inputs), {})[task] = (evaluation, inputs)
+            grouped.setdefault(run_fingerprint(inputs), {})[task] = (evaluation, inputs)
     written = []
     with ledger.no_cycles():
         for fingerprint, tasks in grouped.items():

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import gc
 import gzip
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -22,8 +20,10 @@ from typing import Any, TypeVar
 import orjson
 
 from icr_tasks.errors import IcrError
+from icr_tasks.schema import SCHEMA as SCHEMA
+from icr_tasks.schema import fingerprint as fingerprint
+from icr_tasks.schema import read_head
 
-SCHEMA = 1
 ITEMS = "items.jsonl.gz"
 T = TypeVar("T")
 
@@ -31,11 +31,6 @@ T = TypeVar("T")
 def slug(text: str) -> str:
     """A folder name for a model or setting: no separators, no leading dot, readable."""
     return re.sub(r"[^A-Za-z0-9._@=+-]+", "_", text).strip("._")[:120] or "unnamed"
-
-
-def fingerprint(inputs: dict[str, Any]) -> str:
-    """First 12 hex digits of the sha256 over canonical JSON of everything that changes answers."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def write(root: Path, run: dict[str, Any], items: Iterable[dict[str, Any]]) -> Path:
@@ -88,14 +83,7 @@ def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every whole run below `root`. Raises IcrError naming a run.json that is not one of ours."""
-    for path in sorted(root.rglob("run.json")):
-        try:
-            run = orjson.loads(path.read_bytes())
-        except orjson.JSONDecodeError as error:
-            raise IcrError(f"{path}: not valid JSON ({error}); collect the run again") from error
-        if run.get("schema") != SCHEMA:
-            raise IcrError(f"{path}: schema {run.get('schema')!r}, this version reads {SCHEMA}")
-        yield path.parent, run
+    return ((path.parent, read_head(path)) for path in sorted(root.rglob("run.json")))
 
 
 def rows(path: Path) -> Iterator[tuple[int, Any]]:

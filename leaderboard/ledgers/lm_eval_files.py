@@ -3,116 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from icr_tasks.errors import IcrError
+from icr_tasks.schema import answering, digest
+from icr_tasks.schema import run_fingerprint as run_fingerprint
+from icr_tasks.storage import Evaluation as Evaluation
+from icr_tasks.storage import evaluations as evaluations
+from icr_tasks.storage import why
 
-from .ledger import fingerprint
-
-_STAMP = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl?$")
 _NOT_SCORES = frozenset({"out_tokens", "thought_tokens", "truncated", "unfinished", "bypass"})
 _NUMBER = frozenset({int, float, bool})
 _KEPT = ("retrieval", "kv", "thoughts")  # of the prompt digest, whole
 _sha256 = hashlib.sha256
 _NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
-# Changes speed, not answers: kept in the run, not in its fingerprint.
-_OPERATIONAL = (
-    "batch_size",
-    "max_batch_size",
-    "device",
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "data_parallel_size",
-    "gpu_memory_utilization",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "enable_prefix_caching",
-    "store",
-    "samples",
-    "prefill_store",
-    "prefill_store_gb",
-    "distributed_executor_backend",
-    "enforce_eager",
-    "download_dir",
-    "parallelize",
-    "disable_log_stats",
-)
-
-
-@dataclass
-class Evaluation:
-    """One lm_eval invocation: its results file and the samples file of each task."""
-
-    path: Path
-    results: dict[str, Any]
-    samples: dict[str, Path] = field(default_factory=dict)
-
-    @property
-    def stamp(self) -> str:
-        """Time stamp in the file name; newer ones win."""
-        found = _STAMP.search(self.path.name.replace(".json", ".jsonl"))
-        return found[1] if found else ""
-
-
-def evaluations(roots: list[Path], bad: list[str] | None = None) -> Iterator[Evaluation]:
-    """All evaluations below the folders, oldest first.
-
-    Raises IcrError for folders without results and for unreadable files; with a list `bad`, the latter are
-    left out and their messages added to it.
-    """
-    paths = sorted({p for root in roots for p in _results(root)}, key=lambda p: p.name)
-    if not paths:
-        raise IcrError(
-            f"no results_*.json below {', '.join(map(str, roots))}; run lm_eval with --output_path and --log_samples"
-        )
-    for path in paths:
-        try:
-            yield _evaluation(path)
-        except IcrError as error:
-            if bad is None:
-                raise
-            bad.append(str(error))
-
-
-def _evaluation(path: Path) -> Evaluation:
-    try:
-        results = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise IcrError(f"{path}: {error.strerror}") from error
-    except orjson.JSONDecodeError as error:
-        raise IcrError(
-            f"{path}: {_why(path.read_bytes(), error, 'the run did not finish writing')}"
-        ) from error
-    if not isinstance(results, dict) or not isinstance(results.get("configs"), dict):
-        version = (
-            results.get("lm_eval_version", "an unknown version")
-            if isinstance(results, dict)
-            else "something else"
-        )
-        raise IcrError(
-            f"{path}: no task configs, written by lm_eval {version}; run again with lm_eval 0.4.4 or newer"
-        )
-    found = Evaluation(path, results)
-    for task in results["configs"]:
-        sample = path.with_name(f"samples_{task}_{found.stamp}.jsonl")
-        if sample.is_file():
-            found.samples[task] = sample
-    return found
-
-
-def _results(root: Path) -> list[Path]:
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise IcrError(f"{root} is not a folder")
-    return list(root.rglob("results_*.json"))
 
 
 def samples(path: Path) -> Iterator[dict[str, Any]]:
@@ -125,7 +34,7 @@ def samples(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 sample = loads(raw)
             except orjson.JSONDecodeError as error:
-                raise IcrError(f"{path}:{number}: {_why(raw, error, 'the file is cut off')}") from error
+                raise IcrError(f"{path}:{number}: {why(raw, error, 'the file is cut off')}") from error
             if type(sample) is not dict or not sample.keys() >= _NEEDED:
                 gone = (
                     ", ".join(sorted(_NEEDED - sample.keys()))
@@ -177,15 +86,6 @@ def rows(path: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]
         yield row, sent, sample.get("filter", "none")
 
 
-def _why(raw: bytes, error: Exception, otherwise: str) -> str:
-    """Python's own reader takes NaN and Infinity; JSON does not."""
-    try:
-        json.loads(raw)
-    except ValueError:
-        return f"not valid JSON ({error}); {otherwise}"
-    return "NaN or Infinity in place of a score; the metric failed, score again with icr-replay"
-
-
 def _row(sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[str]) -> dict[str, Any]:
     doc = sample.get("doc")
     doc = doc if type(doc) is dict else {}
@@ -228,20 +128,6 @@ def _keys(doc: dict[str, Any]) -> dict[str, Any]:
     return {**keys, "documents": [str(d["file"] if isinstance(d, dict) else d) for d in documents]}
 
 
-def digest(sample: dict[str, Any]) -> dict[str, Any]:
-    """The prompt digest our tasks log in place of the prompt; empty for other tasks."""
-    for sent in sample.get("arguments", {}).values():
-        text = sent.get("arg_0")
-        if type(text) is not str or text[:2] != '{"':
-            break
-        try:
-            found = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            break
-        return found if type(found) is dict and found.get("icr") == 1 else {}
-    return {}
-
-
 def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
     """What decides the answers of a task in this evaluation (the fingerprint inputs)."""
     config, meta = results.get("config", {}), results["configs"][task].get("metadata", {})
@@ -250,7 +136,7 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
     args = config.get("model_args") or {}
     if isinstance(args, str):
         args = dict(part.partition("=")[::2] for part in args.split(",") if part)
-    engine = {k: v for k, v in args.items() if k not in _OPERATIONAL}
+    engine = answering(args)
     setting = sheet.get("setting") or {
         "text": "full",
         "kind": "full",
@@ -288,8 +174,3 @@ def _model_id(name: str) -> str:
     path = Path(name)
     step = re.fullmatch(r"checkpoint-(\d+)", path.name)
     return f"{path.parent.name}@{step[1]}" if step and path.parent.name else path.name
-
-
-def run_fingerprint(inputs: dict[str, Any]) -> str:
-    """Fingerprint of a run: its identity without what differs by task (generation length)."""
-    return fingerprint({k: v for k, v in inputs.items() if k not in ("gen_kwargs", "truncation")})

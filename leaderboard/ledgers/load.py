@@ -22,6 +22,7 @@ import numpy as np
 import orjson
 
 from icr_tasks.errors import IcrError, unknown
+from icr_tasks.schema import read_head as read_head
 
 from . import ledger
 
@@ -162,27 +163,6 @@ def load(
                 raise
             bad.append(str(error))
     return found
-
-
-def read_head(path: Path) -> dict[str, Any]:
-    """One run.json, checked. Raises IcrError for anything that is not a run of this schema."""
-    try:
-        head = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise IcrError(f"{path}: {error.strerror}") from error
-    except orjson.JSONDecodeError as error:
-        raise IcrError(f"{path}: not valid JSON ({error}); collect the run again") from error
-    if not isinstance(head, dict) or head.get("schema") != ledger.SCHEMA:
-        schema = head.get("schema") if isinstance(head, dict) else None
-        raise IcrError(
-            f"{path}: schema {schema!r}, this version reads {ledger.SCHEMA}; collect the run again"
-        )
-    missing = [k for k in ("fingerprint", "model", "setting", "tasks") if k not in head]
-    if missing or "id" not in head["model"] or "text" not in head["setting"]:
-        raise IcrError(
-            f"{path}: {', '.join(missing) or 'model id or setting text'} missing; collect the run again"
-        )
-    return head
 
 
 def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = False) -> Run:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from icr_tasks.errors import IcrError
+from icr_tasks.schema import same_run
 
 from ..ledgers import lm_eval_files
 from ..ledgers.load import Run
@@ -60,10 +61,8 @@ def texts(outs: Iterable[Path], run: Run, wanted: set[Key]) -> dict[Key, tuple[s
     evaluations = list(lm_eval_files.evaluations(list(outs)))
     for evaluation in evaluations:
         for task, path in evaluation.samples.items():
-            if (
-                task not in run.tasks
-                or lm_eval_files.run_fingerprint(lm_eval_files.identity(evaluation.results, task))
-                != run.fingerprint
+            if task not in run.tasks or not same_run(
+                run.head, lm_eval_files.identity(evaluation.results, task)
             ):
                 continue
             seen: dict[str, int] = {}

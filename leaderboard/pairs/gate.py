@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from icr_tasks.schema import same_run
+
 from ..ledgers.load import Run
 from ..stats import clusters_needed
 from ..text.names import count, points
@@ -149,7 +151,7 @@ def not_the_same(base: Run, again: Run) -> str | None:
     """Why two runs are not repetitions of one another; None when they are."""
     if base.folder.resolve() == again.folder.resolve():
         return f"{base.folder} is given twice; collect the repetition into another folder (icr collect -o results-2)"
-    if base.fingerprint != again.fingerprint:
+    if not same_run(base.head, again.head.get("fingerprint_inputs") or {}):
         one, two = base.head.get("fingerprint_inputs", {}), again.head.get("fingerprint_inputs", {})
         differ = sorted(k for k in {*one, *two} if one.get(k) != two.get(k))
         return f"not a repetition, these differ: {', '.join(differ) or 'fingerprints'}; --aa needs the same run twice"

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ...errors import IcrError
+from ...schema import Redactor as Redactor
+from ...schema import redact_url as redact_url
 
 DEFAULT_KEY_ENV = "ICR_JUDGE_API_KEY"
-_HIDDEN = "***"
 
 
 def split_url(url: str) -> tuple[str, str | None]:
@@ -42,23 +43,6 @@ def split_url(url: str) -> tuple[str, str | None]:
     return bare, "Basic " + b64encode(pair.encode()).decode()
 
 
-def redact_url(url: str) -> str:
-    """The address as it may be shown: user name, password and query are replaced by ***."""
-    head, slashes, rest = url.partition("://")
-    if not slashes:
-        head, rest = "", url
-    place, slash, path = rest.partition("/")
-    if "@" in rest:  # a password may itself hold a slash: everything before the last @ goes
-        place, slash, path = rest.rpartition("@")[2].partition("/")
-        place = f"{_HIDDEN}@{place}"
-    shown = f"{place}{slash}{path}"
-    for mark in ("?", "#"):
-        if mark in shown:
-            shown = shown.partition(mark)[0] + mark + _HIDDEN
-            break
-    return f"{head}{slashes}{shown}"
-
-
 def api_key(env: str | None, given: str | None = None, default: str = DEFAULT_KEY_ENV) -> str | None:
     """The key from the argument or the named environment variable; IcrError when a named variable is not
     set."""
@@ -70,20 +54,6 @@ def api_key(env: str | None, given: str | None = None, default: str = DEFAULT_KE
     if env and not found:
         raise IcrError(f"api_key_env names {env}, which is not set; export it, or leave the option out")
     return found or None
-
-
-class Redactor:
-    """Replaces the secrets it knows in any text."""
-
-    def __init__(self, *secrets: str | None) -> None:
-        self._secrets = sorted({s for s in secrets if s and len(s) >= 4}, key=len, reverse=True)
-
-    def __call__(self, text: object) -> str:
-        """The text, with each known secret as ***."""
-        shown = str(text)
-        for secret in self._secrets:
-            shown = shown.replace(secret, _HIDDEN)
-        return shown
 
 
 @contextmanager
