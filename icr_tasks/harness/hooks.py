@@ -1,13 +1,19 @@
-"""What the start-up hook and the `icr lm-eval` wrapper change in lm_eval, and only where lm_eval lacks it.
+"""What is changed in other people's code, and only where it lacks what we need: each change once, with its reason.
 
-Research on lm-eval 0.4.13: no entry points for tasks or models; a model registered before `lm_eval.models` is
-imported hides the built-in ones, so registration waits for that module.
+lm-eval 0.4.13 has no entry points for tasks or models; a model registered before `lm_eval.models` is imported hides the
+built-in ones, so registration waits for that module. `PATCHES` lists every place with the upstream thread that would make
+it unnecessary, and what must still be there for the change to work; `changed()` tells in a sentence what is not.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
-from functools import wraps
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, wraps
+from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -15,6 +21,77 @@ from typing import Any
 from ..schema import redact_text
 
 _TALKATIVE = ("lm_eval.evaluator", "lm_eval.models.api_models", "lm_eval._cli.run")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One place in somebody else's code: `target` as module:object, the arguments or names it must still take."""
+
+    target: str
+    why: str
+    upstream: str
+    needs: tuple[str, ...] = ()
+
+
+_LM_EVAL = "https://github.com/EleutherAI/lm-evaluation-harness/pull"
+PATCHES = (
+    Patch(
+        "lm_eval.tasks.manager:TaskManager.__init__",
+        "our task folders are found without --include_path",
+        f"{_LM_EVAL}/4015 (open: entry points for tasks; the patch steps aside for it)",
+        ("include_path", "include_defaults"),
+    ),
+    Patch(
+        "lm_eval.api.registry:model_registry",
+        "icr-vllm, icr-hf and icr-replay are found by --model",
+        f"{_LM_EVAL}/4013 (merged, not released: entry points for models; the patch steps aside for it)",
+    ),
+    Patch(
+        "lm_eval.loggers.evaluation_tracker:EvaluationTracker.save_results_aggregated",
+        "a results file that cannot be written ends the run, and holds no credential",
+        f"{_LM_EVAL}/1766 (made the tracker, which logs a failure and goes on; no thread about that)",
+        ("results", "samples"),
+    ),
+    Patch(
+        "lm_eval.loggers.evaluation_tracker:EvaluationTracker.save_results_samples",
+        "a samples file that cannot be written ends the run",
+        f"{_LM_EVAL}/1766 (as above)",
+        ("task_name", "samples"),
+    ),
+    Patch(
+        "lm_eval.evaluator:add_env_info",
+        "a sweep describes the machine once, not after every cell",
+        f"{_LM_EVAL}/1766 (made it part of every evaluation; no option to leave it out)",
+    ),
+    Patch(
+        "lm_eval.evaluator:get_git_commit_hash",
+        "a sweep asks git once, not after every cell",
+        f"{_LM_EVAL}/1766 (as above)",
+    ),
+)
+
+
+def changed(patches: Iterable[Patch] = PATCHES) -> list[str]:
+    """What upstream moved or renamed under our changes, a sentence each; empty where all still fit."""
+    found = []
+    for patch in patches:
+        module, _, path = patch.target.partition(":")
+        try:
+            place: Any = import_module(module)
+            for name in path.split("."):
+                place = getattr(place, name)
+            known = inspect.signature(place).parameters if patch.needs else {}
+        except (ImportError, AttributeError, TypeError, ValueError):
+            found.append(
+                f"{patch.target} is gone, but it is changed here so that {patch.why}; see {patch.upstream}"
+            )
+            continue
+        if gone := [name for name in patch.needs if name not in known]:
+            found.append(
+                f"{patch.target} no longer takes {', '.join(gone)}, which is needed so that {patch.why}; see {patch.upstream}"
+            )
+    return found
+
 
 MODELS = {
     "icr-replay": "icr_tasks.engines.replay:ReplayLM",
@@ -34,25 +111,18 @@ def patch_manager(module: ModuleType) -> None:
     if hasattr(module, "discover_plugin_task_paths") or getattr(module.TaskManager, "_icr_patched", False):
         return
     original = module.TaskManager.__init__
+    known = inspect.signature(original)
 
     @wraps(original)
-    def __init__(
-        self: Any,
-        verbosity: str | None = None,
-        include_path: Any = None,
-        include_defaults: bool = True,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        given = (
-            []
-            if include_path is None
-            else include_path
-            if isinstance(include_path, (list, tuple))
-            else [include_path]
-        )
-        ours = [str(f) for f in _task_dirs() if include_defaults and str(f) not in map(str, given)]
-        original(self, verbosity, [*ours, *given] or None, include_defaults, metadata)
-        self.include_path = include_path
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        call = known.bind(self, *args, **kwargs)
+        asked = call.arguments.get("include_path")
+        given = [] if asked is None else list(asked) if isinstance(asked, (list, tuple)) else [asked]
+        if call.arguments.get("include_defaults", True):
+            ours = [str(f) for f in _task_dirs() if str(f) not in map(str, given)]
+            call.arguments["include_path"] = [*ours, *given] or None
+        original(*call.args, **call.kwargs)
+        self.include_path = asked
 
     module.TaskManager.__init__ = __init__
     module.TaskManager._icr_patched = True
@@ -92,3 +162,27 @@ class _Discreet(logging.Filter):
         if (shown := redact_text(message)) != message:
             record.msg, record.args = shown, None
         return True
+
+
+@contextmanager
+def environment_once() -> Iterator[None]:
+    """lm_eval describes the machine after each evaluation, which takes seconds: once a process is enough."""
+    import lm_eval.evaluator as module
+
+    original = module.add_env_info, module.get_git_commit_hash
+    module.add_env_info = lambda results, *args, **kwargs: results.update(environment()[0])
+    module.get_git_commit_hash = lambda *args, **kwargs: environment()[1]
+    try:
+        yield
+    finally:
+        module.add_env_info, module.get_git_commit_hash = original
+
+
+@lru_cache(maxsize=1)
+def environment() -> tuple[dict[str, Any], str | None]:
+    """What lm_eval writes about the machine, and the git commit of the working folder."""
+    from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
+
+    found: dict[str, Any] = {}
+    add_env_info(found)
+    return found, get_git_commit_hash()

@@ -3,10 +3,8 @@ not need it)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +65,11 @@ def evaluate(
     import lm_eval.loggers.evaluation_tracker as module
     from lm_eval.loggers import EvaluationTracker
 
-    from .hooks import patch_tracker
+    from .hooks import environment_once, patch_tracker
 
     patch_tracker(module)
     tracker = EvaluationTracker(output_path=str(out))
-    with _environment_once():
+    with environment_once():
         results = lm_eval.simple_evaluate(
             model=lm,
             model_args=model_args,
@@ -92,27 +90,3 @@ def evaluate(
     for task in results["configs"]:
         tracker.save_results_samples(task_name=task, samples=samples[task])
     return {**results, "samples": samples}
-
-
-@contextmanager
-def _environment_once() -> Iterator[None]:
-    """lm_eval describes the machine after each evaluation, which takes seconds: once a process is enough."""
-    import lm_eval.evaluator as module
-
-    original = module.add_env_info, module.get_git_commit_hash
-    module.add_env_info = lambda results: results.update(environment()[0])
-    module.get_git_commit_hash = lambda: environment()[1]
-    try:
-        yield
-    finally:
-        module.add_env_info, module.get_git_commit_hash = original
-
-
-@lru_cache(maxsize=1)
-def environment() -> tuple[dict[str, Any], str | None]:
-    """What lm_eval writes about the machine, and the git commit of the working folder."""
-    from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
-
-    found: dict[str, Any] = {}
-    add_env_info(found)
-    return found, get_git_commit_hash()

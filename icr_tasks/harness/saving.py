@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import orjson
+
 from ..errors import IcrError
 from ..schema import redacted
 
@@ -64,15 +66,15 @@ def check_output_path() -> None:
 
 
 class _Catch(logging.Handler):
-    """lm-eval logs "Could not save ..." inside its except block; there the exception is still at hand."""
+    """lm_eval catches what goes wrong while it saves and logs a line about it; inside that line the exception is
+    still at hand, whatever the line says."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.caught: BaseException | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage().startswith("Could not save"):
-            self.caught = sys.exc_info()[1]
+        self.caught = self.caught or sys.exc_info()[1]
 
 
 def _checked(method: Any, logger: logging.Logger) -> Any:
@@ -81,7 +83,7 @@ def _checked(method: Any, logger: logging.Logger) -> Any:
         if not _ours([*args, *kwargs.values()]):
             return method(self, *args, **kwargs)
         _hide(method.__name__, args, kwargs)
-        catch, level = _Catch(), logger.level
+        catch, level, before = _Catch(), logger.level, _files(self.output_path)
         logger.addHandler(catch)
         logger.setLevel(
             min(level, logging.WARNING) or logging.WARNING
@@ -91,14 +93,48 @@ def _checked(method: Any, logger: logging.Logger) -> Any:
         finally:
             logger.setLevel(level)
             logger.removeHandler(catch)
-        if catch.caught is not None:
+        made = {path for path, state in _files(self.output_path).items() if before.get(path) != state}
+        why = catch.caught or (_unwritten(made, args, kwargs) if self.output_path else None)
+        if why is not None:
             saved = _rescue(args, kwargs)
-            raise IcrError(
-                f"results could not be saved below {self.output_path} ({catch.caught}); rescued to {saved}"
-            )
+            raise IcrError(f"results could not be saved below {self.output_path} ({why}); rescued to {saved}")
         return out
 
     return save
+
+
+def _files(output_path: Any) -> dict[Path, tuple[int, int]]:
+    """Size and time of lm_eval's files in an output folder, or beside an output file."""
+    if not output_path:
+        return {}
+    folder = Path(output_path).parent if str(output_path).endswith(".json") else Path(output_path)
+    found = {path: path.stat() for pattern in ("*.json*", "*/*.json*") for path in folder.glob(pattern)}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
+
+
+def _unwritten(made: set[Path], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """What of a save did not reach the disk, judged by the files themselves: upstream may log it or not."""
+    given = [*args, *kwargs.values()]
+    if any(isinstance(g, dict) and "configs" in g for g in given):
+        return (
+            None if any(_whole(path) for path in made if path.suffix == ".json") else "no whole results file"
+        )
+    task = next((g for g in given if isinstance(g, str)), "")
+    rows = next((g for g in given if isinstance(g, list)), [])
+    written = [path.read_bytes().count(b"\n") for path in made if path.suffix == ".jsonl"]
+    return (
+        None
+        if len(rows) in written
+        else f"{max(written, default=0)} of {len(rows)} samples of {task} written"
+    )
+
+
+def _whole(path: Path) -> bool:
+    try:
+        orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return False
+    return True
 
 
 def _hide(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ class Engine:
         self.stream: answers.Stream = (
             own if callable(own) else answers.batches(_quietly(self.lm.generate_until), size)
         )
-        self.lm.generate_until = lambda requests, disable_tqdm=False: self.answer(requests)
+        self.lm.generate_until = lambda requests, *args, **kwargs: self.answer(requests)
 
     def answer(
         self, requests: Sequence[Any], done: Callable[[int, bool], None] = lambda i, stored: None
