@@ -1,16 +1,20 @@
-"""Where data files lie, and the one error for a file that is not there."""
+"""Files: where they lie, the one error for one that is not there, whole writes, locks, checksums, lm-eval's output
+folders."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from secrets import token_hex
+from typing import IO, Any, Generic, TypeVar
 
 import orjson
 
@@ -64,20 +68,72 @@ def fingerprint(path: Path) -> str:
     note = cache_root() / "sha256" / f"{key}.json"
     if note.is_file():
         return json.loads(note.read_text())["sha256"]
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    write_atomic(note, json.dumps({"sha256": digest.hexdigest(), "file": path.name}).encode())
+        digest = sha256(file)
+    write_atomic(note, json.dumps({"sha256": digest, "file": path.name}).encode())
+    return digest
+
+
+def sha256(file: IO[bytes]) -> str:
+    """Hexadecimal digest of what is left in an open file, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write a file to; it becomes `path` in one step when the block ends well.
+
+    `path` is either old or complete, also with several writers. After an error nothing is left beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write so that the file is either old or complete, also with two writers."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock file; yields False at once when another process holds it and `wait` is False.
+
+    The kernel frees it when the holder dies; the file stays.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(path, timeout=-1 if wait else 0, mode=0o644)
+    try:
+        held.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        held.release()
+
+
+@contextmanager
+def locked(handle: int) -> Iterator[None]:
+    """Hold the lock of an open file that several processes append to.
+
+    The lock of the data file itself: an answer store is one file, and is locked at every answer.
+    """
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:  # explicitly: an engine started meanwhile as a child holds a copy of the handle
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 # ---- lru -----------------------------------------------------------------------------------------

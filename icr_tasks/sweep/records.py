@@ -11,24 +11,21 @@ lock.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from .. import storage
 from ..engines.answers import CannotStore
 from ..errors import IcrError
 from ..leaderboard.ledgers.collect import collect
 from ..leaderboard.ledgers.summary import table
-from ..storage import write_atomic
 from .cells import Cell, matrix
 from .progress import guess
 from .study import Study
@@ -94,9 +91,8 @@ class Folder:
     @staticmethod
     def _write(path: Path, data: bytes) -> None:
         try:
-            write_atomic(path, data)
+            storage.write_atomic(path, data)
         except OSError as error:
-            path.with_name(f".{path.name}.{os.getpid()}").unlink(missing_ok=True)
             raise CannotStore(
                 f"cannot write {path} ({error.strerror}); free space, then run the same command again"
             ) from error
@@ -105,28 +101,19 @@ class Folder:
         """sha256 of each file lm_eval wrote for a cell."""
         root = self.lm_eval / fingerprint
         paths = sorted(p for p in root.rglob("*") if p.is_file())
-        return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+        found = {}
+        for path in paths:
+            with path.open("rb") as file:
+                found[str(path.relative_to(root))] = storage.sha256(file)
+        return found
 
     def whole(self, record: dict[str, Any]) -> bool:
         """True when the record says done and lm_eval's output is as it was written."""
         return record["status"] == "done" and record["outputs"] == self.outputs(record["fingerprint"])
 
-    @contextmanager
-    def lock(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Hold `<name>.lock`; yields False at once when another process holds it and `wait` is False."""
-        handle = os.open(self.cells / f"{name}.lock", os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            try:
-                yield True
-            finally:  # explicitly: an engine started meanwhile as a child holds a copy of the handle
-                fcntl.flock(handle, fcntl.LOCK_UN)
-        finally:
-            os.close(handle)
+    def lock(self, name: str, *, wait: bool) -> AbstractContextManager[bool]:
+        """Hold `<name>.lock`; False at once when another process holds it and `wait` is False."""
+        return storage.lock(self.cells / f"{name}.lock", wait=wait)
 
 
 # ---- ledgers -------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@ absent."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import write_atomic
 
 from ..ledgers.todo import command
 from ..text import escape
@@ -42,9 +42,7 @@ def write(board: Any, out: Path, items: Items, *, published: bool = False) -> li
         out.mkdir(parents=True, exist_ok=True)
         written = [items.close()]
         for name, text in found.items():
-            temporary = out / f".{name}.{os.getpid()}"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(out / name)
+            write_atomic(out / name, text.encode())
             written.append(out / name)
     except OSError as error:
         raise IcrError(f"cannot write the board to {out}: {error.strerror or error}") from error

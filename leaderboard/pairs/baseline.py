@@ -7,7 +7,6 @@ ten passes of one point each would otherwise slide through.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import re
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError, unknown
+from icr_tasks.storage import sha256, write_atomic
 
 from ..ledgers.load import Run, load_run, read_head
 
@@ -88,14 +88,11 @@ def resolve(results: Path, pin: dict[str, Any], name: str) -> Run:
 
 def content(folder: Path) -> str:
     """sha256 of a run's uncompressed item rows: changes when the run was made again with other answers."""
-    digest = hashlib.sha256()
     try:
         with gzip.open(folder / "items.jsonl.gz", "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            return sha256(file)
     except (OSError, EOFError) as error:
         raise IcrError(f"{folder}/items.jsonl.gz: unreadable ({error}); collect the run again") from error
-    return digest.hexdigest()
 
 
 def store(folder: Path, name: str, run: Run, *, verdict: str, why: str | None) -> Pin:
@@ -117,10 +114,7 @@ def store(folder: Path, name: str, run: Run, *, verdict: str, why: str | None) -
     kept = sorted([*(p for p in pins if p is not old), new], key=lambda p: (p.setting, p.prompt))
     body = {"schema": SCHEMA, "name": name, "pins": [asdict(p) for p in kept]}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        building = path.with_suffix(".tmp")
-        building.write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n")
-        building.replace(path)
+        write_atomic(path, orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n")
     except OSError as error:
         raise IcrError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
     return new

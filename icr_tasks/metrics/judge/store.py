@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import IcrError
+from ...storage import cache_root
 
 log = logging.getLogger("icr_tasks")
 _SCHEMA = 1
@@ -31,7 +31,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS replies (
 
 def default_path() -> Path:
     """verdicts.sqlite in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icr-tasks" / "verdicts.sqlite"
+    return cache_root() / "verdicts.sqlite"
 
 
 def key_of(*parts: str) -> str:
