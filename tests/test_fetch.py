@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -30,6 +33,8 @@ class Hub(ThreadingHTTPServer):
         self.fail: dict[str, int] = {}
         self.sent: dict[str, int] = {}
         self.auth: list[str | None] = []
+        self.agents: list[str] = []
+        self.commits: dict[str, str] = {}  # paths that are answered as a hub does, with their commit
 
     @property
     def url(self) -> str:
@@ -41,6 +46,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         """Quiet."""
+
+    def do_HEAD(self) -> None:
+        hub, path = self.server, self.path
+        hub.agents.append(self.headers.get("User-Agent", ""))
+        if path not in hub.commits:
+            self.send_error(404 if path not in hub.files else 405)
+            return
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha256(hub.files[path]).hexdigest()}"')
+        self.send_header("X-Repo-Commit", hub.commits[path])
+        self.send_header("Content-Length", str(len(hub.files[path])))
+        self.end_headers()
 
     def do_GET(self) -> None:
         hub, path = self.server, self.path
@@ -182,3 +199,53 @@ def test_mirror_and_unknown_names(hub: Hub, tmp_path: Path, capsys: pytest.Captu
     assert main(["data", "fetch", "helmet", "--datasets", "nq", "--lengths", "4k", "--from", hub.url]) == 0
     assert main(["data", "fetch", "helmt"]) == 2
     assert "Did you mean 'helmet'" in capsys.readouterr().err
+
+
+FILE = "datasets/xinrongzhang2022/InfiniteBench/resolve/main/longbook_choice_eng.jsonl"
+
+
+def _hub_process(code: str, hub: Hub, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Another process: huggingface_hub reads its variables when it is imported."""
+    given = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "XDG_CACHE_HOME": str(home / "ours"), **env}
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **given},
+    )
+
+
+FETCH = "import sys; from icr_tasks.cli import main; sys.exit(main(['data', 'fetch', 'infbench', '--datasets', 'mc']))"
+
+
+def test_a_hub_is_asked_through_its_own_library(hub: Hub, tmp_path: Path) -> None:
+    """Token, cache, one copy on the disk, resuming after a break, offline mode; the secret stays out of messages."""
+    body = noise(300_000)
+    hub.files["/" + FILE], hub.commits["/" + FILE] = body, "a" * 40
+    hub.break_after["/" + FILE] = 100_000
+    offline = {"HF_HUB_OFFLINE": "1", "HF_TOKEN": "hf_secret"}
+    done = _hub_process(FETCH, hub, tmp_path, **offline)
+    assert done.returncode == 2 and "offline mode is on" in done.stderr and "hf_secret" not in done.stderr
+    for _ in range(3):  # at most two breaks
+        done = _hub_process(FETCH, hub, tmp_path, HF_TOKEN="hf_secret", HF_HUB_DISABLE_XET="1")
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0, done.stderr[-2000:]
+    path = tmp_path / "ours" / "icr-tasks" / "data" / "infinitebench" / "longbook_choice_eng.jsonl"
+    assert path.read_bytes() == body and path.stat().st_nlink == 2
+    assert hub.auth[-1] == "Bearer hf_secret" and any("icr-tasks" in agent for agent in hub.agents)
+    assert hub.sent["/" + FILE] < 1.5 * len(body)
+    path.unlink()
+    sent = hub.sent["/" + FILE]
+    assert _hub_process(FETCH, hub, tmp_path, **offline).returncode == 0
+    assert path.read_bytes() == body and hub.sent["/" + FILE] == sent  # from the cache
+
+
+def test_a_mirror_that_is_no_hub_and_a_file_that_is_gone(hub: Hub, tmp_path: Path) -> None:
+    hub.files["/" + FILE] = b"{}\n"
+    done = _hub_process(FETCH, hub, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    del hub.files["/" + FILE]
+    done = _hub_process(FETCH, hub, tmp_path / "other")
+    assert done.returncode == 2 and "404" in done.stderr and done.stderr.count("Traceback") == 0

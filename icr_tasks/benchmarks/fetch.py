@@ -1,5 +1,8 @@
 """Download the official files: selective, resumable, verified, atomic.
 
+Files of a hub's repository come through huggingface_hub: its cache (`HF_HOME`), token, `HF_ENDPOINT`, offline mode
+and resuming; the file then stands in the data folder as a link to that cache.
+
 HELMET comes as one 11 GB archive: it is streamed, only wanted members are written, and the stream is closed
 when all are found. Where a mirror serves the members unpacked (`--from`), only those files are fetched, with
 HTTP ranges.
@@ -7,7 +10,10 @@ HTTP ranges.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
@@ -20,6 +26,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from ..errors import IcrError
+from ..schema import redact_text
 from ..storage import replacing, sha256
 
 _BLOCK = 1 << 20
@@ -43,9 +50,80 @@ class Remote:
     unpack: Callable[[Path, Path], Any] | None = None
 
 
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
 def hub(path: str) -> str:
     """URL of a dataset file: `$HF_ENDPOINT` (default the public hub) + path."""
-    return f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{path}"
+    return f"{_endpoint()}/{path}"
+
+
+_IN_REPOSITORY = re.compile(r"(?:(datasets|spaces)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+
+
+def _from_hub(remote: Remote, target: Path) -> bool:
+    """Fetch a file of a hub repository through huggingface_hub; False for any other address, and for a server at
+    `$HF_ENDPOINT` that serves the files but is no hub (a plain mirror).
+
+    Raises IcrError for a file that does not exist, is not accessible, or is not cached in offline mode.
+    """
+    found = _IN_REPOSITORY.fullmatch(remote.url.removeprefix(f"{_endpoint()}/"))
+    if not found or not remote.url.startswith(f"{_endpoint()}/"):
+        return False
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    kind, repository, revision, name = found.groups()
+    try:
+        cached = huggingface_hub.hf_hub_download(
+            repository,
+            name,
+            repo_type=kind and kind.removesuffix("s"),
+            revision=revision,
+            endpoint=_endpoint(),
+            library_name="icr-tasks",
+        )
+    except (errors.FileMetadataError, errors.LocalEntryNotFoundError, errors.HfHubHTTPError) as error:
+        causes = [error, error.__cause__]
+        codes = [getattr(getattr(cause, "response", None), "status_code", None) for cause in causes]
+        if any(isinstance(cause, errors.FileMetadataError) for cause in causes) or {405, 501}.intersection(
+            codes
+        ):
+            return False  # no commit in its headers, or answers GET alone: no hub
+        if isinstance(error, errors.GatedRepoError):
+            raise IcrError(
+                f"{remote.url}: access to {repository} must be granted on its page; then set HF_TOKEN"
+            ) from error
+        if isinstance(error, errors.HfHubHTTPError):
+            raise IcrError(f"{remote.url}: HTTP {codes[0]}; {_said(error)}") from error
+        if "offline" not in f"{error} {error.__cause__}".lower():
+            raise IcrError(
+                f"{remote.url}: {_said(error.__cause__ or error)}; run the command again to go on"
+            ) from error
+        fix = "unset HF_HUB_OFFLINE once, or fill the hub's cache (HF_HOME) on another machine"
+        raise IcrError(f"{remote.url} is not in the hub's cache and offline mode is on; {fix}") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise IcrError(
+                f"disk full in the hub's cache; free space and run again, what was fetched of {name} is kept"
+            ) from error
+        raise IcrError(f"{remote.url}: {_said(error)}; run the command again to go on") from error
+    except Exception as error:  # its HTTP client's own errors, whichever client that version has
+        raise IcrError(f"{remote.url}: {_said(error)}; run the command again to go on") from error
+    _verify(remote, Path(cached), keep=True)
+    with replacing(target) as place:
+        source = Path(cached).resolve()
+        try:
+            os.link(source, place)  # one copy on the disk
+        except OSError:
+            shutil.copyfile(source, place)  # another file system
+    return True
+
+
+def _said(error: BaseException) -> str:
+    """The first line of an error, without credentials."""
+    return redact_text(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
 def _open(url: str, start: int = 0) -> Any:
@@ -64,7 +142,7 @@ def download(remote: Remote, root: Path) -> Path:
     """Fetch one file into `root`, resuming a `.part` file. Raises IcrError after several tries or for a wrong
     hash."""
     target = root / remote.target
-    if target.is_file():
+    if target.is_file() or _from_hub(remote, target):
         return target
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -119,8 +197,19 @@ def _bar(name: str, have: int, length: int | None) -> Any:
     return tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name[:40], delay=1)
 
 
-def _verify(remote: Remote, part: Path) -> None:
+def _verify(remote: Remote, part: Path, *, keep: bool = False) -> None:
+    """Raise IcrError for a wrong size or hash; the file is removed first, unless it is a cache's (`keep`: it then is
+    what the server says it is, and only its use is refused)."""
     size = part.stat().st_size
+    if keep:
+        if remote.size not in (None, size):
+            raise IcrError(f"{remote.url}: {size} bytes, expected {remote.size}; the server has another file")
+        with part.open("rb") as file:
+            if remote.sha256 is not None and (digest := sha256(file)) != remote.sha256:
+                raise IcrError(
+                    f"{remote.url}: sha256 {digest[:16]}… is not {remote.sha256[:16]}…; the server has another file"
+                )
+        return
     if remote.size is not None and size != remote.size:
         part.unlink()
         raise IcrError(

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,34 @@ def prefix_key(text: str) -> tuple[bytes, ...]:
     return tuple(key)
 
 
+def through(
+    store: AnswerStore | None,
+    keys: Mapping[int, str],
+    generate: Callable[[list[int]], Iterable[tuple[int, str, dict[str, Any]]]],
+) -> Iterator[tuple[int, str, dict[str, Any], bool]]:
+    """(index, text, measured, was stored) of each request of `keys` (index -> store key): stored answers first, then
+    what `generate` gives for the others, each put into the store as it is there.
+
+    The one loop of every engine with a store. Requests with the same key are generated once; a failed one ("error"
+    among what was measured) is not stored, so that it runs again.
+    """
+    waiting: dict[str, list[int]] = {}
+    for i, key in keys.items():
+        record = store.get(key) if store is not None else None
+        if record is None:
+            waiting.setdefault(key, []).append(i)
+        else:
+            found = {k: v for k, v in record.items() if k not in ("key", "text") and v is not None}
+            yield i, record["text"], found, True
+    if store is not None and waiting and (n := len(keys) - sum(map(len, waiting.values()))):
+        log.info("%d of %d answers taken from %s", n, len(keys), store.path)
+    for i, text, found in generate([same[0] for same in waiting.values()]) if waiting else ():
+        if store is not None and "error" not in found:
+            store.put(keys[i], {"text": text, **found})
+        for same in waiting[keys[i]]:
+            yield same, text, found, False
+
+
 def answer(
     requests: Sequence[Any],
     store: AnswerStore | None,
@@ -179,31 +207,19 @@ def answer(
     `done(index, stored)` is called for each request as its answer is there. Measurements are handed to the
     requests at the end, because an engine in between starts each of its batches with empty ones.
     """
-    keys = keys_of(requests)
-    answers: dict[str, str] = {}
-    measured: dict[str, dict[str, Any]] = {}
-    waiting: dict[str, int] = {}
     if store is not None:
         store.refresh()
-    for i, key in enumerate(keys):
-        record = store.get(key) if store is not None else None
-        if record is not None:
-            answers[key] = record["text"]
-            measured[key] = {k: v for k, v in record.items() if k not in ("key", "text") and v is not None}
-            done(i, True)
-        else:
-            waiting.setdefault(key, i)  # the same greedy request twice is generated once
-    if answers and waiting and store is not None:
-        log.info("%d of %d answers taken from %s", len(answers), len(answers) + len(waiting), store.path)
-    for i, text, found in stream(requests, by_prefix(requests, waiting.values())):
-        answers[keys[i]], measured[keys[i]] = text, found
-        if store is not None and "error" not in found:
-            store.put(keys[i], {"text": text, **found})
-        done(i, False)
+    keys = dict(enumerate(keys_of(requests)))
+    answers: dict[int, tuple[str, dict[str, Any]]] = {}
+    for i, text, found, stored in through(
+        store, keys, lambda order: stream(requests, by_prefix(requests, order))
+    ):
+        answers[i] = text, found
+        done(i, stored)
     session.begin(requests)
-    for request, key in zip(requests, keys, strict=True):
-        session.record(request, measured[key])
-    return [answers[key] for key in keys]
+    for i, request in enumerate(requests):
+        session.record(request, answers[i][1])
+    return [answers[i][0] for i in range(len(requests))]
 
 
 def batches(generate: Callable[[list[Any]], list[str]], size: int) -> Stream:

@@ -27,7 +27,7 @@ from ..kv.hf import session as attention
 from ..kv.hf.prefills import PrefillStore
 from ..settings import Setting
 from . import identity, session
-from .answers import AnswerStore
+from .answers import AnswerStore, through
 
 log = logging.getLogger("icr_tasks")
 _GREEDY_KWARGS = {"do_sample", "temperature", "top_p", "top_k", "until", "max_gen_toks"}
@@ -147,20 +147,16 @@ class IcrHF(HFLM):
         self, requests: Sequence[Any], which: list[int], setting: Setting
     ) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """(index, text, measured) of requests under one setting; what is stored comes first."""
-        todo: list[int] = []
-        for i in which:
-            stored = self.store.get(self._key(requests[i], setting)) if self.store is not None else None
-            if stored is None:
-                todo.append(i)
-            else:
-                kept = ("kv", "timing", "finish_reason")
-                yield i, stored["text"], {k: stored[k] for k in kept if k in stored}
-        for batch in self._batches(requests, todo, setting):
-            answers = self._answer([requests[i] for i in batch], setting)
-            for i, (text, found) in zip(batch, answers, strict=True):
-                if self.store is not None and "error" not in found:
-                    self.store.put(self._key(requests[i], setting), {"text": text, **found})
-                yield i, text, found
+
+        def generate(todo: list[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+            for batch in self._batches(requests, todo, setting):
+                answers = self._answer([requests[i] for i in batch], setting)
+                for i, (text, found) in zip(batch, answers, strict=True):
+                    yield i, text, found
+
+        keys = {i: self._key(requests[i], setting) for i in which}
+        for i, text, found, _ in through(self.store, keys, generate):
+            yield i, text, found
 
     @staticmethod
     def _key(request: Any, setting: Setting) -> str:

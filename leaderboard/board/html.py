@@ -1,11 +1,15 @@
 """board.html: one file without network; the tables are in it as HTML, the script only sorts, filters and
-opens items."""
+opens items.
+
+`page/board.html` is a Jinja template with autoescape: names and answers are text there, whatever is in them.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,68 +30,74 @@ def page(
     todo: Sequence[tuple[str, list[str], str]],
 ) -> str:
     """The page. Its script is allowed by hash, so that no other script could run."""
+    from markupsafe import Markup
+
     script = (_FOLDER / "board.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     summary = f"{board.n_runs} runs, {len(board.rows)} rows, {count(board.n_items)} items. "
     summary += "Scores x 100 with 95 % intervals, clustered; ≈ is within noise of the best. Click a cell for its items."
-    parts = {
-        "hash": f"sha256-{digest}",
-        "css": (_FOLDER / "board.css").read_text(encoding="utf-8"),
-        "summary": escape.html(summary),
-        "nav": "".join(f'<a href="#{escape.html(t.name)}">{escape.html(t.title)}</a>' for t in tables),
-        "tables": "\n".join(_table(t) for t in tables),
-        "plots": _plots(pictures),
-        "todo": _todo(todo, board.bad),
-        "data": escape.script_json({"cells": items.sample() if items else {}}),
-        "js": script,
-    }
-    pieces = (_FOLDER / "board.html").read_text(encoding="utf-8").split("{{")
-    # Split first, so that braces in the data are never taken for a place to fill.
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name], rest]
-    return "".join(filled)
+    # Markup: our own files, the charts (made by us, their texts escaped) and JSON that cannot end its element
+    return _template().render(
+        hash=Markup(f"sha256-{digest}"),
+        css=Markup((_FOLDER / "board.css").read_text(encoding="utf-8")),
+        js=Markup(script),
+        summary=summary,
+        tables=[_table(t) for t in tables],
+        plots=[Markup(svg.strip()) for _, svg in pictures.values()],
+        todo=todo,
+        bad=board.bad,
+        data=Markup(escape.script_json({"cells": items.sample() if items else {}})),
+    )
 
 
-def _table(table: Table) -> str:
+@lru_cache(maxsize=1)
+def _template() -> Any:
+    import jinja2
+
+    def shown(value: Any) -> Any:
+        return value if hasattr(value, "__html__") else escape.visible(value)
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return made.get_template("board.html")
+
+
+def _table(table: Table) -> dict[str, Any]:
     heads, ns = render.used_heads(table), render.same_n(table)
-    names = [
-        f'<th class="l" scope="col"><button type="button">{escape.html(table.heads[i])}</button></th>'
-        for i in heads
+    columns = [
+        {"name": name, "n": n, "key": j == table.key}
+        for j, (name, n) in enumerate(zip(table.columns, ns, strict=True))
     ]
-    for j, (column, n) in enumerate(zip(table.columns, ns, strict=True)):
-        sort = ' aria-sort="descending"' if j == table.key else ""
-        small = f" <small>N={n}</small>" if n else ""
-        names.append(
-            f'<th scope="col"{sort}><button type="button">{escape.html(column)}</button>{small}</th>'
-        )
-    body = "\n".join(_line(line, heads, ns) for line in table.lines)
-    notes = "".join(f"<li>{escape.html(n)}</li>" for n in table.notes)
-    if any(not line.ranked for line in table.lines):
-        notes += "<li>Grey rows are partial or stale and not ranked.</li>"
-    return (
-        f'<section id="{escape.html(table.name)}"><h2>{escape.html(table.title)}</h2><div class="scroll"><table class="view">'
-        f"<thead><tr>{''.join(names)}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-        + (f'<ul class="notes">{notes}</ul>' if notes else "")
-        + "</section>"
+    grey = (
+        ["Grey rows are partial or stale and not ranked."] if any(not x.ranked for x in table.lines) else []
     )
+    return {
+        "name": table.name,
+        "title": table.title,
+        "labels": [table.heads[i] for i in heads],
+        "columns": columns,
+        "lines": [_line(line, heads, ns) for line in table.lines],
+        "notes": [*table.notes, *grey],
+    }
 
 
-def _line(line: Line, heads: Sequence[int], ns: Sequence[int | None]) -> str:
-    labels = "".join(
-        f'<td class="l" title="{escape.html(line.labels[i])}" data-v="{escape.html(line.labels[i])}">{escape.html(line.labels[i])}</td>'
-        for i in heads
-    )
-    cells = "".join(_cell(c, n) for c, n in zip(line.cells, ns, strict=True))
-    out = "" if line.ranked else ' class="out"'
-    return f'<tr{out} data-label="{escape.html(" ".join(line.labels).lower())}">{labels}{cells}</tr>'
+def _line(line: Line, heads: Sequence[int], ns: Sequence[int | None]) -> dict[str, Any]:
+    return {
+        "labels": [line.labels[i] for i in heads],
+        "find": " ".join(line.labels).lower(),
+        "cells": [_cell(c, n) for c, n in zip(line.cells, ns, strict=True)],
+        "ranked": line.ranked,
+    }
 
 
-def _cell(cell: Shown, n: int | None) -> str:
-    shown = escape.html(render.text(cell)) + (" ≈" if cell.mark == "tied" else "")
-    if cell.value is not None and cell.n is not None and n is None:
-        shown += f" <small>N={cell.n}</small>"
+def _cell(cell: Shown, n: int | None) -> dict[str, Any]:
     about = [
         cell.reason,
         cell.extra if cell.kind == "score" else "",
@@ -96,11 +106,15 @@ def _cell(cell: Shown, n: int | None) -> str:
     if cell.low is not None and cell.high is not None:
         about.insert(0, f"[{cell.low:.2f}, {cell.high:.2f}]")
     runs = "\n".join(" ".join(r) for r in cell.runs)
-    classes = " ".join(c for c in ("best" if cell.mark == "best" else "", "go" if runs else "") if c)
-    extra = f' data-v="{_sorted_by(cell)}"'
-    extra += f' class="{classes}"' if classes else ""
-    extra += f' data-runs="{escape.html(runs)}" tabindex="0"' if runs else ""
-    return f'<td{extra} title="{escape.html("; ".join(a for a in about if a))}">{shown}</td>'
+    return {
+        "text": render.text(cell),
+        "tied": cell.mark == "tied",
+        "n": cell.n if cell.value is not None and n is None else None,
+        "about": "; ".join(a for a in about if a),
+        "runs": runs,
+        "classes": " ".join(c for c in ("best" if cell.mark == "best" else "", "go" if runs else "") if c),
+        "by": _sorted_by(cell),
+    }
 
 
 def _sorted_by(cell: Shown) -> str:
@@ -109,20 +123,3 @@ def _sorted_by(cell: Shown) -> str:
     if cell.value is None:
         return ""
     return f"{settled(cell.value):.6g}" if cell.kind == "number" else f"{printed(cell.value):.1f}"
-
-
-def _plots(pictures: dict[str, tuple[str, str]]) -> str:
-    if not pictures:
-        return ""
-    figures = "\n".join(f"<figure>{svg.strip()}</figure>" for _, svg in pictures.values())
-    return f'<section id="plots"><h2>Plots</h2><div class="plots">{figures}</div></section>'
-
-
-def _todo(todo: Sequence[tuple[str, list[str], str]], bad: Sequence[str]) -> str:
-    found = "".join(
-        f"<p><strong>{escape.html(label)}</strong>: {escape.html('; '.join(matters))}</p><pre>{escape.html(call)}</pre>"
-        for label, matters, call in todo
-    )
-    found = f'<section id="open"><h2>To complete</h2>{found}</section>' if found else ""
-    lost = "".join(f"<li>{escape.html(message)}</li>" for message in bad)
-    return found + (f"<section><h2>Not readable</h2><ul>{lost}</ul></section>" if lost else "")

@@ -56,9 +56,14 @@ def fence(text: str) -> str:
     return f"{ticks}sh\n{text}\n{ticks}"
 
 
+def visible(text: object) -> str:
+    """Text without control and text-direction characters; line breaks and tabs stay."""
+    return _CONTROL.sub("\ufffd", str(text))
+
+
 def html(text: object) -> str:
     """For HTML content and quoted attributes."""
-    return _html.escape(_CONTROL.sub("\ufffd", str(text)), quote=True)
+    return _html.escape(visible(text), quote=True)
 
 
 def latex(text: object) -> str:
