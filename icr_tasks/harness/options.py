@@ -7,30 +7,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from ..checked import check
 from ..context.fit import RULES
 from ..errors import IcrError, unknown
 from ..kv import choose
 from ..settings import KV_NATIVE, Setting
 from .grading import GRADER_KEYS, Graders
 
-EMBEDDING = (
-    "embed_engine",
-    "embed_url",
-    "embed_limit",
-    "embed_tokenizer",
+
+class _Given(BaseModel):
+    """The options of ours that are no setting and no grader, as they may come from a command line: `prepared=no`."""
+
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+    prompt: str | None = None
+    truncation: str | None = None
+    overflow: str = "truncate"
+    prepared: bool = True
+    allow_partial: bool | None = None
+    questions_file: str | None = None
+    embed_engine: str | None = None
+    embed_url: str | None = None
+    embed_limit: int | None = None
+    embed_tokenizer: str | None = None
+
+
+EMBEDDING = tuple(
+    name for name in _Given.model_fields if name.startswith("embed_")
 )  # how a retriever's models are run
-OURS = (
-    "setting",
-    "prompt",
-    "truncation",
-    "overflow",
-    "allow_partial",
-    "tokenizer",
-    "questions_file",
-    "prepared",
-    "embedder",
-    *EMBEDDING,
-)
+OURS = (*_Given.model_fields, "setting", "tokenizer", "embedder")
 _NEARLY = 0.8
 
 
@@ -55,24 +62,22 @@ class Options:
             near = difflib.get_close_matches(key, known, n=1, cutoff=_NEARLY)
             if near and key not in (*known, "tokenizer"):
                 raise IcrError(f"--metadata has {key!r}; did you mean {near[0]!r}?")
+        given = check(_Given, {k: metadata[k] for k in _Given.model_fields if k in metadata}, "--metadata")
         setting = _with_engine(Setting.parse(_with_embedder(metadata)), metadata)
-        truncation, overflow = metadata.get("truncation"), str(metadata.get("overflow", "truncate"))
-        if truncation is not None and truncation not in RULES:
-            raise unknown("truncation", str(truncation), RULES)
-        if overflow not in ("truncate", "skip"):
-            raise unknown("overflow", overflow, ("truncate", "skip"))
-        prompt = metadata.get("prompt")
-        data = {k: metadata[k] for k in ("allow_partial", "questions_file") if k in metadata}
-        embed = {k.removeprefix("embed_"): metadata[k] for k in EMBEDDING if metadata.get(k)}
-        ahead = bool(metadata.get("prepared", True))
+        if given.truncation is not None and given.truncation not in RULES:
+            raise unknown("truncation", given.truncation, RULES)
+        if given.overflow not in ("truncate", "skip"):
+            raise unknown("overflow", given.overflow, ("truncate", "skip"))
+        data = given.model_dump(include={"allow_partial", "questions_file"}, exclude_unset=True)
+        embed = {k.removeprefix("embed_"): getattr(given, k) for k in EMBEDDING}
         return cls(
             setting,
-            None if prompt is None else str(prompt),
-            truncation,
-            overflow,
+            given.prompt,
+            given.truncation,
+            given.overflow,
             data,
-            ahead,
-            embed,
+            given.prepared,
+            {name: value for name, value in embed.items() if value},
             Graders.parse(metadata),
         )
 

@@ -18,44 +18,76 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import AfterValidator, Field
 
-from ..errors import IcrError, unknown
+from ..checked import Record, check
+from ..errors import IcrError
 
-RUN_KEYS: dict[str, type | tuple[type, ...]] = {
-    "settings": list,
-    "prompts": list,
-    "limit": int,
-    "metadata": dict,
-    "gen_kwargs": dict,
-}
-MODEL_KEYS: dict[str, type | tuple[type, ...]] = {
-    **RUN_KEYS,
-    "name": str,
-    "model": str,
-    "model_args": (dict, str),
-    "apply_chat_template": bool,
-    "tasks": list,
-    "system_instruction": str,
-    "batch_size": (int, str),
-    "device": str,
-    "in_flight": int,
-}
-TASK_KEYS: dict[str, type | tuple[type, ...]] = {**RUN_KEYS, "task": str}
-STUDY_KEYS: dict[str, type | tuple[type, ...]] = {
-    **RUN_KEYS,
-    "models": list,
-    "tasks": list,
-    "out": str,
-    "imports": list,
-    "apply_chat_template": bool,
-    "system_instruction": str,
-    "in_flight": int,
-    "slurm": dict,
-    "ray": dict,
-}
+
+def _names(values: list[Any]) -> list[Any]:
+    if not values:
+        raise ValueError("is empty; leave it out for the default")
+    if bad := [v for v in values if not isinstance(v, str)]:
+        raise ValueError(f"holds {bad[0]!r}, which is no name; quote it")
+    return values
+
+
+def _some(values: Any) -> Any:
+    if isinstance(values, list) and not values:
+        raise ValueError("is empty; leave it out for the default")
+    return values
+
+
+Names = Annotated[list[Any], AfterValidator(_names)]
+Entries = Annotated[list[Any], AfterValidator(_some)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class RunKeys(Record):
+    """Keys that a study, a model and a task may have; the narrower place wins."""
+
+    settings: Names = Field(default_factory=list)
+    prompts: Names = Field(default_factory=list)
+    limit: Count = 1
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    gen_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelEntry(RunKeys):
+    """One entry of `models`."""
+
+    name: str = ""
+    model: str = ""
+    model_args: dict[str, Any] | str = ""
+    apply_chat_template: bool = True
+    tasks: Entries = Field(default_factory=list)
+    system_instruction: str = ""
+    batch_size: int | str = ""
+    device: str = ""
+    in_flight: Count = 1
+
+
+class TaskEntry(RunKeys):
+    """One entry of `tasks`."""
+
+    task: str
+
+
+class StudyFile(RunKeys):
+    """The file as a whole."""
+
+    models: Entries = Field(default_factory=list)
+    tasks: Entries = Field(default_factory=list)
+    out: str = ""
+    imports: Entries = Field(default_factory=list)
+    apply_chat_template: bool = True
+    system_instruction: str = ""
+    in_flight: Count = 1
+    slurm: dict[str, Any] = Field(default_factory=dict)
+    ray: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +116,7 @@ def load(path: Path, out: Path | None = None) -> Study:
         raise IcrError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise IcrError(f"{path}: a study is a mapping with at least `models` and `tasks`; see docs/sweep.md")
-    _check(raw, STUDY_KEYS, f"{path}")
+    check(StudyFile, raw, f"{path}")
     for key in ("models", "tasks"):
         if not raw.get(key) and not (key == "tasks" and _models_have_tasks(raw)):
             raise IcrError(f"{path}: `{key}` is missing or empty")
@@ -94,7 +126,9 @@ def load(path: Path, out: Path | None = None) -> Study:
         raise IcrError(f"{path}: two models are called {twice[0]!r}; give each its own `name`")
     folder = out or Path(_expand(raw.get("out") or f"{path.stem}-out"))
     own = {
-        k: raw[k] for k in (*RUN_KEYS, "apply_chat_template", "system_instruction", "in_flight") if k in raw
+        k: raw[k]
+        for k in (*RunKeys.model_fields, "apply_chat_template", "system_instruction", "in_flight")
+        if k in raw
     }
     tasks = _tasks(raw.get("tasks") or [], f"{path}: tasks")
     return Study(
@@ -123,7 +157,7 @@ def _model(entry: Any, where: str) -> dict[str, Any]:
         entry = {"model_args": {"pretrained": entry}}
     if not isinstance(entry, dict):
         raise IcrError(f"{where}: a model is a name or a mapping with `model` and `model_args`")
-    _check(entry, MODEL_KEYS, where)
+    check(ModelEntry, entry, where)
     args = entry.get("model_args", {})
     if isinstance(args, str):
         pairs = [part.partition("=") for part in args.split(",") if part]
@@ -149,29 +183,9 @@ def _tasks(entries: list[Any], where: str) -> list[dict[str, Any]]:
         entry = {"task": entry} if isinstance(entry, str) else entry
         if not isinstance(entry, dict) or not entry.get("task"):
             raise IcrError(f"{where}[{i}]: a task is a name or a mapping with `task`")
-        _check(entry, TASK_KEYS, f"{where}[{i}]")
+        check(TaskEntry, entry, f"{where}[{i}]")
         found.append(entry)
     return found
-
-
-def _check(entry: dict[str, Any], known: dict[str, Any], where: str) -> None:
-    for key, value in entry.items():
-        if key not in known:
-            error = unknown("key", str(key), known)
-            raise IcrError(f"{where}: {error}")
-        kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
-        if value is None or not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            wanted = " or ".join(
-                {"dict": "mapping", "str": "text", "int": "number"}.get(k.__name__, k.__name__) for k in kinds
-            )
-            raise IcrError(f"{where}: `{key}` must be a {wanted}, not {value!r}")
-        if key in ("limit", "in_flight") and value < 1:
-            raise IcrError(f"{where}: `{key}` must be at least 1, not {value}")
-        if isinstance(value, list) and not value:
-            raise IcrError(f"{where}: `{key}` is empty; leave it out for the default")
-    for key in ("settings", "prompts"):
-        if bad := [v for v in entry.get(key, []) if not isinstance(v, str)]:
-            raise IcrError(f"{where}: `{key}` holds {bad[0]!r}, which is no name; quote it")
 
 
 def _expand(text: str) -> str:

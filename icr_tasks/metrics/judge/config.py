@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ...checked import check
 from ...errors import IcrError, unknown
 from .endpoint import Endpoint
 from .rubrics import RUBRICS
@@ -113,35 +116,33 @@ def prefixed(metadata: Mapping[str, Any], prefix: str, known: tuple[str, ...]) -
     return {k.removeprefix(prefix): v for k, v in given.items()}
 
 
-_NUMBERS: dict[str, tuple[type, float, float]] = {
-    "concurrency": (int, 1, 1024),
-    "timeout": (float, 0.001, 86400),
-    "retries": (int, 0, 100),
-    "max_tokens": (int, 1, 1 << 20),
-    "max_chars": (int, 100, 1 << 30),
-    "batch_size": (int, 1, 1 << 16),
-}
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f'must be a JSON object such as {{"top_p": 1}}, not {value!r}')
+    return value
+
+
+class _Common(BaseModel):
+    """What every grader over HTTP takes; numbers may come as text, from `--option KEY=VALUE`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    concurrency: int = Field(32, ge=1, le=1024)
+    timeout: float = Field(300.0, ge=0.001, le=86400, allow_inf_nan=False)
+    retries: int = Field(5, ge=0, le=100)
+    max_tokens: int = Field(4096, ge=1, le=1 << 20)
+    max_chars: int = Field(16_000, ge=100, le=1 << 30)
+    batch_size: int = Field(16, ge=1, le=1 << 16)
+    extra: Annotated[Any, AfterValidator(_object)] = Field(default_factory=dict)
 
 
 def common(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Numbers, extra request fields and the store, checked."""
     if find_spec("openai") is None and given.get("base_url"):
         raise IcrError(f"{prefix}base_url needs the openai client: pip install icr-tasks[judge]")
-    out: dict[str, Any] = {}
-    for name, (kind, low, high) in _NUMBERS.items():
-        if name not in given:
-            continue
-        try:
-            value = kind(given[name])
-        except (TypeError, ValueError):
-            value = None
-        if value is None or not low <= value <= high:
-            raise IcrError(f"{prefix}{name} must be a number from {low:g} to {high:g}, not {given[name]!r}")
-        out[name] = value
-    extra = given.get("extra", {})
-    if not isinstance(extra, dict):
-        raise IcrError(f'{prefix}extra must be a JSON object such as {{"top_p": 1}}, not {extra!r}')
+    found = check(_Common, given, "", prefix=prefix, quote="")
+    out = {name: getattr(found, name) for name in found.model_fields_set}
     store = given.get("store")
     if store is not None:
         out["store"] = None if str(store) in ("", "off", "none") else Path(str(store)).expanduser()
-    return {**out, "extra": extra}
+    return {"extra": {}, **out}
