@@ -273,3 +273,29 @@ def test_ask_all_reports_as_it_goes() -> None:
     assert ask_all(Endpoint("http://nobody/v1", "m"), [], accept) == []
     with pytest.raises(Unreachable):
         ask_all(Endpoint(refused(), "m", retries=0), ["a"], accept)
+
+
+def test_a_redirect_is_not_followed_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    with FakeEndpoint(rating) as other:
+        away = f"http://user:{KEY}@{other.url.removeprefix('http://')}/chat/completions"
+        with (
+            FakeEndpoint(rating, fault=lambda p, n: (307, "", {"Location": away})) as server,
+            pytest.raises(Unreachable, match="sends on to 127.0.0.1:.* was not followed") as caught,
+        ):
+            ask_all(Endpoint(server.url, "judge"), ["Question 1?"], lambda i, reply: reply)
+        assert other.calls == 0 and KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [("judge", True), ("fake", False), ("org/fake", False), ("fake-2026", False)]
+)
+def test_another_model_in_the_reply_is_told_once(
+    asked: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The local server says it is `fake`."""
+    with FakeEndpoint(rating) as server, caplog.at_level(logging.WARNING):
+        found = ask_all(Endpoint(server.url, asked), ["Question 1?", "Question 2?"], lambda i, reply: reply)
+    assert all(o.value for o in found)
+    assert [r.getMessage() for r in caplog.records if "answers as model" in r.getMessage()] == (
+        [f"{server.url} answers as model 'fake', not {asked!r}"] if told else []
+    )

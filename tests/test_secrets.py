@@ -300,3 +300,21 @@ def test_speed_changes_no_fingerprint_and_old_ledgers_pair_with_new_ones(
             (target / file.name).write_bytes(file.read_bytes())
     assert main(["board", str(both)]) == 0
     assert next(iter(more)) not in capsys.readouterr().out
+
+
+def test_signs_a_terminal_lacks_end_no_command(tmp_path: Path) -> None:
+    collect([lm_eval_output(tmp_path / "a", {"pretrained": "org/m"})], tmp_path / "r")
+    code = "import sys; from icr_tasks.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        code,
+        "collect",
+        str(tmp_path / "a"),
+        "-o",
+        str(tmp_path / "again"),
+    ]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0 and "| full |" in done.stdout and "?" in done.stdout, done.stderr

@@ -33,6 +33,24 @@ def test_store_round_trip_and_cut_off_line(tmp_path: Path) -> None:
     assert AnswerStore(tmp_path, {"model": "other"}).get(key) is None
 
 
+def test_a_line_changed_on_disk_is_no_answer_and_lines_without_a_checksum_are_read(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path, {"model": "m"})
+    for n in range(3):
+        store.put(f"k{n}", {"text": f"answer {n}"})
+    store.close()
+    lines = store.path.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"answer 1", b"answer 7")  # still valid JSON
+    lines[2] = b'{"key":"k2","text":"as an older version wrote it"}\n'
+    store.path.write_bytes(b"".join(lines))
+    again = AnswerStore(tmp_path, {"model": "m"})
+    assert again.get("k1") is None and again.damaged == 1
+    assert again.get("k0") == {"key": "k0", "text": "answer 0"}
+    assert again.get("k2") == {"key": "k2", "text": "as an older version wrote it"}
+    again.put("k1", {"text": "made again"})
+    again.close()
+    assert AnswerStore(tmp_path, {"model": "m"}).get("k1") == {"key": "k1", "text": "made again"}
+
+
 def test_store_key_depends_on_prompt_and_generation() -> None:
     keys = {AnswerStore.key(p, {"n": n}) for p in ("a", "b") for n in (1, 2)}
     assert len(keys) == 4

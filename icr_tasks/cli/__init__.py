@@ -10,6 +10,7 @@ import traceback
 from importlib import import_module
 
 from ..errors import IcrError, unknown
+from ..schema import redact_text
 
 # command -> ("package.module:function", one-line help). Targets starting with "." are relative to icr_tasks.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -37,6 +38,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; an IcrError becomes one line on stderr and its exit code."""
     args = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign of ours must not end the command
+        if getattr(stream, "errors", None) == "strict":
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     if args and args[0] in ("-V", "--version"):
         from .. import __version__
 
@@ -54,11 +58,11 @@ def main(argv: list[str] | None = None) -> int:
         module, _, function = COMMANDS[args[0]][0].partition(":")
         return getattr(import_module(module, "icr_tasks"), function)(args[1:]) or 0
     except IcrError as error:
-        print(f"icr: error: {error}", file=sys.stderr)
+        print(f"icr: error: {redact_text(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # `icr ... | head` closed the pipe: not an error of ours
         sys.stderr.close()
         return 0
     except Exception:  # Python would exit with 1, which is a verdict of `icr gate`
-        traceback.print_exc()
+        sys.stderr.write(redact_text(traceback.format_exc()))
         return 2

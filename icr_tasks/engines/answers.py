@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,11 +62,13 @@ class AnswerStore:
                 # Nobody is writing now, so this is what a kill left: it must not swallow the next line.
                 size += os.write(self._file, b"\n")
             self._read_to = size
-        for raw in data.splitlines():
+        for raw in data.split(b"\n"):
+            if not raw:
+                continue
             try:
-                record = orjson.loads(raw)
+                record = orjson.loads(_without_sum(raw))
                 self._found.setdefault(record["key"], record)
-            except (orjson.JSONDecodeError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError):
                 self.damaged += 1
 
     @staticmethod
@@ -81,7 +84,7 @@ class AnswerStore:
     def put(self, key: str, record: dict[str, Any]) -> None:
         """Append a record. Raises CannotStore when the disk is full; the file then ends with the last whole
         line."""
-        line = orjson.dumps({"key": key, **record}) + b"\n"
+        line = _with_sum(orjson.dumps({"key": key, **record})) + b"\n"
         try:
             with locked(self._file):
                 before = os.fstat(self._file).st_size
@@ -109,6 +112,25 @@ class AnswerStore:
     def close(self) -> None:
         """Release the file."""
         os.close(self._file)
+
+
+_SUM = re.compile(rb',"sum":"([0-9a-f]{16})"\}\Z')
+
+
+def _with_sum(line: bytes) -> bytes:
+    """A record's JSON with a checksum as its last field: a line changed later is noticed although it is valid JSON."""
+    return line[:-1] + b',"sum":"' + hashlib.blake2b(line, digest_size=8).hexdigest().encode() + b'"}'
+
+
+def _without_sum(line: bytes) -> bytes:
+    """The record as it was written; lines of an older version have no checksum. Raises ValueError for another one."""
+    found = _SUM.search(line)
+    if found is None:
+        return line
+    plain = line[: found.start()] + b"}"
+    if hashlib.blake2b(plain, digest_size=8).hexdigest().encode() != found[1]:
+        raise ValueError("the line was changed")
+    return plain
 
 
 log = logging.getLogger("icr_tasks")

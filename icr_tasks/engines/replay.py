@@ -79,7 +79,9 @@ class Log:
                 raise IcrError(f"{self.path}: item {found.id}{where} has two predictions; keep one of them")
             seen.add((found.task, found.id))
             if not isinstance(found.text, str):
-                raise IcrError(f"{self.path}: the prediction of item {found.id} is no text; `icr score` counts such ones")
+                raise IcrError(
+                    f"{self.path}: the prediction of item {found.id} is no text; `icr score` counts such ones"
+                )
             empty = {"doc_hash": None, "digest": {}, "out_tokens": None, "thought_tokens": None}
             yield {"task": found.task, "id": found.id, "text": found.text, **empty}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from ...errors import IcrError
 from .rubrics import BadReply
 from .secrets import Redactor, quiet_http, redact_url, split_url
 
+log = logging.getLogger("icr_tasks")
 _ASKS = 3  # a reply that cannot be read is asked for again, twice: at temperature 0 more would not help
 _FATAL = {
     401: "refuses the key",
@@ -83,6 +85,10 @@ class _Late(_Again):
     """No answer within the time-out."""
 
 
+class _Unread(_Again):
+    """A reply came that means nothing; asked for again at once, a few times."""
+
+
 class _Refused(Exception):
     """This one request is not acceptable to the server."""
 
@@ -128,6 +134,7 @@ class _Asking:
         self, server: Endpoint, accept: Callable[[int, str], Any], done: Callable[[int, Outcome], None]
     ):
         self.server, self.accept, self.done = server, accept, done
+        self.other: str | None = None  # the model that answers, where it is not the one asked for
         url, basic = split_url(server.base_url)
         parts = urlsplit(url)
         self.redact = Redactor(
@@ -172,43 +179,55 @@ class _Asking:
         return outcomes
 
     async def one(self, index: int, prompt: str) -> Outcome:
+        """One prompt until its reply is accepted, by tenacity: what passes is tried again, what does not is not."""
+        import tenacity
+
         outcome, late = Outcome(), 0
-        for attempt in range(self.server.retries + 1):
-            try:
-                reply, finish = await self.call(prompt)
-            except _Refused as error:
-                outcome.reason = str(error)
-                return outcome
-            except _Again as error:
-                outcome.reason = str(error)
-                late += isinstance(error, _Late)
-                if attempt == self.server.retries or late == _TIMEOUTS:
-                    break
-                await asyncio.sleep(self.wait(attempt, error.after))
-                continue
-            self.silent = 0
-            outcome.replies.append(reply)
-            try:
-                if finish == "length":
-                    raise BadReply(f"cut off after {self.server.max_tokens} tokens")
-                outcome.value, outcome.reason = self.accept(index, reply), None
-                return outcome
-            except BadReply as error:
-                outcome.reason = self.redact(error)
-                if len(outcome.replies) == _ASKS:
-                    return outcome
-        if not outcome.replies:
-            self.silent += 1
+
+        def given_up(state: Any) -> bool:
+            nonlocal late
+            late += isinstance(state.outcome.exception(), _Late)
+            return late >= _TIMEOUTS or len(outcome.replies) >= _ASKS
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(_Again),
+            stop=tenacity.stop_any(tenacity.stop_after_attempt(self.server.retries + 1), given_up),
+            wait=self.wait,
+            reraise=True,
+        )
+        try:
+            outcome.value = await retrying(self.once, index, prompt, outcome)
+        except _Refused as error:
+            outcome.reason = str(error)
+            return outcome
+        except _Again as error:
+            outcome.reason = str(error)
+            self.silent += not outcome.replies
         if self.silent >= min(_SILENT, self.total):
             raise Unreachable(f"{self.server.shown} does not answer: {outcome.reason}")
         return outcome
 
-    def wait(self, attempt: int, after: float | None) -> float:
-        """Seconds before the next try: what the server asks for, at most a minute, or doubling; with
-        jitter."""
-        if after is not None:
-            return min(after, 60.0) * random.uniform(1.0, 1.2)
-        return min(self.server.pause * 2**attempt, 20.0) * random.uniform(0.5, 1.0)
+    async def once(self, index: int, prompt: str, outcome: Outcome) -> Any:
+        """The accepted value of one reply, which is kept in `outcome`. Raises _Again or _Refused."""
+        reply, finish = await self.call(prompt)
+        self.silent = 0
+        outcome.replies.append(reply)
+        try:
+            if finish == "length":
+                raise BadReply(f"cut off after {self.server.max_tokens} tokens")
+            return self.accept(index, reply)
+        except BadReply as error:
+            raise _Unread(self.redact(error)) from None
+
+    def wait(self, state: Any) -> float:
+        """Seconds before the next try: none for a reply that could not be read; what the server asks for, at most a
+        minute; or doubling; with jitter."""
+        error = state.outcome.exception()
+        if isinstance(error, _Unread):
+            return 0.0
+        if error.after is not None:
+            return min(error.after, 60.0) * random.uniform(1.0, 1.2)
+        return min(self.server.pause * 2 ** (state.attempt_number - 1), 20.0) * random.uniform(0.5, 1.0)
 
     async def call(self, prompt: str) -> tuple[str, str | None]:
         """(text, finish reason) of one reply."""
@@ -228,7 +247,9 @@ class _Asking:
                 # As text: a body that is no JSON must not look like a reply, and what was said is kept as it
                 # came.
                 path = "/chat/completions" if server.chat else "/completions"
-                text = await self.client.post(path, cast_to=str, body=body)
+                # A redirect is not followed: the texts would go to a host that nobody named.
+                stay = {"follow_redirects": False}
+                text = await self.client.post(path, cast_to=str, body=body, options=stay)
         except openai.APIStatusError as error:
             raise self.status(error) from None
         except (openai.APITimeoutError, TimeoutError):
@@ -240,6 +261,13 @@ class _Asking:
     def status(self, error: Any) -> Exception:
         """What an HTTP error means: fatal for all, not acceptable for this request, or to be tried again."""
         code, said = error.status_code, self.redact(" ".join(str(error.message).split()))[:300]
+        if 300 <= code < 400:
+            host = (
+                urlsplit(error.response.headers.get("location", "")).netloc.rpartition("@")[2] or "elsewhere"
+            )
+            return Unreachable(
+                f"{self.server.shown} sends on to {host}, which was not followed; give that address if you trust it"
+            )
         if code in _FATAL:
             return Unreachable(f"{self.server.shown} {_FATAL[code]} (model {self.server.model!r}): {said}")
         if code < 500 and code not in _RETRIED:
@@ -250,14 +278,23 @@ class _Asking:
             after = None
         return _Again(f"HTTP {code}: {said}", after if after is not None and after >= 0 else None)
 
+    def compare(self, model: Any) -> None:
+        """Warn, once, when a reply says that another model made it ("gpt-5" may answer as "gpt-5-2026-01-01")."""
+        asked, said = (str(name).rpartition("/")[2].lower() for name in (self.server.model, model))
+        if self.other is None and model and not (said.startswith(asked) or asked.startswith(said)):
+            self.other = self.redact(str(model)[:80])
+            log.warning("%s answers as model %r, not %r", self.server.shown, self.other, self.server.model)
+
     def read(self, text: str) -> tuple[str, str | None]:
         """The first choice of a response body; anything else is asked for again."""
         try:
-            choice = json.loads(text)["choices"][0]
+            body = json.loads(text)
+            choice = body["choices"][0]
             content = choice["message"]["content"] if self.server.chat else choice["text"]
             finish = choice.get("finish_reason")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise _Again(f"not an OpenAI response: {self.redact(text[:80])!r}") from None
+        self.compare(body.get("model"))
         content = "" if content is None else content
         if not isinstance(content, str):
             raise _Again("the reply is not text")
@@ -268,6 +305,7 @@ def load_openai() -> Any:
     """The openai package. Raises IcrError with the way to install it."""
     try:
         import openai
+        import tenacity  # noqa: F401  (needed beside it)
     except ImportError as error:
         raise IcrError(
             f"the judge needs the openai client ({error}); pip install icr-tasks[judge]"
