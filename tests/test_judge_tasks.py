@@ -235,6 +235,28 @@ def test_paper_rubric_and_dict_golds(tmp_path: Path) -> None:
     assert grades.sheet["judge"]["rubric"] == "paper-1" and grade("qa", graders, answers).metrics == {}
 
 
+def test_an_error_waits_for_the_results_of_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation that nobody saved (no output path) leaves nothing to a later one in the same process."""
+
+    class Tracker:
+        output_path = "out"
+
+        def save_results_aggregated(self, results: Any, samples: Any) -> None: ...
+
+        def save_results_samples(self, task_name: str, samples: Any) -> None: ...
+
+    for name in ("save_results_aggregated", "save_results_samples"):
+        setattr(Tracker, name, saving.watch(getattr(Tracker, name), name))
+    monkeypatch.setattr(saving, "_state", saving._Waiting())
+    for task in ("a", "b"):
+        saving.add(IcrError(f"judge of {task} gone"), lambda folder: "", task)
+    tracker = Tracker()
+    saving.begin("a")  # a second run of `a`, this time with its judge
+    tracker.save_results_aggregated(results={"configs": {"a": {}}, "results": {}}, samples={"a": []})
+    tracker.save_results_samples(task_name="a", samples=[])
+    assert not saving._state.errors, "neither the first run's error nor that of `b`"
+
+
 def test_lm_eval_exits_3_after_saving_and_the_printed_command_works(replica: Path, tmp_path: Path) -> None:
     """The real process twice: judge away, then the very command it printed, judge back at the same
     address."""

@@ -202,7 +202,7 @@ def run(task: ICRTask) -> dict[str, dict[str, float]]:
     task.sheet.update(grades.sheet)
     if grades.error is not None:
         log.error("%s: %s", task.config.task, grades.error)
-        saving.add(grades.error, advice(task))
+        saving.add(grades.error, advice(task), str(task.config.task))
     elif (reasons := grades.sheet.get("reasons", {})) and (headline := reasons.get(task.sheet["metric"])):
         log.warning("%s: no %s (%s)", task.config.task, task.sheet["metric"], headline)
     return grades.metrics

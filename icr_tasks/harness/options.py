@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,6 +97,11 @@ def _with_embedder(metadata: Mapping[str, Any]) -> str:
 def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
     """An engine-side cache option makes a full-context run `kv:fp8`, `kv:topk@0.05`; a contradiction is
     refused."""
+    if metadata.get("setting") and not setting.compressed and "kv" not in metadata and choose.asked():
+        raise IcrError(
+            f"setting {setting} was asked for, but {choose.VARIABLE}={os.environ[choose.VARIABLE]} makes vLLM (and icr-hf) "
+            f"compress: unset {choose.VARIABLE}, or give the model argument kv=full"
+        )
     setting = choose.agree(setting, choose.from_args(metadata))
     dtype = metadata.get("kv_cache_dtype")
     if dtype not in (None, "auto"):

@@ -173,7 +173,7 @@ def _rescue(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:
 
 @dataclass
 class _Waiting:
-    errors: list[tuple[IcrError, Callable[[str | None], str]]] = field(default_factory=list)
+    errors: list[tuple[IcrError, Callable[[str | None], str], str | None]] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     unsaved: set[str] = field(default_factory=set)
     logged: bool = False
@@ -191,13 +191,19 @@ class Incomplete(IcrError, SystemExit):
         self.code = code
 
 
-def add(error: IcrError, advice: Callable[[str | None], str]) -> None:
-    """Raise after saving. `advice` gets the folder with the logged answers, or None when they were not
-    logged."""
+def begin(task: str) -> None:
+    """A run of this task starts: errors that wait for the results of an earlier one, which nobody saved, are
+    that run's and not this one's."""
+    _state.errors = [waiting for waiting in _state.errors if waiting[2] != task]
+
+
+def add(error: IcrError, advice: Callable[[str | None], str], task: str | None = None) -> None:
+    """Raise after the results of `task` are saved. `advice` gets the folder with the logged answers, or None when
+    they were not logged."""
     import lm_eval.loggers.evaluation_tracker as module
 
     install(module)  # also without the start-up hook, e.g. under --include_path
-    _state.errors.append((error, advice))
+    _state.errors.append((error, advice, task))
 
 
 def watch(method: Any, name: str) -> Any:
@@ -210,12 +216,14 @@ def watch(method: Any, name: str) -> Any:
             return out
         if name == "save_results_aggregated":
             _state.results = kwargs["results"] if "results" in kwargs else args[0]
+            tasks = (None, *_state.results["configs"])
+            _state.errors = [waiting for waiting in _state.errors if waiting[2] in tasks]
             samples = kwargs["samples"] if "samples" in kwargs else args[1] if len(args) > 1 else None
             _state.logged = samples is not None
             _state.unsaved = set(_state.results["configs"]) if _state.logged else set()
         else:
             _state.unsaved.discard(kwargs["task_name"] if "task_name" in kwargs else args[0])
-        if not _state.unsaved:
+        if _state.errors and not _state.unsaved:
             raise _finish(str(self.output_path) if _state.logged and self.output_path else None)
         return out
 
@@ -231,7 +239,7 @@ def _finish(folder: str | None) -> Incomplete:
     if results.get("groups"):
         print(make_table(results, "groups"))
     sys.stdout.flush()
-    for error, advice in waiting:
+    for error, advice, _ in waiting:
         print(f"icr: error: {error}\n{advice(folder)}", file=sys.stderr)
     where = f"saved below {folder}" if folder else "complete"
-    return Incomplete(f"everything else is {where}; see above", max(error.exit_code for error, _ in waiting))
+    return Incomplete(f"everything else is {where}; see above", max(error.exit_code for error, *_ in waiting))

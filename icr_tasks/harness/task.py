@@ -34,7 +34,7 @@ from ..schema import redacted
 from . import grading
 from .instance import Docs, PromptInstance, light
 from .options import Options
-from .saving import check_output_path
+from .saving import begin, check_output_path
 
 log = logging.getLogger("icr_tasks")
 
@@ -154,6 +154,7 @@ class ICRTask(ConfigurableTask):
                 "--cache_requests re-uses prompts made for another setting; leave it out for icr_ tasks"
             )
         self._limit = limit
+        begin(str(self.config.task))
         self._before = choose.counted()  # of a vLLM engine that tells nothing per request
         builder = self._builder(chat_template if apply_chat_template else None, system_instruction)
         if self._replaying:
@@ -315,7 +316,8 @@ class ICRTask(ConfigurableTask):
             if measured.get("error"):
                 self._failed[item_id] = str(measured["error"])
         if self.options.setting.compressed:
-            self.sheet["kv"] = choose.tally(found)
+            shares = {} if any("steps" in f.get("kv", {}) for f in found) else choose.run_shares(self._before)
+            self.sheet["kv"] = {**choose.tally(found), **shares}
 
     def process_results(self, doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
         """Metrics of one item; empty for an item that was not sent."""

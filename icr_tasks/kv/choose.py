@@ -207,19 +207,29 @@ def counted() -> dict[str, float]:
 
 
 def of_run(before: Mapping[str, float]) -> dict[str, Any] | None:
-    """What those workers did since `before`: the setting that ran and its shares, of the run and not of an item
-    (`scope`). None when they counted nothing."""
-    found = {name: count - before.get(name, 0.0) for name, count in counted().items()}
+    """The setting those workers ran since `before`, which is a run's and not an item's (`scope`). None when they
+    counted no step."""
+    found = _since(before)
     if not found["steps"]:
         return None
+    ran = asked() or ("a compressed setting" if found["sparse_steps"] else "full")
+    return {"setting": ran, "scope": "run", "fallback": not found["sparse_steps"]}
+
+
+def run_shares(before: Mapping[str, float]) -> dict[str, float]:
+    """Shares of what full attention would have read that those workers read since `before`; empty without a step."""
+    found = _since(before)
+    if not found["steps"]:
+        return {}
     return {
-        "setting": asked() or ("a compressed setting" if found["sparse_steps"] else "full"),
-        "scope": "run",
-        "fallback": not found["sparse_steps"],
         "read_fraction": found["bytes_read"] / found["bytes_full"],
         "attended_fraction": found["tokens_read"] / found["tokens_full"],
         "stored_fraction": 1.0,
     }
+
+
+def _since(before: Mapping[str, float]) -> dict[str, float]:
+    return {name: count - before.get(name, 0.0) for name, count in counted().items()}
 
 
 def native() -> tuple[str, ...]:

@@ -4,117 +4,29 @@ others."""
 from __future__ import annotations
 
 import gc
-import inspect
 import logging
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from ..engines import answers, identity
-from ..engines.answers import AnswerStore, CannotStore
-from ..errors import IcrError, unknown
+from ..engines import answers
+from ..engines.answers import CannotStore
+from ..errors import IcrError
 from ..harness import run as runs
 from ..schema import Redactor, redact_text, redacted, secrets_in
 from . import cells, records, study
 from .cells import Cell, units
+from .engine import Engine, check_names, import_plugins
 from .progress import Progress
 from .records import Folder
-
-# ---- engine --------------------------------------------------------------------------------------
-# Any lm-eval model by name, loaded once and given an answer store.
-
-_IN_FLIGHT = {"vllm": 64}  # batches of this many requests; elsewhere few, because a kill loses one batch
-_FEW = 8
-
-
-def import_plugins(names: list[str], folder: str) -> None:
-    """Import the study's own modules (they may register models). Raises IcrError naming the module."""
-    import sys
-
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    for name in names:
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise IcrError(
-                f"imports: {name} cannot be imported ({error}); it is looked for beside the study file too"
-            ) from error
-
-
-def check_names(names: list[str]) -> None:
-    """Raise IcrError with the nearest match for a model name that lm_eval does not know."""
-    import lm_eval.models
-    from lm_eval.api import registry
-
-    from ..harness import hooks
-
-    hooks.patch_models(lm_eval.models)
-    known = list(registry.model_registry.keys())
-    for name in names:
-        if name not in known:
-            raise unknown("model", name, known)
-
-
-class Engine:
-    """A loaded lm-eval model whose `generate_until` asks the store first."""
-
-    def __init__(self, cell: Cell, folder: Folder) -> None:
-        """Loads the model. Raises what the engine raises."""
-        from lm_eval.api.registry import get_model
-
-        quiet()
-        check_names([cell.engine])
-        auto = "auto" if "vllm" in cell.engine else 1
-        loading = {"batch_size": cell.loading.get("batch_size", auto), "device": cell.loading.get("device")}
-        streams = cell.engine == "icr-vllm" and cell.in_flight
-        args = {**cell.args, **({"in_flight": cell.in_flight} if streams else {})}
-        self.lm: Any = get_model(cell.engine).create_from_arg_obj(args, loading)
-        self.store = store_of(cell, folder)
-        self.damaged = self.store.damaged
-        own = getattr(self.lm, "stream", None)
-        size = cell.in_flight or _IN_FLIGHT.get(cell.engine, _FEW)
-        self.stream: answers.Stream = (
-            own if callable(own) else answers.batches(_quietly(self.lm.generate_until), size)
-        )
-        self.lm.generate_until = lambda requests, *args, **kwargs: self.answer(requests)
-
-    def answer(
-        self, requests: Sequence[Any], done: Callable[[int, bool], None] = lambda i, stored: None
-    ) -> list[str]:
-        """Answers in request order, from the store or the model."""
-        return answers.answer(requests, self.store, self.stream, done)
-
-
-def store_of(cell: Cell, folder: Folder) -> AnswerStore:
-    """The answer store of a cell's engine, in the study's folder."""
-    args = identity.engine(cell.args)
-    versions = {**identity.versions(), "lm_eval": metadata.version("lm_eval")}
-    return AnswerStore(folder.answers, {"engine": cell.engine, "args": args, "versions": versions})
-
-
-def _quietly(generate: Callable[..., list[str]]) -> Callable[[list[Any]], list[str]]:
-    if "disable_tqdm" in inspect.signature(generate).parameters:
-        return lambda requests: generate(requests, disable_tqdm=True)
-    return generate
-
-
-def quiet() -> None:
-    """Engines and lm_eval log only problems; the tokenizer may use all cores."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for name in ("lm_eval", "lm-eval", "vllm"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
 
 # ---- stop ----------------------------------------------------------------------------------------
 # SIGTERM, which schedulers send before they kill, acts as Ctrl-C does.

@@ -167,12 +167,21 @@ def _stream(
             if not why and bad is not None:
                 bad.append(f"{path.parent}/{counts['reason']}; score again with icr-replay")
     if kv.n:
-        run["kv"] = kv.means()
+        run["kv"] = {**_shares(tasks), **kv.means()}
         run["peak_memory_bytes"] = kv.largest.get("peak_memory_bytes")
     statuses = {counts["status"] for counts in run["tasks"].values()}
     run["status"] = (
         "complete" if statuses == {"complete"} else "error" if statuses == {"error"} else "partial"
     )
+
+
+def _shares(tasks: dict[str, tuple[lm_eval_files.Evaluation, dict[str, Any]]]) -> dict[str, float]:
+    """What stock vLLM read under ICR_KV: it counts a run and not its items, so the sheets of the tasks hold it."""
+    means = Means()
+    for task, (evaluation, _) in tasks.items():
+        sheet = evaluation.results["configs"][task].get("metadata", {}).get("icr", {})
+        means.add({k: v for k, v in (sheet.get("kv") or {}).items() if k.endswith("_fraction")})
+    return {name: value for name, value in means.means().items() if name != "n_items"}
 
 
 def _count(run: dict[str, Any], counts: dict[str, Any], rows: list[Any], sent: list[Any], kv: Means) -> None:

@@ -1,0 +1,126 @@
+"""Any lm-eval model by name, loaded once and given an answer store."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module, metadata
+from typing import Any
+
+from lm_eval.api.model import LM
+
+from ..engines import answers, identity
+from ..engines.answers import AnswerStore
+from ..errors import IcrError, unknown
+from .cells import Cell
+from .records import Folder
+
+_IN_FLIGHT = {"vllm": 64}  # batches of this many requests; elsewhere few, because a kill loses one batch
+_FEW = 8
+
+
+def import_plugins(names: list[str], folder: str) -> None:
+    """Import the study's own modules (they may register models). Raises IcrError naming the module."""
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise IcrError(
+                f"imports: {name} cannot be imported ({error}); it is looked for beside the study file too"
+            ) from error
+
+
+def check_names(names: list[str]) -> None:
+    """Raise IcrError with the nearest match for a model name that lm_eval does not know."""
+    import lm_eval.models
+    from lm_eval.api import registry
+
+    from ..harness import hooks
+
+    hooks.patch_models(lm_eval.models)
+    known = list(registry.model_registry.keys())
+    for name in names:
+        if name not in known:
+            raise unknown("model", name, known)
+
+
+class StoredLM(LM):
+    """An lm-eval model whose answers come from elsewhere; everything else is the model's own."""
+
+    def __init__(self, lm: Any, answer: Callable[[Sequence[Any]], list[str]]) -> None:
+        self._lm, self._answer = lm, answer  # rank, cache hook ... are the model's, so nothing of LM.__init__
+
+    def generate_until(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[str]:
+        """Answers in request order, whatever else upstream may pass."""
+        return self._answer(requests)
+
+    def loglikelihood(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
+        """The model's own."""
+        return self._lm.loglikelihood(requests, **kwargs)
+
+    def loglikelihood_rolling(self, requests: list[Any], **kwargs: Any) -> list[float]:
+        """The model's own."""
+        return self._lm.loglikelihood_rolling(requests, **kwargs)
+
+    def __getattribute__(self, name: str) -> Any:
+        """What this class does not define is the model's, also where lm_eval's base class has a default."""
+        own = object.__getattribute__(self, "__dict__")
+        if name.startswith("__") or name in vars(StoredLM) or name in own:
+            return object.__getattribute__(self, name)
+        return getattr(own["_lm"], name)
+
+
+class Engine:
+    """A loaded lm-eval model with an answer store; `lm` is what lm_eval is given: it asks the store first."""
+
+    def __init__(self, cell: Cell, folder: Folder) -> None:
+        """Loads the model. Raises what the engine raises."""
+        from lm_eval.api.registry import get_model
+
+        quiet()
+        check_names([cell.engine])
+        auto = "auto" if "vllm" in cell.engine else 1
+        loading = {"batch_size": cell.loading.get("batch_size", auto), "device": cell.loading.get("device")}
+        streams = cell.engine == "icr-vllm" and cell.in_flight
+        args = {**cell.args, **({"in_flight": cell.in_flight} if streams else {})}
+        model: Any = get_model(cell.engine).create_from_arg_obj(args, loading)
+        self.store = store_of(cell, folder)
+        self.damaged = self.store.damaged
+        own = getattr(model, "stream", None)
+        size = cell.in_flight or _IN_FLIGHT.get(cell.engine, _FEW)
+        self.stream: answers.Stream = (
+            own if callable(own) else answers.batches(_quietly(model.generate_until), size)
+        )
+        self.lm = StoredLM(model, self.answer)
+
+    def answer(
+        self, requests: Sequence[Any], done: Callable[[int, bool], None] = lambda i, stored: None
+    ) -> list[str]:
+        """Answers in request order, from the store or the model."""
+        return answers.answer(requests, self.store, self.stream, done)
+
+
+def store_of(cell: Cell, folder: Folder) -> AnswerStore:
+    """The answer store of a cell's engine, in the study's folder."""
+    args = identity.engine(cell.args)
+    versions = {**identity.versions(), "lm_eval": metadata.version("lm_eval")}
+    return AnswerStore(folder.answers, {"engine": cell.engine, "args": args, "versions": versions})
+
+
+def _quietly(generate: Callable[..., list[str]]) -> Callable[[list[Any]], list[str]]:
+    if "disable_tqdm" in inspect.signature(generate).parameters:
+        return lambda requests: generate(requests, disable_tqdm=True)
+    return generate
+
+
+def quiet() -> None:
+    """Engines and lm_eval log only problems; the tokenizer may use all cores."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    for name in ("lm_eval", "lm-eval", "vllm"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,81 @@
+"""Run by test_state.py in a process of its own: one engine, one setting after the other, as JSON on the last line.
+
+python state_case.py ENGINE MODEL SETTING [SETTING ...]       each setting its own call
+python state_case.py ENGINE MODEL --together SETTING ...      one generate_until for all
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+TASK, LIMIT = "icr_synth_rag_512", 2
+# what another process measures alike: counts and bytes, no seconds and no memory of the whole process
+SAME = (
+    "setting",
+    "fallback",
+    "tokens",
+    "tokens_stored",
+    "steps",
+    "sparse_steps",
+    "read_fraction",
+    "attended_fraction",
+    "stored_fraction",
+    "bytes_read_per_step",
+    "index_bytes",
+    "mass_kept",
+)
+
+
+def engine(name: str, model: str) -> Any:
+    if name == "icr-hf":
+        from icr_tasks.engines.hf import IcrHF
+
+        return IcrHF(model, dtype="float32", device="cpu", batch_size=2)
+    from icr_tasks.engines.vllm import IcrVLLM
+
+    return IcrVLLM(model, dtype="float32", kv="task", max_model_len=2048, distributed_executor_backend="uni")
+
+
+def build(lm: Any, setting: str) -> Any:
+    from icr_tasks.harness import run
+
+    (task,) = run.build(lm, run.Cell((TASK,), {"setting": setting}, LIMIT), {}, {"max_gen_toks": 6})
+    return task
+
+
+def outcome(task: Any, answers: list[str]) -> list[dict[str, Any]]:
+    """What lm_eval would make of these answers: text, error, scores and counts of each item."""
+    for instance, text in zip(task.instances, answers, strict=True):
+        instance.resps.append(text)
+    task.apply_filters()
+    found = []
+    for instance, text in zip(task.instances, answers, strict=True):
+        digest = json.loads(instance.arguments[0])
+        scores = task.process_results(instance.doc, [text])
+        kv = {k: v for k, v in (digest.get("kv") or {}).items() if k in SAME}
+        found.append({"text": text, "error": digest.get("error"), "scores": scores, "kv": kv})
+    return found
+
+
+def main(name: str, model: str, *settings: str) -> None:
+    lm = engine(name, model)
+    if settings[0] == "--together":
+        tasks = [build(lm, text) for text in settings[1:]]
+        texts = iter(lm.generate_until([r for task in tasks for r in task.instances], disable_tqdm=True))
+        found = [outcome(task, [next(texts) for _ in task.instances]) for task in tasks]
+    else:
+        found = []
+        for text in settings:
+            task = build(lm, text)
+            found.append(outcome(task, lm.generate_until(task.instances, disable_tqdm=True)))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
