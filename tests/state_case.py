@@ -42,10 +42,11 @@ def engine(name: str, model: str) -> Any:
     return IcrVLLM(model, dtype="float32", kv="task", max_model_len=2048, distributed_executor_backend="uni")
 
 
-def build(lm: Any, setting: str) -> Any:
+def build(lm: Any, model: str, setting: str) -> Any:
     from icr_tasks.harness import run
 
-    (task,) = run.build(lm, run.Cell((TASK,), {"setting": setting}, LIMIT), {}, {"max_gen_toks": 6})
+    cell = run.Cell((TASK,), {"setting": setting}, LIMIT)
+    (task,) = run.build(lm, cell, {"pretrained": model}, {"max_gen_toks": 6})
     return task
 
 
@@ -66,13 +67,13 @@ def outcome(task: Any, answers: list[str]) -> list[dict[str, Any]]:
 def main(name: str, model: str, *settings: str) -> None:
     lm = engine(name, model)
     if settings[0] == "--together":
-        tasks = [build(lm, text) for text in settings[1:]]
+        tasks = [build(lm, model, text) for text in settings[1:]]
         texts = iter(lm.generate_until([r for task in tasks for r in task.instances], disable_tqdm=True))
         found = [outcome(task, [next(texts) for _ in task.instances]) for task in tasks]
     else:
         found = []
         for text in settings:
-            task = build(lm, text)
+            task = build(lm, model, text)
             found.append(outcome(task, lm.generate_until(task.instances, disable_tqdm=True)))
     print(json.dumps(found))
 

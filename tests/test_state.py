@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-import tiny  # noqa: E402
+from test_kv_vllm_task import _model as kv_vllm_model  # noqa: E402
 
 from icr_tasks.errors import IcrError  # noqa: E402
 from icr_tasks.harness.options import Options  # noqa: E402
@@ -27,7 +27,7 @@ INERT = "kv:topk@0.5,window=8000"
 SETTINGS = (
     "full",
     "none",
-    "rag@256,chunk=64",
+    "rag@1k",
     "kv:topk@0.05,window=16",
     "kv:page@0.05,window=16",
     "kv:snapkv@0.3",
@@ -67,7 +67,8 @@ def case(engine: str, model: Path, *settings: str) -> list[list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.llama(tmp_path_factory.mktemp("llama"))
+    """Wide weights make attention matter, so that settings give different answers."""
+    return kv_vllm_model(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")

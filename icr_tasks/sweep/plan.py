@@ -15,9 +15,9 @@ from ..engines import answers
 from ..errors import IcrError
 from ..harness import run
 from .cells import Cell, units
+from .engine import import_plugins, quiet
 from .progress import clock, guess
 from .records import Folder, columns, states
-from .runner import import_plugins, quiet
 from .study import Study
 
 
