@@ -221,7 +221,14 @@ def test_verify_looks_in_both_directions(text: str, kv: dict[str, Any], said: st
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("full", "ran kv:fp8, not full"), ("rag@4k", None), ("kv:fp8", None)]
+    ("text", "said"),
+    [
+        ("full", "ran kv:fp8, not full"),
+        ("rag@4k", None),
+        ("kv:fp8", None),
+        ("rag@4k+kv:fp8", None),
+        ("kv:nvfp4", "ran kv:fp8, not kv:nvfp4"),
+    ],
 )
 def test_a_cache_of_another_type(text: str, said: str | None) -> None:
     found = choose.verify(Setting.parse(text), {"kv": {"setting": "kv:fp8"}})

@@ -143,7 +143,7 @@ def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
         return found  # stock vLLM tells nothing; the options hold its kv_cache_dtype
     compressed = setting.compressed
     ran, sparse = str(kv.get("setting") or "full"), kv.get("sparse_steps")
-    if setting.kind not in ("full", "kv") and ran.removeprefix("kv:") in native():
+    if not compressed and setting.kind != "full" and ran.removeprefix("kv:") in native():
         ran = "full"  # rag@4k over a cache of another type: the model arguments name it
     reason = None
     if ran != str(asked if compressed else setting) and (compressed or ran != "full"):
