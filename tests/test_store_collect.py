@@ -138,6 +138,7 @@ def test_collect_writes_the_contract(tmp_path: Path) -> None:
         "n_prompt_tokens": 101,
         "n_out_tokens": 3,
         "truncated": False,
+        "unfinished": False,
         "gold_kept": [1, 1],
         "resp_hash": rows[0]["resp_hash"],
         "prompt_hash": "0" * 16,

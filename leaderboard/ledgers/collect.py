@@ -2,8 +2,9 @@
 
     icr collect out/ -o results/
 
-A run is one model x setting x prompt; its tasks may come from several lm_eval calls, the newest result of a
-task wins.
+A run is one model x setting x prompt; its tasks may come from several lm_eval calls and from what is
+already in the results folder. Of several results of a task a complete one beats a partial one, more items
+beat fewer, newer beats older; what was left aside is said. `--replace` lets the newest win whatever it holds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.schema import run_fingerprint
 
 from . import ledger, lm_eval_files
+from .merge import Result, Rules, Source, best, pinned, there
 from .summary import Tally, table
 from .unfinished import LOUD, cut_note
 
@@ -72,12 +75,24 @@ def main(argv: list[str]) -> int:
         "-o", "--results", type=Path, default=Path("results"), help="where ledgers go (default: results)"
     )
     parser.add_argument(
+        "--replace", action="store_true", help="the newest result of a task wins, also over a complete one"
+    )
+    parser.add_argument("--filter", metavar="NAME", help="take this filter of tasks that log several")
+    parser.add_argument(
+        "--baselines",
+        type=Path,
+        default=Path("baselines"),
+        help="a run pinned in one of these files is never changed in place (default: baselines)",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print the written runs as JSON instead of a table"
     )
     args = parser.parse_args(argv)
     bad: list[str] = []
     tallies: dict[str, Tally] = {}
-    written = collect(args.out, args.results, bad, tallies)
+    said: list[str] = []
+    rules = Rules(args.replace, args.filter, pinned(args.baselines), said)
+    written = collect(args.out, args.results, bad, tallies, rules)
     if args.json:
         sys.stdout.buffer.write(orjson.dumps([run for _, run in written], option=orjson.OPT_INDENT_2) + b"\n")
     elif written:
@@ -88,29 +103,40 @@ def main(argv: list[str]) -> int:
         for task, sheet in run["tasks"].items():
             if note := cut_note(sheet, LOUD):
                 print(f"icr: WARNING: {run['model']['id']} {task}: {note}", file=sys.stderr)
+    for message in said:
+        print(f"icr: note: {message}", file=sys.stderr)
     for message in bad:
         print(f"icr: error: {message}", file=sys.stderr)
     return 2 if bad else 0
 
 
 def collect(
-    outs: list[Path], results: Path, bad: list[str] | None = None, tallies: dict[str, Tally] | None = None
+    outs: list[Path],
+    results: Path,
+    bad: list[str] | None = None,
+    tallies: dict[str, Tally] | None = None,
+    rules: Rules | None = None,
 ) -> list[tuple[Path, dict[str, Any]]]:
-    """Group the tasks of all evaluations into runs and write each; returns (folder, run).
+    """Group the tasks of all evaluations into runs, merge each with what `results` holds of it, and write it;
+    returns (folder, run).
 
     `tallies` receives the scores of each run by fingerprint, for `summary.table`. Raises IcrError for unreadable input;
-    with a list `bad` the message is added to it and the other runs are written.
+    with a list `bad` the message is added to it, the task falls back to its next best result, and the others
+    are written.
     """
-    grouped: dict[str, dict[str, tuple[lm_eval_files.Evaluation, dict[str, Any]]]] = {}
+    rules = rules or Rules()
+    grouped: dict[str, dict[str, list[Source]]] = {}
     for evaluation in lm_eval_files.evaluations(outs, bad):
         for task in evaluation.results["configs"]:
             inputs = lm_eval_files.identity(evaluation.results, task)
-            grouped.setdefault(run_fingerprint(inputs), {})[task] = (evaluation, inputs)
+            found = grouped.setdefault(run_fingerprint(inputs), {})
+            found.setdefault(task, []).append((evaluation, inputs))
     written = []
     with ledger.no_cycles():
         for fingerprint, tasks in grouped.items():
             try:
-                written.append(_write(results, fingerprint, tasks, tallies, bad))
+                if made := _write(results, fingerprint, tasks, tallies, bad, rules):
+                    written.append(made)
             except IcrError as error:
                 if bad is None:
                     raise
@@ -121,53 +147,61 @@ def collect(
 def _write(
     root: Path,
     fingerprint: str,
-    tasks: dict[str, tuple[lm_eval_files.Evaluation, dict[str, Any]]],
+    tasks: dict[str, list[Source]],
     tallies: dict[str, Tally] | None,
     bad: list[str] | None,
-) -> tuple[Path, dict[str, Any]]:
-    latest, inputs = max(tasks.values(), key=lambda pair: pair[0].stamp)
+    rules: Rules,
+) -> tuple[Path, dict[str, Any]] | None:
+    latest, inputs = max(
+        (source for listed in tasks.values() for source in listed), key=lambda source: source[0].stamp
+    )
     run = _head(latest.results, inputs, fingerprint)
+    kept = there(ledger.place(root, run), run, bad)
     tally = None if tallies is None else tallies.setdefault(fingerprint, Tally())
-    folder = ledger.write(root, run, _stream(run, tasks, tally, bad))
+    run["seconds"]["total"] = 0.0
+    stream = _stream(run, tasks, kept, tally, bad, rules)
+    first = next(stream, None)
+    if first is None and not run["tasks"]:
+        return None  # every file of it was broken: what is there stays
+    rows = chain(() if first is None else (first,), stream)
+    folder = ledger.write(root, run, rows, guard=rules.guard(ledger.place(root, run)))
     return folder, run
 
 
 def _stream(
     run: dict[str, Any],
-    tasks: dict[str, tuple[lm_eval_files.Evaluation, dict[str, Any]]],
+    tasks: dict[str, list[Source]],
+    kept: dict[str, Result],
     tally: Tally | None,
     bad: list[str] | None,
+    rules: Rules,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of all tasks; fills in the run's counts while they pass."""
-    kv = Means()
-    for task, (evaluation, _) in sorted(tasks.items()):
-        counts = run["tasks"][task] = _sheet(evaluation.results, task)
-        path = evaluation.samples.get(task)
-        for part in ledger.batched(lm_eval_files.rows(path, task) if path else (), 200):
-            rows = [row for row, _, _ in part]
+    """Rows of all tasks, each from its best result; fills in the run's counts while they pass."""
+    kv, totals = Means(), {}
+    for task in sorted({*tasks, *kept}):
+        read = [
+            partial(_read, run["fingerprint"], task, *source, rules, bad) for source in tasks.get(task, ())
+        ]
+        stamps = [source[0].stamp for source in tasks.get(task, ())]
+        chosen = best(task, list(zip(stamps, read, strict=True)), kept.get(task), rules, bad)
+        if chosen is None:
+            continue
+        run["tasks"][task] = chosen.sheet
+        for part in ledger.batched(chosen.rows, 200):
             if tally:
-                tally.add(task, counts, rows)
-            _count(run, counts, rows, [sent for _, sent, _ in part], kv)
-            counts["filter"] = part[-1][2]
-            yield from rows
-        sums = counts.pop("sums")
-        counts["means"] = {metric: total / n for metric, (total, n) in sums.items()}
-        whole = counts["n_expected"] is not None and counts["n_scored"] >= counts["n_expected"]
-        counts["status"] = "complete" if whole else "partial" if path else "error"
-        if not path:
-            counts["reason"] = "no samples file: run lm_eval with --log_samples"
-        elif counts["n_scored"] and counts["metric"] and counts["metric"] not in sums:
-            counts["status"] = "error"
-            why = (counts["reasons"] or {}).get(
-                counts["metric"]
-            )  # the task's own: no judge, judge not reachable
-            counts["reason"] = (
-                why or f"{path.name}:1: no row has the metric {counts['metric']!r}, only {', '.join(sums)}"
-            )
-            if not why and bad is not None:
-                bad.append(f"{path.parent}/{counts['reason']}; score again with icr-replay")
+                tally.add(task, chosen.sheet, part)
+            for row in part:
+                if "kv" in row:
+                    kv.add(row["kv"])
+            yield from part
+        for name, value in (chosen.sheet.get("seconds") or {}).items():
+            run["seconds"][name] = run["seconds"].get(name, 0.0) + value
+        for name, value in chosen.tokens.items():
+            run["tokens"][name] = run["tokens"].get(name, 0) + value
+        totals[chosen.source] = chosen.total
+    run["seconds"]["total"] = sum(totals.values())
     if kv.n:
-        run["kv"] = {**_shares(tasks), **kv.means()}
+        run["kv"] = {**_shares(run["tasks"]), **kv.means()}
         run["peak_memory_bytes"] = kv.largest.get("peak_memory_bytes")
     statuses = {counts["status"] for counts in run["tasks"].values()}
     run["status"] = (
@@ -175,17 +209,60 @@ def _stream(
     )
 
 
-def _shares(tasks: dict[str, tuple[lm_eval_files.Evaluation, dict[str, Any]]]) -> dict[str, float]:
+def _shares(sheets: dict[str, dict[str, Any]]) -> dict[str, float]:
     """What stock vLLM read under ICR_KV: it counts a run and not its items, so the sheets of the tasks hold it."""
     means = Means()
-    for task, (evaluation, _) in tasks.items():
-        sheet = evaluation.results["configs"][task].get("metadata", {}).get("icr", {})
-        means.add({k: v for k, v in (sheet.get("kv") or {}).items() if k.endswith("_fraction")})
+    for sheet in sheets.values():
+        means.add(sheet.get("kv_shares") or {})
     return {name: value for name, value in means.means().items() if name != "n_items"}
 
 
-def _count(run: dict[str, Any], counts: dict[str, Any], rows: list[Any], sent: list[Any], kv: Means) -> None:
-    """Add some rows, and the digests of their prompts, to the run's counts: column by column, which is three
+def _read(
+    fingerprint: str,
+    task: str,
+    evaluation: lm_eval_files.Evaluation,
+    inputs: dict[str, Any],
+    rules: Rules,
+    bad: list[str] | None,
+) -> Result:
+    """One task of one evaluation. Raises IcrError naming file and line for what is broken."""
+    counts = _sheet(evaluation.results, task)
+    path = evaluation.samples.get(task)
+    found = Result(counts, [], evaluation.stamp, str(evaluation.path))
+    found.total = float(evaluation.results.get("total_evaluation_time_seconds") or 0)
+    found.tokens = {"prompt": 0, "output": 0}
+    counts["evaluated"], counts["seconds"] = evaluation.stamp, {}
+    told = evaluation.results["configs"][task].get("metadata", {}).get("icr", {}).get("kv") or {}
+    if shares := {k: v for k, v in told.items() if k.endswith("_fraction")}:
+        counts["kv_shares"] = shares
+    lines = lm_eval_files.rows(path, task, rules.filter) if path else ()
+    for part in ledger.batched(lines, 200):
+        rows = [row for row, _, _ in part]
+        _count(found, counts, rows, [sent for _, sent, _ in part])
+        counts["filter"] = part[-1][2]
+        found.rows += rows
+    sums = counts.pop("sums")
+    counts["means"] = {metric: total / n for metric, (total, n) in sums.items()}
+    whole = counts["n_expected"] is not None and counts["n_scored"] >= counts["n_expected"]
+    counts["status"] = "complete" if whole else "partial" if path else "error"
+    if not path:
+        counts["reason"] = "no samples file: run lm_eval with --log_samples"
+    elif found.rows and not sums and (logged := lm_eval_files.no_scores(path)):
+        counts["status"], counts["reason"] = "error", logged
+    elif counts["n_scored"] and counts["metric"] and counts["metric"] not in sums:
+        counts["status"] = "error"
+        # the task's own: no judge, judge not reachable
+        why = (counts["reasons"] or {}).get(counts["metric"])
+        counts["reason"] = (
+            why or f"{path.name}:1: no row has the metric {counts['metric']!r}, only {', '.join(sums)}"
+        )
+        if not why and bad is not None:
+            bad.append(f"{path.parent}/{counts['reason']}; score again with icr-replay")
+    return found
+
+
+def _count(found: Result, counts: dict[str, Any], rows: list[Any], sent: list[Any]) -> None:
+    """Add some rows, and the digests of their prompts, to the task's counts: column by column, which is three
     times faster."""
     scores = [row["score"] for row in rows]
     failed = sum(1 for row in rows if row["error"] or not row["score"])
@@ -199,9 +276,7 @@ def _count(run: dict[str, Any], counts: dict[str, Any], rows: list[Any], sent: l
         total = counts["sums"].setdefault(metric, [0.0, 0])
         total[0] += sum(values)
         total[1] += len(values)
-    for record in [row["kv"] for row in rows if "kv" in row]:
-        kv.add(record)
-    tokens, seconds = run["tokens"], run["seconds"]
+    tokens, seconds = found.tokens, counts["seconds"]
     tokens["prompt"] += sum(n for row in rows if (n := row["n_prompt_tokens"]))
     tokens["output"] += sum(n for row in rows if (n := row["n_out_tokens"]))
     cached = [n for one in sent if (n := (one.get("engine_tokens") or _NONE).get("cached")) is not None]

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.schema import SCHEMA as SCHEMA
 from icr_tasks.schema import fingerprint as fingerprint
 from icr_tasks.schema import read_head
+from icr_tasks.storage import sha256
 
 ITEMS = "items.jsonl.gz"
 T = TypeVar("T")
@@ -33,12 +34,32 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._@=+-]+", "_", text).strip("._")[:120] or "unnamed"
 
 
-def write(root: Path, run: dict[str, Any], items: Iterable[dict[str, Any]]) -> Path:
+def place(root: Path, run: dict[str, Any]) -> Path:
+    """The folder of a run below `root`."""
+    return root / slug(run["model"]["id"]) / slug(run["setting"]["text"]) / run["fingerprint"]
+
+
+def content(folder: Path) -> str:
+    """sha256 of a run's uncompressed item rows: changes when the run was made again with other answers."""
+    try:
+        with gzip.open(folder / ITEMS, "rb") as file:
+            return sha256(file)
+    except (OSError, EOFError, zlib.error) as error:
+        raise IcrError(f"{folder / ITEMS}: unreadable ({error}); collect the run again") from error
+
+
+def write(
+    root: Path,
+    run: dict[str, Any],
+    items: Iterable[dict[str, Any]],
+    guard: Callable[[Path], None] | None = None,
+) -> Path:
     """Write one run; an older version of the same run is replaced as a whole. Returns its folder.
 
-    `run` is written after `items` was consumed, so a generator of items may still fill in its counts.
+    `run` is written after `items` was consumed, so a generator of items may still fill in its counts. `guard`
+    sees the new folder before the old one goes, and may refuse by raising IcrError.
     """
-    folder = root / slug(run["model"]["id"]) / slug(run["setting"]["text"]) / run["fingerprint"]
+    folder = place(root, run)
     building = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
     try:
@@ -50,8 +71,13 @@ def write(root: Path, run: dict[str, Any], items: Iterable[dict[str, Any]]) -> P
         (building / "run.json").write_bytes(
             orjson.dumps(run, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
         )
-        shutil.rmtree(folder, ignore_errors=True)
+        if guard:
+            guard(building)
+        old = folder.with_name(f".{folder.name}.old.{os.getpid()}")
+        if folder.exists():  # moved aside first: the run is there at every moment but one rename
+            folder.rename(old)
         building.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise IcrError(
             f"cannot write {folder}: {error.strerror or error}; nothing was changed there"

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from icr_tasks.errors import IcrError
+from icr_tasks.errors import IcrError, unknown
 from icr_tasks.schema import answering, digest
 from icr_tasks.schema import run_fingerprint as run_fingerprint
 from icr_tasks.storage import Evaluation as Evaluation
@@ -28,7 +28,6 @@ def samples(path: Path) -> Iterator[dict[str, Any]]:
     """lm-eval's sample rows of one file. Raises IcrError naming file and line for what is not one."""
     seen: set[Any] = set()
     loads = orjson.loads
-    known: Any = None
     with path.open("rb", buffering=1 << 18) as file:
         for number, raw in enumerate(file, 1):
             try:
@@ -44,28 +43,114 @@ def samples(path: Path) -> Iterator[dict[str, Any]]:
                 raise IcrError(
                     f"{path}:{number}: {gone} missing; the file is not from lm_eval 0.4.4 or newer"
                 )
-            used = sample.get("filter", "none")
-            if used != known and known is not None:
-                raise IcrError(
-                    f"{path}:{number}: two filters {sorted({str(known), str(used)})}; score one filter per task"
-                )
-            known, place = used, sample.get("doc_id", number)
+            place = (sample.get("doc_id", number), sample.get("filter"))
             if place in seen:
-                raise IcrError(f"{path}:{number}: doc_id {place} twice; two runs were written into one file")
+                raise IcrError(
+                    f"{path}:{number}: doc_id {place[0]} twice; two runs were written into one file"
+                )
             seen.add(place)
             yield sample
 
 
-def rows(path: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
-    """(ledger row, prompt digest, filter) of each line of a samples file. Raises IcrError naming file and
-    line for broken or doubled rows."""
+def filters(path: Path) -> tuple[str, ...]:
+    """Names of the filters a samples file holds, from its first two lines and its last: one row a filter and
+    document, ordered by filter (lm-eval) or by document. `_rows` names the line where that was not enough."""
+    with path.open("rb") as file:
+        first, second = file.readline(), file.readline()
+        size = file.seek(0, 2)
+        back = 1 << 16
+        last = b""
+        while not last.strip() and back < 2 * size + (1 << 17):
+            file.seek(max(0, size - back))
+            tail = file.read().rstrip(b"\n")
+            last = tail.rpartition(b"\n")[2] if b"\n" in tail or back >= size else b""
+            back *= 4
+    found = []
+    for raw in (first, second, last):
+        try:
+            sample = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            continue  # `samples` names the line
+        if isinstance(sample, dict):
+            found.append(str(sample.get("filter", "none")))
+    return tuple(dict.fromkeys(found))
+
+
+def no_scores(path: Path) -> str | None:
+    """Why no row of a samples file has a score, for tasks whose metrics are none of single items."""
+    for sample in samples(path):
+        logged = [m for m in sample["metrics"] if m not in _NOT_SCORES]
+        pairs = [m for m in logged if isinstance(sample.get(m), list | tuple)]
+        if pairs:
+            return (
+                f"{', '.join(pairs)}: no score of single items (log-likelihoods and lengths that lm_eval adds up); "
+                "ledgers hold scores between 0 and 1"
+            )
+        return None
+    return None
+
+
+Line = tuple[dict[str, Any], dict[str, Any], str]  # ledger row, prompt digest, filter
+
+
+def rows(path: Path, task: str, wanted: str | None = None) -> Iterator[Line]:
+    """(ledger row, prompt digest, filter) of each document of a samples file. Raises IcrError naming file and
+    line for broken or doubled rows.
+
+    Of a task with several filters the one `wanted` is taken; without it each filter's metrics stand beside
+    each other under lm-eval's own names, `exact_match,strict-match`.
+    """
+    if len(filters(path)) > 1:
+        yield from _filtered(path, task, wanted)
+    else:
+        yield from _rows(path, task)
+
+
+def _filtered(path: Path, task: str, wanted: str | None) -> Iterator[Line]:
+    """Rows of a file with several filters, one a document."""
+    by_filter: dict[str, dict[Any, Line]] = {}
+    for line, place in zip(_rows(path, task, True), _places(path), strict=True):
+        by_filter.setdefault(line[2], {})[place] = line
+    if wanted is not None:
+        if wanted not in by_filter:
+            raise unknown("filter", wanted, list(by_filter))
+        yield from by_filter[wanted].values()
+        return
+    sizes = {f: found.keys() for f, found in by_filter.items()}
+    if any(places != sizes[next(iter(sizes))] for places in sizes.values()):
+        at = next(n for n, sample in enumerate(samples(path), 1) if sample.get("filter") == list(sizes)[1])
+        raise IcrError(
+            f"{path}:{at}: two filters {sorted(sizes)} of different documents; score again, or choose one with --filter"
+        )
+    name = "+".join(by_filter)
+    documents = dict.fromkeys(place for lines in by_filter.values() for place in lines)
+    for place in documents:
+        lines = [(f, found[place]) for f, found in by_filter.items() if place in found]
+        row, sent, _ = lines[0][1]
+        score = {f"{metric},{f}": v for f, line in lines for metric, v in line[0]["score"].items()}
+        yield {**row, "score": score}, sent, name
+
+
+def _places(path: Path) -> Iterator[Any]:
+    """Document of each line."""
+    for number, sample in enumerate(samples(path), 1):
+        yield sample.get("doc_id", number)
+
+
+def _rows(path: Path, task: str, several: bool = False) -> Iterator[Line]:
     seen: dict[str, int] = {}
     logged: list[str] | None = None
+    known: str | None = None
     metrics: list[str] = []
     for number, sample in enumerate(samples(path), 1):
         if sample["metrics"] != logged:  # the same list on every row, as a rule
             logged = sample["metrics"]
             metrics = [m for m in logged if m not in _NOT_SCORES]
+        used = sample.get("filter", "none")
+        if used != (known := known or used) and not several:
+            raise IcrError(
+                f"{path}:{number}: two filters {sorted({str(known), str(used)})}; sort the rows by filter"
+            )
         try:
             sent = digest(sample)
             row = _row(sample, sent, task, metrics)
@@ -79,6 +164,8 @@ def rows(path: Path, task: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]
             raise IcrError(
                 f"{path}:{number}: {metric} is {value:g}; negative marks are not scores, use one task a length"
             )
+        if several:
+            item = f"{sample.get('filter', 'none')}/{item}"  # occurrences are counted within a filter
         if item in seen:
             row["occ"] = seen[item] = seen[item] + 1
         else:

@@ -6,7 +6,6 @@ ten passes of one point each would otherwise slide through.
 
 from __future__ import annotations
 
-import gzip
 import re
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -16,8 +15,9 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError, unknown
-from icr_tasks.storage import sha256, write_atomic
+from icr_tasks.storage import write_atomic
 
+from ..ledgers.ledger import content
 from ..ledgers.load import Run, load_run, read_head
 
 SCHEMA = 1
@@ -84,15 +84,6 @@ def resolve(results: Path, pin: dict[str, Any], name: str) -> Run:
             return load_run(folder, head)
     text = f"{heads[0][0]} is no longer the run that baseline {name} pins (its items changed); restore it or set it again"
     raise IcrError(text, exit_code=4)
-
-
-def content(folder: Path) -> str:
-    """sha256 of a run's uncompressed item rows: changes when the run was made again with other answers."""
-    try:
-        with gzip.open(folder / "items.jsonl.gz", "rb") as file:
-            return sha256(file)
-    except (OSError, EOFError) as error:
-        raise IcrError(f"{folder}/items.jsonl.gz: unreadable ({error}); collect the run again") from error
 
 
 def store(folder: Path, name: str, run: Run, *, verdict: str, why: str | None) -> Pin:
