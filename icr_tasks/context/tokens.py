@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -90,3 +91,21 @@ def window(metadata: Mapping[str, Any], lm: Any = None) -> int | None:
         ) from error
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     return getattr(config, "max_position_embeddings", None)
+
+
+@dataclass
+class Chat:
+    """Stands for an engine where prompts are built: what a task asks of a running model, its tokenizer, window and
+    chat template."""
+
+    tokenizer: Any
+    max_length: int | None = None
+
+    def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The rendered conversation."""
+        return self.tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )

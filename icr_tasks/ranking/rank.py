@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..benchmarks.base import Unit
 from ..context.build import DoesNotFit
+from ..context.tokens import Chat
 from ..errors import IcrError
 from . import attention
 from .attention import Spans, locate
@@ -98,23 +99,6 @@ def random_metrics(gold: Scores, graded: Scores | None, k: int = 10) -> dict[str
     out = {f"ndcg@{k}": random_ndcg(gold, k), "mrr": random_mrr(gold)}
     out |= {f"recall@{n}": random_recall(gold, n) for n in (1, 5, k)}
     return out | ({f"ndcg_graded@{k}": random_ndcg(graded, k)} if graded is not None else {})
-
-
-@dataclass
-class Chat:
-    """What a task asks of a running model: its tokenizer, window and chat template."""
-
-    tokenizer: Any
-    max_length: int
-
-    def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The rendered conversation."""
-        return self.tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
 
 
 @dataclass

@@ -36,22 +36,6 @@ class Row:
     seconds: float | None = None
 
 
-class _Stub:
-    """Stands for the engine where prompts are built: a tokenizer and its chat template."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-
-    def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """As lm-eval's engines render messages."""
-        return self.tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
-
-
 def plan(study: Study, cells: list[Cell], sample: int, rate: float | None) -> list[Row]:
     """One row a cell, in matrix order. `rate` is prefill tokens a second for models nothing was measured
     of."""
@@ -91,7 +75,7 @@ def _row(cell: Cell, state: str, sample: int) -> tuple[Row, list[tuple[str, int]
     try:
         counter = counting.counter(cell.task_metadata)
         chat = cell.chat and counter is not None and bool(getattr(counter.tokenizer, "chat_template", None))
-        stub = _Stub(counter.tokenizer) if counter is not None else None
+        stub = counting.Chat(counter.tokenizer) if counter is not None else None
         some = run.Cell((cell.task,), cell.task_metadata, limit, chat, cell.system)
         [task] = run.build(stub, some, cell.args, cell.gen_kwargs)
     except (IcrError, OSError, ValueError) as error:

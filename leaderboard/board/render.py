@@ -8,34 +8,10 @@ from typing import Any
 
 import orjson
 
-from ..plots.canvas import si
 from ..text import escape
-from ..text.names import DASH, MINUS
+from ..text.names import DASH, MINUS, amount, number
 from ..text.printed import settled
 from .tables import Line, Shown, Table
-
-
-def number(value: float, *, sign: bool = False) -> str:
-    """One decimal, a true minus, no minus zero."""
-    text = f"{settled(value):{'+' if sign else ''}.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", MINUS)
-
-
-def amount(value: float, unit: str) -> str:
-    """A cost for people: bytes with binary prefixes, everything else with three digits."""
-    value = settled(value)
-    if unit == "B":
-        for size, name in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
-            if value >= size:
-                return f"{value / size:.3g} {name}"
-        return f"{value:.3g} B"
-    if unit == "%":
-        return f"{value:.1f} %"
-    if unit == "s":
-        for size, name in ((7200, "h"), (120, "min")):
-            if value >= size:
-                return f"{value / (3600 if name == 'h' else 60):.3g} {name}"
-    return si(value) + (f" {unit}" if unit else "")
 
 
 def text(cell: Shown) -> str:

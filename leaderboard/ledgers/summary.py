@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from icr_tasks.errors import IcrError
+from icr_tasks.settings import parse_tokens
 
 from ..stats import Design, Effect, documents, objects
 from ..text.names import DASH, points
@@ -22,13 +22,7 @@ from .unfinished import cut_note, percent, unfinished
 
 def tokens(length: str | None) -> int:
     """Sort key of a nominal length: "4k" -> 4096; tasks without one come first."""
-    if not length:
-        return 0
-    unit = {"k": 1024, "m": 1024**2}.get(length[-1].lower(), 1)
-    try:
-        return int(length.rstrip("kKmM")) * unit
-    except ValueError as error:
-        raise IcrError(f"length {length!r} is not a token count such as 4k") from error
+    return parse_tokens(length) if length else 0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
+from ..text.names import coordinate as num
+from ..text.names import si as si
+from ..text.names import size
 from ..text.printed import settled
 
 LIGHT = ("#0072b2", "#c44a00", "#00805c", "#a3437f", "#9a6a00", "#3f3f9f", "#5b6770", "#8a1c1c")
@@ -38,12 +41,7 @@ STYLE = (
     + "}"
 )
 SERIES = len(LIGHT)
-
-
-def num(value: float) -> str:
-    """A coordinate: at most two decimals, no trailing zeros, no minus zero."""
-    text = f"{settled(value):.2f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+count = size  # 4096 is 4k on an axis of lengths
 
 
 def safe(text: object) -> str:
@@ -166,20 +164,3 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 def tenth(value: float, *, sign: bool = False) -> str:
     """A score or difference with one decimal."""
     return f"{settled(value):{'+' if sign else ''}.1f}"
-
-
-def count(value: float) -> str:
-    """A token or byte count for people: 4096 -> 4k, 1048576 -> 1M, 530 -> 530."""
-    for unit, name in ((1024**2, "M"), (1024, "k")):
-        if value >= unit and value % unit == 0:
-            return f"{int(value // unit)}{name}"
-    return si(value)
-
-
-def si(value: float) -> str:
-    """Three digits with a unit: 14336 -> 14.3k."""
-    value = settled(value)
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:.3g}{name}"
-    return f"{value:.3g}"

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..text.names import size as count
 from ..text.printed import printed
-from .canvas import SERIES, Canvas, count, nice_ticks, num, short, spread, tenth, width
+from .canvas import SERIES, Canvas, nice_ticks, num, short, spread, tenth, width
 
 
 @dataclass(frozen=True)

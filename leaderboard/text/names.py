@@ -53,3 +53,49 @@ def plain(text: object) -> str:
     return re.sub(
         r"\s+", " ", "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in str(text))
     ).strip()
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """One decimal, a true minus, no minus zero."""
+    text = f"{settled(value):{'+' if sign else ''}.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", MINUS)
+
+
+def amount(value: float, unit: str) -> str:
+    """A cost for people: bytes with binary prefixes, everything else with three digits."""
+    value = settled(value)
+    if unit == "B":
+        for size, name in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
+            if value >= size:
+                return f"{value / size:.3g} {name}"
+        return f"{value:.3g} B"
+    if unit == "%":
+        return f"{value:.1f} %"
+    if unit == "s":
+        for size, name in ((7200, "h"), (120, "min")):
+            if value >= size:
+                return f"{value / (3600 if name == 'h' else 60):.3g} {name}"
+    return si(value) + (f" {unit}" if unit else "")
+
+
+def si(value: float) -> str:
+    """Three digits with a unit: 14336 -> 14.3k."""
+    value = settled(value)
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:.3g}"
+
+
+def size(value: float) -> str:
+    """A token or byte count where powers of two are whole: 4096 -> 4k, 1048576 -> 1M, 530 -> 530."""
+    for unit, name in ((1024**2, "M"), (1024, "k")):
+        if value >= unit and value % unit == 0:
+            return f"{int(value // unit)}{name}"
+    return si(value)
+
+
+def coordinate(value: float) -> str:
+    """A coordinate: at most two decimals, no trailing zeros, no minus zero."""
+    text = f"{settled(value):.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
