@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from .citations import cited_ids, prf
 from .extract import extract_answer
+from .normalised import subem_norm
 
 # ---- normalize -----------------------------------------------------------------------------------
 # Text normalisation before answers are compared.
@@ -120,16 +121,17 @@ _HELMET_ANSWER = re.compile(r"(?:Answer:)(.*)(?:\n|$)", re.I)
 
 
 def score(generation: str, golds: Sequence[str], gold_ids: Sequence[int] | None = None) -> dict[str, float]:
-    """subem (extracted answer; the headline), subem_raw (paper: raw or extracted), subem_word, em, f1,
-    parsed.
+    """subem and subem_norm (extracted answer; without a marker the whole text), subem_raw (paper: raw or extracted),
+    subem_word, em, f1 (without a marker: the first sentence), parsed.
 
     With `gold_ids` also cite_p, cite_r, cite_f1 of the `[DOC i]` ids named.
     """
     answer = extract_answer(generation)
     out = {
-        "subem": subem(answer.text, golds),
+        "subem": subem(answer.reads, golds),
+        "subem_norm": subem_norm(answer.reads, golds),
         "subem_raw": max(subem_official(generation, golds), subem_official(answer.text, golds)),
-        "subem_word": subem_word(answer.text, golds),
+        "subem_word": subem_word(answer.reads, golds),
         "em": em(answer.text, golds),
         "f1": f1(answer.text, golds),
         "parsed": float(answer.found),

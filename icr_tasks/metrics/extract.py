@@ -1,11 +1,12 @@
 """The final answer in a generation.
 
 Formats asked for by the prompts ("Answer: X", "The answer is: X", the correct answer is (X)) and what models
-make of them: bold, quotes, boxes, the answer on the next line, thoughts before it, words after it.
+make of them: bold, quotes, boxes, tags, JSON, headings with the answer on the next line, words before and after.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from typing import NamedTuple
 
@@ -13,38 +14,63 @@ from .visible import visible
 
 
 class Extracted(NamedTuple):
-    """`text` is the answer; `found` says whether a formal marker was seen (otherwise it is the first
-    line)."""
+    """`text` is the answer; `found` says whether a formal marker was seen. Without one `text` is the first sentence
+    that says something, and `reads`, the text that SubEM searches, is all that was visible."""
 
     text: str
     found: bool
+    reads: str = ""
 
 
 _CONTROL = re.compile(r"<\|[a-z_]+\|>|</s>|<s>|<\|?(?:end|eot)[^>]*>", re.I)
-# A model that goes on with the next question (few-shot habit) has answered before it.
-_NEXT_TURN = re.compile(r"(?<=\S)\s*\n\s*(?:Question|Human|User|Q)\s*\d*\s*:.*\Z", re.S | re.I)
+_NEXT_TURN = re.compile(r"\n\s*(?:Question|Human|User|Q)\s*\d*\s*:", re.I)
 _EMPHASIS = r"[*_`]{0,3}"
 _LEAD = r"(?:(?:my|the|so the|therefore,? the)\s+)?(?:(?:final|correct|short|concise|best)\s+)*"
 # "Answer: X" anywhere in a line; "answer is X" also without a colon. A bare mention ("to answer the
 # question") is no marker.
 _MARKER = re.compile(
-    rf"{_EMPHASIS}\b{_LEAD}answer{_EMPHASIS}\s*(?:(?:to\s+(?:the|this|your)\s+question\s+)?{_EMPHASIS}(?:is|was|are|would be)\b{_EMPHASIS}\s*:?|:){_EMPHASIS}",
-    re.I,
+    rf"{_EMPHASIS}\b{_LEAD}answer{_EMPHASIS}[ \t]*(?:(?:to\s+(?:the|this|your)\s+question\s+)?{_EMPHASIS}(?:is|was|are|would be)\b{_EMPHASIS}\s*:?|:){_EMPHASIS}"
+    rf"|^[ \t#>*_]{{0,12}}(?:\d+[.)]\s*)?{_LEAD}answer[*_ \t#]*$",  # a heading: the answer is on the next line
+    re.I | re.M,
 )
+_KEY = re.compile(r"[\"'](?:(?:final|short|correct|the)[_ ]?)?answer[\"']\s*:\s*", re.I)
+_TAG = re.compile(r"<(answer|final_answer|final|output|response)>(.*?)(?:</\1>|\Z)", re.I | re.S)
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+_LATEX = re.compile(r"\\(?:text(?:bf|it|rm|tt)?|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
 _PLACEHOLDER = re.compile(
     r"^<?\s*(?:your|insert|the)?\s*(?:final\s+|short\s+)?answer(?:\s+here)?\s*>?\.?$", re.I
 )
 # Words whose final dot does not end a sentence, and single initials.
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:[A-Z]|St|Mr|Mrs|Ms|Dr|Jr|Sr|Prof|Gen|Col|Lt|Sgt|Capt|Rev|Hon|Gov|Sen|Rep|Mt|Ft|No|Nos|vs|vol|pp|ed|eds|Inc|Corp"
-    r"|Co|Ltd|LLC|Bros|Ave|Blvd|Rd|etc|approx|ca|cf|al|Op|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)|[A-Z](?:\.[A-Za-z])+|[ap]\.m)\.$"
+    r"(?:\b(?:[A-Z]|St|Ste|Mr|Mrs|Ms|Mme|Mlle|Dr|Jr|Sr|Prof|Gen|Maj|Brig|Adm|Cmdr|Cdr|Pres|Amb|Col|Lt|Sgt|Cpl|Pvt|Capt|Rev|Fr|Hon"
+    r"|Gov|Sen|Rep|Rt|Msgr|Mt|Mts|Ft|Pt|No|Nos|vs?|vol|ch|sec|fig|pp?|eds?|Inc|Corp|Cos?|Ltd|LLC|LLP|Bros|Assn|Dept|Univ|Ave|Blvd"
+    r"|Rd|Hwy|Sq|etc|approx|c|ca|cf|al|Op|feat|ft|est|incl|esp|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)|[A-Z](?:\.[A-Za-z])+"
+    r"|[ap]\.m|[ie]\.[eg])\.$"
 )
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]*_]*(?=\s+[\"'“‘(\[]*[A-Z])")
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|be|been|has|have|had|does|do|did|can|could|will|would|may|might|must|shall|should|says?|said|states?"
+    r"|mentions?|shows?|indicates?|refers?|became|becomes|won|made|makes|comes|came|took|takes|gives?|gave|led|[a-z]{3,}ed)\b"
+)
 _NEXT_FIELD = re.compile(
     r"\n\s*(?:\*\*|#|\[DOC|Relevant doc|Quote \d|Explanation|Reason|Note|Question|Source|Document|Justification|Human:|User:)",
     re.I,
 )
+_DOCS = re.compile(
+    r"\A\s*(?:\[\s*DOC[^\]]*\][\s,;:]*)+(?=\S)|(?<=\S)[\s,;]*(?:\[\s*DOC[^\]]*\][\s,;.]*)+\Z", re.I
+)
+_NUMBERED = re.compile(r"\A\W*\d{1,2}[.)]\Z")
+_LABEL = re.compile(
+    r"\s*(?:Explanation|Reason(?:ing)?|Note|Source|Justification|Evidence|Supporting|Relevant)\b.{0,30}:",
+    re.I,
+)
+# Lines that say nothing: a number of a list, a heading, a lead-in, tags, punctuation alone.
+_EMPTY = re.compile(
+    r"\s*(?:#{1,6}\s.*|\(?\d{1,2}[.)][*_]*|[!-/:-@\[-`{-~\s]*|(?:\[\s*DOC[^\]]*\]\W*)+|</?\w+>|[^\n]{0,160}:\s*[*_]*|(?:sure|certainly|of course|okay|ok|yes, sure)[!.,]?)\s*",
+    re.I,
+)
+_BULLET = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)]|[-*•–])[ \t]+", re.M)
+_PUNCTUATION = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}
 
 
@@ -55,47 +81,114 @@ def strip_thoughts(text: str) -> str:
 
 
 def _own_turn(text: str) -> str:
-    """The text before the model starts to play the next turn itself."""
-    return _NEXT_TURN.sub("", text)
+    """The text before the model starts to play the next turn itself (a few-shot habit): it has answered before."""
+    for cut in _NEXT_TURN.finditer(text):
+        if _answered(text[: cut.start()]):
+            return text[: cut.start()]
+    return text
+
+
+def _answered(text: str) -> bool:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return any(_says_something(line) for line in lines) or any(
+        re.search(r"\w", line) and not line.rstrip().endswith(":") and not line.lstrip().startswith("#")
+        for line in lines
+    )
 
 
 def extract_answer(text: str) -> Extracted:
-    """The answer after the last formal marker, else the last `\\boxed{}`, else the first non-empty line."""
+    """The answer after the last formal marker, else the last `\\boxed{}`, else the first sentence that says something."""
     text = _own_turn(strip_thoughts(text))
-    for match in reversed(list(_MARKER.finditer(text))):
-        answer = _clean(_span(text[match.end() :]))
+    for start, kind in reversed(_marks(text)):
+        answer = _value(text, start) if kind == "key" else _clean(_span(text[start:]))
         if answer and not _PLACEHOLDER.match(answer):
-            return Extracted(answer, True)
+            return Extracted(answer, True, answer)
+    tags = [_clean(_span(match[2].strip() or "")) for match in _TAG.finditer(text)]
     boxes = [b for b in _BOXED.findall(text) if not b.strip().lower().startswith("criterion")]
-    if boxes and _clean(boxes[-1]):
-        return Extracted(_clean(boxes[-1]), True)
-    lines = [line for line in text.splitlines() if line.strip(" *_#`")]
-    return Extracted(_clean(_span(lines[0])) if lines else "", False)
+    for formal in (tags, [_clean(b) for b in boxes]):
+        if formal and formal[-1] and not _PLACEHOLDER.match(formal[-1]):
+            return Extracted(formal[-1], True, formal[-1])
+    lines = text.splitlines()
+    first = next((n for n, line in enumerate(lines) if _says_something(line)), None)
+    if first is None:  # a bare number is an answer where nothing else is there
+        rest = [line for line in lines if line.strip(_PUNCTUATION)]
+        number = len(rest) == 1 and re.fullmatch(r"\s*\(?(\d{1,2})[.)]\s*", rest[0])
+        short = number[1] if number else ""
+        return Extracted(short, False, short)
+    whole = "\n".join(lines[first:]) if first else text
+    return Extracted(
+        _clean(_span(_BULLET.sub("", lines[first], count=1))), False, _BULLET.sub("", whole).strip()
+    )
+
+
+def _marks(text: str) -> list[tuple[int, str]]:
+    """(end, kind) of each formal marker in order; a key of JSON is read as JSON."""
+    found = [(m.end(), "marker") for m in _MARKER.finditer(text)] + [
+        (m.end(), "key") for m in _KEY.finditer(text)
+    ]
+    return sorted(found)
+
+
+def _value(text: str, start: int) -> str:
+    """The JSON value that begins at `start`, as text; what is no JSON is read up to the end of its line."""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text[start : start + 100_000])
+    except ValueError:
+        rest = text[start:].split("\n", 1)[0].strip()
+        quote = rest[:1] if rest[:1] in "\"'" else ""
+        return _clean(rest[1:].split(quote, 1)[0] if quote else re.split(r"[,}\]]", rest, maxsplit=1)[0])
+    if isinstance(value, list):
+        value = ", ".join(str(v) for v in value)
+    return "" if value is None or isinstance(value, dict) else _clean(str(value))
+
+
+def _says_something(line: str) -> bool:
+    marker = _MARKER.match(line.strip())
+    if marker and _PLACEHOLDER.match(_clean(line.strip()[marker.end() :])):
+        return False
+    return bool(line.strip()) and _EMPTY.fullmatch(line) is None
 
 
 def _span(rest: str) -> str:
     """From the marker to the end of the answer: its line (the next one when this is empty), its first
     sentence."""
     rest = rest.lstrip(" \t:")
-    if not rest.split("\n", 1)[0].strip(" *_`"):
-        rest = rest.lstrip("\n *_`")
+    if not rest.split("\n", 1)[0].strip(" *_`:"):
+        rest = (
+            _BULLET.sub("", rest.lstrip("\n *_`:"), count=1)
+            if not rest.lstrip("\n *_`:")[:1].isdigit()
+            else rest.lstrip("\n *_`:")
+        )
+        fence = re.match(r"(?:json|text|markdown)?\n", rest)
+        rest = rest[fence.end() :] if fence else rest
+    if tag := _TAG.match(rest):
+        rest = tag[2].strip()
+    if docs := re.match(r"(?:\s*\[\s*DOC[^\]]*\][\s,;:]*)+(?=\S)", rest, re.I):
+        rest = rest[docs.end() :]
     cut = _NEXT_FIELD.search(rest)
     line = (rest[: cut.start()] if cut else rest).split("\n", 1)[0]
     box = _BOXED.search(line)
     if box:
         return box[1]
     for end in _SENTENCE_END.finditer(line):
-        head = line[: end.start() + 1]
-        following = line[end.end() :].split()
-        # "John. F. Kennedy", "St. Louis": a name goes on. A sentence follows when it is longer than a name.
-        if not _ABBREVIATION.search(head) and (len(following) > 2 or end[0] != "."):
+        head, tail = line[: end.start() + 1], line[end.end() :]
+        # "St. Louis", "Mamma Mia! Here We Go Again", "1. FC Köln": a name goes on. A sentence follows when it has a verb.
+        if _NUMBERED.match(head) or (end[0][0] == "." and _ABBREVIATION.search(head)):
+            continue
+        following = _SENTENCE_END.split(tail, maxsplit=1)[0]
+        comment = end[0][0] != "." and re.match(
+            r"\s*[\"“(]*(?:An?|The)\s+[a-z]", tail
+        )  # "... Rabbit? A film"
+        if comment or _LABEL.match(tail) or (len(following.split()) > 2 and _VERB.search(following)):
             return line[: end.end()]
     return line
 
 
 def _clean(answer: str) -> str:
-    """Without markup, wrapping quotes or brackets, and the final sentence period; inner dots stay."""
-    answer = re.sub(r"\*\*|__|`", "", answer).strip().strip("*_ ")
+    """Without markup, wrapping quotes or brackets, `[DOC i]` around it, and the final sentence period; inner dots
+    stay."""
+    answer = _LATEX.sub(r"\1", re.sub(r"\*\*|__|`", "", answer)).strip().strip("*_ ")
+    answer = _DOCS.sub("", answer)
     for _ in range(4):
         before = answer
         answer = answer.strip().rstrip(",;:").strip()
@@ -112,7 +205,7 @@ def _clean(answer: str) -> str:
             answer = inner if not any(c in inner for c in "()[]<>") else answer
         if answer == before:
             break
-    return answer
+    return answer if answer.strip(_PUNCTUATION) else ""
 
 
 def _ends_in_abbreviation(answer: str) -> bool:

@@ -1,0 +1,217 @@
+"""Gold in, gold out: free-form answers in the forms that models write, for the golds of all benchmarks at hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icr_tasks.metrics.answers import score, subem, subem_norm
+from icr_tasks.metrics.extract import extract_answer
+
+TEXTS = (
+    "The answer is: {}.",
+    "The answer is: {}",
+    "Answer: {}",
+    "**Answer:** {}",
+    "Answer: **{}**.",
+    'The answer is "{}".',
+    "The answer is: “{}”.",
+    "The answer is: '{}'",
+    "The final answer is {}.",
+    "Final answer: {}",
+    "My final answer is: {}",
+    "**The answer is: {}**",
+    "> Answer: {}",
+    "The answer is `{}`.",
+    "The correct answer is ({}).",
+    "## Final Answer\n{}",
+    "### Answer\n\n{}\n",
+    "**Answer**\n\n{}",
+    "Answer:\n{}",
+    "Answer:\n\n**{}**",
+    "\\boxed{{{}}}",
+    "$\\boxed{{\\text{{{}}}}}$",
+    "<answer>{}</answer>",
+    "<answer>\n{}\n</answer>",
+    "The answer is: [DOC 3] {}",
+    "The answer is: {} [DOC 3].",
+    "Relevant documents: [DOC 1], [DOC 4]\nThe answer is: {}.",
+    'Quote 1: "x y z"\nThe answer is: {}',
+    "1. We look at the documents.\n2. The answer is: {}",
+    "To answer the question, we look.\n\nThe answer is: {}\n\nExplanation: the document says so.",
+    "The answer is: {}. The document says that this is so.",
+    "The answer is: {}\n\nQuestion: next one?\nAnswer: zzz",
+    "Question: who?\nAnswer: {}",
+    ":\n\nQuestion: who?\nAnswer: {}",
+    "<think>The answer is: zzz</think>\nThe answer is: {}.",
+    "{}",
+    "{}.",
+    "{}\n\nThe document says so.",
+    "Sure!\n\n{}",
+    "Here is the answer to your question:\n\n{}",
+    "1.\n{}",
+    "1. {}",
+    "- {}",
+    "I looked at all of the documents. It says {} in one of them.",
+)
+FORMS: tuple[Callable[[str], str], ...] = (
+    *(text.format for text in TEXTS),
+    lambda gold: "```json\n" + json.dumps({"answer": gold}) + "\n```",
+    lambda gold: json.dumps({"reasoning": "zzz", "answer": gold, "sources": [1]}),
+    lambda gold: "Here it is: " + json.dumps({"final_answer": gold}, ensure_ascii=False),
+    lambda gold: json.dumps({"answer": [gold]}, indent=2),
+)
+HARD = (
+    "Marbury v. Madison",
+    "Maj. Gen. Smith",
+    "Adm. Nimitz",
+    "Pres. Roosevelt",
+    "Oh! What a Lovely War",
+    "Mamma Mia! Here We Go Again",
+    "Are You There God? It's Me, Margaret",
+    "Yahoo! Inc.",
+    "Who's Afraid of Virginia Woolf?",
+    "Dr. No",
+    "J. R. R. Tolkien",
+    "Washington, D.C.",
+    "St. Louis, Mo.",
+    "3.5 million",
+    "$205,700",
+    "16",
+    "No. 5",
+    "Sgt. Pepper's Lonely Hearts Club Band",
+    "M*A*S*H",
+    "a.m.",
+    "C",
+    "yes",
+    "The Question",
+    "Q & A",
+    "(500) Days of Summer",
+    "What's Eating Gilbert Grape",
+    "O'Neil Ford",
+    "10 December 1948",
+    "Plessy v. Ferguson (1896)",
+)
+
+
+@pytest.mark.parametrize("gold", HARD)
+def test_hard_golds_come_out_of_every_form(gold: str) -> None:
+    lost = [form(gold) for form in FORMS if subem(extract_answer(form(gold)).reads, [gold]) != 1.0]
+    assert not lost
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _golds(shared: Path) -> list[str]:
+    """Distinct gold answers of the question sets at hand; lists and their JSON text are taken apart."""
+    found: dict[str, None] = {}
+
+    def add(value: Any) -> None:
+        if isinstance(value, str) and value.startswith("["):
+            value = json.loads(value)
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and one.strip():
+                found[one.strip()] = None
+
+    names = ("answer", "answers", "possible_answers", "golds", "answer_aliases", "ground_truth", "label")
+    for path in sorted(shared.glob("*/*.jsonl.gz")):
+        if (
+            path.parent.name in ("nq", "hotpotqa", "2wikimultihopqa", "musique", "popqa", "openqa_eval")
+            or "preds" in path.name
+        ):
+            for row in _lines(path):
+                if "sum" not in str(row.get("task")):
+                    for name in names:
+                        if name not in ("label",) or "task" in row:
+                            add(row.get(name))
+    return list(found)
+
+
+def test_gold_in_gold_out_and_a_wrong_gold_is_not_scored_right(shared_data: Path) -> None:
+    golds = _golds(shared_data)
+    assert len(golds) > 5_000
+    some = golds[::12]
+    total = lost = false = 0
+    for n, gold in enumerate(some):
+        other = some[(n + len(some) // 2) % len(some)]
+        unlike = not subem(gold, [other]) and not any(subem(form("zzz"), [other]) for form in FORMS)
+        for form in FORMS:
+            total += 1
+            reads = extract_answer(form(gold)).reads
+            lost += subem(reads, [gold]) != 1.0
+            false += unlike and subem(reads, [other]) == 1.0
+    assert lost / total <= 0.0005, (lost, total)
+    assert false == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        ("## 3", "3"),
+        ("Here are 3 answers:", "3"),
+        ("</answer>", "answer"),
+        ("[DOC 7]", "7"),
+        ("...", "."),
+        ("Answer:", "answer"),
+        ("The answer is:", "answer"),
+        ("", "x"),
+        ("<think>7", "7"),
+        ("1.\n2.\n3.", "2"),
+        ("Answer: <your answer>", "your answer"),
+    ],
+)
+def test_numbers_headings_lead_ins_tags_and_punctuation_are_no_answer(text: str, gold: str) -> None:
+    found = score(text, [gold])
+    assert found["subem"] == found["subem_norm"] == found["em"] == 0.0
+
+
+def test_the_next_turn_is_cut_only_after_an_answer() -> None:
+    assert extract_answer("Paris\n\nQuestion: next?\nAnswer: Rome").reads == "Paris"
+    assert extract_answer("Sure, let me see:\nQuestion: where?\nAnswer: Rome").text == "Rome"
+    assert extract_answer("\n\nQuestion: where?\nAnswer: Rome\nQuestion: next?\nAnswer: Oslo").text == "Rome"
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "found"),
+    [
+        ("4th of July, 1776", "July 4, 1776", 1),
+        ("on 2009-11-05", "5 November 2009", 1),
+        ("born 11/05/2009", "5 November 2009", 1),
+        ("3 May 1990", "3 June 1990", 0),
+        ("in the twenty-first century", "21st century", 1),
+        ("two hundred and five ships", "205", 1),
+        ("3.5 million people", "3,500,000", 1),
+        ("3.5 million people", "5 million", 0),
+        ("6.8%", "8%", 0),
+        ("13 men", "3", 0),
+        ("1665-1666", "1666", 1),
+        ("unknown", "no", 0),
+        ("㎝ and № 7", "no", 0),
+        ("dogs", "a dog", 1),
+        ("the Achilles heel", "Achilles' heel", 1),
+        ("AT and T", "AT&T", 1),
+        ("Theatre of colours", "theater of color", 1),
+        ("the U.S. Open", "US Open", 1),
+        ("Sao Tome", "São Tomé", 1),
+        ("explosion", "in an explosion", 1),
+        ("adenosine diphosphate", "adenosine diphosphate (ADP)", 1),
+        ("ADP", "adenosine diphosphate (ADP)", 1),
+        ("1000", "1,000", 1),
+        ("10.0", "10", 1),
+        ("a second", "2", 0),
+        ("Sandra", "and", 0),
+        ("the the", "The The", 1),
+        ("5½", "5", 0),
+        ("anything", "", 0),
+    ],
+)
+def test_the_normalised_metric(text: str, gold: str, found: int) -> None:
+    assert subem_norm(text, [gold]) == found
