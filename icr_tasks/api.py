@@ -27,6 +27,7 @@ from .leaderboard.pairs.compare import compare as compared
 from .leaderboard.pairs.gate import Verdict
 from .leaderboard.pairs.gate import gate as judged
 from .leaderboard.pairs.joined import pair
+from .schema import redact_text
 from .settings import Setting
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def evaluate(
                     out=root / "lm_eval",
                 )
             except IcrError as error:
-                failed.append(f"{setting}{f', prompt {prompt}' if prompt else ''}: {error}")
+                failed.append(redact_text(f"{setting}{f', prompt {prompt}' if prompt else ''}: {error}"))
     found: list[Run] = []
     if any((root / "lm_eval").rglob("results_*.json")):
         written = collecting.collect([root / "lm_eval"], root / "results")

@@ -50,13 +50,21 @@ class Whole(Param):
         return value
 
 
+def parse_tokens(text: str) -> int:
+    """`"512"` -> 512, `"4k"` -> 4096, `"1M"` -> 1048576. Raises IcrError on anything else."""
+    match = re.fullmatch(r"(\d+)([kKmM]?)", text.strip())
+    if not match or int(match[1]) == 0:
+        raise IcrError(f"{text!r} is not a token count; write 512, 4k, 128k or 1M")
+    return int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()]
+
+
 @dataclass(frozen=True)
 class Tokens(Whole):
     """A whole number of tokens; `4k` and `1M` are understood."""
 
     def parse(self, owner: str, name: str, value: Any) -> int:
         if isinstance(value, str) and re.fullmatch(r"\d+[kKmM]", value.strip()):
-            value = int(value.strip()[:-1]) * {"k": 1024, "m": 1024**2}[value.strip()[-1].lower()]
+            value = parse_tokens(value)
         return super().parse(owner, name, value)
 
 

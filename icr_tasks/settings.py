@@ -28,6 +28,7 @@ from typing import Any
 
 from .errors import IcrError, unknown
 from .params import Flag, Name, Param, Tokens, Whole, Word
+from .params import parse_tokens as parse_tokens
 from .registry import KV_METHODS, RETRIEVERS
 
 KINDS = ("full", "none", "gold", "rag", "kv")
@@ -83,14 +84,6 @@ KV_NATIVE = (
 _PATTERN = re.compile(
     r"(?P<kind>[a-z]+)(?::(?P<method>[A-Za-z0-9_.\-]+))?(?:@(?P<amount>[^,]+))?(?P<rest>(?:,[^,]+)*)\Z"
 )
-
-
-def parse_tokens(text: str) -> int:
-    """`"512"` -> 512, `"4k"` -> 4096, `"1M"` -> 1048576. Raises IcrError on anything else."""
-    match = re.fullmatch(r"(\d+)([kKmM]?)", text.strip())
-    if not match or int(match[1]) == 0:
-        raise IcrError(f"{text!r} is not a token count; write 512, 4k, 128k or 1M")
-    return int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()]
 
 
 def show_tokens(n: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
+from icr_tasks.storage import replacing
 
 from .config import SHIPPED
 from .data import formats
@@ -45,9 +46,8 @@ def write(path: Path, records: Iterator[dict[str, Any]]) -> int:
     """Write verl's columns, 256 rows at a time; the file appears when complete. Returns the number of
     rows."""
     pa = arrow()
-    temporary, total, writer = path.with_name(f".{path.name}"), 0, None
-    batch: list[dict[str, Any]] = []
-    try:
+    total, writer = 0, None
+    with replacing(path) as temporary:
         while True:
             batch = [record for _, record in zip(range(256), records, strict=False)]
             if not batch:
@@ -59,9 +59,6 @@ def write(path: Path, records: Iterator[dict[str, Any]]) -> int:
         if writer is None:
             raise IcrError(f"no rows for {path}")
         writer.close()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return total
 
 

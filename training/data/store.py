@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from icr_tasks import storage
 from icr_tasks.errors import IcrError
 from icr_tasks.storage import write_atomic
 
@@ -54,28 +54,25 @@ def schema(columns: Mapping[str, str]) -> Any:
 def write(path: Path, records: Iterable[Record], columns: Mapping[str, str], batch: int = 512) -> int:
     """Write records in batches; the file appears only when complete. Returns the number of records."""
     pa = arrow()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")  # one writer a folder (see `alone`)
     total = 0
     pending: list[Any] = []
     form = schema(columns)
-    try:
-        with pa.parquet.ParquetWriter(temporary, form, compression="zstd") as out:
+    with (
+        storage.replacing(path) as temporary,
+        pa.parquet.ParquetWriter(temporary, form, compression="zstd") as out,
+    ):
 
-            def flush() -> None:
-                if pending:
-                    out.write_table(pa.Table.from_pylist(pending, schema=form))
-                    pending.clear()
+        def flush() -> None:
+            if pending:
+                out.write_table(pa.Table.from_pylist(pending, schema=form))
+                pending.clear()
 
-            for record in records:
-                pending.append({name: record.get(name) for name in columns})
-                total += 1
-                if len(pending) == batch:
-                    flush()
-            flush()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        for record in records:
+            pending.append({name: record.get(name) for name in columns})
+            total += 1
+            if len(pending) == batch:
+                flush()
+        flush()
     return total
 
 
@@ -97,11 +94,8 @@ def read(path: Path, columns: Sequence[str] | None = None, batch: int = 256) -> 
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return storage.sha256(file)
 
 
 def key_of(value: Any) -> str:
@@ -113,13 +107,11 @@ def key_of(value: Any) -> str:
 def alone(folder: Path) -> Iterator[None]:
     """Hold a data folder for this process; IcrError when another one is at work in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+    with storage.lock(folder / ".lock", wait=False) as free:
+        if not free:
             raise IcrError(
                 f"another `icr train data` is at work in {folder}; wait for it, or choose another -o"
-            ) from error
+            )
         yield
 
 

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import IcrError
-from ...storage import cache_root
+from ...storage import cache_root, write_atomic
 
 log = logging.getLogger("icr_tasks")
 LAYOUT = (
@@ -106,14 +105,9 @@ def write(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array)
     raw = buffer.getvalue()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(raw + _sum(raw))
-        temporary.replace(path)
+        write_atomic(path, raw + _sum(raw))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         log.warning("vectors not kept on disk: %s", error)
 
 
