@@ -47,6 +47,7 @@ _REFUSAL = re.compile(
     re.I,
 )
 _TURN = re.compile(r"(?<=\S)\s*\n\s*(?:Question|Human|User|Q|Answer the)\s*\d*\s*:.*\Z", re.S | re.I)
+_SALUTATION = re.compile(r"^\W*Dear\b[^\n]{0,60},?\s*$", re.M)
 _SKIP = re.compile(
     r"[\s:=\"'“‘*_>\-–—]*(?:(?:the|is|that|therefore|option|choice|letter|answer|number|labell?ed|following|most\s+likely)\b"
     r"[\s:\"'“‘*]*)*",
@@ -70,14 +71,16 @@ def pick(text: str, options: Sequence[str]) -> str | None:
     lines = [line.strip() for line in body.splitlines() if line.strip()]
     if not lines:
         return None
-    edges = [_resolve(lines[-1], known, alone=True), _resolve(body, known, alone=False, leading=True)]
-    for found in edges:
+    start, end = _resolve(body, known, leading=True), _resolve(lines[-1], known, alone=True)
+    listed = re.findall(rf"^[ \t]*[(\[]?([{LETTERS[:n]}])[)\].:]+[ \t]+\S", body, re.M)
+    told = len(set(listed)) > 1  # options are gone through one by one: the last line decides
+    for found in (end, start) if told else (start, end):
         if found is not None:
             return found or None
     if _REFUSAL.search(body):
         return None
     named = _letters_named(body, n)
-    texts = _texts_named(body, known)
+    texts = _texts_named(_SALUTATION.sub("", body), known)
     if len(named) == 1 and texts in ([], named):
         return named[0]
     return texts[0] if len(texts) == 1 and not set(named) - set(texts) else None
