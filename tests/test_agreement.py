@@ -4,6 +4,7 @@ input."""
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icr_tasks.cli.agreement import main, read
+from icr_tasks.cli.labels import read_labels
 from icr_tasks.errors import IcrError
 from icr_tasks.metrics.agreement import Labelled, calls, disagreements, kappa, measure
 
@@ -69,7 +71,14 @@ def test_prints_table_and_examples_and_json(capsys: pytest.CaptureFixture[str]) 
     assert "subem says right, human says wrong:" in out and "It is not known" in out
     assert main([str(TABLE), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["n"] == 24 and set(found["metrics"]) == {"subem", "subem_raw", "subem_word", "em", "f1"}
+    assert found["n"] == 24 and set(found["metrics"]) == {
+        "subem",
+        "subem_norm",
+        "subem_raw",
+        "subem_word",
+        "em",
+        "f1",
+    }
     assert found["disagreements"]["subem"][0]["question"]
 
 
@@ -118,3 +127,97 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_any_row_can_be_measured(answer: str, golds: list[str], human: bool) -> None:
     found = measure([Labelled("q", tuple(golds), answer, human)], draws=10)
     assert all(m["accuracy"] in (0.0, 1.0) for m in found.values())
+
+
+def _long(tmp_path: Path) -> list[dict[str, object]]:
+    rows = read(TABLE)
+    return [
+        {
+            "Question": r.question,
+            "Gold": list(r.golds),
+            "ANSWER": r.answer,
+            "Label": r.human,
+            "Model": f"m{n % 3}",
+        }
+        for n, r in enumerate(rows)
+    ]
+
+
+def test_json_arrays_compressed_files_and_names_in_any_case(tmp_path: Path) -> None:
+    rows = _long(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in rows).encode()))
+    for name in ("a.json", "a.jsonl.gz"):
+        found = read_labels(tmp_path / name)
+        assert [(r.question, r.golds, r.answer, r.human) for r in found.rows] == [
+            (r.question, r.golds, r.answer, r.human) for r in read(TABLE)
+        ]
+        assert found.rows[4].systems == ("m1",) and not found.skipped
+
+
+def test_columns_separator_and_a_table_by_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"q": r["Question"], "g": "/".join(r["Gold"]), "a": r["ANSWER"], "l": r["Label"], "who": r["Model"]}  # type: ignore[arg-type]
+        for r in _long(tmp_path)
+    ]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows))
+    command = [str(path), "--columns", "question=q,golds=g,answer=a,label=l,system=who", "--separator", "/"]
+    assert main([*command, "--by", "system", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["headline"] == "subem" and set(found["systems"]) == {"m0", "m1", "m2"}
+    assert sum(row["n"] for row in found["systems"].values()) == 24
+    assert all(0 <= wrong <= total <= 3 for wrong, total in found["out_of_order"].values())
+    assert main([*command, "--by", "system", "--examples", "0"]) == 0
+    assert "| pairs out of order |" in capsys.readouterr().out
+    with pytest.raises(IcrError, match="no golds|nobody"):
+        main([str(path), "--columns", "question=nobody"])
+    with pytest.raises(IcrError, match="names no system"):
+        main([str(TABLE), "--by", "system"])
+
+
+def test_wide_files_have_one_pair_of_columns_a_system(tmp_path: Path) -> None:
+    rows = [
+        {
+            "question": "q1",
+            "golden_answer": "x|y",
+            "answer_fid": "x",
+            "judge_fid": True,
+            "answer_gpt": "z",
+            "judge_gpt": False,
+        },
+        {
+            "question": "q2",
+            "golden_answer": "k",
+            "answer_fid": "z",
+            "judge_fid": None,
+            "answer_gpt": "k",
+            "judge_gpt": True,
+        },
+    ]
+    path = tmp_path / "w.json"
+    path.write_text(json.dumps(rows))
+    found = read_labels(path)
+    assert [(r.systems, r.answer, r.human) for r in found.rows] == [
+        (("fid",), "x", True),
+        (("gpt",), "z", False),
+        (("gpt",), "k", True),
+    ]
+    assert found.skipped == {"null label": 1}
+
+
+def test_what_cannot_be_used_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"question": "q", "golds": ["x"], "answer": "x", "label": 1}
+    odd = [{**good, "label": v} for v in (None, "", "maybe", 2)] + [
+        {**good, "answer": v} for v in (None, 3, ["x"])
+    ]
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in [good, *odd, {**good, "answer": "x" * 1_000_000}]))
+    with path.open("a") as file:
+        file.write('{"question":"q","golds":["x"],"answer":"\\ud800 x","label":"yes"}\n')
+    found = read_labels(path)
+    assert len(found.rows) == 3 and sum(found.skipped.values()) == 7
+    assert found.skipped["label 'maybe' is neither yes nor no"] == 1 and found.skipped["null label"] == 2
+    assert found.skipped["answer is a list and must be a text"] == 1
+    assert main([str(path)]) == 0
+    assert "1 left out: label 2 is neither yes nor no" in capsys.readouterr().out

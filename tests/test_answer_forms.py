@@ -215,3 +215,25 @@ def test_the_next_turn_is_cut_only_after_an_answer() -> None:
 )
 def test_the_normalised_metric(text: str, gold: str, found: int) -> None:
     assert subem_norm(text, [gold]) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "found"),
+    [
+        ("It was not London but Paris.", "London", 0),
+        ("It was not London but Paris.", "Paris", 1),
+        ("It wasn't London, it was Paris", "London", 0),
+        ("Paris, not London.", "London", 0),
+        ("Paris, not London.", "Paris", 1),
+        ("Paris rather than London", "London", 0),
+        ("The answer cannot be determined from the documents, which mention Paris.", "Paris", 0),
+        ("I could not find any information about Paris in the documents.", "Paris", 0),
+        ("The documents do not mention it, but it is Paris.", "Paris", 1),
+        ("Not only Paris but also Rome", "Paris", 1),
+        ("not guilty", "not guilty", 1),
+        ("No.", "no", 1),
+        ("He did not go to Paris", "Paris", 1),  # a denied verb is beyond a table
+    ],
+)
+def test_what_is_denied_is_not_the_answer(text: str, gold: str, found: int) -> None:
+    assert subem_norm(text, [gold]) == found

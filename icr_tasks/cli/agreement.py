@@ -2,39 +2,32 @@
 
     icr agreement labelled.jsonl [--examples 5] [--f1-threshold 0.5] [--json]
 
-FILE has one answer a row, as JSON lines or CSV/TSV with a header. Names taken: question; golds, answers,
-gold, ground_truth or golden_answers (a list, or text with `|` between aliases); answer, prediction, pred or
-response; label, human, human_label, correct or judge (true/false, 1/0, yes/no, correct/incorrect).
+FILE is a JSON array, JSON lines, CSV or TSV with a header (any of them also .gz): one answer a row, or one question
+a row with `answer_NAME` and `label_NAME` (or `judge_NAME`) for each system. Names taken, in any case: question; golds,
+answers, gold, ground_truth or golden_answers (a list, or text with `|` between aliases: --separator); answer,
+prediction, pred or response; label, human, human_label, correct or judge (true/false, 1/0, yes/no, correct/incorrect);
+system or model. Others: --columns question=Q,golds=G,answer=A,label=L,system=S. Rows without a usable label are
+counted and left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from ..benchmarks.lines import records
-from ..errors import IcrError
-from ..metrics.agreement import Labelled, disagreements, measure
+from ..errors import IcrError, unknown
+from ..metrics.agreement import Labelled, by_system, disagreements, measure, out_of_order
+from .labels import read_labels
 
-_NAMES = {
-    "question": ("question", "query", "input"),
-    "golds": ("golds", "answers", "gold", "ground_truth", "golden_answers"),
-    "answer": ("answer", "prediction", "pred", "response"),
-    "human": ("label", "human", "human_label", "correct", "judge"),
-}
-_YES, _NO = (
-    ("1", "1.0", "true", "yes", "y", "correct", "right"),
-    ("0", "0.0", "false", "no", "n", "incorrect", "wrong"),
-)
+HEADLINE = "subem"  # of the QA tasks; docs/metrics.md says why
+_FIELDS = ("question", "golds", "answer", "label", "system")
 
 
 def main(argv: list[str]) -> int:
@@ -50,8 +43,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--json", action="store_true", help="numbers and all disagreements as one JSON object"
     )
+    parser.add_argument(
+        "--columns",
+        default="",
+        metavar="FIELD=NAME,...",
+        help="names of question, golds, answer, label, system",
+    )
+    parser.add_argument("--separator", help="what stands between aliases in a text (default: |)")
+    parser.add_argument("--by", choices=("system",), help="a table by system and the order it gives")
     args = parser.parse_args(argv)
-    rows = read(args.file)
+    labels = read_labels(args.file, _columns(args.columns), args.separator)
+    rows = labels.rows
+    systems = by_system(rows, args.f1_threshold) if args.by else {}
+    if args.by and not systems:
+        raise IcrError(f"{args.file} names no system; --columns system=... says which field does")
     found = measure(rows, threshold=args.f1_threshold)
     wrong = {name: disagreements(rows, name, args.f1_threshold) for name in found}
     if args.json:
@@ -59,7 +64,11 @@ def main(argv: list[str]) -> int:
         result = {
             "n": len(rows),
             "questions": len({r.question for r in rows}),
+            "headline": HEADLINE,
+            "skipped": dict(labels.skipped),
             "metrics": found,
+            **({"systems": systems} if systems else {}),
+            **({"out_of_order": {m: out_of_order(systems, m) for m in found}} if systems else {}),
             "disagreements": shown,
         }
         sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
@@ -79,6 +88,10 @@ def main(argv: list[str]) -> int:
         ]
         cells += [_pct(m["precision"]), _pct(m["recall"]), str(m["false_yes"]), str(m["false_no"])]
         print(f"| {name} | {' | '.join(cells)} |")
+    for reason, n in labels.skipped.items():
+        print(f"{n} left out: {reason}")
+    if systems:
+        print(_systems(systems, list(found)))
     for name, rows_ in wrong.items():
         # Both kinds of disagreement in turn, a wrong yes first.
         sides = [[r for r in rows_ if r.human is human] for human in (False, True)]
@@ -92,59 +105,33 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _columns(text: str) -> dict[str, str]:
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, equals, column = part.partition("=")
+        if not equals or name.strip() not in _FIELDS:
+            raise unknown("--columns field", name.strip(), _FIELDS)
+        found[name.strip()] = column.strip()
+    return found
+
+
 def read(path: Path) -> list[Labelled]:
-    """All rows of a file."""
-    try:
-        rows = [_row(record, f"{path}:{number}") for number, record in _records(path)]
-    except OSError as error:
-        raise IcrError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise IcrError(f"{path} is neither JSON lines nor a table in UTF-8 ({error})") from error
-    if not rows:
-        raise IcrError(f"{path} has no rows")
-    return rows
+    """All rows of a file that have a verdict."""
+    return read_labels(path).rows
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if path.suffix.lower() in (".csv", ".tsv"):
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            for record in reader:
-                yield reader.line_num, {str(k): v for k, v in record.items() if v is not None}
-        return
-    yield from records(path)
-
-
-def _row(record: dict[str, Any], place: str) -> Labelled:
-    found: dict[str, Any] = {}
-    for name, names in _NAMES.items():
-        key = next((n for n in names if n in record), None)
-        if key is None:
-            raise IcrError(f"{place}: no {name}; name the field one of {', '.join(names)}")
-        found[name] = record[key]
-    golds = found["golds"]
-    if isinstance(golds, str):
-        golds = _listed(golds)
-    if not isinstance(golds, list) or not golds or not all(isinstance(g, str | int | float) for g in golds):
-        raise IcrError(f"{place}: the gold answers must be a text or a list of texts")
-    label = str(found["human"]).strip().lower()
-    if label not in (*_YES, *_NO):
-        raise IcrError(f"{place}: label {found['human']!r} is neither yes nor no; use true or false")
-    if not isinstance(found["answer"], str):
-        raise IcrError(f"{place}: the answer must be a text")
-    return Labelled(str(found["question"]), tuple(map(str, golds)), found["answer"], label in _YES)
-
-
-def _listed(text: str) -> list[str]:
-    """A JSON list in a table cell, or aliases with bars between."""
-    if text.startswith("["):
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if isinstance(found, list):
-            return found
-    return [part.strip() for part in text.split("|")]
+def _systems(found: dict[str, dict[str, float]], metrics: Sequence[str]) -> str:
+    """Table by system in the humans' order, and how many pairs each metric puts in another one."""
+    lines = [
+        f"\n| system | answers | human | {' | '.join(metrics)} |",
+        f"|---|{'---:|' * (len(metrics) + 2)}",
+    ]
+    for name, row in found.items():
+        cells = [_pct(row["human"]), *(_pct(row[m]) for m in metrics)]
+        lines.append(f"| {name} | {row['n']:.0f} | {' | '.join(cells)} |")
+    wrong = [out_of_order(found, m) for m in metrics]
+    lines.append(f"| pairs out of order | | | {' | '.join(f'{n} of {total}' for n, total in wrong)} |")
+    return "\n".join(lines)
 
 
 def _dict(r: Labelled) -> dict[str, Any]:

@@ -11,16 +11,18 @@ import numpy as np
 
 from .answers import em, f1, normalize, subem, subem_official, subem_word
 from .extract import extract_answer
+from .normalised import subem_norm
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """An answer to a question, and whether a human called it correct."""
+    """An answer to a question, whether a human called it correct, and the systems that gave it."""
 
     question: str
     golds: tuple[str, ...]
     answer: str
     human: bool
+    systems: tuple[str, ...] = ()
 
 
 def calls(threshold: float = 0.5) -> dict[str, Callable[[Labelled], bool]]:
@@ -29,12 +31,16 @@ def calls(threshold: float = 0.5) -> dict[str, Callable[[Labelled], bool]]:
     def short(row: Labelled) -> str:
         return extract_answer(row.answer).text
 
+    def reads(row: Labelled) -> str:
+        return extract_answer(row.answer).reads
+
     return {
-        "subem": lambda r: subem(short(r), r.golds) == 1.0,
+        "subem": lambda r: subem(reads(r), r.golds) == 1.0,
+        "subem_norm": lambda r: subem_norm(reads(r), r.golds) == 1.0,
         "subem_raw": lambda r: (
             max(subem_official(r.answer, r.golds), subem_official(short(r), r.golds)) == 1.0
         ),
-        "subem_word": lambda r: subem_word(short(r), r.golds) == 1.0,
+        "subem_word": lambda r: subem_word(reads(r), r.golds) == 1.0,
         "em": lambda r: em(short(r), r.golds) == 1.0,
         "f1": lambda r: f1(short(r), r.golds) >= threshold,
     }
@@ -95,3 +101,25 @@ def disagreements(rows: Sequence[Labelled], metric: str, threshold: float = 0.5)
     """Answers the metric calls otherwise than the human did, in file order."""
     says = calls(threshold)[metric]
     return [r for r in rows if says(r) != r.human]
+
+
+def by_system(rows: Sequence[Labelled], threshold: float = 0.5) -> dict[str, dict[str, float]]:
+    """system -> n, share that humans call correct, and the same by each metric; in the humans' order."""
+    found: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(s for r in rows for s in r.systems):
+        own = [r for r in rows if name in r.systems]
+        shares = {metric: float(np.mean([says(r) for r in own])) for metric, says in calls(threshold).items()}
+        found[name] = {"n": float(len(own)), "human": float(np.mean([r.human for r in own])), **shares}
+    return dict(sorted(found.items(), key=lambda pair: (-pair[1]["human"], pair[0])))
+
+
+def out_of_order(systems: Mapping[str, Mapping[str, float]], metric: str) -> tuple[int, int]:
+    """(pairs of systems that a metric puts in another order than the humans, pairs that the humans tell apart)."""
+    names = list(systems)
+    pairs = [
+        (a, b)
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+        if systems[a]["human"] > systems[b]["human"]
+    ]
+    return sum(systems[a][metric] <= systems[b][metric] for a, b in pairs), len(pairs)

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
+from .negation import affirmed
+
 _MONTHS = [
     "january",
     "february",
@@ -204,7 +206,7 @@ def tokens(text: str) -> list[str]:
 
 
 def _word(token: str) -> str:
-    if token[0].isdigit() or token[0] in "$€£¥":
+    if token[0].isdecimal() or token[0] in "$€£¥":
         plain = token.lstrip("$€£¥")
         if (ordinal := re.fullmatch(r"(\d+)(?:st|nd|rd|th)", plain)) is not None:
             return f"{int(ordinal[1])}"
@@ -304,9 +306,9 @@ def _date(words: Sequence[str]) -> tuple[int | None, int | None, int | None] | N
     for word in words:
         if word in _MONTH and month is None:
             month = _MONTH[word]
-        elif word.isdigit() and 1 <= int(word) <= 31 and day is None and len(word) <= 2:
+        elif word.isdecimal() and 1 <= int(word) <= 31 and day is None and len(word) <= 2:
             day = int(word)
-        elif word.isdigit() and len(word) in (3, 4) and year is None:
+        elif word.isdecimal() and len(word) in (3, 4) and year is None:
             year = int(word)
         elif word not in ("of", "on", "in", "ad", "ce"):
             return None
@@ -360,18 +362,26 @@ def contains(words: Sequence[str], gold: Sequence[str]) -> bool:
     )
 
 
+_DENIES = re.compile(r"\b(?:no|not|never|none|neither|nor|cannot|unknown|without)\b|n['’]t\b", re.I)
+
+
 def subem_norm(text: str, golds: Sequence[str]) -> float:
     """1 if the words of a gold stand in the text, in one form (dates: in any order); an empty gold never matches."""
-    words = tokens(text)
+    said, denied = affirmed(text), None
+    words = tokens(said) if said.strip() else []
     dates: set[tuple[int | None, int | None, int | None]] | None = None
     for gold in golds:
         forms = _forms(gold)
         if any(contains(words, form) for form in forms):
             return 1.0
+        if _DENIES.search(gold):  # "not guilty", "no": the denial is the answer
+            denied = tokens(text) if denied is None else denied
+            if any(contains(denied, form) for form in forms):
+                return 1.0
         if not forms:
             continue
         if (date := _date(forms[0])) is not None or (numeric := _dates((), gold)):
-            dates = _dates(words, text) if dates is None else dates
+            dates = _dates(words, said) if dates is None else dates
             if (date in dates) if date is not None else bool(numeric & dates):
                 return 1.0
     return 0.0
