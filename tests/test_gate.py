@@ -216,10 +216,12 @@ def test_usage_errors_and_crashes_exit_with_2(
 ) -> None:
     run(gatekit.rows())
     new = str(next((tmp_path / "new").rglob("run.json")).parent)
-    for wrong in (["--margin", "0"], ["--alpha", "2"], ["--margin-for", "nq=2"], ["--no-such-option"]):
+    for wrong in (["--margin", "0"], ["--alpha", "2"], ["--margin-for", "nq"], ["--no-such-option"]):
         with pytest.raises(SystemExit) as stop:
             main(["gate", new, "--baseline", "main", *wrong])
         assert stop.value.code == 2
+    assert main(["gate", new, "--baseline", "main", "--margin-for", "helmet_rg=2"]) == 2
+    assert "Did you mean 'helmet_rag'" in capsys.readouterr().err
     assert main(["gate", new, "--baseline", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert main(["gate", "ffff", "--baseline", new]) == 2

@@ -11,7 +11,7 @@ import numpy as np
 from ..ledgers.summary import tokens
 from ..plots import Dot, Line, Panel, Point, Step, curve, forest, heat, pareto, trend
 from ..plots import Row as ForestRow
-from ..text.names import title
+from ..text.names import chance, title
 from ..text.printed import printed, settled
 from .cells import Cell, Column, at_depth, short_column
 from .join import started
@@ -40,10 +40,6 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._@=-]+", "_", text)[:60]
 
 
-def _chance(benchmark: str, dataset: str) -> float | None:
-    return 25.0 if benchmark == "longbench_v2" or (benchmark, dataset) == ("infbench", "mc") else None
-
-
 def _curves(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
     columns = [c for c in columns_of(rows) if c[2]]
     for benchmark in dict.fromkeys(c[0] for c in columns):
@@ -60,7 +56,7 @@ def _curves(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
             name = "average over datasets" if dataset is None else "" if dataset == "rag" else dataset
             more = f", best {LINES} of {len(lines)} rows" if len(lines) > LINES else ""
             heading = f"{title(benchmark)} {name}".strip() + f" by context length{more}"
-            svg = curve(heading, lines[:LINES], chance=_chance(benchmark, dataset or ""))
+            svg = curve(heading, lines[:LINES], chance=chance(benchmark, dataset or ""))
             yield f"length-{_slug(benchmark)}-{_slug(dataset or 'average')}", heading, svg
 
 

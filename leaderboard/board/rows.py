@@ -11,10 +11,8 @@ import numpy as np
 from ..ledgers.summary import tokens
 from ..pairs.axes import MODEL, SETTING, comparable
 from ..stats import Design
-from ..text.names import order
+from ..text.names import SUITE, order
 from .cells import Cell, Column, design, short_column
-
-SUITE = ("helmet_rag", "infbench", "longbench_v2", "loong_fin")
 
 
 @dataclass

@@ -303,8 +303,15 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
         "extractor",
         "reasons",
     )
+    about = (
+        "title",
+        "suite",
+        "chance",
+        "origin",
+    )  # what reports need to know of the benchmark; absent before them
     return {
         **{name: sheet.get(name) for name in kept},
+        **{name: sheet[name] for name in about if name in sheet},
         "task_version": str(results.get("versions", {}).get(task)),
         "filter": None,
         "n_expected": sheet.get("n_expected", samples.get("original")),
@@ -346,6 +353,7 @@ def _head(results: dict[str, Any], inputs: dict[str, Any], fingerprint: str) -> 
         "truncation": {"side": inputs["truncation"], "max_model_len": inputs["max_model_len"]},
         "tasks": {},
         "versions": versions,
+        "plugins": sheet.get("plugins") or {},
         "git": sheet.get("git") or results.get("git_hash"),  # ours tells a changed working tree
         "started": results.get("date"),
         "seconds": {"total": float(results.get("total_evaluation_time_seconds") or 0)},

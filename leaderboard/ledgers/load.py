@@ -24,6 +24,7 @@ import orjson
 from icr_tasks.errors import IcrError, unknown
 from icr_tasks.schema import read_head as read_head
 
+from ..text.names import learn
 from . import ledger
 
 
@@ -170,6 +171,8 @@ def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = 
     hashes). Raises IcrError with file and line."""
     head = head or read_head(folder / "run.json")
     sheets, by_task = head["tasks"], rows_by_task(folder, head)
+    for sheet in sheets.values():
+        learn(sheet)
     try:
         tasks = {
             name: TaskItems(

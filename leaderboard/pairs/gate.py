@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from icr_tasks.errors import unknown
 from icr_tasks.schema import same_run
 
 from ..ledgers.load import Run
 from ..stats import clusters_needed
-from ..text.names import count, points
+from ..text.names import TITLES, count, points
 from ..text.printed import settled
 from .compare import Comparison, Line, compare
 from .joined import Pairs
@@ -80,6 +81,9 @@ def gate(
     if pairs.refusals:
         return refused([str(r) for r in pairs.refusals], pairs.refusals[0].short, alpha=alpha, strict=strict)
     result = compare(pairs, worse_only=True)
+    for name in margins or {}:
+        if name not in {*TITLES, "suite", *(line.name for line in result.lines)}:
+            raise unknown("benchmark of a margin", name, TITLES)
     chosen = {line.name: benchmark_margin for line in result.lines} | {"suite": margin} | dict(margins or {})
     ends = [_endpoint(line, chosen[line.name], alpha) for line in result.lines]
     notes = list(pairs.notes)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from .printed import settled
 
+# Of the benchmarks in ledgers that do not say it themselves; the others are learnt from the ledgers (`learn`).
 TITLES = {
     "helmet_rag": "HELMET-RAG",
     "infbench": "InfiniteBench",
@@ -14,7 +17,28 @@ TITLES = {
     "loong_fin": "Loong-Fin",
     "synth": "Synth",
 }
+SUITE = {"helmet_rag", "infbench", "longbench_v2", "loong_fin"}
+CHANCE: dict[tuple[str, str], float] = {("longbench_v2", "all"): 0.25, ("infbench", "mc"): 0.25}
 MINUS, DASH = "\u2212", "\u2013"
+
+
+def learn(sheet: Mapping[str, Any]) -> None:
+    """Take title, suite and chance level of a task's benchmark from its entry in run.json."""
+    benchmark, dataset = sheet.get("benchmark"), sheet.get("dataset")
+    if not benchmark:
+        return
+    if sheet.get("title"):
+        TITLES.setdefault(str(benchmark), str(sheet["title"]))
+    if sheet.get("suite"):
+        SUITE.add(str(benchmark))
+    if isinstance(sheet.get("chance"), int | float):
+        CHANCE.setdefault((str(benchmark), str(dataset)), float(sheet["chance"]))
+
+
+def chance(benchmark: str, dataset: str) -> float | None:
+    """Score x 100 by guessing, where guessing gives something."""
+    share = CHANCE.get((benchmark, dataset))
+    return None if share is None else 100 * share
 
 
 def title(benchmark: str) -> str:

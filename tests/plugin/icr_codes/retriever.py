@@ -15,7 +15,7 @@ class Shared(icr.Retriever):
     def scores(self, pool: Any, query: str) -> np.ndarray:
         """One number a chunk, higher is better."""
         words = self.words(query)
-        return np.array([float(len(words & self.words(text))) for text in pool.texts()])
+        return np.array([float(len(words & self.words(text))) for text in map(pool.text, range(len(pool)))])
 
     def words(self, text: str) -> set[str]:
         """Words in lower case that are long enough."""
