@@ -240,6 +240,30 @@ class Design:
         """
         return self._effect(np.asarray(d, float), same=same)
 
+    def foreseen(self, question: np.ndarray, length: np.ndarray, noise: np.ndarray) -> Effect:
+        """The error that a difference will have whose items (shape: items) vary by these variances: of what
+        sticks to their question, to the question in one cell, and of the rest."""
+        of_item, strata = self._groups.of_item, len(self._count)
+        by_cluster = np.bincount(self.cluster, np.sqrt(question) * self.weight)
+        both = codes(self.cluster * (int(self.cell.max()) + 1) + self.cell)[0]
+        by_both = np.bincount(both, np.sqrt(length) * self.weight)
+        stratum_of_both = np.zeros(len(by_both), np.int64)
+        stratum_of_both[both] = of_item
+        part = np.bincount(self.stratum, by_cluster**2, strata)
+        for s, (at, overlap) in self._overlaps.items():
+            part[s] = overlap.together * float(question[at].mean())
+        part = part + np.bincount(stratum_of_both, by_both**2, strata)
+        part = np.maximum(part + np.bincount(of_item, noise * self.weight**2, strata), 1e-12)
+        # as many degrees of freedom as equal clusters that say as much
+        dfs = np.maximum(self._effective - 1, 0.25)
+        part = np.where(self._count < 2, np.inf, part)
+        variance = float(part.sum())
+        if not math.isfinite(variance):
+            return Effect(0.0, math.inf, 1.0, self.n, self.clusters, 1.0, 1.0, "none", False, self.effective)
+        df = variance**2 / float((part**2 / dfs).sum())
+        se = math.sqrt(variance)
+        return Effect(0.0, se, df, self.n, self.clusters, 1.0, 0.5, "t", False, self.effective)
+
     def best_p(self) -> float:
         """The smallest one-sided p that any result could have: that of all items changing by a whole point.
 

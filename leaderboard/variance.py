@@ -142,6 +142,7 @@ class Overlap:
             ]
         )
         self._target = np.array([float(a @ a), float(a @ k @ a)])
+        self.together = float(self._target[1])  # variance of the mean under a unit of shared effect
         self._weight = a
         # where no two items share a document the two columns are one; where all share all, nothing is known
         self._c = np.linalg.lstsq(self._mean.T, self._target, rcond=1e-9)[0]
