@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .params import Flag, Name, Number, Tokens, Whole, Word
     from .registry import kv_method, retriever, view
     from .settings import Setting
+    from .sweep.planning import plan
 
     __version__: str
 
@@ -40,6 +41,7 @@ _HOMES = {
         for name in ("EvaluationError", "Results", "board", "compare", "evaluate", "gate")
     },
     **{name: f".api:{name}" for name in ("load", "score")},
+    "plan": ".sweep.planning:plan",
     **{name: f".benchmarks.base:{name}" for name in ("Item", "ItemSet", "Prompt", "Unit")},
     **{name: f".benchmarks.declare:{name}" for name in ("Group", "Task", "benchmark", "grid")},
     "Remote": ".benchmarks.fetch:Remote",
@@ -92,6 +94,7 @@ __all__ = [
     "load",
     "metric",
     "metrics",
+    "plan",
     "prompts",
     "retriever",
     "score",

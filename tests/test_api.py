@@ -48,6 +48,7 @@ PUBLIC = [
     "load",
     "metric",
     "metrics",
+    "plan",
     "prompts",
     "retriever",
     "score",

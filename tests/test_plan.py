@@ -144,11 +144,11 @@ def test_the_command(
     assert found["endpoints"][0]["items"] >= 8000 and 0.015 < found["endpoints"][0]["mde"] < 0.04
     full, rag = found["costs"]["full"], found["costs"]["rag@16k"]
     assert full["prompt_tokens"] > 2 * rag["prompt_tokens"] and full["dollars"] > rag["dollars"] > 0
-    assert main(args) == 0
+    assert main([*args[:-1], "3"]) == 0
     text = capsys.readouterr().out
-    assert "MDE" in text and "official numbers" in text and "cheapest" in text
-    assert main([*args[:-1], "0.1"]) == 0
-    assert "beyond these data" in capsys.readouterr().out
+    assert "MDE" in text and "official numbers" in text and "cheapest design that sees 3.0 points" in text
+    assert main(args) == 0
+    assert "a margin of 2.0 is beyond these data: with every item they see 2.7" in capsys.readouterr().out
     assert main(["plan", "--tasks", "icr_nosuch", "--settings", "full"]) == 2
     assert main(["plan", "--tasks", "icr_helmet_rag", "--settings", "rag@"]) == 2
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "collect": (".leaderboard.ledgers.collect:main", "turn lm-eval output into ledgers and print the table"),
     "board": (".leaderboard.board.build:main", "ledgers -> tables, plots and one HTML page, with error bars"),
     "compare": (".cli.compare:main", "two runs item by item: differences with error bars, and what flipped"),
+    "plan": (".cli.plan:main", "what an evaluation can see and costs, before it is run"),
     "gate": (".cli.gate:main", "PASS, REGRESSED, INCONCLUSIVE or NOT COMPARABLE, for CI"),
     "baseline": (".cli.baseline:main", "pin the run the gate compares with"),
     "check": (".cli.check:main", "validate a results tree before it is merged"),

@@ -93,9 +93,10 @@ def gate(
             notes.append(
                 f"{end.line.title}: margin {points(end.margin)} is below half of what this run can detect ({points(mde)})"
             )
+    notes += _undecidable(pairs, result, alpha)
     found = {end.verdict for end in ends}
     verdict = REGRESSED if REGRESSED in found else PASS if found == {PASS} else INCONCLUSIVE
-    reason = _reason(verdict, ends, alpha)
+    reason = _reason(verdict, ends, alpha, pairs)
     return Verdict(verdict, reason, alpha, strict, ends, result, [], notes, dict(pairs.left_out))
 
 
@@ -110,7 +111,25 @@ def _endpoint(line: Line, margin: float, alpha: float) -> Endpoint:
     return Endpoint(line, margin, INCONCLUSIVE, "lower, but not after Holm" if high < 0 else "")
 
 
-def _reason(verdict: str, ends: list[Endpoint], alpha: float) -> str:
+def _undecidable(pairs: Pairs, result: Comparison, alpha: float) -> list[str]:
+    """Endpoints that no result could call a regression: one cluster, or so few that no p is below alpha."""
+    found = []
+    for line in result.lines:
+        best = pairs.design(_at(pairs, line)).best_p()
+        if best * len(result.lines) >= alpha and line.delta.test != "identical":
+            found.append(
+                f"{line.title}: no result could be called a regression at alpha {alpha:g} "
+                f"({count(line.delta.clusters)} questions or documents); icr plan says so before a run"
+            )
+    return found
+
+
+def _at(pairs: Pairs, line: Line) -> np.ndarray:
+    """The items of an endpoint."""
+    return np.ones(len(pairs), bool) if line.name == "suite" else pairs.benchmark == line.name
+
+
+def _reason(verdict: str, ends: list[Endpoint], alpha: float, pairs: Pairs) -> str:
     if verdict == PASS:
         if {e.remark for e in ends} == {"identical answers"}:
             return "every answer is the same, byte for byte"
@@ -126,12 +145,27 @@ def _reason(verdict: str, ends: list[Endpoint], alpha: float) -> str:
     names = ", ".join(e.line.title for e in at)
     if needed is None or not math.isfinite(end.line.delta.se):
         return f"{names}: one cluster only, no error can be estimated; add questions"
-    more = (
-        f"run about {count(needed)} questions (now {count(end.line.delta.clusters)}), or widen"
-        if (needed > end.line.delta.clusters)
-        else "add questions or widen"
+    return f"{names}: {_way_out(end, needed, alpha, pairs)}"
+
+
+def _way_out(end: Endpoint, needed: int, alpha: float, pairs: Pairs) -> str:
+    """How to settle an undecided endpoint; never more questions than the data have."""
+    delta, margin = end.line.delta, points(end.margin)
+    at = _at(pairs, end.line)
+    there = sum(pairs.expected.get(task, 0) for task in set(pairs.task[at].tolist()))
+    has = max(delta.clusters, round(delta.clusters * max(there, delta.n) / delta.n))
+    least = delta.mde(alpha) * math.sqrt(delta.clusters / has)
+    if has > delta.clusters and needed <= has:
+        return (
+            f"to settle a {margin} margin run about {count(needed)} of the {count(has)} questions there are "
+            f"(now {count(delta.clusters)}), or widen the margin"
+        )
+    if settled(least) <= settled(end.margin):
+        return f"the change lies near the {margin} margin, which these data can settle only away from it; widen the margin"
+    return (
+        f"a {margin} margin is beyond these data (all {count(has)} questions see {points(least)}); widen the margin to "
+        f"{points(least)}, or plan another suite (icr plan)"
     )
-    return f"{names}: to settle a {points(end.margin)} margin {more} the margin"
 
 
 # ---- rerun ---------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ class Pairs:
     refusals: list[Refusal] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    expected: dict[str, int] = field(default_factory=dict)  # task -> items its data have
 
     def __len__(self) -> int:
         return len(self.base)
@@ -112,7 +113,10 @@ def pair(
                 "items", "", "the two runs have no scored item in common", "evaluate both on the same tasks"
             )
         )
-    return _joined(parts, _once(found), left, _notes(base, new, parts, free))
+    joined = _joined(parts, _once(found), left, _notes(base, new, parts, free))
+    for one, two, *_ in parts:
+        joined.expected[one.name] = max(int(t.sheet.get("n_expected") or len(t)) for t in (one, two))
+    return joined
 
 
 def _once(found: list[Refusal]) -> list[Refusal]:

@@ -1,0 +1,74 @@
+"""`icr plan --tasks T --settings S,S --margin 2`: tokens, time, dollars and what difference can be seen.
+
+    icr plan --tasks icr_helmet_rag --settings full,rag@16k --margin 2 --dollars-per-hour 2.5
+    icr plan --results results --settings full --margin 3       # tokens and variances of your own runs
+
+Before anything is run: the smallest difference each endpoint of the gate can see, which of them no result
+could decide, and the cheapest choice of questions and depths that settles the margin.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import orjson
+
+from ..leaderboard.pairs.gate import ALPHA, SUITE_MARGIN
+from ..leaderboard.plan import Rates
+from ..leaderboard.text.names import plain
+from ..sweep import planning
+from .gate import _alpha, _points
+
+
+def main(argv: list[str]) -> int:
+    """0; IcrError for unknown tasks or settings."""
+    parser = argparse.ArgumentParser(
+        prog="icr plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", help="tasks or groups, separated by commas")
+    parser.add_argument(
+        "--settings",
+        action="append",
+        help="settings, separated by commas outside of options; may be repeated",
+    )
+    parser.add_argument("--margin", type=_points, default=SUITE_MARGIN, help="points to settle (default: 2)")
+    parser.add_argument("--results", type=Path, help="ledgers to take tokens and variances from")
+    parser.add_argument("--alpha", type=_alpha, default=ALPHA, help="one-sided level (default: 0.05)")
+    parser.add_argument("--prefill", type=float, default=Rates.prefill, help="prompt tokens a second")
+    parser.add_argument("--decode", type=float, default=Rates.decode, help="answer tokens a second")
+    parser.add_argument("--dollars-per-hour", type=float, help="price of the machine")
+    parser.add_argument("--price-in", type=float, help="dollars a million prompt tokens")
+    parser.add_argument("--price-out", type=float, help="dollars a million answer tokens")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(argv)
+    if min(args.prefill, args.decode) <= 0:
+        parser.error("--prefill and --decode are tokens a second, above 0")
+    rates = Rates(args.prefill, args.decode, args.dollars_per_hour, args.price_in, args.price_out)
+    made = planning.plan(
+        [t for t in (args.tasks or "").split(",") if t],
+        _settings(args.settings or ["full"]),
+        margin=args.margin,
+        results=args.results,
+        rates=rates,
+        alpha=args.alpha,
+    )
+    if args.json:
+        body = {**planning.data(made), "spread": {n: vars(made.prior_used[n]) for n in made.names}}
+        print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print("\n".join(plain(line) for line in str(made).splitlines()))
+    return 0
+
+
+def _settings(given: list[str]) -> list[str]:
+    """`full,rag@4k,dense,kv:topk@0.05` -> three settings: what starts with no kind is an option of the one
+    before."""
+    found: list[str] = []
+    for part in (p.strip() for text in given for p in text.split(",")):
+        starts = part.partition("@")[0].partition(":")[0] in ("full", "none", "gold", "rag", "kv", "route")
+        if found and not starts:
+            found[-1] += f",{part}"
+        elif part:
+            found.append(part)
+    return found

@@ -1,0 +1,272 @@
+"""From task names (or ledgers) and settings to a plan: what can be seen, what it costs, and the cheapest way.
+
+    import icr_tasks as icr
+    print(icr.plan("icr_helmet_rag", settings=["full", "rag@16k"], margin=0.02))
+
+Prompt lengths are nominal where a task has a length, else those of its data (four characters a token), else
+the official numbers. The variance comes from `results` where two comparable runs are there, else from the
+shipped prior (`leaderboard.plan.PRIOR`: a simulated population, until measured ones replace it).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..benchmarks import catalog
+from ..errors import IcrError
+from ..leaderboard import plan as planned
+from ..leaderboard.ledgers.load import Run, TaskItems, load
+from ..leaderboard.ledgers.summary import tokens
+from ..leaderboard.pairs.joined import pair
+from ..leaderboard.plan import Cell, Plan, Rates, Spread
+from ..leaderboard.stats import codes
+from ..leaderboard.text.names import TITLES, count, points
+from ..settings import Setting
+
+CHARACTERS = 4.0  # a token, where no tokenizer has counted
+SAMPLE = 12  # items whose contexts are read for their length
+PAIRS = 12  # pairs of runs that a variance is taken from
+SHORT = 400.0  # prompt tokens of a question without context
+# benchmark/dataset -> units that share (questions, books, documents), items a unit, prompt tokens where the
+# task has no length
+OFFICIAL: Mapping[str, tuple[int, float, float]] = {
+    "helmet_rag/nq": (100, 6, 0),
+    "helmet_rag/triviaqa": (100, 6, 0),
+    "helmet_rag/popqa": (100, 6, 0),
+    "helmet_rag/hotpotqa": (100, 3, 0),
+    "infbench/mc": (58, 229 / 58, 184_000),
+    "infbench/qa": (69, 351 / 69, 193_000),
+    "infbench/sum": (103, 1, 172_000),
+    "longbench_v2/all": (503, 1, 260_000),
+    "loong_fin/all": (59, 5, 110_000),
+}
+OUTPUT = {"infbench/sum": 800.0, "loong_fin/all": 300.0}
+
+
+@dataclass(frozen=True)
+class Planned(Plan):
+    """A plan that prints as Markdown."""
+
+    names: tuple[str, ...] = ()  # benchmarks whose variances were measured
+    prior_used: Mapping[str, Spread] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return text(self)
+
+
+def plan(
+    tasks: str | Sequence[str] | None = None,
+    settings: Sequence[str] = ("full",),
+    *,
+    margin: float = 0.02,
+    results: str | Path | None = None,
+    rates: Rates | None = None,
+    alpha: float = 0.05,
+) -> Planned:
+    """What an evaluation of these tasks can see and costs. `margin` in score units (0.02 = 2 points); `results`:
+    ledgers to take tasks (when `tasks` is None), tokens and variances from.
+
+    Raises IcrError for unknown tasks, settings that do not parse, and when there is neither task nor ledger.
+    """
+    chosen = [str(Setting.parse(s)) for s in settings]
+    runs = load(results) if results is not None else []
+    notes: list[str] = []
+    names = [tasks] if isinstance(tasks, str) else list(tasks or [])
+    if not names and not runs:
+        raise IcrError("nothing to plan: name tasks (--tasks icr_helmet_rag) or ledgers (--results results)")
+    known = _measured(runs)
+    if names:
+        leaves = list(dict.fromkeys(leaf for name in names for leaf in catalog.expand(name)))
+        cells = [known.get(leaf) or _declared(leaf, notes) for leaf in leaves]
+    else:
+        cells = list(known.values())
+    spreads = _spreads(runs, notes)
+    if not spreads:
+        notes.append(
+            "variance: shipped prior of a simulated population, not measured; with --results DIR that of your runs"
+        )
+    made = planned.make(
+        cells,
+        {s: [_under(c, Setting.parse(s)) for c in cells] for s in chosen},
+        margin=margin,
+        prior={**planned.PRIOR, **spreads},
+        rates=rates,
+        alpha=alpha,
+        notes=list(dict.fromkeys(notes)),
+    )
+    return Planned(**vars(made), names=tuple(spreads), prior_used=spreads)
+
+
+def _under(cell: Cell, setting: Setting) -> Cell:
+    """A cell with the prompt tokens that a setting leaves of its context."""
+    if setting.kind == "none":
+        return replace(cell, prompt=min(cell.prompt, SHORT))
+    if setting.kind == "rag":
+        return replace(cell, prompt=min(cell.prompt, float(setting.budget) + SHORT))
+    if setting.kind == "route":
+        return replace(cell, prompt=cell.prompt + float(setting.amount or 0))
+    return cell
+
+
+def _declared(leaf: str, notes: list[str]) -> Cell:
+    """A task's cell from its data, or from the official numbers where they are not on this machine."""
+    benchmark, task = catalog.find(leaf)
+    place, length = f"{benchmark.name}/{task.dataset}", task.length or ""
+    out = OUTPUT.get(place, 32.0)
+    try:
+        items = benchmark.load(task.dataset, task.length).items
+    except IcrError as error:
+        if place not in OFFICIAL:
+            raise
+        units, each, prompt = OFFICIAL[place]
+        notes.append(
+            f"{benchmark.title}: official numbers, its data are not here ({str(error).splitlines()[0]})"
+        )
+        clusters = [f"{task.dataset}{i % units}" for i in range(round(units * each))]
+        return Cell(leaf, benchmark.name, place, length, clusters, tokens(length) or prompt, out)
+    read = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
+    chars = np.mean([sum(len(unit.text) for unit in item.units()) for item in read]) if not length else 0.0
+    documents = [[str(d["file"]) for d in item.fields.get("documents", ())] for item in items]
+    shared = documents if all(documents) else None
+    prompt = tokens(length) or float(chars) / CHARACTERS + SHORT
+    return Cell(leaf, benchmark.name, place, length, [item.cluster for item in items], prompt, out, shared)
+
+
+def _measured(runs: Sequence[Run]) -> dict[str, Cell]:
+    """Cells of the tasks in ledgers, from the run with the most items; prompts as the longest setting has them."""
+    best: dict[str, TaskItems] = {}
+    prompts: dict[str, float] = {}
+    for run in runs:
+        for name, task in run.tasks.items():
+            if not len(task):
+                continue
+            best[name] = max((task, best.get(name, task)), key=len)
+            seen = task.n_prompt_tokens[~np.isnan(task.n_prompt_tokens)]
+            prompts[name] = max(prompts.get(name, 0.0), float(seen.mean()) if len(seen) else 0.0)
+    found = {}
+    for name, task in best.items():
+        said = task.n_out_tokens[~np.isnan(task.n_out_tokens)]
+        clusters = [c or f"{i}/{o}" for c, i, o in zip(task.cluster, task.item, task.occ, strict=True)]
+        found[name] = Cell(
+            name,
+            task.benchmark,
+            task.dataset,
+            task.length,
+            clusters,
+            prompts[name] or float(tokens(task.length)),
+            float(said.mean()) if len(said) else 32.0,
+            task.shared,
+        )
+    return found
+
+
+def _spreads(runs: Sequence[Run], notes: list[str]) -> dict[str, Spread]:
+    """Variances by benchmark, averaged over pairs of runs of different models under one setting."""
+    found: dict[str, list[Spread]] = {}
+    used = 0
+    for one, two in itertools.combinations(runs, 2):
+        if used >= PAIRS or one.model == two.model or (one.setting, one.prompt) != (two.setting, two.prompt):
+            continue
+        joined = pair(one, two, common=True, axis="model")
+        if joined.refusals:
+            continue
+        used += 1
+        for name in sorted(set(joined.benchmark.tolist())):
+            at = joined.benchmark == name
+            cell = codes([f"{d}@{n}" for d, n in zip(joined.dataset[at], joined.length[at], strict=True)])[0]
+            found.setdefault(name, []).append(
+                planned.spread_of(joined.change[at], codes(joined.cluster[at])[0], cell)
+            )
+    if used:
+        notes.append(f"variance: from {used} pair{'s' if used > 1 else ''} of runs in the ledgers")
+    return {
+        name: Spread(
+            *(float(np.mean([getattr(s, f) for s in many])) for f in ("question", "length", "noise"))
+        )
+        for name, many in found.items()
+    }
+
+
+# ---- output --------------------------------------------------------------------------------------
+
+
+def text(made: Plan) -> str:
+    """Markdown: what each endpoint can see, what each setting costs, the cheapest design for the margin."""
+    rates = made.rates
+    lines = ["| endpoint | items | questions or documents | MDE | |", "|---|---:|---:|---:|---|"]
+    for end in made.endpoints:
+        say = "" if end.possible else "no result could be called a regression"
+        if end.possible and end.mde > made.margin and end.name == "suite":
+            say = f"cannot settle a margin of {points(made.margin)}"
+        shown = points(end.mde) if math.isfinite(end.mde) else "–"
+        title = TITLES.get(end.name, end.name)
+        lines.append(f"| {title} | {count(end.items)} | {count(end.questions)} | {shown} | {say} |")
+    lines += ["", "| setting | prompt tokens | answer tokens | time | dollars |", "|---|---:|---:|---:|---:|"]
+    for name, (prompt, output) in made.costs.items():
+        dollars = rates.dollars(prompt, output)
+        price = "–" if dollars is None else f"{dollars:,.2f}"
+        hours = f"{rates.seconds(prompt, output) / 3600:.1f} h"
+        lines.append(f"| `{name}` | {count(round(prompt))} | {count(round(output))} | {hours} | {price} |")
+    lines += ["", sentence(made), ""]
+    if made.choice.enough:
+        whole = {c.dataset: c for c in made.cells}
+        for dataset, (questions, each) in made.choice.taken.items():
+            cell = whole[dataset]
+            most = len(set(cell.clusters))
+            lines.append(f"- {dataset}: {questions} of {most} questions or documents, {each} item(s) of each")
+    lines.append(
+        f"- times at {count(round(rates.prefill))} prompt and {count(round(rates.decode))} answer tokens a second"
+    )
+    lines.append("- MDE: smallest true difference a one-sided test at 5 % finds with 80 % power, in points")
+    return "\n".join([*lines, *(f"- {note}" for note in made.notes)])
+
+
+def sentence(made: Plan) -> str:
+    """The cheapest design, or what the data can show at best."""
+    choice, rates = made.choice, made.rates
+    if not choice.enough:
+        best = points(choice.mde) if math.isfinite(choice.mde) else "–"
+        return (
+            f"a margin of {points(made.margin)} is beyond these data: with every item they see {best} points"
+        )
+    whole = max((rates.seconds(*cost) for cost in made.costs.values()), default=0.0)
+    part = rates.seconds(*planned.total(choice.cells))
+    share = f"{100 * part / whole:.0f} %" if whole else "–"
+    return (
+        f"cheapest design that sees {points(made.margin)} points: {count(sum(len(c.clusters) for c in choice.cells))} items, "
+        f"MDE {points(choice.mde)}, {share} of the time of all items"
+    )
+
+
+def data(made: Plan) -> dict[str, Any]:
+    """The plan as plain numbers; what is unknown is None."""
+    rates = made.rates
+    return {
+        "schema": 1,
+        "margin": made.margin,
+        "endpoints": [{**vars(e), "mde": e.mde if math.isfinite(e.mde) else None} for e in made.endpoints],
+        "costs": {
+            name: {
+                "prompt_tokens": prompt,
+                "output_tokens": output,
+                "seconds": rates.seconds(prompt, output),
+                "dollars": rates.dollars(prompt, output),
+            }
+            for name, (prompt, output) in made.costs.items()
+        },
+        "cheapest": {
+            "enough": made.choice.enough,
+            "mde": made.choice.mde if math.isfinite(made.choice.mde) else None,
+            "items": sum(len(c.clusters) for c in made.choice.cells),
+            "take": {d: {"questions": q, "items_each": m} for d, (q, m) in made.choice.taken.items()},
+        },
+        "sentence": sentence(made),
+        "notes": made.notes,
+    }
