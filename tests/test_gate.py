@@ -220,7 +220,8 @@ def test_usage_errors_and_crashes_exit_with_2(
         with pytest.raises(SystemExit) as stop:
             main(["gate", new, "--baseline", "main", *wrong])
         assert stop.value.code == 2
-    assert main(["gate", new, "--baseline", "main", "--margin-for", "helmet_rg=2"]) == 2
+    base = str(next((tmp_path / "results").rglob("run.json")).parent)
+    assert main(["gate", new, "--baseline", base, "--margin-for", "helmet_rg=2"]) == 2
     assert "Did you mean 'helmet_rag'" in capsys.readouterr().err
     assert main(["gate", new, "--baseline", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
