@@ -42,6 +42,7 @@ def record(
         "config_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
         "config": yaml.safe_load(text),
         "truncation": truncation,
+        "chat_template_kwargs": dict(config.chat_template_kwargs),
         "metrics": {k: v for k, v in metrics.items() if isinstance(v, int | float)},
         "versions": {name: _version(name) for name in _PACKAGES if _version(name)},
     }
@@ -94,6 +95,29 @@ def _version(name: str) -> str | None:
 
 STAGING = ".saving"
 ADAPTER = "adapter"
+MASTER = "master"
+# What only a run that goes on needs, with any of TRL's, FSDP's and DeepSpeed's names.
+_STATES = (
+    MASTER,
+    "optimizer*",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+    "pytorch_model_fsdp*",
+    "global_step*",
+)
+
+
+def slim(folder: Path) -> None:
+    """Leave the model and its papers; an older checkpoint is evaluated, never continued."""
+    for pattern in _STATES:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def resumable(folder: Path) -> bool:
+    """Whether a run can go on from this checkpoint."""
+    return any(folder.glob("optimizer*")) or any(folder.glob("global_step*"))
 
 
 def step_of(folder: Path) -> int:
@@ -122,6 +146,7 @@ class SafeSave:
     checkpoint."""
 
     finish: Any = None
+    keep_states: int = 1
     _staging: bool = False
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -171,11 +196,14 @@ class SafeSave:
         limit = self.args.save_total_limit  # type: ignore[attr-defined]
         for old in all_of(run)[: -limit if limit else 0]:
             shutil.rmtree(old, ignore_errors=True)
+        for old in all_of(run)[: -self.keep_states]:
+            slim(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """An adapter lives beside merged weights in `adapter/`: resume from it, not from the merged model."""
-        inner = Path(resume_from_checkpoint) / ADAPTER
-        super()._load_from_checkpoint(str(inner) if inner.is_dir() else resume_from_checkpoint, model)  # type: ignore[misc]
+        """From `adapter/`, beside merged weights, or from `master/`, the weights as they were trained, where they are."""
+        folder = Path(resume_from_checkpoint)
+        inner = next((folder / name for name in (ADAPTER, MASTER) if (folder / name).is_dir()), folder)
+        super()._load_from_checkpoint(str(inner), model)  # type: ignore[misc]
 
 
 def _disk(error: BaseException) -> bool:
@@ -206,11 +234,61 @@ def complete(
     tokenizer.save_pretrained(folder)
     if lora and lora.get("save", "merged") == "merged":
         _merge(folder, base)
+    elif not lora:
+        cast(folder, dtype_of(base))
     generation = getattr(model, "generation_config", None)
     if generation is not None and not (folder / "generation_config.json").is_file():
         generation.save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "icr.json").write_text(record, encoding="utf-8")
+
+
+def dtype_of(base: str) -> str:
+    """The dtype a base model's config names: "bfloat16", or "float32" where it names none."""
+    from transformers import AutoConfig
+
+    found = getattr(AutoConfig.from_pretrained(base), "dtype", None)
+    return str(found).removeprefix("torch.") if found is not None else "float32"
+
+
+def cast(folder: Path, dtype: str) -> None:
+    """Give the saved weights the base model's dtype, so that base and checkpoint are evaluated alike.
+
+    Trainers hold and save float32. Where nothing else does (FSDP and DeepSpeed write states of their own), the float32
+    weights stay in `master/` for a run that goes on.
+    """
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    config = json.loads((folder / "config.json").read_text())
+    if config.get("dtype", config.get("torch_dtype")) == dtype:
+        return
+    own = any(folder.glob("pytorch_model_fsdp*")) or any(folder.glob("global_step*"))
+    files = sorted(folder.glob("model*.safetensors"))
+    if not own:
+        (folder / MASTER).mkdir()
+        for path in (folder / "config.json", *folder.glob("model*.safetensors.index.json")):
+            shutil.copy(path, folder / MASTER / path.name)
+    for path in files:
+        with safe_open(path, "pt") as file:
+            names, about = list(file.keys()), file.metadata()
+            tensors = {name: file.get_tensor(name) for name in names}
+        kind = getattr(torch, dtype)
+        small = {n: t.to(kind) if t.is_floating_point() else t for n, t in tensors.items()}
+        if own:
+            path.unlink()
+        else:
+            path.rename(folder / MASTER / path.name)
+        save_file(small, path, metadata=about)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        body = json.loads(index.read_text())
+        body["metadata"]["total_size"] = sum(p.stat().st_size for p in folder.glob("model*.safetensors"))
+        index.write_text(json.dumps(body, indent=2))
+    config["dtype"] = dtype
+    config.pop("torch_dtype", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
 
 
 def _merge(folder: Path, base: str) -> None:

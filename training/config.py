@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -30,11 +30,19 @@ SHIPPED = Path(__file__).parent / "configs"
 KINDS = ("grpo", "sft")
 _REWARD_KEYS = ("name", "preset", "options", "judge")
 _LORA_KEYS = ("r", "alpha", "dropout", "target_modules", "save")
+_BATCH = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "steps_per_generation",
+    "generation_batch_size",
+)
 # A change of these does not change what is learned: a run may be continued with other values.
 HARMLESS = (
     "notes",
     "output",
     "log_completions",
+    "dev",
+    "keep_states",
     "trl.logging_steps",
     "trl.save_total_limit",
     "trl.report_to",
@@ -65,13 +73,16 @@ class Config:
     order: str = "shuffled"
     lora: dict[str, Any] = field(default_factory=dict)
     log_completions: int = 10
+    dev: int = 64  # rows of dev.parquet that trl.eval_strategy looks at
+    keep_states: int = 1  # checkpoints that keep the optimizer, so that a run can go on from them
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # {enable_thinking: false}
     trl: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise unknown("kind of training", str(self.kind), KINDS)
-        for name in ("epochs", "devices", "max_prompt_length", "max_response_length"):
+        for name in ("epochs", "devices", "max_prompt_length", "max_response_length", "keep_states", "dev"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise IcrError(f"{name} is {getattr(self, name)!r}; it must be a whole number of at least 1")
         if self.truncation not in RULES:
@@ -84,6 +95,7 @@ class Config:
             raise unknown("lora.save", str(self.lora["save"]), ("merged", "adapter"))
         object.__setattr__(self, "trl", trl_fields.checked(self.kind, self.trl))
         prompt(self)
+        devices(self)
         if self.kind == "grpo":
             reward(self)
             batches(self)
@@ -125,25 +137,46 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config; `overrides` are `key=value` or `trl.key=value`. Raises IcrError naming the nearest known
     key."""
     tree = read(Path(path))
+    before = tree.get("devices", 1)
     for text in overrides:
         key, mark, value = text.partition("=")
         if not mark:
             raise IcrError(f"{text!r} is not an override; write key=value, such as trl.learning_rate=1e-6")
         tree = merge(tree, _nested(key.split("."), yaml.safe_load(value)))
+    named = {text.partition("=")[0] for text in overrides}
+    if tree.get("devices", 1) != before and not named & {f"trl.{key}" for key in _BATCH}:
+        raise IcrError(shrunk(tree, before))
     return of(tree)
+
+
+def shrunk(tree: Mapping[str, Any], before: int) -> str:
+    """What another number of devices does to the batches, and the overrides that keep them."""
+    trl, devices = tree.get("trl") or {}, tree["devices"]
+    steps = {
+        k: trl.get(k, 1) * before for k in ("gradient_accumulation_steps", "steps_per_generation") if k in trl
+    }
+    keep = " ".join(f"trl.{k}={max(1, round(n / devices))}" for k, n in steps.items())
+    keep = keep or f"trl.gradient_accumulation_steps={max(1, round(before / devices))}"
+    return (
+        f"devices={devices} instead of {before} would make every batch {before / devices:g} times smaller; say what you want: "
+        f"{keep} keeps the batches (name one of these keys to confirm any other)"
+    )
 
 
 def of(tree: Mapping[str, Any]) -> Config:
     """A config from its mapping. Raises IcrError for unknown and missing keys."""
     names = [f.name for f in fields(Config)]
-    known("config key", tree, names, also=trl_fields.RENAMED)
+    kind = tree.get("kind")
+    of_trl = trl_fields.known(str(kind)) if kind in KINDS and set(tree) - set(names) else {}
+    also = trl_fields.RENAMED | {name: f"trl.{name}" for name in of_trl}
+    known("config key", tree, names, also=also)
     missing = [name for name in ("kind", "model", "data", "output") if not tree.get(name)]
     if missing:
         raise IcrError(f"the config has no {', '.join(missing)}")
-    for name in ("reward", "lora", "trl"):
+    for name in ("reward", "lora", "chat_template_kwargs", "trl"):
         if not isinstance(tree.get(name) or {}, Mapping):
             raise IcrError(f"{name} is {tree[name]!r}; it must be a mapping")
-    empty = {"reward": {}, "lora": {}, "trl": {}, "notes": ""}
+    empty = {"reward": {}, "lora": {}, "chat_template_kwargs": {}, "trl": {}, "notes": ""}
     return Config(**{k: empty.get(k) if v is None else v for k, v in tree.items()})
 
 
@@ -220,9 +253,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 # What a config is refused for before anything heavy loads: prompt, reward, batch arithmetic, names that do
 # not exist.
 
-if TYPE_CHECKING:
-    pass
-
 
 def known(
     kind: str, given: Mapping[str, Any], names: Sequence[str], also: Mapping[str, str] | None = None
@@ -278,6 +308,32 @@ def reward(config: Config) -> None:
                 "reward.judge.api_key would be copied into every checkpoint; name a variable in api_key_env"
             )
         JudgeConfig.parse({f"judge_{key}": value for key, value in judge.items()})
+
+
+def devices(config: Config) -> None:
+    """What TRL and vLLM refuse only after the model has been loaded."""
+    given = config.trl
+    if given.get("bf16") and given.get("fp16"):
+        raise IcrError("trl.bf16 and trl.fp16 exclude each other; keep bf16 on a GPU that has it")
+    if given.get("use_vllm") and given.get("vllm_mode", "colocate") == "colocate":
+        split = given.get("vllm_tensor_parallel_size", 1)
+        if config.devices % split:
+            raise IcrError(
+                f"trl.vllm_tensor_parallel_size {split} does not divide devices {config.devices}; set it to 1, or use more "
+                "devices"
+            )
+    if "chat_template_kwargs" in given:
+        raise IcrError(
+            "set chat_template_kwargs at the top level: lengths are counted with them and cards record them"
+        )
+    if given.get("eval_strategy", "no") != "no" and config.kind == "grpo":
+        group = given.get("num_generations_eval") or given.get("num_generations", 8)
+        size = given.get("per_device_eval_batch_size", 8) * config.devices
+        if size % group:
+            raise IcrError(
+                f"an evaluation batch of {size} completions is no multiple of {group} a prompt; set "
+                f"trl.per_device_eval_batch_size={group}"
+            )
 
 
 def batches(config: Config) -> None:

@@ -3,24 +3,32 @@ folder's files."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from tqdm import tqdm
+
 from icr_tasks.errors import IcrError
+from icr_tasks.metrics.answers import normalize
 from icr_tasks.storage import write_atomic
 
 from . import config as configs
-from .checkpoint import all_of, clean, latest
+from .checkpoint import all_of, clean, latest, resumable
 from .config import Config
-from .data import formats
+from .data import formats, store
 from .data.store import Manifest, read, sha256
 from .rewards import registry
 from .rows import Order, Report, counter, fit
+
+_SHARE = 500  # rows from which one more process pays
 
 
 @dataclass
@@ -60,6 +68,9 @@ def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tupl
         raise IcrError(f"no model folder {config.model}")
     rows = read(path, ["id", "answers", "gold_ids", "gold_docs", "passages"])
     registry.check(rows, config.reward["name"] if config.kind == "grpo" else formats_reward(config.prompt))
+    if config.trl.get("eval_strategy", "no") != "no":
+        dev_file(config)
+    _apart(path)
     run = Path(config.output)
     if fresh and run.is_dir() and configs.world_size() == 1:
         for old in (*all_of(run), run / "prepared", run / "completions"):
@@ -76,7 +87,30 @@ def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tupl
             )
     elif all_of(run):
         raise IcrError(f"{run} holds checkpoints but no config.yaml; use another output folder")
-    return path, latest(run)
+    last = latest(run)
+    if last and not resumable(last):
+        raise IcrError(
+            f"{last} holds the model without its optimizer, so the run cannot go on from it; use another output, or --fresh "
+            "(keep_states says how many checkpoints keep theirs)"
+        )
+    return path, last
+
+
+def _apart(path: Path) -> None:
+    """IcrError when rows of the dev set are trained on."""
+    other = path.parent / "dev.parquet"
+    if path.name != "train.parquet" or not other.is_file():
+        return
+    held = {(r["id"], normalize(r["question"])) for r in read(other, ["id", "question"])}
+    ids, asked = {i for i, _ in held}, {q for _, q in held}
+    both = [
+        r["id"] for r in read(path, ["id", "question"]) if r["id"] in ids or normalize(r["question"]) in asked
+    ]
+    if both:
+        raise IcrError(
+            f"{len(both)} rows of {path} are in {other.name} too, such as {both[0]}; a held-out score would be a score on "
+            "training rows: make the data again with `icr train data`"
+        )
 
 
 def formats_reward(prompt: str) -> str:
@@ -84,59 +118,169 @@ def formats_reward(prompt: str) -> str:
     return prompt.removesuffix("_code")
 
 
-def rows(config: Config, path: Path, tokenizer: Any, report: Report) -> Iterator[dict[str, Any]]:
-    """Trainer examples in file order, truncated by whole passages."""
-    from tqdm import tqdm
+def counted(path: Path, config: Config) -> bool:
+    """Whether the rows' own `n_tokens` (of the longest prompt format) were counted with the tokenizer that will train."""
+    packed = Manifest.load(path.parent).stages.get("pack", {}).get("options", {})
+    return packed.get("tokenizer") == config.model and not config.chat_template_kwargs
 
-    count, sizes = counter(tokenizer, config.prompt)
-    for number, row in enumerate(tqdm(read(path), desc="rows", unit=" rows", leave=False)):
-        if config.limit is not None and number >= config.limit:
+
+def rows(
+    config: Config, path: Path, tokenizer: Any, report: Report, part: tuple[int, int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Trainer examples in file order, truncated by whole passages; `part` is a range of row numbers."""
+    measure, sizes = counter(tokenizer, config.prompt, config.chat_template_kwargs)
+    known, limit = counted(path, config), config.max_prompt_length
+    begin, end = part or (0, config.limit if config.limit is not None else store.count(path))
+
+    def count(row: Mapping[str, Any]) -> int:
+        noted = row.get("n_tokens") or 0
+        return noted if known and 0 < noted <= limit else measure(row)
+
+    for number, row in enumerate(
+        tqdm(read(path), desc="prepare", unit=" rows", total=end, disable=begin > 0)
+    ):
+        if number >= end:
             return
-        cut = fit(row, config.max_prompt_length, count, sizes, config.truncation, report)
-        if cut is None:
+        if number < begin:
             continue
-        example: dict[str, Any] = {"prompt": formats.messages(cut, config.prompt)}
-        if config.kind == "sft":
-            # A row may bring its own demonstration; after a cut its passage numbers would be wrong.
-            own = cut.get("target") if cut["n_dropped"] == row["n_dropped"] else None
-            text = own or formats.target(cut, config.prompt)
-            example["completion"] = [{"role": "assistant", "content": text}]
-            example["id"] = cut["id"]
-        else:
-            example |= {name: cut[name] for name in formats.REWARD_COLUMNS}
-        yield example
+        cut = fit(row, limit, count, sizes, config.truncation, report)
+        if cut is not None:
+            yield example(config, row, cut)
+
+
+def example(config: Config, row: Mapping[str, Any], cut: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trainer gets of a row: the prompt with the completion, or with the reward's columns."""
+    out: dict[str, Any] = {"prompt": formats.messages(cut, config.prompt)}
+    if config.kind == "grpo":
+        return out | {name: cut[name] for name in formats.REWARD_COLUMNS}
+    # A row may bring its own demonstration; after a cut its passage numbers would be wrong.
+    own = cut.get("target") if cut["n_dropped"] == row["n_dropped"] else None
+    text = own or formats.target(cut, config.prompt)
+    out |= {"completion": [{"role": "assistant", "content": text}], "id": cut["id"]}
+    return out | (
+        {"chat_template_kwargs": config.chat_template_kwargs} if config.chat_template_kwargs else {}
+    )
+
+
+def _part(parts: list[tuple[int, int]], text: str, path: str, reports: str) -> Iterator[dict[str, Any]]:
+    """`rows` of some ranges in a process of its own; what truncation did goes to `reports`."""
+    from transformers import AutoTokenizer
+
+    config = configs.of(yaml.safe_load(text))
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    for part in parts:
+        report = Report()
+        yield from rows(config, Path(path), tokenizer, report, part)
+        write_atomic(Path(reports) / f"{part[0]:012}.json", json.dumps(asdict(report)).encode())
+
+
+def materialise(config: Config, path: Path, data_hash: str, workers: int = 1) -> str:
+    """Write the rows a trainer gets to `prepared/`, unless they are there; returns what truncation did, in words."""
+    from datasets import Dataset
+
+    folder = Path(config.output) / "prepared"
+    done = folder / "report.json"
+    if done.is_file():
+        return str(json.loads(done.read_text())["text"])
+    shutil.rmtree(folder, ignore_errors=True)
+    notes = folder / "reports"
+    notes.mkdir(parents=True)
+    total = min(store.count(path), config.limit or sys.maxsize)
+    workers = max(1, min(workers, total // _SHARE))
+    edges = [total * i // workers for i in range(workers + 1)]
+    given = {"parts": list(zip(edges, edges[1:], strict=False)), "text": config.dump(), "path": str(path)}
+    try:
+        dataset = Dataset.from_generator(
+            _part,
+            gen_kwargs=given | {"reports": str(notes)},
+            num_proc=workers if workers > 1 else None,
+            cache_dir=str(folder / "cache"),  # a cached set would say nothing about what was cut
+        )
+    except Exception as error:
+        if not isinstance(error.__cause__ or error, IcrError):
+            report = _summed(notes)
+            if report.rows == len(report.left_out):  # datasets has no first row to take the columns from
+                raise IcrError(f"no row of {path} can be used: {report}") from error
+            raise
+        raise error.__cause__ or error from None
+    report = _summed(notes)
+    dataset.save_to_disk(str(folder))
+    del dataset
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    shutil.rmtree(notes)
+    body = {"text": str(report), "left_out": report.left_out, "data_hash": data_hash}
+    write_atomic(done, json.dumps(body).encode())
+    print(f"data: {report}", flush=True)
+    return str(report)
+
+
+def _summed(notes: Path) -> Report:
+    total = Report()
+    for path in sorted(notes.glob("*.json")):
+        one = Report(**json.loads(path.read_text()))
+        for name in ("rows", "cut", "dropped", "gold_dropped", "left_out"):
+            setattr(total, name, getattr(total, name) + getattr(one, name))
+    return total
+
+
+def main(argv: list[str]) -> int:
+    """`icr train prepare CONFIG`: render, count and cut the rows now, with all cores, so that no GPU waits for it."""
+    parser = argparse.ArgumentParser(prog="icr train prepare", description=main.__doc__)
+    parser.add_argument("config", help="a YAML file, or the name of one that ships (grpo_ao.yaml)")
+    parser.add_argument("overrides", nargs="*", help="key=value")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    args = parser.parse_intermixed_args(argv)
+    config = configs.load(args.config, args.overrides)
+    path, _ = check(config, launched=False)
+    _settle(Path(config.output), config)
+    print(f"prepared: {materialise(config, path, hash_of(path), args.workers)}")
+    return 0
+
+
+def hash_of(path: Path) -> str:
+    """What names the training data in cards and records."""
+    manifest = Manifest.load(path.parent)
+    return manifest.hash() if manifest.stages else sha256(path)[:16]
+
+
+def dev_rows(config: Config, tokenizer: Any) -> Any:
+    """The first `config.dev` rows of dev.parquet that fit, as a dataset; held-out reward or loss during training."""
+    from datasets import Dataset
+
+    path = dev_file(config)
+    found = rows(config, path, tokenizer, Report(), (0, min(config.dev, store.count(path))))
+    return Dataset.from_list(list(found))
+
+
+def dev_file(config: Config) -> Path:
+    """The dev.parquet beside the training file. IcrError when trl.eval_strategy asks for it and there is none."""
+    path = train_file(config).parent / "dev.parquet"
+    if not path.is_file() or not store.count(path):
+        raise IcrError(
+            f"trl.eval_strategy needs held-out rows, but there are none at {path}; make the data with --dev 0.05, or drop "
+            "trl.eval_strategy"
+        )
+    return path
 
 
 def prepare(config: Config, path: Path, resume: Path | None, block: int) -> Prepared:
     """Tokenizer, truncated data set (kept in `prepared/`, so a resumed run does not tokenize again) and
     order."""
     from accelerate import PartialState
-    from datasets import Dataset, load_from_disk
+    from datasets import load_from_disk
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(config.model)
     tokenizer.padding_side, tokenizer.truncation_side = "left", "left"
     run, state = Path(config.output), PartialState()
-    manifest = Manifest.load(path.parent)
-    data_hash = manifest.hash() if manifest.stages else sha256(path)[:16]
-    folder = run / "prepared"
+    data_hash, folder = hash_of(path), run / "prepared"
     with state.main_process_first():
         if state.is_main_process:
             clean(run)
             _settle(run, config)
-        if not (folder / "report.json").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            report = Report()
-            try:
-                dataset = Dataset.from_generator(lambda: rows(config, path, tokenizer, report))
-            except Exception as error:
-                if report.rows == len(report.left_out):  # datasets has no first row to take the columns from
-                    raise IcrError(f"no row of {path} can be used: {report}") from error
-                raise
-            dataset.save_to_disk(str(folder))
-            body = {"text": str(report), "left_out": report.left_out, "data_hash": data_hash}
-            write_atomic(folder / "report.json", json.dumps(body).encode())
-            print(f"data: {report}", flush=True)
+            materialise(config, path, data_hash, os.cpu_count() or 1)
     body = json.loads((folder / "report.json").read_text())
     if body["data_hash"] != data_hash:
         raise IcrError(
@@ -165,6 +309,9 @@ def arguments(config: Config) -> dict[str, Any]:
         "report_to": "none",
         **config.trl,
     }
+    given.setdefault("ddp_timeout", 14_400)  # the others wait while one process prepares the rows
+    if config.chat_template_kwargs and config.kind == "grpo":
+        given["chat_template_kwargs"] = dict(config.chat_template_kwargs)
     if os.environ.get("ACCELERATE_USE_CPU") == "true":
         given.setdefault("use_cpu", True)
     return given

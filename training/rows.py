@@ -129,6 +129,7 @@ def without(row: Mapping[str, Any], gone: set[int]) -> Record:
         out["gold_docs"] = [docs[i] for i in gold]
     if row.get("original_ids") is not None:
         out["original_ids"] = [number[i] for i in row["original_ids"] if i in number]
+    out["n_tokens"] = 0  # no longer known
     out["n_dropped"] = int(row.get("n_dropped") or 0) + len(gone)
     return out
 
@@ -177,9 +178,12 @@ def fit(
 
 
 def counter(
-    tokenizer: Any, prompt: str
+    tokenizer: Any, prompt: str, template: Mapping[str, Any] | None = None
 ) -> tuple[Callable[[Mapping[str, Any]], int], Callable[[list[str]], list[int]]]:
-    """`count` and `sizes` of `fit` for a tokenizer with a chat template and a prompt format."""
+    """`count` and `sizes` of `fit` for a tokenizer with a chat template and a prompt format.
+
+    `template` are keyword arguments of the chat template, such as enable_thinking: they change the length.
+    """
     from .data.formats import messages
 
     if not getattr(tokenizer, "chat_template", None):
@@ -187,7 +191,7 @@ def counter(
 
     def count(row: Mapping[str, Any]) -> int:
         text = tokenizer.apply_chat_template(
-            messages(row, prompt), tokenize=False, add_generation_prompt=True
+            messages(row, prompt), tokenize=False, add_generation_prompt=True, **(template or {})
         )
         return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 

@@ -15,7 +15,7 @@ from icr_tasks.errors import IcrError
 from . import checkpoint, curves
 from .checkpoint import SafeSave
 from .config import Config, load
-from .prepare import Prepared, arguments, check, peft_config, prepare
+from .prepare import Prepared, arguments, check, dev_rows, peft_config, prepare
 
 
 def command(kind: str, argv: list[str], train: Callable[[Config, bool], Path], about: str) -> int:
@@ -47,6 +47,8 @@ def callback(run: Path) -> Any:
     """Writes metrics.jsonl at each log and curves.svg at each save and at the end."""
     from transformers import TrainerCallback
 
+    watch = Watch()
+
     class Log(TrainerCallback):
         """On the main process only."""
 
@@ -54,6 +56,8 @@ def callback(run: Path) -> Any:
             self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
         ) -> None:
             if state.is_world_process_zero and logs:
+                for text in watch.look(logs):
+                    print(f"step {state.global_step}: {text}", flush=True)
                 row = {
                     "step": state.global_step,
                     **{k: v for k, v in logs.items() if isinstance(v, int | float)},
@@ -68,6 +72,35 @@ def callback(run: Path) -> Any:
         on_train_end = on_save
 
     return Log()
+
+
+class Watch:
+    """Says once, with the likely cause, that a run cannot learn: no reward, all answers cut off, no difference in groups."""
+
+    PATIENCE = 3  # logs in a row
+
+    def __init__(self) -> None:
+        self.row: dict[str, int] = {}
+
+    def look(self, logs: dict[str, Any]) -> list[str]:
+        """New warnings for one log line of TRL."""
+        clipped, reward = logs.get("completions/clipped_ratio"), logs.get("reward")
+        signs = {
+            "every completion is cut off at max_response_length; raise it, or the model never ends its answer": clipped
+            is not None
+            and clipped >= 0.999,
+            "every reward is 0: does the model answer in the prompt's format (completions/ shows)? Warm up with `icr train sft`": reward
+            == 0,
+            "no group has answers of different reward, so there is no gradient: choose rows with `icr train difficulty`": reward
+            not in (None, 0)
+            and logs.get("frac_reward_zero_std", 0.0) >= 0.999,
+        }
+        out = []
+        for text, seen in signs.items():
+            self.row[text] = self.row.get(text, 0) + 1 if seen else 0
+            if self.row[text] == self.PATIENCE:
+                out.append(f"this run cannot learn: {text}")
+        return out
 
 
 def finisher(config: Config, prepared: Prepared) -> Callable[[Path, Any], None]:
@@ -101,6 +134,7 @@ def run(trainer: Any, config: Config, prepared: Prepared) -> Path:
     folder."""
     out = Path(config.output)
     trainer.finish = finisher(config, prepared)
+    trainer.keep_states = config.keep_states
     if prepared.resume:
         print(f"continuing from {prepared.resume}", flush=True)
     trainer.train(resume_from_checkpoint=str(prepared.resume) if prepared.resume else None)
@@ -140,7 +174,14 @@ def train_sft(config: Config, fresh: bool = False) -> Path:
     trainer = Trainer(
         model=config.model,
         args=args,
-        train_dataset=prepared.dataset.select_columns(["prompt", "completion"]),
+        train_dataset=prepared.dataset.select_columns(
+            [
+                c
+                for c in ("prompt", "completion", "chat_template_kwargs")
+                if c in prepared.dataset.column_names
+            ]
+        ),
+        eval_dataset=dev_rows(config, prepared.tokenizer).remove_columns("id") if _held_out(config) else None,
         processing_class=prepared.tokenizer,
         peft_config=peft_config(config),
         callbacks=[callback(Path(config.output))],
@@ -181,11 +222,16 @@ def train_grpo(config: Config, fresh: bool = False) -> Path:
         reward_funcs=recorder,
         args=args,
         train_dataset=prepared.dataset,
+        eval_dataset=dev_rows(config, prepared.tokenizer) if _held_out(config) else None,
         processing_class=prepared.tokenizer,
         peft_config=peft_config(config),
         callbacks=[callback(Path(config.output))],
     )
     return run(trainer, config, prepared)
+
+
+def _held_out(config: Config) -> bool:
+    return bool(config.trl.get("eval_strategy", "no") != "no")
 
 
 def reward_function(config: Config) -> Callable[..., list[float | None]]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from icr_tasks.errors import IcrError
+from icr_tasks.errors import IcrError, unknown
 
 _CLASS = {"grpo": ("grpo_config.py", "GRPOConfig"), "sft": ("sft_config.py", "SFTConfig")}
 # Ours to set, and where: the order of the data, the folder and the lengths are decided in one place.
@@ -56,6 +56,24 @@ RENAMED = {
     "ulysses_sequence_parallel_size": "nothing in TRL; use configs/verl/ulysses4.yaml",
     "enable_activation_offload": "the accelerate config (configs/accelerate/fsdp2.yaml)",
 }
+# Arguments of the model, not of the trainer.
+_OF_MODEL = ("attn_implementation", "dtype", "torch_dtype", "trust_remote_code", "revision")
+# Options whose values TRL lists nowhere but in the comparisons of its trainer.
+_COMPARED = (
+    "loss_type",
+    "importance_sampling_level",
+    "scale_rewards",
+    "multi_objective_aggregation",
+    "vllm_mode",
+    "vllm_importance_sampling_mode",
+)
+_ENUMS = {
+    "lr_scheduler_type": ("trainer_utils.py", "SchedulerType"),
+    "optim": ("training_args.py", "OptimizerNames"),
+    "eval_strategy": ("trainer_utils.py", "IntervalStrategy"),
+    "logging_strategy": ("trainer_utils.py", "IntervalStrategy"),
+    "save_strategy": ("trainer_utils.py", "SaveStrategy"),
+}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -86,20 +104,69 @@ def known(kind: str) -> dict[str, str]:
     }
 
 
+def _source(package: str, file: str) -> str:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise IcrError(f"training needs {package}: pip install icr-tasks[train]")
+    return (Path(spec.origin).parent / file).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=4)
+def choices(kind: str) -> dict[str, tuple[str, ...]]:
+    """Option -> the words it takes: field metadata, Literal annotations, enums, and what the trainer compares it with."""
+    found: dict[str, tuple[str, ...]] = {}
+    config = ast.parse(_source("trl", f"trainer/{_CLASS[kind][0]}"))
+    for node in (
+        n for n in ast.walk(config) if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    ):
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Dict):
+                for key, value in zip(inner.keys, inner.values, strict=True):
+                    if (
+                        isinstance(key, ast.Constant)
+                        and key.value == "choices"
+                        and isinstance(value, ast.List)
+                    ):
+                        found[node.target.id] = tuple(ast.literal_eval(value))  # type: ignore[union-attr]
+            if isinstance(inner, ast.Subscript) and ast.unparse(inner.value).endswith("Literal"):
+                words = ast.literal_eval(inner.slice)
+                found[node.target.id] = words if isinstance(words, tuple) else (words,)  # type: ignore[union-attr]
+    for name, (file, enum) in _ENUMS.items():
+        for node in ast.parse(_source("transformers", file)).body:
+            if isinstance(node, ast.ClassDef) and node.name == enum:
+                values = (line.value for line in node.body if isinstance(line, ast.Assign))
+                found[name] = tuple(v.value for v in values if isinstance(v, ast.Constant))  # type: ignore[misc]
+    if kind == "grpo":
+        trainer = _source("trl", "trainer/grpo_trainer.py") + _source("trl", "trainer/grpo_config.py")
+        for name in _COMPARED:
+            spots = re.findall(rf"\b{name}\s*(?:==|!=|in|not in)\s*(\[[^\]]*\]|\"\w+\")", trainer)
+            words = {w for spot in spots for w in re.findall(r"\"(\w+)\"", spot)}
+            if len(words) > 1:
+                found[name] = tuple(sorted(words))
+    return found
+
+
 def checked(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The `trl:` block with numbers as numbers. IcrError for names that do not exist, are ours, or values of
     no use."""
     names, out = known(kind), {}
     for name, value in given.items():
-        if name in OWNED:
+        if name in OWNED and not (kind == "sft" and name == "parallelism_config"):
             raise IcrError(f"trl.{name} is not set here; set {OWNED[name]}")
         if name not in names:
             if name in RENAMED:
                 raise IcrError(f"TRL has no option {name!r}; set {RENAMED[name]}")
+            if name in _OF_MODEL:
+                raise IcrError(
+                    f"{name} is an argument of the model; set trl.model_init_kwargs: {{{name}: ...}}"
+                )
             near = difflib.get_close_matches(name, sorted(set(names) - set(OWNED)), n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise IcrError(f"{_CLASS[kind][1]} has no option {name!r}.{hint}")
         out[name] = _value(name, value, names[name])
+        words = choices(kind).get(name)
+        if words and isinstance(value, str) and value not in words:
+            raise unknown(f"value of trl.{name}", value, words)
     return out
 
 

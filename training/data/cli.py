@@ -1,7 +1,8 @@
 """`icr train data`: raw QA data to training rows, in stages that can be stopped, looked at and continued.
 
-icr train data --hotpotqa hotpot_train_v1.1.json --2wiki train.json --corpus wikipedia.parquet \\
+icr train data --hotpotqa hotpot_train_v1.1.json --2wiki train.json --musique musique_ans_v1.0_train.jsonl --corpus wikipedia.parquet \\
     --embedder Qwen/Qwen3-Embedding-4B --judge-base-url http://localhost:8001/v1 --judge-model NAME -o data/
+icr train data --records medical.jsonl,legal.jsonl -o data/     # any QA set: question, answers, evidence, domain, documents
 icr train data --synth 2000 --length 512,1k -o data/
 icr train data --show refine -o data/
 """
@@ -9,6 +10,7 @@ icr train data --show refine -o data/
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,9 @@ def _stages(args: argparse.Namespace, cfg: Config) -> int:
         print(
             f"data {Manifest.load(args.output).hash()} in {args.output}; statistics: {args.output / 'report.md'}"
         )
+        look = json.loads((args.output / "report.json").read_text()).get("warnings", [])
+        if look:
+            print(f"look at this ({len(look)}):\n" + "\n".join(f"  - {text}" for text in look), flush=True)
     return 0
 
 

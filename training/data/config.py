@@ -19,9 +19,13 @@ class Config:
     # read
     hotpotqa: str = ""
     twowiki: str = ""
+    musique: str = ""
+    records: str = ""  # any QA set, comma-separated files: question, answers, evidence, domain, documents
     exclude: str = ""  # file with questions that must not be trained on
     per_dataset: int = 0  # rows drawn of each data set, 0 = all (the paper: 15,000)
     gold: str = "passage"  # at most `words` words around the evidence; "paragraph": all of it; "sentence"
+    sentences: bool = False  # gold passages begin and end with whole sentences
+    titles: bool = False  # every passage begins with its article's title
     mix: bool = True  # data sets mixed, or one after the other
     # corpus
     corpus: str = ""  # comma-separated files or folders, parquet or jsonl(.gz), columns title and text
@@ -46,7 +50,8 @@ class Config:
     judge_model: str = ""
     judge_api_key_env: str = ""
     judge_max_tokens: int = 8192
-    unjudged: str = "drop"  # candidates without a verdict: "drop" from the context, "gold", or "negative"
+    # Candidates without a verdict: "negative" (but near duplicates of the gold are left out), "drop", "gold".
+    unjudged: str = "negative"
     # pack
     tokenizer: str = "Qwen/Qwen2.5-7B-Instruct-1M"
     tokens: int = 32000
@@ -54,6 +59,7 @@ class Config:
     keep: str = (
         "pack"  # ranked passages up to the budget; "filter": all passages, rows over the budget dropped
     )
+    keychain: int = 0  # links of a chain of keys that hides the question (LoongRL), 0 = the question itself
     # split
     dev: float = 0.05
 
@@ -76,13 +82,20 @@ _CHOICES = {
     "mode": ("default", "paper", "paper_code"),
     "gold": ("passage", "paragraph", "sentence"),
     "fuzzy": ("containment", "paper", "paper_code"),
-    "unjudged": ("drop", "gold", "negative"),
+    "unjudged": ("", "negative", "drop", "gold"),
     "keep": ("pack", "filter"),
 }
 MODES: dict[str, dict[str, Any]] = {
     "default": {},
     # Section 3, appendix A: three heuristics at 0.6, every promotion judged, rows over 32k dropped.
-    "paper": {"gold": "paragraph", "fuzzy": "paper", "threshold": 0.6, "promote": 0, "keep": "filter"},
+    "paper": {
+        "gold": "paragraph",
+        "fuzzy": "paper",
+        "threshold": 0.6,
+        "promote": 0,
+        "keep": "filter",
+        "unjudged": "",
+    },
     # The released scripts: sentences as gold, 480 hits, no query instruction, 16k to 32k, HotpotQA before
     # 2Wiki.
     "paper_code": {
@@ -101,13 +114,26 @@ MODES: dict[str, dict[str, Any]] = {
 }
 # The options whose change makes a stage run again (and every stage after it).
 STAGE_OPTIONS: dict[str, tuple[str, ...]] = {
-    "read": ("hotpotqa", "twowiki", "exclude", "per_dataset", "gold", "words", "mix", "seed"),
-    "corpus": ("corpus", "words", "min_words"),
+    "read": (
+        "hotpotqa",
+        "twowiki",
+        "musique",
+        "records",
+        "exclude",
+        "per_dataset",
+        "gold",
+        "words",
+        "sentences",
+        "titles",
+        "mix",
+        "seed",
+    ),
+    "corpus": ("corpus", "musique", "records", "words", "min_words", "titles"),
     "retrieve": ("embedder", "query_prompt", "top_k"),
     "dedupe": ("duplicate",),
     "refine": ("fuzzy", "threshold", "promote"),
     "judge": ("judge_base_url", "judge_model", "judge_max_tokens", "unjudged"),
-    "pack": ("tokenizer", "tokens", "min_tokens", "keep", "seed"),
+    "pack": ("tokenizer", "tokens", "min_tokens", "keep", "keychain", "seed"),
     "split": ("dev", "seed"),
 }
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from icr_tasks.errors import IcrError
 
+from . import sources
 from .config import Config
 from .read import records
 from .store import arrow, read, write
@@ -50,22 +51,36 @@ def passages(text: str, words: int, minimum: int) -> Iterator[str]:
             yield " ".join(part)
 
 
+def articles(cfg: Config) -> Iterator[tuple[str, str]]:
+    """(title, text) of the corpus, and once each of the documents that the questions' own records bring."""
+    for path in files(cfg.corpus) if cfg.corpus or not (cfg.records or cfg.musique) else []:
+        for record in records(path):
+            if "text" not in record:
+                raise IcrError(f"{path}: a record has no 'text' (it has {', '.join(sorted(record))})")
+            yield record.get("title") or "", record["text"] or ""
+    seen: set[int] = set()
+    for path in (p.strip() for p in f"{cfg.musique},{cfg.records}".split(",") if p.strip()):
+        for record in records(Path(path)):
+            for title, text in sources.documents(record):
+                if (key := hash(text)) not in seen:
+                    seen.add(key)
+                    yield title, text
+
+
 def run(cfg: Config, folder: Path) -> dict[str, Any]:
     """Write passages.parquet; counts articles, passages, full and short ones."""
     counts: Counter[str] = Counter()
 
     def rows() -> Iterator[dict[str, Any]]:
-        for path in files(cfg.corpus):
-            for record in records(path):
-                if "text" not in record:
-                    raise IcrError(f"{path}: a record has no 'text' (it has {', '.join(sorted(record))})")
-                counts["articles"] += 1
-                for text in passages(record["text"] or "", cfg.words, cfg.min_words):
-                    counts["full"] += len(text.split()) == cfg.words
-                    counts["rows"] += 1
-                    yield {"pid": counts["rows"] - 1, "title": record.get("title") or "", "text": text}
+        for title, article in articles(cfg):
+            counts["articles"] += 1
+            for text in passages(article, cfg.words, cfg.min_words):
+                counts["full"] += len(text.split()) == cfg.words
+                counts["rows"] += 1
+                shown = f"{title}\n{text}" if cfg.titles and title else text
+                yield {"pid": counts["rows"] - 1, "title": title, "text": shown}
 
-    write(folder / OUTPUT, rows(), COLUMNS, batch=10_000)
+    write(folder / OUTPUT, rows(), COLUMNS, batch=10_000, about="corpus")
     if not counts["rows"]:
         raise IcrError(f"the corpus has no passage of at least {cfg.min_words} words")
     return dict(counts)
@@ -77,36 +92,41 @@ class Texts:
     _BATCH = 10_000
 
     def __init__(self, folder: Path) -> None:
-        self._source, self._copy = folder / OUTPUT, folder / ".passages.arrow"
+        self._source, self._copy = folder / OUTPUT, folder / ".passages-2.arrow"
 
     @cached_property
-    def _columns(self) -> list[Any]:
+    def _batches(self) -> list[Any]:
         pa = arrow()
         if not self._copy.is_file() or self._copy.stat().st_mtime_ns < self._source.stat().st_mtime_ns:
             temporary = self._copy.with_suffix(".tmp")
-            form = pa.schema([("text", pa.large_string())])
+            form = pa.schema([("text", pa.large_string()), ("title", pa.large_string())])
             with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, form) as out:
-                pending: list[str] = []
-                for row in read(self._source, ["text"], batch=self._BATCH):
-                    pending.append(row["text"])
+                pending: list[dict[str, str]] = []
+                for row in read(self._source, ["text", "title"], batch=self._BATCH):
+                    pending.append(row)
                     if len(pending) == self._BATCH:
-                        out.write_batch(pa.record_batch([pa.array(pending, pa.large_string())], schema=form))
+                        out.write_batch(pa.RecordBatch.from_pylist(pending, schema=form))
                         pending = []
                 if pending:
-                    out.write_batch(pa.record_batch([pa.array(pending, pa.large_string())], schema=form))
+                    out.write_batch(pa.RecordBatch.from_pylist(pending, schema=form))
             temporary.replace(self._copy)
         reader = pa.ipc.open_file(pa.memory_map(str(self._copy)))
-        return [reader.get_batch(i).column(0) for i in range(reader.num_record_batches)]
+        return [reader.get_batch(i) for i in range(reader.num_record_batches)]
 
     def __len__(self) -> int:
-        return sum(len(c) for c in self._columns)
+        return sum(len(c) for c in self._batches)
 
     def __getitem__(self, pid: int) -> str:
-        return self._columns[pid // self._BATCH][pid % self._BATCH].as_py()
+        return self._batches[pid // self._BATCH].column(0)[pid % self._BATCH].as_py()
 
     def many(self, pids: list[int] | np.ndarray) -> list[str]:
         """Texts of several passages, in the order given."""
         return [self[int(pid)] for pid in pids]
+
+    def titles(self, pids: list[int] | np.ndarray) -> list[str]:
+        """Titles of the articles several passages are from."""
+        spots = (divmod(int(pid), self._BATCH) for pid in pids)
+        return [self._batches[batch].column(1)[row].as_py() for batch, row in spots]
 
     def block(self, start: int, stop: int) -> list[str]:
         """Texts of passages start..stop-1."""

@@ -16,10 +16,10 @@ from . import retrieve, similarity
 from .config import Config
 from .corpus import Texts
 from .similarity import squeeze
-from .store import Record, read, write
+from .store import Record, count, read, write
 
 OUTPUT = "pool.parquet"
-COLUMNS = {**questions.COLUMNS, "negatives": "strs", "pids": "ints"}
+COLUMNS = {**questions.COLUMNS, "negatives": "strs", "titles": "strs", "pids": "ints"}
 
 
 def run(cfg: Config, folder: Path) -> dict[str, Any]:
@@ -31,9 +31,11 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
         for row, hits in pairs:
             found = texts.many(hits["pids"])
             keep = distinct(found, row["gold_texts"], cfg.duplicate, counts)
-            yield row | {"negatives": [found[i] for i in keep], "pids": [hits["pids"][i] for i in keep]}
+            pids = [hits["pids"][i] for i in keep]
+            yield row | {"negatives": [found[i] for i in keep], "titles": texts.titles(pids), "pids": pids}
 
-    counts["rows"] = write(folder / OUTPUT, rows(), COLUMNS, batch=64)
+    total = count(folder / questions.OUTPUT)
+    counts["rows"] = write(folder / OUTPUT, rows(), COLUMNS, batch=64, about="dedupe", total=total)
     return dict(counts)
 
 

@@ -1,8 +1,8 @@
 """Stage 6: a language model keeps the candidates that really help to answer (paper, appendix A, second
 stage).
 
-Only candidates can be kept: an id that was not offered is ignored and counted. A candidate without a verdict
-is left out of the context by default, since it can be called neither evidence nor distractor.
+Only candidates can be kept: an id that was not offered is ignored and counted. A candidate without a verdict stays a
+distractor by default, unless it all but repeats the gold (nearness.py): the hardest distractors are among them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks.benchmarks.base import fill
+from icr_tasks.errors import IcrError
 from icr_tasks.metrics.judge.rubrics import BadReply, visible
 
-from . import dedupe, refine
+from . import dedupe, nearness, refine
 from .config import Config
-from .store import Record, key_of, read, write
+from .store import Record, count, key_of, read, write
 
 OUTPUT = "judged.parquet"
 COLUMNS = {"id": "str", "gold": "ints", "removed": "ints", "outside": "ints", "status": "str"}
@@ -79,12 +80,14 @@ def asker(cfg: Config, store: Path | None) -> Ask:
     return Asker(judge, accept, kind="refine", version=key_of(PROMPT), store=store)
 
 
-def _outcome(candidates: list[int], reply: str | None, unjudged: str) -> Record:
-    """gold and removed positions of one row, and why."""
+def _outcome(candidates: list[int], reply: str | None, unjudged: str, row: Record | None = None) -> Record:
+    """gold and removed positions of one row, and why. `row` is what near duplicates are told by."""
     verdict = chosen(reply, len(candidates))
     if verdict is None:
         gold = candidates if unjudged == "gold" else []
-        removed = candidates if unjudged == "drop" else []
+        removed = candidates if unjudged in ("drop", "") else []
+        if unjudged == "negative" and row is not None:
+            removed = nearness.repeats(row, candidates)
         return {"gold": gold, "removed": removed, "outside": [], "status": "no verdict"}
     kept, outside = verdict
     return {"gold": [candidates[n - 1] for n in kept], "removed": [], "outside": outside, "status": "judged"}
@@ -98,7 +101,7 @@ def run(cfg: Config, folder: Path, ask: Ask | None = None) -> dict[str, Any]:
     counts: Counter[str] = Counter()
 
     def rows() -> Iterator[Record]:
-        columns = ["id", "question", "answers", "gold_texts", "negatives"]
+        columns = ["id", "question", "answers", "gold_texts", "gold_titles", "negatives", "titles"]
         pending: list[tuple[Record, list[int]]] = []
         pairs = zip(
             read(folder / dedupe.OUTPUT, columns, batch=64), read(folder / refine.OUTPUT), strict=True
@@ -110,7 +113,16 @@ def run(cfg: Config, folder: Path, ask: Ask | None = None) -> dict[str, Any]:
                 pending = []
         yield from _batch(pending, ask, cfg.unjudged, counts)
 
-    counts["rows"] = write(folder / OUTPUT, rows(), COLUMNS)
+    counts["rows"] = write(
+        folder / OUTPUT, rows(), COLUMNS, about="judge", total=count(folder / dedupe.OUTPUT)
+    )
+    unread, asked = counts["rows no verdict"], counts["rows no verdict"] + counts["rows judged"]
+    if ask is not None and asked >= 10 and unread > asked / 2:
+        (folder / OUTPUT).unlink()
+        raise IcrError(
+            f"the judge gave no readable verdict for {unread} of {asked} rows (it should end with 'Relevant documents: ...'); "
+            "use another judge_model, or raise judge_max_tokens"
+        )
     return dict(counts)
 
 
@@ -124,7 +136,7 @@ def _batch(
         if not candidates:
             yield {"id": row["id"], "gold": [], "removed": [], "outside": [], "status": "no candidates"}
             continue
-        out = {"id": row["id"], **_outcome(candidates, next(replies), unjudged)}
+        out = {"id": row["id"], **_outcome(candidates, next(replies), unjudged, row)}
         counts["candidates"] += len(candidates)
         counts["promoted"] += len(out["gold"])
         counts["removed"] += len(out["removed"])

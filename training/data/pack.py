@@ -18,10 +18,10 @@ from icr_tasks.context.tokens import TokenCounter, counter
 from icr_tasks.errors import IcrError
 from icr_tasks.metrics.answers import normalize
 
-from . import dedupe, judge
+from . import dedupe, judge, keychain
 from .config import Config
 from .formats import FORMATS, messages, prompt
-from .store import ROW, Record, read, write
+from .store import ROW, Record, count, read, write
 
 # ---- split ---------------------------------------------------------------------------------------
 # Last stage: 95/5 split by question into train.parquet and dev.parquet; rows no reward could use are
@@ -96,7 +96,13 @@ class Words:
 
 def tokens_of(name: str) -> TokenCounter | Words:
     """The counter of that name; `words` needs no files."""
-    found = Words() if name == "words" else counter({"tokenizer": name})
+    try:
+        found = Words() if name == "words" else counter({"tokenizer": name})
+    except (IcrError, OSError) as error:
+        raise IcrError(
+            f"the tokenizer {name!r} cannot be loaded ({str(error).splitlines()[0][:160]}); give --tokenizer FOLDER of a "
+            "downloaded model, or --tokenizer words for an estimate"
+        ) from error
     if found is None:
         raise IcrError("packing needs a tokenizer: --tokenizer NAME_OR_FOLDER, or words for an estimate")
     return found
@@ -147,7 +153,7 @@ class Packer:
         ranked = [text for i, text in enumerate(row["negatives"]) if i not in out]
         originals = range(len(row["gold_texts"]))
         base = {name: row[name] for name in ("id", "dataset", "question", "answers")} | {
-            "domain": "wikipedia"
+            "domain": row.get("domain") or "wikipedia"
         }
         n = len(ranked) if self.cfg.keep == "filter" else self._room(row, gold, ranked)
         while True:
@@ -191,11 +197,14 @@ class Packer:
 def run(cfg: Config, folder: Path) -> dict[str, Any]:
     """Write packed.parquet."""
     packer, counts = Packer(cfg), Counter[str]()
+    asked = [row["question"] for row in read(folder / dedupe.OUTPUT, ["question"])] if cfg.keychain else []
 
     def rows() -> Iterator[Record]:
         for row, verdict in zip(
             read(folder / dedupe.OUTPUT, batch=64), read(folder / judge.OUTPUT), strict=True
         ):
+            if cfg.keychain:
+                row, verdict = keychain.hidden(row, verdict, asked, cfg.keychain, cfg.seed)
             made, outcome = packer.pack(row, verdict)
             counts[outcome] += 1
             if made is not None:
@@ -203,7 +212,8 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
                 counts["gold after"] += len(made["gold_ids"])
                 yield made
 
-    counts["rows"] = write(folder / OUTPUT, rows(), ROW, batch=64)
+    total = count(folder / dedupe.OUTPUT)
+    counts["rows"] = write(folder / OUTPUT, rows(), ROW, batch=64, about="pack", total=total)
     if not counts["rows"]:
         raise IcrError(f"no row is left after packing: {dict(counts)}; raise tokens, or use keep=pack")
     return dict(counts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icr_tasks.errors import unknown
+from icr_tasks.errors import IcrError, unknown
 from icr_tasks.metrics.judge.secrets import redact_url
 from icr_tasks.storage import fingerprint
 
@@ -17,7 +17,7 @@ from . import corpus, dedupe, judge, pack, read, refine, report, retrieve
 from .config import STAGE_OPTIONS, Config
 from .store import Manifest, Record, arrow, key_of
 
-VERSION = 1  # raised when a stage's output changes for the same options
+VERSION = 2  # raised when a stage's output changes for the same options
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,10 @@ STAGES: dict[str, Stage] = {
     "pack": Stage(pack.run, (pack.OUTPUT,), ("judge",)),
     "split": Stage(pack.split_rows, pack.OUTPUTS, ("pack",)),
 }
-_INPUTS = {"read": ("hotpotqa", "twowiki", "exclude"), "corpus": ("corpus",)}
+_INPUTS = {
+    "read": ("hotpotqa", "twowiki", "musique", "records", "exclude"),
+    "corpus": ("corpus", "musique", "records"),
+}
 
 
 def _hashes(cfg: Config, stage: str) -> dict[str, str]:
@@ -47,7 +50,8 @@ def _hashes(cfg: Config, stage: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in _INPUTS.get(stage, ()):
         given = getattr(cfg, name)
-        for path in corpus.files(given) if name == "corpus" else [Path(given)] if given else []:
+        many = [Path(part.strip()) for part in given.split(",") if part.strip()]
+        for path in corpus.files(given) if name == "corpus" and given else many:
             if path.is_file():  # a missing file is the stage's own error
                 found[str(path)] = fingerprint(path)
     return found
@@ -73,6 +77,11 @@ def preflight(cfg: Config, until: str | None) -> None:
     wanted = stages[: stages.index(until) + 1] if until else stages
     if "judge" in wanted and cfg.judge_base_url:
         judge.asker(cfg, None)
+    if "judge" in wanted and not cfg.judge_base_url and not cfg.unjudged:
+        raise IcrError(
+            f"mode {cfg.mode!r} has a judge decide about every candidate; give --judge-base-url and --judge-model, or say "
+            "what becomes of them without one: --unjudged negative, drop or gold"
+        )
     if "pack" in wanted:
         pack.tokens_of(cfg.tokenizer)
 
@@ -99,7 +108,7 @@ def run(cfg: Config, folder: Path, until: str | None = None) -> Iterator[tuple[s
                 name, key, files, options=options, inputs=inputs, counts=counts, seconds=seconds
             )
             yield name, entry, True
-        if name == until:
+        if name == until and name != "split":
             return
     report.write_report(folder, manifest)
 

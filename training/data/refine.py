@@ -17,7 +17,7 @@ import numpy as np
 from . import dedupe, similarity
 from .config import Config
 from .similarity import PAPER, SIGNALS, released_mix
-from .store import Record, read, write
+from .store import Record, count, read, write
 
 OUTPUT = "candidates.parquet"
 COLUMNS = {"id": "str", "candidates": "ints", "scores": "floats"}
@@ -59,5 +59,7 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
                 "scores": [round(float(values[i]), 6) for i in chosen],
             }
 
-    counts["rows"] = write(folder / OUTPUT, rows(), COLUMNS)
+    counts["rows"] = write(
+        folder / OUTPUT, rows(), COLUMNS, about="refine", total=count(folder / dedupe.OUTPUT)
+    )
     return dict(counts)

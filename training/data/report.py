@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from icr_tasks.metrics.answers import normalize
 from icr_tasks.storage import write_atomic
 
 from .store import Manifest, read
 
 _BINS = 10
+_LOOKED = 2000  # rows whose passages are searched for the answer
 
 
 def positions(places: list[float]) -> dict[str, Any]:
@@ -47,6 +49,7 @@ def statistics(folder: Path) -> dict[str, Any]:
     tokens, sizes, places, dropped = [], [], [], []
     gold_words: list[int] = []
     rest_words: list[int] = []
+    told: Counter[str] = Counter()
     for name in ("train", "dev"):
         for row in read(folder / f"{name}.parquet"):
             n, gold = len(row["passages"]), set(row["gold_ids"])
@@ -59,6 +62,8 @@ def statistics(folder: Path) -> dict[str, Any]:
                 tokens.append(row["n_tokens"])
             # A random spot within the passage's own slot: uniform order then gives uniform places at any n.
             places += [(i + r.random()) / n for i in sorted(gold)]
+            if told["rows looked at"] < _LOOKED:
+                told.update(_answers(row, gold))
             for i, text in enumerate(row["passages"]):
                 (gold_words if i in gold else rest_words).append(len(text.split()))
     return {
@@ -73,7 +78,64 @@ def statistics(folder: Path) -> dict[str, Any]:
         "words of gold passages": _summary(gold_words),
         "words of other passages": _summary(rest_words),
         "P(gold longer than another passage)": cue(np.array(gold_words), np.array(rest_words)),
+        "rows whose gold does not hold the answer": _share(told, "gold without it"),
+        "rows with a distractor that holds the answer": _share(told, "distractor with it"),
     }
+
+
+def _answers(row: dict[str, Any], gold: set[int]) -> Counter[str]:
+    """Where a row's answer stands; rows with yes, no or a very short answer are not looked at."""
+    answers = [a for a in map(normalize, row["answers"]) if a not in ("yes", "no") and len(a) > 3]
+    if not answers:
+        return Counter()
+    holds = [any(f" {a} " in f" {text} " for a in answers) for text in map(normalize, row["passages"])]
+    return Counter(
+        {
+            "rows looked at": 1,
+            "gold without it": not any(holds[i] for i in gold),
+            "distractor with it": any(h for i, h in enumerate(holds) if i not in gold),
+        }
+    )
+
+
+def _share(told: Counter[str], name: str) -> float:
+    return round(told[name] / told["rows looked at"], 3) if told["rows looked at"] else 0.0
+
+
+def warnings(found: dict[str, Any], stages: dict[str, Any]) -> list[str]:
+    """What somebody should look at before training on the data, in sentences."""
+    out: list[str] = []
+    judged = stages.get("judge", {}).get("counts", {})
+    hits = stages.get("refine", {}).get("counts", {})
+    gone = judged.get("removed", 0)
+    pairs = stages.get("dedupe", {}).get("counts", {}).get("hits", 0)
+    if pairs and gone / pairs > 0.1:
+        out.append(
+            f"{gone:,} of {pairs:,} retrieved passages ({gone / pairs:.0%}) were removed as unjudged candidates"
+        )
+    if hits.get("candidates") and judged.get("rows no verdict"):
+        out.append(f"{judged['rows no verdict']:,} rows have candidates that no judge has seen")
+    longer = found["P(gold longer than another passage)"]
+    if not 0.35 <= longer <= 0.65:
+        out.append(f"length gives the gold away: P(gold longer than another passage) is {longer}")
+    if found["rows whose gold does not hold the answer"] > 0.1:
+        out.append(
+            f"{found['rows whose gold does not hold the answer']:.0%} of the rows have no answer in their gold passages"
+        )
+    if found["rows with a distractor that holds the answer"] > 0.5:
+        share = found["rows with a distractor that holds the answer"]
+        out.append(f"{share:.0%} of the rows have a distractor that holds the answer string")
+    budget = stages.get("pack", {}).get("options", {}).get("tokens")
+    median = found["tokens of the longest prompt"].get("median")
+    if budget and median and median < budget / 2:
+        out.append(f"the median prompt has {median:,.0f} tokens, less than half of the budget of {budget:,}")
+    if found["gold positions"]["p_uniform"] < 0.001:
+        out.append("gold positions are not uniform")
+    for name in ("read", "split"):
+        for what, n in stages.get(name, {}).get("counts", {}).items():
+            if ("duplicate" in what or "past its paragraph" in what or "does not hold" in what) and n:
+                out.append(f"{name}: {n:,} {what}")
+    return out
 
 
 def _spread(counts: Counter[int]) -> dict[str, Any]:
@@ -94,13 +156,16 @@ def _summary(values: list[int]) -> dict[str, float]:
 def write_report(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """Write report.json and report.md; returns the statistics."""
     found = statistics(folder)
-    write_atomic(folder / "report.json", json.dumps(found, indent=1).encode())
     lines = [f"# Training data {manifest.hash()}", "", "| stage | seconds | counts |", "|---|---|---|"]
     for name, entry in manifest.stages.items():
         counts = ", ".join(f"{k} {v:,}" for k, v in entry["counts"].items())
         lines.append(f"| {name} | {entry.get('seconds', '')} | {counts} |")
+    look = found["warnings"] = warnings(found, manifest.stages)
+    if look:
+        lines += ["", "Look at this:", "", *(f"- {text}" for text in look)]
     lines += ["", "| | |", "|---|---|"]
-    lines += [f"| {k} | {_shown(v)} |" for k, v in found.items()]
+    lines += [f"| {k} | {_shown(v)} |" for k, v in found.items() if k != "warnings"]
+    write_atomic(folder / "report.json", json.dumps(found, indent=1).encode())
     write_atomic(folder / "report.md", "\n".join([*lines, ""]).encode())
     return found
 

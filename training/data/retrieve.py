@@ -150,4 +150,8 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
                 "scores": [round(float(s), 6) for s in scores],
             }
 
-    return {"rows": write(folder / OUTPUT, rows(), COLUMNS), "hits a row": k, "passages": len(texts)}
+    return {
+        "rows": write(folder / OUTPUT, rows(), COLUMNS, about="retrieve", total=len(asked)),
+        "hits a row": k,
+        "passages": len(texts),
+    }

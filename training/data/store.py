@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tqdm import tqdm
+
 from icr_tasks import storage
 from icr_tasks.errors import IcrError
 from icr_tasks.storage import write_atomic
@@ -51,10 +53,25 @@ def schema(columns: Mapping[str, str]) -> Any:
     return pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
 
 
-def write(path: Path, records: Iterable[Record], columns: Mapping[str, str], batch: int = 512) -> int:
-    """Write records in batches; the file appears only when complete. Returns the number of records."""
+def count(path: Path) -> int:
+    """Number of records of a parquet file."""
+    return arrow().parquet.ParquetFile(path).metadata.num_rows
+
+
+def write(
+    path: Path,
+    records: Iterable[Record],
+    columns: Mapping[str, str],
+    batch: int = 512,
+    about: str = "",
+    total: int | None = None,
+) -> int:
+    """Write records in batches; the file appears only when complete. Returns the number of records.
+
+    `about` names a stage whose progress is shown, with the time left where `total` is known.
+    """
     pa = arrow()
-    total = 0
+    done = 0
     pending: list[Any] = []
     form = schema(columns)
     with (
@@ -67,13 +84,13 @@ def write(path: Path, records: Iterable[Record], columns: Mapping[str, str], bat
                 out.write_table(pa.Table.from_pylist(pending, schema=form))
                 pending.clear()
 
-        for record in records:
+        for record in tqdm(records, desc=about, total=total, unit=" rows", disable=not about, delay=2):
             pending.append({name: record.get(name) for name in columns})
-            total += 1
+            done += 1
             if len(pending) == batch:
                 flush()
         flush()
-    return total
+    return done
 
 
 def read(path: Path, columns: Sequence[str] | None = None, batch: int = 256) -> Iterator[Record]:

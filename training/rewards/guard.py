@@ -44,6 +44,7 @@ _TAG = re.compile(r"</?(?:b|i|em|strong|u|code|p|br|sup|sub|span|answer|ans)\s*/
 _LATEX = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|emph|underline|operatorname)\s*\{([^{}]*)\}"
 )
+_VERDICT = re.compile(r"\\boxed\s*\{\s*Criterion[^{}]*\}", re.I)  # votes for a judge name no answer
 _DOLLAR = re.compile(r"\$(?!\s?\d)|(?<=[\w}])\$|\\[()\[\]]|\\[,;! ]")
 _VERBS = frozenset(
     [
@@ -92,7 +93,7 @@ def plain(text: str) -> str:
     """Without LaTeX, HTML marks, emphasis and citations; line breaks stay."""
     for _ in range(2):
         text = _LATEX.sub(r"\1", text)
-    text = _TAG.sub(" ", _DOLLAR.sub("", text))
+    text = _TAG.sub(" ", _DOLLAR.sub("", _VERDICT.sub(" ", text)))
     return re.sub(r"\(\s*\)|\[\s*\]", " ", _CITATION.sub(" ", text.replace("**", "").replace("__", "")))
 
 
