@@ -146,7 +146,7 @@ class SafeSave:
     checkpoint."""
 
     finish: Any = None
-    keep_states: int = 1
+    keep_states: int = 0
     _staging: bool = False
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -196,7 +196,7 @@ class SafeSave:
         limit = self.args.save_total_limit  # type: ignore[attr-defined]
         for old in all_of(run)[: -limit if limit else 0]:
             shutil.rmtree(old, ignore_errors=True)
-        for old in all_of(run)[: -self.keep_states]:
+        for old in all_of(run)[: -self.keep_states or 0]:
             slim(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

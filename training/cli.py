@@ -13,9 +13,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": (".data.cli:main", "raw QA data to training rows, in resumable stages"),
     "sft": (".trainers:sft_main", "supervised fine-tuning from a config"),
     "grpo": (".trainers:grpo_main", "GRPO from a config"),
+    "prepare": (".prepare:main", "render, count and cut the rows before a launch, on all cores"),
+    "launch": (".launch:main", "check, prepare and start the processes of a config"),
     "eval": (".evaluate:main", "evaluate checkpoints with the harness"),
     "study": (".study.run:main", "arms x seeds trained, evaluated and compared, from one file"),
-    "verl": (".verl:main", "rows, reward and command line for verl (sequence parallelism)"),
+    "export": (".export.cli:main", "rows and rewards for verifiers, TRL environments or verl"),
+    "verl": (".export.verl:main", "rows, reward and command line for verl (sequence parallelism)"),
     "configs": (".config:main", "list the configs that ship, or print one"),
     "demo": (".demo.run:main", "a tiny model learns in-context retrieval on this machine, in minutes"),
 }

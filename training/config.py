@@ -74,7 +74,7 @@ class Config:
     lora: dict[str, Any] = field(default_factory=dict)
     log_completions: int = 10
     dev: int = 64  # rows of dev.parquet that trl.eval_strategy looks at
-    keep_states: int = 1  # checkpoints that keep the optimizer, so that a run can go on from them
+    keep_states: int = 0  # newest checkpoints that keep the optimizer, to go on from; 0: all
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # {enable_thinking: false}
     trl: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
@@ -82,7 +82,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise unknown("kind of training", str(self.kind), KINDS)
-        for name in ("epochs", "devices", "max_prompt_length", "max_response_length", "keep_states", "dev"):
+        for name in ("epochs", "devices", "max_prompt_length", "max_response_length", "dev"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise IcrError(f"{name} is {getattr(self, name)!r}; it must be a whole number of at least 1")
         if self.truncation not in RULES:

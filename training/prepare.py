@@ -234,9 +234,14 @@ def main(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv)
     config = configs.load(args.config, args.overrides)
     path, _ = check(config, launched=False)
-    _settle(Path(config.output), config)
-    print(f"prepared: {materialise(config, path, hash_of(path), args.workers)}")
+    ready(config, path, args.workers)
     return 0
+
+
+def ready(config: Config, path: Path, workers: int) -> None:
+    """Prepare a checked config's rows and say what became of them."""
+    _settle(Path(config.output), config)
+    print(f"prepared: {materialise(config, path, hash_of(path), workers)}", flush=True)
 
 
 def hash_of(path: Path) -> str:

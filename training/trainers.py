@@ -12,7 +12,7 @@ from typing import Any
 
 from icr_tasks.errors import IcrError
 
-from . import checkpoint, curves
+from . import checkpoint, curves, plan
 from .checkpoint import SafeSave
 from .config import Config, load
 from .prepare import Prepared, arguments, check, dev_rows, peft_config, prepare
@@ -26,6 +26,13 @@ def command(kind: str, argv: list[str], train: Callable[[Config, bool], Path], a
         "overrides", nargs="*", help="key=value, such as output=runs/a or trl.learning_rate=1e-5"
     )
     parser.add_argument("--check", action="store_true", help="check config, data and run folder, then stop")
+    parser.add_argument("--plan", action="store_true", help="--check, and what the run will do and cost")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=plan.RATE / 1e12,
+        help="useful TFLOP/s of a GPU, for --plan (default 400)",
+    )
     parser.add_argument(
         "--fresh", action="store_true", help="discard the run in the output folder and start over"
     )
@@ -33,11 +40,12 @@ def command(kind: str, argv: list[str], train: Callable[[Config, bool], Path], a
     config = load(args.config, args.overrides)
     if config.kind != kind:
         raise IcrError(f"{args.config} is a config for `icr train {config.kind}`")
-    if args.check:
-        path, resume = check(config)
+    if args.check or args.plan:
+        path, resume = check(config, launched=False)
         print(
             f"config, data ({path}) and run folder are in order; {f'would continue from {resume}' if resume else 'would start'}"
         )
+        print(plan.text(config, path, args.rate * 1e12))
         return 0
     train(config, args.fresh)
     return 0

@@ -71,9 +71,12 @@ def pooled(found: Sequence[Pairs], at: np.ndarray | None = None) -> Pooled:
     return Pooled(design.score(base), design.score(new), delta, with_seeds(delta, each), each, same)
 
 
-def with_seeds(delta: Effect, each: Sequence[float]) -> Effect:
+def with_seeds(delta: Effect, each: Sequence[float], prior: tuple[float, int] | None = None) -> Effect:
     """`delta` with the variance of the mean over seeds added; degrees of freedom by Satterthwaite. One seed:
     unchanged.
+
+    `prior` is (variance over seeds, its degrees of freedom) pooled over like comparisons: where it is larger than the
+    spread of these few seeds, which may agree by luck, it counts instead.
 
     A little wide: the seeds' own question noise is in both parts. p is never smaller than without the seeds.
     """
@@ -81,9 +84,12 @@ def with_seeds(delta: Effect, each: Sequence[float]) -> Effect:
         return delta
     from scipy import special
 
-    seeds = float(np.var(each, ddof=1)) / len(each)
+    spread, free = float(np.var(each, ddof=1)), len(each) - 1
+    if prior is not None and prior[0] > spread:
+        spread, free = prior
+    seeds = spread / len(each)
     variance = delta.se**2 + seeds
-    df = variance**2 / (delta.se**4 / delta.df + seeds**2 / (len(each) - 1))
+    df = variance**2 / (delta.se**4 / delta.df + seeds**2 / free)
     t = delta.mean / math.sqrt(variance)
     p = max(delta.p, 2 * float(special.stdtr(df, -abs(t))))
     less = float(special.stdtr(df, t))

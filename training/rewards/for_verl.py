@@ -6,6 +6,7 @@ verl loads the file by its path, so every import here is absolute. The reward is
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -58,3 +59,16 @@ def compute_score(
     if scores["reward"] != scores["reward"]:
         raise IcrError(f"row {row.id!r} of {data_source}: the judge gave no readable verdict")
     return {"score": scores["reward"], **{k: v for k, v in scores.items() if k != "reward"}}
+
+
+async def compute_score_async(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> dict[str, float]:
+    """`compute_score` for judged rewards (`custom_reward_function.name=compute_score_async`): calls run side by side."""
+    return await asyncio.to_thread(
+        compute_score, data_source, solution_str, ground_truth, extra_info, **given
+    )

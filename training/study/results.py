@@ -4,7 +4,7 @@ cost."""
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from icr_tasks.errors import IcrError
 
-from ...leaderboard.pairs.seeds import Pooled, pooled
+from ...leaderboard.pairs.seeds import Pooled, pooled, with_seeds
 from .. import checkpoint, curves
 from .spec import START, Study
 
@@ -68,8 +68,19 @@ class Results:
 
     def pooled(self, arm: str, against: str, setting: str, tasks: tuple[str, ...] = ()) -> Pooled:
         """The arm's difference to `against` over all seeds, on the named tasks (default: all)."""
+        one = self._alone(arm, against, setting, tasks)
+        if len(one.each) < 2:
+            return one
+        return replace(one, total=with_seeds(one.delta, one.each, self._prior(against, setting, tasks)))
+
+    def _alone(self, arm: str, against: str, setting: str, tasks: tuple[str, ...]) -> Pooled:
         found = self.pairs(arm, against, setting)
         return pooled(found, np.isin(found[0].task.astype(str), tasks) if tasks else None)
+
+    def _prior(self, against: str, setting: str, tasks: tuple[str, ...]) -> tuple[float, int]:
+        """Variance over seeds pooled over all arms, and its degrees of freedom: two seeds of one arm can agree by luck."""
+        each = [self._alone(a, against, setting, tasks).each for a in self.study.arms if a != against]
+        return float(np.mean([np.var(e, ddof=1) for e in each])), sum(len(e) - 1 for e in each)
 
     def folder(self, arm: str, seed: int) -> Path:
         """The last checkpoint of a run."""

@@ -38,6 +38,7 @@ from .. import checkpoint
 from .. import config as configs
 from .. import evaluate as evaluation
 from .. import prepare as preparing
+from ..launch import resolved
 from . import spec as study_data
 from .spec import DEMO, START, Study, load
 
@@ -93,7 +94,7 @@ def checked(study: Study) -> str:
     the spot."""
     if study.base.startswith((".", "/", "~")) and not Path(study.base).expanduser().is_dir():
         raise IcrError(f"no model folder {study.base}")
-    lines = []
+    lines, keys = [], {}
     for arm in (*([START] if study.start else []), *study.arms):
         options, folder = study.data_of(arm, study.seeds[0])
         config = study.config(arm, study.seeds[0], "model")
@@ -101,7 +102,20 @@ def checked(study: Study) -> str:
             preparing.check(config, launched=False)
         elif not options.get("short"):
             preparing.train_file(replace(config, data=options["folder"]))
-        lines.append(f"  {arm}: {config.kind}, data {options if isinstance(options, str) else folder.name}")
+        rows, keys[arm] = study_data.rows_of(options, folder)
+        shown = ", ".join(f"{n:,} {name}" for name, n in sorted(rows.items()))
+        units = (
+            ""
+            if isinstance(options, str) or not options.get("unit_tokens")
+            else f", units of {options['unit_tokens']}"
+        )
+        lines.append(f"  {arm}: {config.kind}, prompt {config.prompt}, {shown}{units}")
+    study_data.different(study, keys.__getitem__)
+    if len(study.seeds) < 3:
+        lines.append(f"  {len(study.seeds)} seed(s): three or more tell a lucky run from a better recipe")
+    launch = resolved(shlex.split(study.launch))
+    if launch:
+        lines.append(f"  launch: {shlex.join(launch)}")
     many = f"{len(study.arms)} arms x {len(study.seeds)} seeds = {len(study.runs())} runs"
     return (
         f"{study.name}: {many}, control {study.control}; {len(study.evaluate['tasks'])} tasks\n"
@@ -183,7 +197,7 @@ def _inside(config: configs.Config, out: TextIO) -> str:
 
 def _outside(study: Study, file: Path, out: TextIO) -> str:
     """`icr train KIND FILE` behind the study's launcher; what went wrong, or nothing."""
-    launch = shlex.split(study.launch) or [sys.executable, "-m", "icr_tasks.cli"]
+    launch = resolved(shlex.split(study.launch)) or [sys.executable, "-m", "icr_tasks.cli"]
     kind = yaml.safe_load(file.read_text())["kind"]
     code = subprocess.run(
         [*launch, "train", kind, str(file)],

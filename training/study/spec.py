@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import codecs
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,22 @@ def check(study: Study) -> None:
         if study.data_of(arm, study.seeds[0])[0] is None:
             raise IcrError(f"arm {arm!r} has no data; give `data` for it or for the study")
         study.config(arm, study.seeds[0], "model")
+    different(study, lambda arm: key_of([str(x) for x in study.data_of(arm, study.seeds[0])]))
+
+
+def different(study: Study, data: Callable[[str], str]) -> None:
+    """IcrError when two arms train on the same rows (`data`: what names an arm's rows) by the same config."""
+    seen: dict[str, str] = {}
+    for arm in study.arms:
+        config = asdict(study.config(arm, study.seeds[0], "model"))
+        same = {k: v for k, v in config.items() if k not in ("output", "data", "notes")}
+        key = key_of([same, data(arm)])
+        if key in seen:
+            raise IcrError(
+                f"arms {seen[key]!r} and {arm!r} train on the same rows by the same config; their difference could only be "
+                "noise: change one of them, or drop it"
+            )
+        seen[key] = arm
 
 
 def _extended(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -221,8 +238,50 @@ def alias(answer: str) -> str:
     return codecs.encode(answer, "rot13")
 
 
+def known_domains(folder: Path) -> dict[str, int]:
+    """Rows of a data folder by what `domains` may name: its data sets, and its domains where they differ."""
+    counts: Counter[str] = Counter()
+    for row in read(folder / "train.parquet", ["dataset", "domain"]):
+        counts.update({row["dataset"], row["domain"]})
+    return dict(counts)
+
+
+def rows_of(options: Any, folder: Path) -> tuple[dict[str, int], str]:
+    """(rows by data set, a key that names the rows) of an arm, without writing anything. IcrError for unknown domains."""
+    if not isinstance(options, str) and options.get("short"):
+        domains = options.get("domains") or ["any domain"]
+        return {d: -(-options["n"] // len(domains)) for d in domains}, key_of(options)
+    source = Path(options if isinstance(options, str) else options["folder"])
+    keep = () if isinstance(options, str) else chosen(options, source)
+    unit = None if isinstance(options, str) else options.get("unit_tokens")
+    counts: Counter[str] = Counter()
+    names = []
+    path = source / "train.parquet" if source.is_dir() else source
+    for row in read(path, ["id", "dataset", "domain"]):
+        if not keep or row["domain"] in keep or row["dataset"] in keep:
+            counts[row["dataset"]] += 1
+            names.append(row["id"])
+    return dict(counts), key_of([names, unit, Manifest.load(path.parent).hash()])
+
+
+def chosen(options: Mapping[str, Any], source: Path) -> tuple[str, ...]:
+    """The domains an arm keeps. IcrError for one that the folder does not have."""
+    keep = tuple(options.get("domains") or ())
+    if keep:
+        there = known_domains(source)
+        for name in keep:
+            near = [known for known in there if name.startswith(known) or known.startswith(name)]
+            if name not in there and near:  # 2wikimultihopqa: another name of 2wiki
+                raise IcrError(
+                    f"unknown domain {name!r}. Did you mean {near[0]!r}? {source} has {', '.join(sorted(there))}"
+                )
+            if name not in there:
+                raise unknown(f"domain of {source}", str(name), there)
+    return keep
+
+
 def _filtered(options: Mapping[str, Any]) -> Iterator[Record]:
-    keep, cut = options.get("domains"), _same
+    keep, cut = chosen(options, Path(options["folder"])), _same
     if options.get("unit_tokens"):
         if not options.get("tokenizer"):
             raise IcrError("data.unit_tokens needs data.tokenizer, the model whose tokens are counted")

@@ -1,0 +1,1 @@
+"""Our rows and rewards for other training stacks: one file a target, `icr train export --to NAME`."""
