@@ -140,7 +140,10 @@ def test_parallel_configs_are_valid_and_keep_checkpoints_loadable() -> None:
 def test_verl_recipe_states_appendix_c() -> None:
     tree = yaml.safe_load((configs.SHIPPED / "verl" / "ulysses4.yaml").read_text())
     actor, rollout = tree["actor_rollout_ref"]["actor"], tree["actor_rollout_ref"]["rollout"]
-    assert actor["ulysses_sequence_parallel_size"] == 4 and rollout["tensor_model_parallel_size"] == 2
+    assert (
+        actor["fsdp_config"]["ulysses_sequence_parallel_size"] == 4
+        and rollout["tensor_model_parallel_size"] == 2
+    )
     assert (tree["data"]["train_batch_size"], actor["ppo_mini_batch_size"], rollout["n"]) == (256, 64, 5)
     assert tree["trainer"]["save_freq"] == 10 and rollout["max_num_batched_tokens"] == 34816
 

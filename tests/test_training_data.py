@@ -168,7 +168,9 @@ def test_the_judge_decides_and_an_interrupted_stage_goes_on(
 
 def test_modes_of_the_paper_and_its_code(inputs: list[str], tmp_path: Path) -> None:
     small = [*inputs, "--top-k", 15, "--until", "split"]
-    assert run(*small, "--mode", "paper", "--unjudged", "drop", "--tokens", 9000, "-o", tmp_path / "paper") == 0
+    assert (
+        run(*small, "--mode", "paper", "--unjudged", "drop", "--tokens", 9000, "-o", tmp_path / "paper") == 0
+    )
     stages = store.Manifest.load(tmp_path / "paper").stages
     assert stages["refine"]["counts"]["candidates"] > 0.6 * 80 * 10  # character F1 promotes nearly everything
     assert (

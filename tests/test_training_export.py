@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def texts(row: store.Record, name: str) -> list[str]:
     """A right completion, a wrong one, a list of guesses, nothing."""
     wrong = formats.target({**row, "answers": ["Nobody at all"]}, name)
-    return [formats.target(row, name), wrong, f"Answer: {row['answers'][0]} or Nobody", ""]
+    return [formats.target(row, name), wrong, f"Answer: {row['answers'][0]} or Marianne Lyon", ""]
 
 
 _RUN = """
@@ -107,7 +107,7 @@ def test_the_search_environment_finds_gold_and_gives_our_reward(data: Path, tmp_
         shown = env.search(row["question"])
         found += any(f"[DOC {i}]\n" in shown for i in row["gold_ids"])
         assert env.get_reward() == 0.0
-        env.answer(f"{row['answers'][0]} or Nobody")
+        env.answer(f"{row['answers'][0]} or Marianne Lyon")
         assert env.get_reward() == 0.0
         env.answer(row["answers"][0])
         assert env.get_reward() == 1.0 and env.searches == 1

@@ -16,6 +16,7 @@ domains: {biography: [icr_synth_short_biography_256]}     # optional: the train 
 from __future__ import annotations
 
 import codecs
+import difflib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -270,13 +271,12 @@ def chosen(options: Mapping[str, Any], source: Path) -> tuple[str, ...]:
     if keep:
         there = known_domains(source)
         for name in keep:
-            near = [known for known in there if name.startswith(known) or known.startswith(name)]
-            if name not in there and near:  # 2wikimultihopqa: another name of 2wiki
-                raise IcrError(
-                    f"unknown domain {name!r}. Did you mean {near[0]!r}? {source} has {', '.join(sorted(there))}"
-                )
             if name not in there:
-                raise unknown(f"domain of {source}", str(name), there)
+                # 2wikimultihopqa is another name of 2wiki
+                near = [k for k in there if name.startswith(k) or k.startswith(name)]
+                near = near or difflib.get_close_matches(name, there, n=1)
+                hint = f". Did you mean {near[0]!r}?" if near else "."
+                raise IcrError(f"{source} has no rows of {name}{hint} It has {', '.join(sorted(there))}")
     return keep
 
 
