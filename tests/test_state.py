@@ -168,6 +168,24 @@ def test_an_error_of_an_earlier_run_does_not_reach_a_later_one(folder: Path) -> 
     assert first[0] == [None, None]
 
 
+def test_lm_evals_own_cache_hides_no_setting(folder: Path, tmp_path: Path) -> None:
+    """Requests pass through lm_eval's CachingLM with what they carry; what it answers itself nobody measured."""
+    from lm_eval.api.model import CachingLM
+
+    setting = "kv:topk@0.05,window=16"
+    engine = lm(folder)
+    cached = CachingLM(engine, str(tmp_path / "cache.db"))
+    new, again = request(setting), request(setting)
+    answers = cached.generate_until([new, new])  # a repeated request is one object, sent twice
+    assert answers == engine.generate_until([request(setting)] * 2, disable_tqdm=True)
+    assert "error" not in choose.verify_all(Setting.parse(setting), [new.found])[0]
+    assert cached.generate_until([again]) == answers[:1]
+    assert (
+        "answers that --use_cache kept are not measured"
+        in choose.verify(Setting.parse(setting), again.found)["error"]
+    )
+
+
 def test_one_compressed_cell_does_not_vouch_for_an_inert_one(folder: Path, tmp_path: Path) -> None:
     import yaml
 

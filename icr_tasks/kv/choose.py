@@ -148,7 +148,8 @@ def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
     reason = None
     if ran != str(asked if compressed else setting) and (compressed or ran != "full"):
         reason = f"the engine ran {ran}, not {asked if compressed else setting}; " + (
-            f"use --model icr-hf, or {VARIABLE} with vLLM"
+            f"use --model icr-hf, or {VARIABLE} with vLLM; answers that --use_cache kept are not measured, those of "
+            "store= are"
             if compressed
             else f"unset {VARIABLE} or give kv=full"
         )
