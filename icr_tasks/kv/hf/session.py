@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -330,17 +331,18 @@ class Session:
 # The attention function transformers calls: dense through its own sdpa, or the active session's sparse step.
 
 NAME = "icr_kv"
-_ACTIVE: list[Session] = []
+# The session whose block this thread is in; nothing outlives the block.
+_ACTIVE: ContextVar[Session | None] = ContextVar("icr_kv_session", default=None)
 
 
 @contextmanager
 def active(session: Session) -> Iterator[Session]:
     """Attention of this thread goes through `session` inside the block."""
-    _ACTIVE.append(session)
+    before = _ACTIVE.set(session)
     try:
         yield session
     finally:
-        _ACTIVE.pop()
+        _ACTIVE.reset(before)
 
 
 def forward(
@@ -357,7 +359,7 @@ def forward(
     dim)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    session = _ACTIVE[-1] if _ACTIVE else None
+    session = _ACTIVE.get()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if session is not None and session.sparse and query.shape[2] == 1:
         return session.attend(module.layer_idx, query, key, value, scale), None
