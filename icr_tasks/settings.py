@@ -43,7 +43,15 @@ RAG: dict[str, Param] = {
     "overlap": Tokens(0, low=0),
     "paper_compat": Flag(False),
     "seed": Whole(0, low=0),
+    "rerank": Name("", "a model that orders the best `depth` chunks anew"),
+    "depth": Whole(50, low=1),
+    "neighbours": Whole(0, low=0),
+    "decompose": Flag(False),
+    "iterate": Whole(0, low=0),
+    "asker": Name("rules", "who says what to search for next: rules, or a served model"),
 }
+# Stages that a setting has only where it asks for them, and the options that then stand beside them.
+_STAGES = {"rerank": ("depth",), "neighbours": (), "decompose": ("asker",), "iterate": ("asker",)}
 # What retrievers with an embedder share (`context.retrieval.dense` registers with them).
 EMBEDDING: dict[str, Param] = {
     "embedder": Name("Qwen/Qwen3-Embedding-4B"),
@@ -154,7 +162,10 @@ class Setting:
         if self.kind != "rag":
             return dict(self.extra)
         params = {**_rag_defaults(dict(self.extra), int(self.amount or 0)), **dict(self.extra)}
-        return {name: value for name, value in params.items() if name != "revision" or value}
+        on = [name for name in _STAGES if params[name]]
+        shown = {*on, *(more for name in on for more in _STAGES[name])}
+        off = {*_STAGES, "depth", "asker"} - shown | ({"revision"} if not params.get("revision") else set())
+        return {name: value for name, value in params.items() if name not in off}
 
     @property
     def budget(self) -> int:
@@ -250,6 +261,10 @@ def _rag(kind: str, method: str | None, amount: str | None, parts: list[str]) ->
     k = parse_tokens(amount)
     merged = {**_rag_defaults(given, k), **given}
     _check_rag(merged, k)
+    if "depth" in given and not merged["rerank"]:
+        raise IcrError("depth= is how many chunks a reranker reads; give rerank=MODEL as well")
+    if "asker" in given and not (merged["decompose"] or merged["iterate"]):
+        raise IcrError("asker= asks for decompose or iterate=N; give one of them as well")
     plain = {**_rag_defaults(given, k), "retriever": "dense" if merged["paper_compat"] else "bm25"}
     order = [n for n in _PRINTED if n in merged] + [n for n in merged if n not in _PRINTED]
     return Setting(kind, amount=k, extra=tuple((n, merged[n]) for n in order if merged[n] != plain.get(n)))

@@ -47,6 +47,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--embed-limit", type=int, help="tokens the served embedder reads of one text")
     parser.add_argument("--embed-tokenizer", help="folder or hub id of the served embedder's tokenizer")
     parser.add_argument(
+        "--rerank-url", help="address of a server with /rerank, ending in /v1, for rerank=MODEL"
+    )
+    parser.add_argument("--ask-url", help="address of a chat server, ending in /v1, for asker=MODEL")
+    parser.add_argument(
         "--limit", type=int, help="only the first N items of each task; runs retrieve the rest"
     )
     parser.add_argument("--allow-partial", action="store_true", help="accept data files of another size")
@@ -72,6 +76,8 @@ def _prepare(args: argparse.Namespace, setting: str) -> list[tuple[str, str]]:
         "embed_url": args.embed_url,
         "embed_limit": args.embed_limit,
         "embed_tokenizer": args.embed_tokenizer,
+        "rerank_url": args.rerank_url,
+        "ask_url": args.ask_url,
         "questions_file": args.questions_file,
         "allow_partial": args.allow_partial or None,
     }

@@ -160,9 +160,9 @@ class Pool:
         body = unit.text[self.start[i] : self.stop[i]]
         return f"{unit.title}\n{body}" if unit.title else body
 
-    def texts(self, members: Sequence[int] | np.ndarray) -> Iterator[str]:
-        """`text` of several chunks."""
-        return (self.text(int(i)) for i in members)
+    def texts(self, members: Sequence[int] | np.ndarray | None = None) -> Iterator[str]:
+        """`text` of several chunks, of all by default."""
+        return (self.text(int(i)) for i in (range(len(self)) if members is None else members))
 
     def gold(self) -> np.ndarray:
         """Which chunks are marked as evidence, bool."""

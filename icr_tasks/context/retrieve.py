@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..benchmarks.base import Item, Prompt, Unit
+from ..errors import IcrError
 from ..settings import Setting
 from . import pool as pools
 from .fit import DoesNotFit
@@ -73,6 +74,12 @@ def retrieve(
     retriever = make(params["retriever"], params, engine)
     pool = candidates(units, setting, tokens, prompt, mode)
     order = retriever.rank(pool, query(item))
+    if around := int(params.get("neighbours") or 0):
+        if mode == "passages":
+            raise IcrError(
+                "neighbours= needs documents cut into chunks; the passages of this benchmark have none"
+            )
+        order = with_neighbours(pool, order, around)
     if params["paper_compat"]:
         shown, spans, n_tokens = _compat(pool, order, k, tokens, prompt)
         whole = False
@@ -95,6 +102,19 @@ def retrieve(
         **retriever.notes(pool, query(item)),
     }
     return Selection(shown, spans, digest)
+
+
+def with_neighbours(pool: Pool, order: np.ndarray, around: int) -> np.ndarray:
+    """Each chunk followed by those up to `around` places from it in its document, nearest first, without repeats.
+
+    A chunk found by its words often breaks off where the answer begins (parent window; LangChain, LlamaIndex)."""
+    shifts = [0] + [side * step for step in range(1, around + 1) for side in (1, -1)]
+    window = np.stack([order + shift for shift in shifts], axis=1)
+    inside = (window >= 0) & (window < len(pool))
+    same = pool.owner[np.where(inside, window, 0)] == pool.owner[order][:, None]
+    flat = window[inside & same]
+    _, first = np.unique(flat, return_index=True)
+    return flat[np.sort(first)]
 
 
 def _span(pool: Pool, i: int) -> tuple[int, int, int]:

@@ -33,10 +33,13 @@ class _Given(BaseModel):
     embed_url: str | None = None
     embed_limit: int | None = None
     embed_tokenizer: str | None = None
+    embed_device: str | None = None
+    rerank_url: str | None = None
+    ask_url: str | None = None
 
 
 EMBEDDING = tuple(
-    name for name in _Given.model_fields if name.startswith("embed_")
+    name for name in _Given.model_fields if name.startswith("embed_") or name in ("rerank_url", "ask_url")
 )  # how a retriever's models are run
 OURS = (*_Given.model_fields, "setting", "tokenizer", "embedder")
 _NEARLY = 0.8

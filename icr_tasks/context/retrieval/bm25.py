@@ -67,7 +67,7 @@ class BM25(Retriever):
 
 
 @lru_cache(maxsize=1)
-def _package() -> tuple[Any, frozenset[str]]:
+def package() -> tuple[Any, frozenset[str]]:
     """(bm25s, its English stop words)."""
     try:
         import bm25s
@@ -80,7 +80,7 @@ def _package() -> tuple[Any, frozenset[str]]:
 def _hash(text: str) -> np.ndarray:
     # Python's string hash: 64 bits, fast, and never stored, so that it differs between processes does not
     # matter.
-    _, stop_words = _package()
+    _, stop_words = package()
     return np.array([hash(w) for w in _WORD.findall(text.lower()) if w not in stop_words], dtype=np.int64)
 
 
@@ -103,7 +103,7 @@ def _build(groups: Sequence[_Terms]) -> _Index:
             for a, b in zip(group.bounds[:-1], group.bounds[1:], strict=True)
         ]
         start += len(group.hashes)
-    engine = _package()[0].BM25()
+    engine = package()[0].BM25()
     if not len(vocabulary):  # only stop words or symbols: every score is zero
         vocabulary, rows = np.zeros(1, dtype=np.int64), [[0] for _ in rows]
     engine.scores = engine.build_index_from_ids(list(range(len(vocabulary))), rows, show_progress=False)

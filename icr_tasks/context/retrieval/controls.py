@@ -12,7 +12,7 @@ from ...errors import IcrError
 from ...registry import retriever
 from ...settings import EMBEDDING
 from ..pool import Pool
-from . import make
+from . import bare
 from .base import Retriever
 
 
@@ -65,7 +65,7 @@ class Hybrid(Retriever):
 
     def __init__(self, params: dict[str, Any], engine: dict[str, Any] | None = None) -> None:
         super().__init__(params, engine)
-        self.parts = [make(name, params, engine) for name in ("bm25", "dense")]
+        self.parts = [bare(name, params, engine) for name in ("bm25", "dense")]
 
     def scores(self, pool: Pool, query: str) -> np.ndarray:
         """Fused scores, at most 2 / 61."""
