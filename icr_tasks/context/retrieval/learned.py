@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import IcrError
-from ...params import Name
+from ...params import Flag, Name, Param
 from ...registry import retriever
 from ...storage import Lru
 from ..pool import Group, Pool
@@ -25,6 +25,11 @@ from .reading import Reading, by_bytes, of_folder
 from .vectors import name_of
 
 _KEPT: Lru[tuple[str, str], Any] = Lru(512 << 20)  # (model, texts) -> what they were encoded to
+
+
+def _own(model: str) -> dict[str, Param]:
+    """Parameters of a retriever with a model of its own kind."""
+    return {"embedder": Name(model), "revision": Name(""), "instruction": Flag(True)}
 
 
 class Learned(Retriever):
@@ -65,8 +70,14 @@ class Learned(Retriever):
         return {**self._reading(loaded).describe(), "n_pieces": n}
 
     def describe(self) -> dict[str, Any]:
-        """Name and pinned revision of the model."""
-        return {"embedder": self.model.name, "revision": self.model.revision, "instruction": ""}
+        """Name and pinned revision of the model, and whether its own prompt stands before a question."""
+        on = bool(self.params.get("instruction", True))
+        return {"embedder": self.model.name, "revision": self.model.revision, "instruction": on}
+
+    @property
+    def _prompt(self) -> dict[str, Any]:
+        """The model's own prompt for questions unless it is switched off."""
+        return {} if self.params.get("instruction", True) else {"prompt": ""}
 
     def _loaded(self) -> Any:
         return _load(
@@ -91,7 +102,7 @@ class Learned(Retriever):
         return owners, [piece for pieces in split for piece in pieces]
 
 
-@retriever("late", params={"embedder": Name("lightonai/GTE-ModernColBERT-v1"), "revision": Name("")})
+@retriever("late", params=_own("lightonai/GTE-ModernColBERT-v1"))
 class Late(Learned):
     """A ColBERT-style model (PyLate, Stanford or sentence-transformers folders)."""
 
@@ -104,7 +115,9 @@ class Late(Learned):
         return rows, sum(row.nbytes for row in rows)
 
     def _similar(self, loaded: Any, encoded: Any, query: str) -> np.ndarray:
-        asked = np.asarray(loaded.encode_query([query], show_progress_bar=False)[0], dtype=np.float32)
+        asked = np.asarray(
+            loaded.encode_query([query], show_progress_bar=False, **self._prompt)[0], dtype=np.float32
+        )
         return maxsim(asked, encoded)
 
 
@@ -115,7 +128,7 @@ def maxsim(query: np.ndarray, documents: Sequence[np.ndarray]) -> np.ndarray:
     return np.maximum.reduceat(stacked, starts, axis=0).sum(axis=1)
 
 
-@retriever("sparse", params={"embedder": Name("naver/splade-v3"), "revision": Name("")})
+@retriever("sparse", params=_own("naver/splade-v3"))
 class Sparse(Learned):
     """A SPLADE-style model (sentence-transformers SparseEncoder)."""
 
@@ -128,7 +141,8 @@ class Sparse(Learned):
     def _similar(self, loaded: Any, encoded: Any, query: str) -> np.ndarray:
         import torch
 
-        asked = loaded.encode_query([query], convert_to_tensor=True, show_progress_bar=False).to_dense()
+        asked = loaded.encode_query([query], convert_to_tensor=True, show_progress_bar=False, **self._prompt)
+        asked = asked.to_dense()
         return torch.sparse.mm(encoded, asked.T.to(encoded.dtype)).squeeze(1).float().cpu().numpy()
 
 
