@@ -125,11 +125,16 @@ class Method:
         zone.index = self.build(keys[:, zone.start : zone.end], values[:, zone.start : zone.end])
         return zone
 
+    def end(self, zone: Zone, n: int) -> int:
+        """Where the zone ends once the sequence has n tokens: those that left the window enter `update` at a time."""
+        return zone.end + max(0, (n - zone.end - self.window) // self.update) * self.update
+
     def grow(self, zone: Zone, keys: Tensor, values: Tensor) -> bool:
-        """Move tokens that left the window into the zone, `update` at a time. True when the index changed."""
-        if keys.shape[1] - zone.end < self.window + self.update:
+        """Move tokens that left the window into the zone. True when the index changed."""
+        end = self.end(zone, keys.shape[1])
+        if end == zone.end:
             return False
-        zone.end = keys.shape[1] - self.window
+        zone.end = end
         zone.index = self.extend(zone, keys, values)
         return True
 

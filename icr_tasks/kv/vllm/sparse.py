@@ -18,15 +18,11 @@ from ...settings import Setting
 from .. import make
 from ..base import Method
 from ..choose import TASK, VARIABLE, parse
+from . import seam
 from .counters import CONFIG, Counters, path, told
 
 # ---- steps ---------------------------------------------------------------------------------------
 # Which tokens of a batch are generated ones, and where their sequence lies in the paged cache.
-
-# Prompt lengths and names of the requests in the batch being built; the runner tells them just before (see
-# `plugin`).
-prompt_tokens: torch.Tensor | None = None
-request_names: list[str] | None = None
 
 
 @dataclass
@@ -54,16 +50,19 @@ def plan(common: Any, block_size: int) -> list[Step]:
     """Every query token at or after the end of its prompt. A re-computed answer after preemption is decode,
     too.
 
-    Raises RuntimeError when the runner did not tell the prompt lengths (a vLLM this backend does not know).
+    Raises RuntimeError when no runner told the rows of the batch (a vLLM this backend does not know).
     """
-    if prompt_tokens is None:
-        raise RuntimeError(
-            "the ICR_KV backend got no prompt lengths from this vLLM's model runner; use vllm 0.32"
-        )
-    starts, lengths = common.query_start_loc_cpu.tolist(), common.seq_lens.tolist()
+    told_rows = seam.rows(common.num_reqs)
+    prompts, names = told_rows.prompts, told_rows.names
+    # exact without speculative decoding (refused), and it spares a wait for the device
+    known = getattr(common, "seq_lens_cpu_upper_bound", None)
+    starts, lengths = (
+        common.query_start_loc_cpu.tolist(),
+        (common.seq_lens if known is None else known).tolist(),
+    )
     found = []
     for row in range(common.num_reqs):
-        count, prompt = starts[row + 1] - starts[row], int(prompt_tokens[row])
+        count, prompt = starts[row + 1] - starts[row], int(prompts[row])
         first = lengths[row] - count
         if not prompt or not count or lengths[row] <= prompt:
             continue
@@ -73,8 +72,8 @@ def plan(common: Any, block_size: int) -> list[Step]:
             + positions % block_size
         )
         for position in range(max(prompt, first), lengths[row]):
-            name = request_names[row] if request_names else None
-            found.append(Step(starts[row] + position - first, slots[: position + 1], prompt, name))
+            at = starts[row] + position - first
+            found.append(Step(at, slots[: position + 1], prompt, names[row] or None))
     return found
 
 
@@ -168,9 +167,7 @@ def attend(
             continue
         keys, values = gather(step.slots)
         zone = chosen.zone(step.prompt)
-        # tokens that left the window since the prompt ended enter the zone, as many at a time as
-        # `Method.grow` moves
-        zone.end += max(0, (n - zone.end - chosen.window) // chosen.update) * chosen.update
+        zone.end = chosen.end(zone, n)
         start = time.perf_counter()
         zone.index = chosen.build(keys[:, zone.start : zone.end], values[:, zone.start : zone.end])
         index = {"build_seconds": time.perf_counter() - start, "index_bytes": chosen.index_bytes(zone)}

@@ -17,7 +17,7 @@ from typing import Any
 from ...errors import IcrError
 from ...settings import Setting
 from .. import choose
-from . import counters
+from . import counters, seam
 
 
 class EngineState:
@@ -25,7 +25,8 @@ class EngineState:
 
     def __init__(self, args: dict[str, Any]) -> None:
         """Takes kv=METHOD, kv_budget= ... (else `ICR_KV`) out of an engine's arguments and puts vLLM's own
-        options in, in place. Raises IcrError for a method this backend does not have."""
+        options in, in place. Raises IcrError for a method this backend does not have, and for arguments under which
+        it would not run."""
         ours = {k: args.pop(k) for k in list(args) if choose.is_ours(k)}
         found = choose.from_args(ours)
         if ours.get("kv") == choose.TASK or (not ours and os.environ.get(choose.VARIABLE) == choose.TASK):
@@ -37,6 +38,8 @@ class EngineState:
         self.file: Path | None = None
         if self.asked is None:
             return
+        if reason := seam.refusal_of_args(args):
+            raise IcrError(reason)
         self.file = counters.new()
         weakref.finalize(self, self.file.unlink, missing_ok=True)
         told = {"setting": self.asked, "counters": str(self.file)}
