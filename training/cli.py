@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "grpo": (".trainers:grpo_main", "GRPO from a config"),
     "prepare": (".prepare:main", "render, count and cut the rows before a launch, on all cores"),
     "launch": (".launch:main", "check, prepare and start the processes of a config"),
+    "difficulty": (".difficulty:main", "pass@k of every row, and the rows worth training on"),
     "eval": (".evaluate:main", "evaluate checkpoints with the harness"),
     "study": (".study.run:main", "arms x seeds trained, evaluated and compared, from one file"),
     "export": (".export.cli:main", "rows and rewards for verifiers, TRL environments or verl"),
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: icr train COMMAND [options]\n")
         for name, (_, text) in COMMANDS.items():
-            print(f"  {name:<8} {text}")
+            print(f"  {name:<10} {text}")
         print("\nicr train COMMAND --help shows each command's options")
         return 0 if argv else 2
     if argv[0] not in COMMANDS:

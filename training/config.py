@@ -28,7 +28,7 @@ from .rows import ORDERS, RULES
 
 SHIPPED = Path(__file__).parent / "configs"
 KINDS = ("grpo", "sft")
-_REWARD_KEYS = ("name", "preset", "options", "judge")
+_REWARD_KEYS = ("name", "preset", "options", "judge", "overlong")
 _LORA_KEYS = ("r", "alpha", "dropout", "target_modules", "save")
 _BATCH = (
     "per_device_train_batch_size",
@@ -286,6 +286,11 @@ def reward(config: Config) -> None:
     registry.options_of(config.reward.get("options"), preset)
     if name not in registry.PRESETS[preset]:
         raise IcrError(f"preset {preset!r} has no reward {name!r}; use preset 'paper'")
+    late = config.reward.get("overlong", 0)
+    if not isinstance(late, int) or not 0 <= late < config.max_response_length:
+        raise IcrError(
+            f"reward.overlong is {late!r}; it is how many of the last tokens of max_response_length cost reward (DAPO)"
+        )
     asked = config.prompt.removesuffix("_code")
     if name != asked and (name not in ("ao", "hybrid") or asked not in registry.NAMES):
         raise IcrError(

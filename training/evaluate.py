@@ -36,6 +36,7 @@ class Trained:
     base: str
     prompt: str
     adapter: bool = False
+    template: tuple[tuple[str, Any], ...] = ()  # keyword arguments of the chat template it was trained with
 
     @property
     def name(self) -> str:
@@ -54,7 +55,8 @@ def read(folder: Path) -> Trained:
     try:
         found = json.loads(path.read_text())
         lora = found["config"].get("lora") or {}
-        return Trained(folder, found["base_model"], found["prompt"], lora.get("save") == "adapter")
+        template = tuple(sorted((found.get("chat_template_kwargs") or {}).items()))
+        return Trained(folder, found["base_model"], found["prompt"], lora.get("save") == "adapter", template)
     except (ValueError, KeyError) as error:
         raise IcrError(f"{path} cannot be read: {error!r}") from error
 
@@ -73,13 +75,18 @@ def study(
     """The study for `icr sweep`: every checkpoint, and each base model under the prompts of its
     checkpoints."""
     prompts: dict[str, list[str]] = {}
+    templates = {}
     for one in trained:
         prompts.setdefault(_local(one.base), []).append(one.prompt)
+        if templates.setdefault(_local(one.base), one.template) != one.template:
+            raise IcrError(
+                f"checkpoints of {one.base} were trained with different chat_template_kwargs; evaluate them in turn"
+            )
     models = [
         {
             "name": name_of(base),
             "model": engine,
-            "model_args": {"pretrained": base, **(args or {})},
+            "model_args": {"pretrained": base, **_template(templates[base]), **(args or {})},
             "prompts": sorted(set(used)),
         }
         for base, used in prompts.items()
@@ -88,7 +95,7 @@ def study(
         {
             "name": one.name,
             "model": engine,
-            "model_args": {**_weights(one, engine), **(args or {})},
+            "model_args": {**_weights(one, engine), **_template(one.template), **(args or {})},
             "prompts": [one.prompt],
         }
         for one in trained
@@ -96,6 +103,13 @@ def study(
     ]
     tree = {"out": str(out), "models": models, "settings": list(settings), "tasks": list(tasks)}
     return tree | ({"limit": limit} if limit else {}) | ({"gen_kwargs": gen} if gen else {})
+
+
+def _template(given: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """lm_eval's model arguments for the chat template's: base and checkpoint are asked as the checkpoint was trained."""
+    rest = dict(given)
+    thinking = {"enable_thinking": rest.pop("enable_thinking")} if "enable_thinking" in rest else {}
+    return thinking | ({"chat_template_args": rest} if rest else {})
 
 
 def name_of(model: str) -> str:

@@ -317,9 +317,20 @@ def arguments(config: Config) -> dict[str, Any]:
     given.setdefault("ddp_timeout", 14_400)  # the others wait while one process prepares the rows
     if config.chat_template_kwargs and config.kind == "grpo":
         given["chat_template_kwargs"] = dict(config.chat_template_kwargs)
+    if (given.get("model_init_kwargs") or {}).get("attn_implementation") == "auto":
+        given["model_init_kwargs"] = {**given["model_init_kwargs"], "attn_implementation": attention()}
+        print(f"attention: {given['model_init_kwargs']['attn_implementation']}", flush=True)
     if os.environ.get("ACCELERATE_USE_CPU") == "true":
         given.setdefault("use_cpu", True)
     return given
+
+
+def attention() -> str:
+    """What `attn_implementation: auto` stands for here: flash attention where it is installed and there is a GPU."""
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
 
 
 def peft_config(config: Config) -> Any:

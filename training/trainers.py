@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +247,26 @@ def reward_function(config: Config) -> Callable[..., list[float | None]]:
     from .rewards import trl_reward
 
     reward = config.reward
-    return trl_reward(
+    found = trl_reward(
         reward["name"], reward.get("preset", "paper"), reward.get("options"), judge=reward.get("judge")
     )
+    return (
+        overlong(found, config.max_response_length, reward["overlong"]) if reward.get("overlong") else found
+    )
+
+
+def overlong(
+    reward: Callable[..., list[float | None]], limit: int, late: int
+) -> Callable[..., list[float | None]]:
+    """The reward less what length costs (DAPO, eq. 13): from 0 at `limit - late` tokens down to -1 at `limit`."""
+
+    def penalised(*, completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float | None]:
+        given = reward(completion_ids=completion_ids, **columns)
+        costs = [min(1.0, max(0.0, (len(ids) - (limit - late)) / late)) for ids in completion_ids]
+        return [None if r is None else r - c for r, c in zip(given, costs, strict=True)]
+
+    penalised.__name__ = reward.__name__
+    return penalised
 
 
 class Recorder:

@@ -10,6 +10,18 @@ from __future__ import annotations
 from .for_trl import trl_reward
 from .for_verl import compute_score
 from .match import Options, Row, rows
+from .paper import JUDGED
 from .registry import NAMES, PRESETS, check, score
 
-__all__ = ["NAMES", "PRESETS", "Options", "Row", "check", "compute_score", "rows", "score", "trl_reward"]
+__all__ = [
+    "JUDGED",
+    "NAMES",
+    "PRESETS",
+    "Options",
+    "Row",
+    "check",
+    "compute_score",
+    "rows",
+    "score",
+    "trl_reward",
+]

@@ -1,0 +1,204 @@
+"""`icr train difficulty CONFIG -o DATA2`: how often the model already answers each row, and the rows worth training on.
+
+icr train difficulty grpo_ao.yaml data=data -k 8 -o data-hard                          # vLLM in this process
+icr train difficulty grpo_ao.yaml data=data -k 8 -o data-hard --base-url http://127.0.0.1:8000/v1
+
+A row whose k completions all earn the same gives GRPO no gradient. Rows between --low and --high (mean reward as a share of
+the best) stay, hardest last, so that `order: growing` by difficulty is the file's order. Interrupted? Run it again: rows
+that were sampled are kept in difficulty.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from icr_tasks.errors import IcrError
+
+from . import prepare
+from .config import Config, load
+from .data import formats, store
+from .rewards import JUDGED, Row, score
+
+# Conversations, completions each -> texts of each conversation.
+Sample = Callable[[Sequence[list[dict[str, str]]], int], list[list[str]]]
+BEST = {"ao": 1.0, "id": 2.0, "idc": 3.0, "idq": 3.0}
+_BATCH = 64
+
+
+def vllm_sampler(config: Config) -> Sample:
+    """Completions by vLLM in this process, with the config's lengths and temperature."""
+    from vllm import LLM, SamplingParams
+
+    window = config.max_prompt_length + config.max_response_length
+    llm = LLM(
+        model=config.model,
+        max_model_len=config.trl.get("vllm_max_model_length", window),
+        enable_prefix_caching=True,
+    )
+
+    def sample(asked: Sequence[list[dict[str, str]]], k: int) -> list[list[str]]:
+        given = SamplingParams(
+            n=k,
+            temperature=config.trl.get("temperature", 1.0),
+            max_tokens=config.max_response_length,
+            seed=config.seed,
+        )
+        found = llm.chat(
+            list(asked), given, use_tqdm=False, chat_template_kwargs=config.chat_template_kwargs or None
+        )
+        return [[o.text for o in one.outputs] for one in found]
+
+    return sample
+
+
+def served_sampler(config: Config, base_url: str, model: str) -> Sample:
+    """Completions of an OpenAI-compatible server; calls run side by side."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    try:
+        from openai import OpenAI
+    except ImportError as error:
+        raise IcrError("--base-url needs the openai client: pip install icr-tasks[judge]") from error
+    client = OpenAI(base_url=base_url, api_key="none")
+    more = (
+        {"extra_body": {"chat_template_kwargs": config.chat_template_kwargs}}
+        if config.chat_template_kwargs
+        else {}
+    )
+
+    def one(messages: list[dict[str, str]], k: int) -> list[str]:
+        temperature = config.trl.get("temperature", 1.0)
+        found = client.chat.completions.create(
+            model=model,
+            messages=messages,
+            n=k,
+            temperature=temperature,
+            max_tokens=config.max_response_length,
+            **more,  # type: ignore[arg-type]
+        )
+        return [c.message.content or "" for c in found.choices]
+
+    def sample(asked: Sequence[list[dict[str, str]]], k: int) -> list[list[str]]:
+        with ThreadPoolExecutor(32) as pool:
+            return list(pool.map(lambda m: one(m, k), asked))
+
+    return sample
+
+
+def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> dict[str, dict[str, float]]:
+    """id -> mean reward (share of the best), pass@k and spread of k completions; kept in out/difficulty.jsonl as they come."""
+    name = config.reward["name"]
+    kept = out / "difficulty.jsonl"
+    done = {r["id"]: r for r in map(json.loads, kept.read_text().splitlines())} if kept.is_file() else {}
+    if any(r["k"] != k for r in done.values()):
+        raise IcrError(f"{kept} holds other numbers of completions; use the same -k, or another -o")
+    out.mkdir(parents=True, exist_ok=True)
+    total = min(store.count(path), config.limit or store.count(path))
+    todo = (r for n, r in enumerate(store.read(path)) if n < total and r["id"] not in done)
+    with (
+        kept.open("a", encoding="utf-8") as file,
+        tqdm(total=total, initial=len(done), desc="rows", unit=" rows") as bar,
+    ):
+        while rows := [r for _, r in zip(range(_BATCH), todo, strict=False)]:
+            answers = sample([formats.messages(r, config.prompt) for r in rows], k)
+            for row, texts in zip(rows, answers, strict=True):
+                given = {
+                    "preset": config.reward.get("preset", "paper"),
+                    "options": config.reward.get("options"),
+                }
+                rewards = [
+                    s["reward"] / BEST[name] for s in score(name, texts, [Row.of(row)] * len(texts), **given)
+                ]
+                one = {
+                    "id": row["id"],
+                    "k": k,
+                    "mean": sum(rewards) / k,
+                    "pass": float(max(rewards) >= 1.0),
+                    "flat": float(max(rewards) == min(rewards)),
+                }
+                done[row["id"]] = one
+                file.write(json.dumps(one) + "\n")
+            file.flush()
+            bar.update(len(rows))
+    return done
+
+
+def chosen(
+    path: Path, found: dict[str, dict[str, float]], low: float, high: float
+) -> Iterator[dict[str, Any]]:
+    """Rows with low <= mean <= high whose completions differed, easiest first."""
+    keep = [i for i, r in found.items() if low <= r["mean"] <= high and not r["flat"]]
+    order = {i: n for n, i in enumerate(sorted(keep, key=lambda i: (-found[i]["mean"], i)))}
+    rows = {r["id"]: r for r in store.read(path) if r["id"] in order}
+    yield from (rows[i] for i in sorted(rows, key=order.__getitem__))
+
+
+def main(argv: list[str]) -> int:
+    """Returns 0."""
+    parser = argparse.ArgumentParser(
+        prog="icr train difficulty", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a GRPO config, its own or one that ships")
+    parser.add_argument("overrides", nargs="*", help="key=value")
+    parser.add_argument("-k", type=int, default=8, help="completions a row (default 8)")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder for the chosen rows and difficulty.jsonl"
+    )
+    parser.add_argument(
+        "--low", type=float, default=0.0, help="least mean reward, as a share of the best (default 0)"
+    )
+    parser.add_argument("--high", type=float, default=1.0, help="greatest mean reward (default 1)")
+    parser.add_argument(
+        "--base-url", default="", help="an OpenAI-compatible server instead of vLLM in this process"
+    )
+    parser.add_argument("--served-model", default="", help="the model's name there (default: the config's)")
+    args = parser.parse_intermixed_args(argv)
+    config = load(args.config, args.overrides)
+    if config.kind != "grpo" or config.reward["name"] in JUDGED:
+        raise IcrError(
+            "difficulty is measured with a GRPO config whose reward asks no judge: ao, id, idc or idq"
+        )
+    if args.k < 2 or not 0 <= args.low <= args.high <= 1:
+        raise IcrError("-k must be at least 2, and 0 <= --low <= --high <= 1")
+    path, _ = prepare.check(config, launched=False)
+    sample = (
+        served_sampler(config, args.base_url, args.served_model or config.model)
+        if args.base_url
+        else vllm_sampler(config)
+    )
+    found = measure(config, path, args.out, args.k, sample)
+    print(write(path, args.out, found, args.low, args.high))
+    return 0
+
+
+def write(path: Path, out: Path, found: dict[str, dict[str, float]], low: float, high: float) -> str:
+    """Write the chosen rows (and the dev set as it is); returns what was found, in words. IcrError when none is left."""
+    flat = sum(r["flat"] for r in found.values()) / len(found)
+    passed = sum(r["pass"] for r in found.values()) / len(found)
+    mean = sum(r["mean"] for r in found.values()) / len(found)
+    count = store.write(out / "train.parquet", chosen(path, found, low, high), store.ROW)
+    k = next(iter(found.values()))["k"]
+    text = (
+        f"{len(found):,} rows: mean reward {mean:.1%} of the best, pass@{k:.0f} {passed:.1%}; {flat:.1%} of the groups without "
+        f"gradient; {count:,} rows kept in {out}"
+    )
+    if not count:
+        (out / "train.parquet").unlink()
+        raise IcrError(
+            f"{text}: no row is left; widen --low and --high, warm the model up, or use other data"
+        )
+    dev = path.parent / "dev.parquet"
+    files = {"train.parquet": count}
+    if dev.is_file():
+        files["dev.parquet"] = store.write(out / "dev.parquet", store.read(dev), store.ROW)
+    options = {"low": low, "high": high, "source": store.sha256(path)}
+    store.Manifest.load(out).record(
+        "difficulty", store.key_of(options), files, options=options, counts={"kept": count}
+    )
+    return text
