@@ -13,7 +13,7 @@ import logging
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IcrError
@@ -107,6 +107,32 @@ def loong(graders: Graders, answers: Sequence[Answer]) -> Grades:
     )
 
 
+def equivalence(graders: Graders, answers: Sequence[Answer]) -> Grades:
+    """`judge_equiv` of a QA task: whether the answer says what a gold answer says. Only where a judge is configured."""
+    from ..metrics.judge import Case, Judge
+    from ..metrics.judge.equivalence import equiv_metrics, gold_text
+
+    if graders.judge is None:
+        return Grades()
+    config = replace(graders.judge, rubric="equiv")
+    cases = [Case(a.doc["question"], gold_text(a.doc["answers"]), a.text, str(a.doc["id"])) for a in answers]
+    judge = Judge(config, progress=True)
+    verdicts = judge.score(cases)
+    failed = Counter(v.reason for v in verdicts if not v.ok)
+    for reason, n in failed.most_common(5):
+        log.warning("judge: %d of %d answers without verdict: %s", n, len(verdicts), reason)
+    identity = {"model": config.model, "revision": config.revision, "rubric": judge.rubric.version}
+    judged = {
+        "n": len(verdicts),
+        "cached": sum(v.cached for v in verdicts),
+        "flagged": sum(v.flagged for v in verdicts),
+        "not_attempted": sum(v.criteria.get("attempted") == 0 for v in verdicts),
+        "failed": dict(failed),
+    }
+    scores = {c.id: equiv_metrics(v) for c, v in zip(cases, verdicts, strict=True)}
+    return Grades(scores, {"judge_equiv": identity, "judged": judged})
+
+
 def choice(graders: Graders, answers: Sequence[Answer]) -> Grades:
     """Extract every multiple-choice answer with xFinder."""
     from ..metrics.xfinder import XFinder
@@ -165,12 +191,16 @@ def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 GRADERS: dict[str, Callable[[Graders, Sequence[Answer]], Grades]] = {
     "loong": loong,
+    "qa": equivalence,
+    "infbench_qa": equivalence,
     "infbench_mc": choice,
     "longbench": choice,
 }
 _XFINDER = ("acc_xfinder", "acc_xfinder_cmp", "no_valid_answer_rate", "extract_error_rate")
 METRICS: dict[str, tuple[str, ...]] = {
     "loong": ("judge", "judge_zero", "perfect", "judge_parsed", "judge_failed"),
+    "qa": ("judge_equiv",),
+    "infbench_qa": ("judge_equiv",),
     "infbench_mc": _XFINDER,
     "longbench": _XFINDER,
 }

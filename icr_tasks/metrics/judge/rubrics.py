@@ -35,6 +35,9 @@ _HEADINGS = (
     "Relevant Documents",
     "Correct Answer",
     "AI Model Solution",
+    "Reference Answers",
+    "Answer to compare",
+    "End of the answer",
     "gMASK",
     "sMASK",
 )
