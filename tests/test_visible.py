@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given as drawn
@@ -200,3 +201,10 @@ def test_a_cut_answer_is_wrong_only_where_nothing_readable_came_before() -> None
     official = scores_of("helmet_official", talk, doc)
     assert official["subem_official"] == 1.0
     assert scores_of("infbench_sum", talk, TASKS["infbench_sum"])["rougeLsum"] > 0
+
+
+def test_the_docs_list_every_form() -> None:
+    docs = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
+    text = docs.read_text(encoding="utf-8")
+    for form in FORMS:
+        assert f"| {form.name} |" in text and form.models in text, form.name
