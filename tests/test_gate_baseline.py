@@ -123,5 +123,3 @@ def test_aa_measures_noise(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gate", base, "--baseline", base, "--aa"]) == 4 and "given twice" in capsys.readouterr().err
     assert main(["gate", _write("org/new"), "--baseline", base, "--aa"]) == 4
     assert "these differ: model, model_args" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["gate", again, third, "--baseline", base])

@@ -2,7 +2,12 @@
 
     icr gate results-new --baseline main
     icr gate 77b02e --baseline 3f9a1c --margin 3 --allow-inconclusive
+    icr gate results-new --baseline main --record                # counts the look: 50 checkpoints, one alpha
+    icr gate results-new --baseline main --confirm results-again # REGRESSED only when seen twice
     icr gate results-again --baseline results --aa        # the same run twice: how large is noise?
+
+A folder with runs under several settings is judged in one call, each against the baseline's run of its
+setting; a regression then needs a p below alpha over the number of runs.
 
 Exit code: 0 PASS, 1 REGRESSED, 2 usage error or crash, 3 INCONCLUSIVE (0 with --allow-inconclusive), 4 NOT
 COMPARABLE.
@@ -19,12 +24,22 @@ from typing import Any
 import orjson
 
 from ..errors import IcrError
-from ..leaderboard.ledgers import load
-from ..leaderboard.pairs import baseline, reports
+from ..leaderboard.ledgers import load, todo
+from ..leaderboard.pairs import baseline, reports, several
 from ..leaderboard.pairs import gate as rerun
 from ..leaderboard.pairs.axes import CHECKPOINT
-from ..leaderboard.pairs.gate import ALPHA, BENCHMARK_MARGIN, SUITE_MARGIN, Verdict, gate, refused
+from ..leaderboard.pairs.gate import (
+    ALPHA,
+    BENCHMARK_MARGIN,
+    REGRESSED,
+    SEVERITY,
+    SUITE_MARGIN,
+    Verdict,
+    gate,
+    refused,
+)
 from ..leaderboard.pairs.joined import pair
+from ..leaderboard.pairs.looks import at_level, confirmed, spent
 from ..leaderboard.text.names import plain
 from .compare import add_pairing
 
@@ -85,9 +100,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="icr gate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "candidate", nargs="+", help="run folder, folder with one run, or fingerprint; several with --aa"
-    )
+    parser.add_argument("candidate", nargs="+", help="run folders, folders of runs, or fingerprints")
     parser.add_argument("--baseline", required=True, help="a name set with `icr baseline set`, or a run")
     add_pairing(parser)
     add_judging(parser)
@@ -100,37 +113,153 @@ def main(argv: list[str]) -> int:
         "--aa", action="store_true", help="measure re-run noise: candidates repeat the baseline's run"
     )
     parser.add_argument(
+        "--record",
+        action="store_true",
+        help="count this look in the baseline file and spend its share of alpha",
+    )
+    parser.add_argument("--look", type=int, metavar="N", help="judge as look number N, whatever is recorded")
+    parser.add_argument(
+        "--confirm",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="REGRESSED only when RUN, a second evaluation of the candidate, is too; without RUN: INCONCLUSIVE "
+        "and the command that makes it",
+    )
+    parser.add_argument(
         "-o", "--out", type=Path, default=Path("gate"), help="folder of the reports (default: gate)"
     )
     parser.add_argument("--json", action="store_true", help="print gate.json in place of the block")
     args = parser.parse_args(argv)
     if args.aa:
         return _noise(args)
-    if len(args.candidate) > 1:
-        parser.error("one candidate at a time; several only with --aa")
-    base, new, first = None, None, None
+    if args.look is not None and args.look < 1:
+        parser.error("--look counts from 1")
+    runs = _candidates(args)
+    answers = [_judged(args, run, spec, len(runs)) for run, spec in runs]
+    worst = max(answers, key=lambda one: SEVERITY.index(one.found.verdict)).found
+    for one in answers:
+        text = reports.markdown(one.found, *one.labels, one.first)
+        folder = args.out if len(answers) == 1 else args.out / one.slug
+        reports.write(folder, one.found, one.base, one.new, text, one.first, summary=len(answers) == 1)
+    if len(answers) > 1:
+        several.write(args.out, answers, worst)
+    if args.json:
+        _print_json(several.data(answers, worst) if len(answers) > 1 else reports.data(*answers[0].data))
+    else:
+        for one in answers:
+            print(reports.terminal(one.found, *one.labels, one.first))
+        if len(answers) > 1:
+            print(several.terminal(answers, worst))
+    for one in answers:
+        for note in one.found.notes:
+            print(f"note: {plain(note)}", file=sys.stderr)
+    return worst.code
+
+
+def _candidates(args: argparse.Namespace) -> list[tuple[load.Run | None, str]]:
+    """The runs to judge, with the words that named them: all runs of a folder that holds several."""
+    found: list[tuple[load.Run | None, str]] = []
+    for spec in args.candidate:
+        path = Path(spec)
+        inside = path.is_dir() and not (path / "run.json").is_file()
+        if inside and len(runs := load.load(path) if any(path.rglob("run.json")) else []) > 1:
+            found += [(run, str(run.folder)) for run in runs]
+            continue
+        try:
+            found.append((load.find(args.results, spec), spec))
+        except IcrError as error:
+            if error.exit_code != 4:
+                raise
+            found.append((None, f"{spec}\n{error}"))
+    return found
+
+
+def _judged(args: argparse.Namespace, new: load.Run | None, spec: str, several_runs: int) -> several.Answer:
+    """One candidate against its baseline, at the level that looks and the number of runs leave it."""
+    base, first, strict = None, None, not args.allow_inconclusive
     try:
-        new = load.find(args.results, args.candidate[0])
+        if new is None:
+            spec, _, why = spec.partition("\n")
+            raise IcrError(why, exit_code=4)
         base, origin = _baseline(args, new)
-        found = judge(args, base, new, strict=not args.allow_inconclusive)
+        found = judge(args, base, new, strict=strict)
+        found = _levelled(args, found, new, several_runs)
+        if args.confirm is not None and found.verdict == REGRESSED:
+            found = _confirmed(args, found, base, new)
         if origin and found.comparison:
             first = _against_first(args, origin, new, found)
+        if args.record and found.comparison:
+            baseline.record(args.baselines, args.baseline, new, found.verdict)
     except IcrError as error:
         if error.exit_code != 4:
             raise
-        found = refused([str(error)], alpha=args.alpha, strict=not args.allow_inconclusive)
-    labels = (
-        f"{args.baseline}: {base.label}" if base else args.baseline,
-        new.label if new else args.candidate[0],
+        found = refused([str(error)], alpha=args.alpha, strict=strict)
+    labels = (f"{args.baseline}: {base.label}" if base else args.baseline, new.label if new else spec)
+    return several.Answer(found, base, new, first, labels)
+
+
+def _levelled(args: argparse.Namespace, found: Verdict, new: load.Run, several_runs: int) -> Verdict:
+    """The verdict at the level of this look (--record, --look) over the number of runs."""
+    if not found.comparison:
+        return found
+    look = None
+    pinned = "/" not in args.baseline and baseline.path_of(args.baselines, args.baseline).is_file()
+    if args.record and not pinned:
+        raise IcrError(
+            f"--record counts looks in a baseline file; set one with `icr baseline set {args.baseline} RUN`"
+        )
+    if pinned:
+        pin = baseline.pinned(args.baselines, args.baseline, new)
+        if args.record or args.look:
+            look = args.look or baseline.look_of(pin, new)
+        elif pin.looks:
+            found.notes.append(
+                f"{len(pin.looks)} looks at this baseline were recorded; without --record this one is judged "
+                "as if it were the only one"
+            )
+    elif args.look:
+        look = args.look
+    level = (spent(look, args.alpha) if look else args.alpha) / several_runs
+    if level >= args.alpha:
+        return found
+    reasons = [f"look {look}"] if look else []
+    reasons += [f"{several_runs} runs"] if several_runs > 1 else []
+    found.notes.append(
+        f"{', '.join(reasons)}: a regression needs p below {level:.2g}, in place of {args.alpha:g}"
     )
-    reports.write(args.out, found, base, new, reports.markdown(found, *labels, first), first)
-    if args.json:
-        _print_json(reports.data(found, base, new, first))
-    else:
-        print(reports.terminal(found, *labels, first))
-    for note in found.notes:
-        print(f"note: {plain(note)}", file=sys.stderr)
-    return found.code
+    return at_level(found, level, f"lower, but not at {level:.2g} ({', '.join(reasons)})")
+
+
+def _confirmed(args: argparse.Namespace, found: Verdict, base: load.Run, new: load.Run) -> Verdict:
+    """REGRESSED only where a second evaluation of the same checkpoint says so too; without one, how to make it."""
+    if not args.confirm:
+        tasks = sorted(new.tasks)
+        found.notes.append(
+            f"to confirm, evaluate again and give the results to --confirm: {todo.command(new.head, tasks)}"
+        )
+        return confirmed(found, None)
+    again = (
+        _again(Path(args.confirm), new)
+        if Path(args.confirm).is_dir()
+        else load.find(args.results, args.confirm)
+    )
+    if again.folder.resolve() == new.folder.resolve():
+        raise IcrError(
+            f"--confirm {args.confirm} is the candidate itself; evaluate it again into another folder"
+        )
+    if (again.model, again.setting, again.prompt) != (new.model, new.setting, new.prompt):
+        raise IcrError(f"--confirm {args.confirm} is {again.label}, not a second evaluation of {new.label}")
+    return confirmed(found, judge(args, base, again))
+
+
+def _again(folder: Path, new: load.Run) -> load.Run:
+    """The run of a folder that has the candidate's model, setting and prompt."""
+    wanted = (new.model, new.setting, new.prompt)
+    runs = [run for run in load.load(folder) if (run.model, run.setting, run.prompt) == wanted]
+    if len(runs) != 1:
+        raise IcrError(f"{folder} holds {len(runs)} runs like {new.label}; name one by its folder")
+    return runs[0]
 
 
 def _baseline(args: argparse.Namespace, new: load.Run) -> tuple[load.Run, dict[str, Any] | None]:
@@ -140,6 +269,8 @@ def _baseline(args: argparse.Namespace, new: load.Run) -> tuple[load.Run, dict[s
         pin = baseline.pinned(args.baselines, name, new)
         run = baseline.resolve(args.results, vars(pin), name)
         return run, pin.first if pin.first["items_sha256"] != pin.items_sha256 else None
+    if Path(name).is_dir() and len([*Path(name).rglob("run.json")]) > 1:
+        return _of_setting(Path(name), new), None
     try:
         return load.find(args.results, name), None
     except IcrError as error:
@@ -148,6 +279,17 @@ def _baseline(args: argparse.Namespace, new: load.Run) -> tuple[load.Run, dict[s
             or "none; `icr baseline set NAME RUN`"
         )
         raise IcrError(f"no baseline {name!r}: {error} Baselines in {args.baselines}: {known}") from error
+
+
+def _of_setting(folder: Path, new: load.Run) -> load.Run:
+    """The run of a folder of baselines that has the candidate's setting and prompt."""
+    runs = [r for r in load.load(folder) if (r.setting, r.prompt) == (new.setting, new.prompt)]
+    if len(runs) != 1:
+        text = (
+            f"{folder} holds {len(runs)} runs of {new.setting} ({new.prompt}); name the baseline by its run"
+        )
+        raise IcrError(text, exit_code=4)
+    return runs[0]
 
 
 def _against_first(

@@ -36,6 +36,7 @@ class Pin:
     set: str
     first: dict[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list)
+    looks: list[dict[str, Any]] = field(default_factory=list)  # candidates judged against it with --record
 
 
 def path_of(folder: Path, name: str) -> Path:
@@ -102,10 +103,42 @@ def store(folder: Path, name: str, run: Run, *, verdict: str, why: str | None) -
     first = old.first if old else entry
     new = Pin(run.setting, run.prompt, **entry, first=first)  # type: ignore[arg-type]  # history follows
     new.history = [*(old.history if old else []), logged]
-    kept = sorted([*(p for p in pins if p is not old), new], key=lambda p: (p.setting, p.prompt))
+    _save(folder, name, [*(p for p in pins if p is not old), new])
+    return new
+
+
+def look_of(pin: Pin, run: Run) -> int:
+    """The number of a candidate's look: the one it had, else the next. The same items again are no new look."""
+    own = content(run.folder)
+    for number, look in enumerate(pin.looks, 1):
+        if look["items_sha256"] == own:
+            return number
+    return len(pin.looks) + 1
+
+
+def record(folder: Path, name: str, run: Run, verdict: str) -> int:
+    """Count a candidate's look in the baseline file; returns its number."""
+    pins = read(folder, name)
+    pin = next(p for p in pins if (p.setting, p.prompt) == (run.setting, run.prompt))
+    number = look_of(pin, run)
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    entry = {
+        "fingerprint": run.fingerprint,
+        "model": run.model,
+        "items_sha256": content(run.folder),
+        "judged": stamp,
+        "verdict": verdict,
+    }
+    pin.looks[number - 1 : number] = [entry]
+    _save(folder, name, pins)
+    return number
+
+
+def _save(folder: Path, name: str, pins: list[Pin]) -> None:
+    path = path_of(folder, name)
+    kept = sorted(pins, key=lambda p: (p.setting, p.prompt))
     body = {"schema": SCHEMA, "name": name, "pins": [asdict(p) for p in kept]}
     try:
         write_atomic(path, orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n")
     except OSError as error:
         raise IcrError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
-    return new

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .joined import Pairs
 
 PASS, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE = "PASS", "REGRESSED", "INCONCLUSIVE", "NOT COMPARABLE"
 CODES = {PASS: 0, REGRESSED: 1, INCONCLUSIVE: 3, NOT_COMPARABLE: 4}  # 2: usage errors and crashes
+SEVERITY = (PASS, INCONCLUSIVE, REGRESSED, NOT_COMPARABLE)
 SUITE_MARGIN, BENCHMARK_MARGIN, ALPHA = 0.02, 0.05, 0.05
 
 
@@ -94,10 +95,32 @@ def gate(
                 f"{end.line.title}: margin {points(end.margin)} is below half of what this run can detect ({points(mde)})"
             )
     notes += _undecidable(pairs, result, alpha)
-    found = {end.verdict for end in ends}
-    verdict = REGRESSED if REGRESSED in found else PASS if found == {PASS} else INCONCLUSIVE
+    verdict = _verdict(ends)
     reason = _reason(verdict, ends, alpha, pairs)
     return Verdict(verdict, reason, alpha, strict, ends, result, [], notes, dict(pairs.left_out))
+
+
+def _verdict(ends: list[Endpoint]) -> str:
+    found = {end.verdict for end in ends}
+    return REGRESSED if REGRESSED in found else PASS if found == {PASS} else INCONCLUSIVE
+
+
+def concluded(found: Verdict, ends: list[Endpoint]) -> Verdict:
+    """The same gate with other endpoints: its verdict and reason follow from theirs."""
+    if ends == found.endpoints:
+        return found
+    verdict = _verdict(ends)
+    if verdict == REGRESSED:
+        reason = _named([e for e in ends if e.verdict == REGRESSED])
+    else:
+        reason = "; ".join(
+            f"{e.line.title} {points(e.line.delta.mean, sign=True)} {e.remark}" for e in ends if e.remark
+        )
+    return replace(found, verdict=verdict, reason=reason, endpoints=ends)
+
+
+def _named(ends: list[Endpoint]) -> str:
+    return ", ".join(f"{e.line.title} {points(e.line.delta.mean, sign=True)}" for e in ends)
 
 
 def _endpoint(line: Line, margin: float, alpha: float) -> Endpoint:
@@ -139,7 +162,7 @@ def _reason(verdict: str, ends: list[Endpoint], alpha: float, pairs: Pairs) -> s
         )
     at = [e for e in ends if e.verdict == verdict]
     if verdict == REGRESSED:
-        return ", ".join(f"{e.line.title} {points(e.line.delta.mean, sign=True)}" for e in at)
+        return _named(at)
     end = at[0]
     needed = clusters_needed(end.line.delta, end.margin, alpha)
     names = ", ".join(e.line.title for e in at)

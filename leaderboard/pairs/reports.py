@@ -149,7 +149,14 @@ def junit(found: Verdict) -> str:
 
 
 def write(
-    folder: Path, found: Verdict, base: Run | None, new: Run | None, text: str, first: Verdict | None
+    folder: Path,
+    found: Verdict,
+    base: Run | None,
+    new: Run | None,
+    text: str,
+    first: Verdict | None,
+    *,
+    summary: bool = True,
 ) -> None:
     """gate.md, gate.json, gate.xml and gate.svg; gate.md is also appended to $GITHUB_STEP_SUMMARY when that
     is set."""
@@ -160,11 +167,17 @@ def write(
         (folder / "gate.json").write_bytes(body + b"\n")
         (folder / "gate.xml").write_text(junit(found), encoding="utf-8")
         (folder / "gate.svg").write_text(forest.of_gate(found, f"Gate: {found.verdict}"), encoding="utf-8")
-        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
+        if summary:
+            summarise(text)
     except OSError as error:
         raise IcrError(f"cannot write the gate's report: {error}; choose another folder with -o") from error
+
+
+def summarise(text: str) -> None:
+    """Append to $GITHUB_STEP_SUMMARY where that is set."""
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
 
 def _case(name: str, kind: str | None, message: str, body: str) -> str:
