@@ -23,10 +23,11 @@ import json, os, pathlib, sys
 flags = [a for a in sys.argv[1:] if a.startswith("--")]
 assert "--log_samples" in flags and "--apply_chat_template" in flags
 out = pathlib.Path(sys.argv[sys.argv.index("--output_path") + 1])
-out.mkdir(parents=True)
-model = sys.argv[sys.argv.index("--model_args") + 1].split("=")[1]
+out.mkdir(parents=True, exist_ok=True)
+args = dict(pair.split("=") for pair in sys.argv[sys.argv.index("--model_args") + 1].split(","))
+model = args["pretrained"]
 setting = json.loads(sys.argv[sys.argv.index("--metadata") + 1])["setting"]
-task, stamp = "icr_helmet_rag_nq_4k", "2026-01-01T00-00-00"
+task, stamp = "icr_helmet_rag_nq_4k", f"2026-01-01T00-00-{{len(setting):02}}"
 sheet = {{"benchmark": "helmet_rag", "dataset": "nq", "length": "4k", "metric": "subem", "metric_version": 1,
          "data_revision": "r", "n_expected": 120, "prompt": "ao",
          "setting": {{"text": setting, "kind": setting, "method": None, "amount": None, "params": {{}}}}}}
@@ -55,6 +56,7 @@ class Shell:
 
     def __init__(self, root: Path) -> None:
         self.repo, self.summary, self.tools = root / "repo", root / "summary.md", root / "bin"
+        self.path, self.data = root / "github_path", root / "fetched"
 
     def __call__(self, script: str, **environment: str) -> tuple[int, str]:
         base = {
@@ -62,6 +64,10 @@ class Shell:
             "PATH": f"{self.tools}:{os.environ['PATH']}",
             "GITHUB_STEP_SUMMARY": str(self.summary),
         }
+        if environment.pop("FRESH", None):  # a runner: what steps added to its path, git and a bare python3
+            added = self.path.read_text().split() if self.path.exists() else []
+            base["PATH"] = ":".join([*added, str(self.tools.parent / "python"), "/usr/bin", "/bin"])
+            base |= {"GITHUB_PATH": str(self.path), "RUNNER_TEMP": str(self.tools.parent / "temp")}
         base |= {
             f"GIT_{who}_{what}": "x@example.org"
             for who in ("AUTHOR", "COMMITTER")
@@ -81,15 +87,29 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shell.tools.mkdir()
     scripts = {
         "lm_eval": LM_EVAL.format(python=sys.executable),
-        "icr": f"#!{sys.executable}\nfrom icr_tasks.cli import main\nraise SystemExit(main())\n",
+        # fetching data is all that needs the network: noted instead
+        "icr": f"#!{sys.executable}\nimport sys, pathlib\nfrom icr_tasks.cli import main\n"
+        "note = pathlib.Path(__file__).parents[1] / 'fetched'\n"
+        "if sys.argv[1:3] == ['data', 'fetch']:\n    note.write_text(sys.argv[3])\n    raise SystemExit(0)\n"
+        "raise SystemExit(main())\n",
         "pip": "#!/bin/sh\nexit 0\n",
     }
     for name, text in scripts.items():
         (shell.tools / name).write_text(text)
         (shell.tools / name).chmod(0o755)
-    evaluate = 'lm_eval --model icr-vllm --model_args pretrained=org/base --metadata \'{"setting":"full"}\''
-    begin = f"""git init -q -b main . && {evaluate} --apply_chat_template --log_samples --output_path first
-        icr collect first && rm -r first && icr baseline set main results
+    # `python3 -m venv DIR` of a fresh runner: a folder whose pip "installs" our commands
+    (root / "python").mkdir()
+    venv = root / "python/python3"
+    venv.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] || exit 9\nmkdir -p "$3" && cp -r "{shell.tools}" "$3/bin"\n'
+    )
+    venv.chmod(0o755)
+    evaluate = "lm_eval --model icr-vllm --model_args pretrained=org/base --apply_chat_template --log_samples"
+    begin = f"""git init -q -b main .
+        {evaluate} --metadata '{{"setting":"full"}}' --output_path first
+        {evaluate} --metadata '{{"setting":"rag@16k"}}' --output_path first
+        icr collect first && rm -r first
+        for run in results/*/*/*; do icr baseline set main $run; done
         git add -A && git commit -qm baseline && git update-ref refs/remotes/origin/main HEAD
         git checkout -qb work && git rm -q baselines/main.json && git commit -qm sly"""
     code, out = shell(begin)
@@ -105,7 +125,7 @@ def shell(made: Path, tmp_path: Path) -> Shell:
 
 def _steps(snippet: dict) -> list[str]:
     if "jobs" in snippet:
-        return [step["run"] for step in snippet["jobs"]["gate"]["steps"] if "run" in step]
+        return [s["run"] for s in snippet["jobs"]["gate"]["steps"] if "run" in s and "if" not in s]
     return snippet["gate"]["script"]
 
 
@@ -113,11 +133,19 @@ def _steps(snippet: dict) -> list[str]:
     ("wrong", "code", "verdict"), [("0", 0, "PASS"), ("60", 1, "REGRESSED"), ("3", 3, "INCONCLUSIVE")]
 )
 def test_github_workflow(shell: Shell, wrong: str, code: int, verdict: str) -> None:
-    *before, gate = _steps(_snippets()[0])
+    workflow = _snippets()[0]
+    *before, gate = _steps(workflow)
+    job = workflow["jobs"]["gate"]
+    runner = {"FRESH": "1", "WINDOW": str(job["env"]["WINDOW"]), "CHECKPOINT": "org/new", "WRONG": wrong}
     for step in before:
-        assert (done := shell(step, WRONG=wrong, CHECKPOINT="org/new"))[0] == 0, done[1]
-    found, out = shell(gate)
-    assert (found, f"→ {verdict}" in out) == (code, True), out
+        assert (done := shell(step, **runner))[0] == 0, done[1]
+    assert (shell.tools.parent / "temp/icr/fetched").read_text() == "helmet"
+    found, out = shell(gate, **runner)
+    assert (found, f"→ {verdict}: 2 runs" in out) == (code, True), out
+    assert job["timeout-minutes"] > 360 and "pull-requests" in job["permissions"]
+    [comment] = [s for s in job["steps"] if "pull_request" in str(s.get("if"))]
+    body = comment["run"].split("--body-file ")[1]
+    assert "rag@16k" in (shell.repo / body).read_text()
     assert verdict in shell.summary.read_text()
     artifact = _snippets()[0]["jobs"]["gate"]["steps"][-1]["with"]["path"].split()
     assert all((shell.repo / name).exists() for name in artifact)
