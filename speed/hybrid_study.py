@@ -1,6 +1,6 @@
 """The study `hybrid_cpu.yaml` with its judges: servers that know the aliases and are wrong at a known rate.
 
-    python speed/hybrid_study.py -o study-hybrid [--seeds 0,1] [--into docs/training_studies.md]
+    python speed/hybrid_study.py -o study-hybrid [--seeds 0,1] [--into docs/training_studies_tables.md]
 
 The judges are constructed, not models: an answer is right when it is the recorded one or its alias, and for a
 tenth (on the other port, a fiftieth) of the prompts the opposite is said, drawn by SHA-256, so that a prompt

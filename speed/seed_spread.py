@@ -14,25 +14,32 @@ import numpy as np
 from icr_tasks.leaderboard.pairs.seeds import with_seeds
 from icr_tasks.leaderboard.stats import Design
 
+ARMS = 3  # comparisons with one control, whose seeds' variance is pooled
 
-def alarms(seeds: int, spread: float, draws: int, questions: int = 200) -> tuple[float, float]:
-    """Share of false alarms of the test over questions, and of the one over questions and seeds. `spread` in
-    score units."""
+
+def alarms(seeds: int, spread: float, draws: int, questions: int = 200) -> tuple[float, float, float]:
+    """Share of false alarms of the test over questions, of the one over questions and seeds, and of the one with the
+    variance pooled over ARMS comparisons. `spread` in score units."""
     r, design = np.random.default_rng(1), Design(np.arange(questions))
-    counts = np.zeros(2)
+    counts = np.zeros(3)
     for _ in range(draws):
         hard = r.uniform(0.3, 0.95, questions)
-        skill = spread * r.standard_normal((2, seeds, 1))
-        right = (r.random((2, seeds, questions)) < np.clip(hard + skill, 0, 1)).astype(float)
-        each = right[1] - right[0]
-        effect = design.effect(each.mean(0))
-        counts += [effect.p < 0.05, with_seeds(effect, each.mean(1).tolist()).p < 0.05]
+        skill = spread * r.standard_normal((1 + ARMS, seeds, 1))
+        right = (r.random((1 + ARMS, seeds, questions)) < np.clip(hard + skill, 0, 1)).astype(float)
+        each = right[1:] - right[0]
+        effect = design.effect(each[0].mean(0))
+        means = each.mean(2)
+        prior = float(np.mean(np.var(means, axis=1, ddof=1))), ARMS * (seeds - 1)
+        own = means[0].tolist()
+        tests = effect, with_seeds(effect, own), with_seeds(effect, own, prior)
+        counts += [test.p < 0.05 for test in tests]
     return tuple((counts / draws).tolist())
 
 
 if __name__ == "__main__":
-    print("| seeds | spread of a model | questions alone | questions and seeds |\n|---:|---:|---:|---:|")
-    for seeds in (2, 3):
-        for spread in (0.0, 0.02, 0.05):
-            alone, both = alarms(seeds, spread, 1500)
-            print(f"| {seeds} | {100 * spread:.0f} | {100 * alone:.1f} % | {100 * both:.1f} % |")
+    print("| seeds | spread of a model | questions alone | questions and seeds | pooled over arms |")
+    print("|---:|---:|---:|---:|---:|")
+    for seeds in (2, 3, 5):
+        for spread in (0.0, 0.02, 0.05, 0.10, 0.17):
+            found = " | ".join(f"{100 * x:.1f} %" for x in alarms(seeds, spread, 1500))
+            print(f"| {seeds} | {100 * spread:.0f} | {found} |")

@@ -2,7 +2,7 @@
 
     icr train study losses_cpu.yaml -o study-losses
     icr train study longrag.yaml --check            # the file and every config that follows from it; no torch
-    icr train study losses_cpu.yaml -o study-losses --into docs/training_studies.md
+    icr train study losses_cpu.yaml -o study-losses --into docs/training_studies_tables.md
 
 Each run is what `icr train sft|grpo OUT/configs/ARM-sSEED.yaml` does (in a process of its own, unless
 trl.use_cpu), its folder OUT/runs/ARM-sSEED, what it printed in OUT/logs. Run the command again to go on after
