@@ -97,7 +97,9 @@ def test_too_little_data_is_inconclusive_and_fails_unless_allowed(run: Callable[
     rows = gatekit.rows(seed=1, right=0.68)
     code, found, out = run(rows)
     assert (code, found["verdict"], found["exit_code"]) == (3, "INCONCLUSIVE", 3)
-    assert "a 2.0 margin is beyond these data (all 310 questions see" in found["reason"] and any("below half" in note for note in found["notes"])
+    assert "a 2.0 margin is beyond these data (all 310 questions see" in found["reason"] and any(
+        "below half" in note for note in found["notes"]
+    )
     assert run(rows, "--strict")[0] == 3
     code, allowed, _ = run(rows, "--allow-inconclusive")
     assert (code, allowed["verdict"], allowed["exit_code"]) == (0, "INCONCLUSIVE", 0)
