@@ -17,6 +17,7 @@ from icr_tasks.harness import hooks, saving
 
 @pytest.mark.parametrize("patch", hooks.PATCHES, ids=lambda p: p.target)
 def test_every_place_we_change_is_still_there(patch: hooks.Patch) -> None:
+    pytest.importorskip(patch.target.partition(".")[0])
     assert not (found := hooks.changed([patch])), found[0]
     assert "github.com" in patch.upstream and patch.why
 

@@ -143,7 +143,11 @@ def clean(run: Path) -> None:
 
 class SafeSave:
     """Mixin for TRL trainers. `finish(folder, trainer)`, set after construction, completes a staged
-    checkpoint."""
+    checkpoint.
+
+    Overrides three private methods of transformers' Trainer, which takes a half-written folder for a checkpoint
+    (github.com/huggingface/transformers: pull 27820, issue 35782); `harness.hooks.PATCHES` lists and checks them.
+    """
 
     finish: Any = None
     keep_states: int = 0
@@ -152,11 +156,11 @@ class SafeSave:
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL's card for the run folder is replaced by our card in each checkpoint."""
 
-    def _get_output_dir(self, trial: Any) -> str:
-        folder = super()._get_output_dir(trial)  # type: ignore[misc]
+    def _get_output_dir(self, trial: Any, *args: Any, **kwargs: Any) -> str:
+        folder = super()._get_output_dir(trial, *args, **kwargs)  # type: ignore[misc]
         return str(Path(folder) / STAGING) if self._staging else folder
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: Any, trial: Any, *args: Any, **kwargs: Any) -> None:
         run = Path(super()._get_output_dir(trial))  # type: ignore[misc]
         name = f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
         first = self.args.should_save  # type: ignore[attr-defined]
@@ -165,7 +169,7 @@ class SafeSave:
         self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
         self._staging = True
         try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
             self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
             if first:
                 if self.finish is not None:
@@ -199,11 +203,11 @@ class SafeSave:
         for old in all_of(run)[: -self.keep_states or 0]:
             slim(old)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
         """From `adapter/`, beside merged weights, or from `master/`, the weights as they were trained, where they are."""
         folder = Path(resume_from_checkpoint)
         inner = next((folder / name for name in (ADAPTER, MASTER) if (folder / name).is_dir()), folder)
-        super()._load_from_checkpoint(str(inner), model)  # type: ignore[misc]
+        super()._load_from_checkpoint(str(inner), *args, **kwargs)  # type: ignore[misc]
 
 
 def _disk(error: BaseException) -> bool:

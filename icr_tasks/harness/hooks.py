@@ -33,6 +33,7 @@ class Patch:
     needs: tuple[str, ...] = ()
 
 
+_TRANSFORMERS = "https://github.com/huggingface/transformers"
 _LM_EVAL = "https://github.com/EleutherAI/lm-evaluation-harness/pull"
 PATCHES = (
     Patch(
@@ -68,6 +69,36 @@ PATCHES = (
         "a sweep asks git once, not after every cell",
         f"{_LM_EVAL}/1766 (as above)",
     ),
+    # Beside the engine they touch:
+    Patch(
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner._build_attention_metadata",
+        "our attention backends know each prompt's length (kv/vllm/seam.py)",
+        "https://github.com/vllm-project/vllm/pull/24794 (made backends registrable; their metadata has no prompt lengths)",
+    ),
+    Patch(
+        "transformers.trainer:Trainer._save_checkpoint",
+        "a checkpoint appears only when it is whole (training/checkpoint.py)",
+        f"{_TRANSFORMERS}/issues/35782 (a half-written folder is taken for a checkpoint)",
+        ("model", "trial"),
+    ),
+    Patch(
+        "transformers.trainer:Trainer._get_output_dir",
+        "a checkpoint is written beside its place first (training/checkpoint.py)",
+        f"{_TRANSFORMERS}/pull/27820 (wrote to a folder of its own first, for a while)",
+        ("trial",),
+    ),
+    Patch(
+        "transformers.trainer:Trainer._load_from_checkpoint",
+        "an adapter beside merged weights is what training resumes from (training/checkpoint.py)",
+        f"{_TRANSFORMERS}/issues/35782 (as above)",
+        ("resume_from_checkpoint",),
+    ),
+    Patch(
+        "xfinder.modules.answer_extractor:Extractor._execute_api_inference",
+        "xFinder's own prompts are used with our client (metrics/xfinder_package.py)",
+        "https://github.com/IAAR-Shanghai/xFinder (no thread; its client has neither time-outs nor retries)",
+        ("query",),
+    ),
 )
 
 
@@ -76,6 +107,8 @@ def changed(patches: Iterable[Patch] = PATCHES) -> list[str]:
     found = []
     for patch in patches:
         module, _, path = patch.target.partition(":")
+        if find_spec(module.partition(".")[0]) is None:
+            continue  # not installed: nothing of it is changed
         try:
             place: Any = import_module(module)
             for name in path.split("."):

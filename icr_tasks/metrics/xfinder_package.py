@@ -82,7 +82,9 @@ class Prompter:
             made.system_prompt = system
         before = package().instruction if mode == "as_trained" else ""
         # Its generate_output formats the query and hands it to this method, which would post it to a server.
-        made._execute_api_inference = lambda query: made.create_formatted_prompt(before + query)
+        made._execute_api_inference = lambda query, *args, **kwargs: made.create_formatted_prompt(
+            before + query
+        )
         self._made = made
 
     def __call__(self, case: ChoiceCase) -> str:
