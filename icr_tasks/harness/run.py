@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks.sheets import task_dirs
+from .hooks import environment as environment
 
 
 @dataclass(frozen=True)
