@@ -1,0 +1,61 @@
+"""kvpress itself behind `kv:press.NAME`: runs where kvpress is installed, which is an environment of its own
+(`.ci/run` makes one; by hand: pip install 'icr-tasks[hf,kv]')."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if importlib.util.find_spec("kvpress") is None:
+    pytest.skip("kvpress is not installed: it has an environment of its own", allow_module_level=True)
+
+from test_kv_vllm_task import _model as wide_model  # noqa: E402
+
+from icr_tasks.kv import choose  # noqa: E402
+from icr_tasks.kv.press import PRESS_FREES, PRESS_MASKS  # noqa: E402
+from icr_tasks.settings import Setting  # noqa: E402
+
+TEXT = "The river Ilessdell runs through Dorovgate. " * 6
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from icr_tasks.engines.hf import IcrHF
+
+    folder: Path = wide_model(tmp_path_factory.mktemp("llama"))
+    return IcrHF(str(folder), dtype="float32", device="cpu")
+
+
+def _run(engine: Any, text: str) -> dict[str, Any]:
+    from icr_tasks.harness.instance import PromptInstance
+
+    setting = Setting.parse(text)
+    asked = PromptInstance(
+        doc={},
+        prompt=TEXT,
+        gen_kwargs={"until": [], "do_sample": False, "max_gen_toks": 6},
+        digest="{}",
+        task="t",
+        doc_id=0,
+        repeats=1,
+        setting=setting,
+    )
+    engine.generate_until([asked], disable_tqdm=True)
+    return choose.verify_all(setting, [asked.found])[0]
+
+
+@pytest.mark.parametrize("name", PRESS_FREES)
+def test_a_press_frees_what_it_was_asked_to(engine: Any, name: str) -> None:
+    found = _run(engine, f"kv:press.{name}@0.5")
+    assert "error" not in found, found
+    assert 0.4 < found["kv"]["stored_fraction"] < 0.75
+
+
+@pytest.mark.parametrize("name", PRESS_MASKS)
+def test_a_masking_press_says_that_it_frees_nothing(engine: Any, name: str) -> None:
+    found = _run(engine, f"kv:press.{name}@0.5")
+    assert "error" not in found, found
+    assert found["kv"]["stored_fraction"] == pytest.approx(1.0)
