@@ -118,7 +118,8 @@ def expected(cells: Sequence[Cell], prior: Mapping[str, Spread] = PRIOR) -> tupl
     cluster = [f"{c.benchmark}/{name}" for c in cells for name in c.clusters]
     shared: list[Any] | None = None
     if any(c.shared for c in cells):
-        shared = [x for c in cells for x in (c.shared or [None] * len(c.clusters))]
+        none: list[Any] = [None]
+        shared = [x for c in cells for x in (c.shared or none * len(c.clusters))]
     design = Design(
         cluster, np.repeat([c.length for c in cells], n), np.repeat([c.dataset for c in cells], n), shared
     )

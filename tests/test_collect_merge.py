@@ -101,8 +101,10 @@ def test_a_broken_ledger_is_not_written_over(folder: Folder) -> None:
     items = next((folder.root / "r").rglob("items.jsonl.gz"))
     items.write_bytes(items.read_bytes()[:-20])
     left = items.read_bytes()
-    assert main(["collect", str(folder.root / "a"), "-o", str(folder.root / "r")]) == 2
+    tree(folder.root / "b", NQ8, _eight(0), expected=8, stamp=NEW)  # needs the 4k items that are there
+    assert main(["collect", str(folder.root / "b"), "-o", str(folder.root / "r")]) == 2
     assert "nothing was written there: move" in folder.capsys.readouterr().err and items.read_bytes() == left
+    assert folder.collect("a", "b") == {NQ4: (8, 1.0), NQ8: (8, 0.0)}  # collected again: mended
 
 
 def test_a_pinned_baseline_is_never_changed_in_place(folder: Folder) -> None:

@@ -23,7 +23,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.schema import run_fingerprint
 
 from . import ledger, lm_eval_files
-from .merge import Result, Rules, Source, best, pinned, there
+from .merge import Result, Rules, Source, best, pinned, taken, there
 from .summary import Tally, table
 from .unfinished import LOUD, cut_note
 
@@ -156,7 +156,7 @@ def _write(
         (source for listed in tasks.values() for source in listed), key=lambda source: source[0].stamp
     )
     run = _head(latest.results, inputs, fingerprint)
-    kept = there(ledger.place(root, run), run, bad)
+    kept = there(ledger.place(root, run))
     tally = None if tallies is None else tallies.setdefault(fingerprint, Tally())
     run["seconds"]["total"] = 0.0
     stream = _stream(run, tasks, kept, tally, bad, rules)
@@ -186,6 +186,7 @@ def _stream(
         chosen = best(task, list(zip(stamps, read, strict=True)), kept.get(task), rules, bad)
         if chosen is None:
             continue
+        chosen = taken(chosen)
         run["tasks"][task] = chosen.sheet
         for part in ledger.batched(chosen.rows, 200):
             if tally:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import orjson
 
@@ -43,7 +43,7 @@ def content(folder: Path) -> str:
     """sha256 of a run's uncompressed item rows: changes when the run was made again with other answers."""
     try:
         with gzip.open(folder / ITEMS, "rb") as file:
-            return sha256(file)
+            return sha256(cast(IO[bytes], file))
     except (OSError, EOFError, zlib.error) as error:
         raise IcrError(f"{folder / ITEMS}: unreadable ({error}); collect the run again") from error
 

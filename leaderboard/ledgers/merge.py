@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ class Result:
     kept: bool = False
     total: float = 0.0
     tokens: dict[str, int] = field(default_factory=dict)
+    fetch: Callable[[], list[dict[str, Any]]] | None = (
+        None  # of a kept one: its rows are read when they are needed
+    )
 
     @property
     def words(self) -> str:
@@ -113,44 +117,58 @@ def _rank(result: Result) -> tuple[int, int, str, bool]:
     return order.get(str(result.sheet.get("status")), 0), scored, result.stamp, not result.kept
 
 
-def there(folder: Path, run: dict[str, Any], bad: list[str] | None) -> dict[str, Result]:
-    """Tasks of the run that `folder` holds, by name; nothing where it holds none, or one that cannot be read
-    (said in `bad`; raised without it)."""
+def there(folder: Path) -> dict[str, Result]:
+    """Tasks of the run that `folder` holds, by name; nothing where it holds none.
+
+    Rows are read when a task is kept; a ledger that cannot be read then raises IcrError, and stays as it is.
+    """
     from .load import read_head, rows_by_task
 
     path = folder / "run.json"
     if not path.is_file():
         return {}
+    known: dict[str, list[dict[str, Any]]] = {}
+
+    def rows_of(name: str) -> list[dict[str, Any]]:
+        try:
+            if not known:
+                known.update(rows_by_task(folder, head))
+        except IcrError as error:
+            raise _stays(folder, error) from error
+        return known[name]
+
     try:
         head = read_head(path)
-        by_task = rows_by_task(folder, head)
     except IcrError as error:
-        if bad is None:
-            raise
-        raise IcrError(
-            f"{error}; nothing was written there: move {folder} away, then collect again"
-        ) from error
+        raise _stays(folder, error) from error
     total = float((head.get("seconds") or {}).get("total") or 0.0)
     return {
         name: Result(
             sheet,
-            by_task[name],
+            [],
             str(sheet.get("evaluated") or ""),
             str(path),
             kept=True,
             total=total,
-            tokens=_tokens(by_task[name], sheet),
+            fetch=partial(rows_of, name),
         )
         for name, sheet in head["tasks"].items()
     }
 
 
-def _tokens(rows: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[str, int]:
-    found = {
-        "prompt": sum(row.get("n_prompt_tokens") or 0 for row in rows),
-        "output": sum(row.get("n_out_tokens") or 0 for row in rows),
-    }
-    return found
+def _stays(folder: Path, error: IcrError) -> IcrError:
+    return IcrError(f"{error}; nothing was written there: move {folder} away, then collect again")
+
+
+def taken(result: Result) -> Result:
+    """The result with its rows, read now where it is a kept one."""
+    if result.fetch is not None:
+        result.rows, result.fetch = result.fetch(), None
+        result.tokens = {
+            "prompt": sum(row.get("n_prompt_tokens") or 0 for row in result.rows),
+            "output": sum(row.get("n_out_tokens") or 0 for row in result.rows),
+        }
+    return result
 
 
 def pinned(folder: Path) -> dict[str, str]:
