@@ -13,7 +13,7 @@ import numpy as np
 from ..benchmarks.base import Prompt, Unit
 from ..errors import IcrError
 from ..storage import Lru
-from .tokens import TokenCounter
+from .tokens import Spans, TokenCounter
 
 # ---- chunk ---------------------------------------------------------------------------------------
 # Cut a document into chunks of at most N tokens of the evaluated model's tokenizer; each document is
@@ -62,8 +62,10 @@ def split(text: str, tokens: TokenCounter, size: int, overlap: int = 0, *, snap:
     Without overlap the spans partition the text: joined, they are the text. `snap` ends a chunk before a word
     where one begins near the limit. IcrError without a fast tokenizer.
     """
-    spans = tokens.offsets(text)
-    starts, stops, sizes = [], [], []
+    spans = tokens.spans(text)
+    starts: list[int] = []
+    stops: list[int] = []
+    sizes: list[int] = []
     first, n = 0, len(spans)
     while first < n:
         last = min(first + size, n)
@@ -75,10 +77,11 @@ def split(text: str, tokens: TokenCounter, size: int, overlap: int = 0, *, snap:
         if last == n:
             break
         first = max(last - overlap, first + 1)
-    return Chunks(*(np.asarray(values, dtype=np.int32) for values in (starts, stops, sizes)), total=n)
+    columns = [np.asarray(values, dtype=np.int32) for values in (starts, stops, sizes)]
+    return Chunks(columns[0], columns[1], columns[2], total=n)
 
 
-def _word_bound(text: str, spans: list[tuple[int, int]], last: int, lowest: int) -> int:
+def _word_bound(text: str, spans: Spans, last: int, lowest: int) -> int:
     """The largest i in [lowest, last] such that token i begins a word; `last` when none does."""
     for i in range(last, lowest - 1, -1):
         start = spans[i][0]
@@ -214,10 +217,10 @@ def documents(
         groups.append(Group(f"d{key}{text_key(unit.title)}{spans}", members, f"{key}{title}-{room}"))
         total += len(cut.starts)
         whole += cut.total + around
-    columns = [np.concatenate(c) if c else np.zeros(0, dtype=int) for c in zip(*parts, strict=True)] or [
-        np.zeros(0, dtype=int)
-    ] * 4
-    return Pool(units, *columns, groups, f"{size}+{overlap}{'e' if exact else ''}", whole)
+    owner, start, stop, sizes = (
+        [np.concatenate(c) for c in zip(*parts, strict=True)] if parts else [np.zeros(0, dtype=int)] * 4
+    )
+    return Pool(units, owner, start, stop, sizes, groups, f"{size}+{overlap}{'e' if exact else ''}", whole)
 
 
 def frame(unit: Unit, tokens: TokenCounter, prompt: Prompt) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,73 @@ _NO_TOKENIZER = (
     "this task counts tokens with the evaluated model's tokenizer and found none: pass "
     '--metadata \'{"tokenizer":"MODEL_OR_FOLDER"}\' (or {"tokenizer":"none"} to count nothing and never truncate)'
 )
+
+
+_WINDOW, _OVERLAP = 25_000, 1_500  # characters
+_AGREE = 24  # tokens that two windows must cut alike before one follows the other
+
+
+class Spans:
+    """(start, end) of each token of a text, by number, from the encodings of its windows."""
+
+    def __init__(self, parts: list[tuple[Any, int, int, int]]) -> None:
+        # (encoding or list, its first token that counts, how many count, character at which it starts)
+        self._parts = parts
+        self._first = [0]
+        for _, _, count, _ in parts:
+            self._first.append(self._first[-1] + count)
+
+    @classmethod
+    def of_list(cls, offsets: list[tuple[int, int]]) -> Spans:
+        """All of them, from a list."""
+        return cls([(offsets, 0, len(offsets), 0)])
+
+    @classmethod
+    def joined(cls, encodings: list[Any], starts: list[int]) -> Spans | None:
+        """Windows that overlap, each followed from where it and the next cut alike; None where two do not.
+
+        A tokenizer that cuts the same for a stretch of tokens stands at the same place in the same state, so what follows
+        is what the whole text would give.
+        """
+        parts, first = [], 0
+        for number, encoding in enumerate(encodings):
+            last = len(encoding)
+            following = 0
+            if number + 1 < len(encodings):
+                met = _meet(encoding, starts[number], encodings[number + 1], starts[number + 1], first)
+                if met is None:
+                    return None
+                last, following = met
+            parts.append((encoding, first, last - first, starts[number]))
+            first = following
+        return cls(parts)
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    def __getitem__(self, i: int) -> tuple[int, int]:
+        part = bisect_right(self._first, i) - 1
+        encoding, first, _, at = self._parts[part]
+        number = i - self._first[part] + first
+        start, stop = encoding[number] if isinstance(encoding, list) else encoding.token_to_chars(number)
+        return start + at, stop + at
+
+
+def _meet(one: Any, at: int, two: Any, second: int, first: int) -> tuple[int, int] | None:
+    """(token of `one`, token of `two`) from which on `two` is followed; None where they never cut alike."""
+    ids, other = one.ids, two.ids
+    places = {two.token_to_chars(j)[0] + second: j for j in range(min(len(two), _OVERLAP // 2))}
+    near = range(second + _OVERLAP // 8 - at, second + _OVERLAP // 4 - at)
+    i = next((token for char in near if (token := one.char_to_token(char)) is not None), None)
+    while i is not None and i + _AGREE < len(one):
+        j = places.get(one.token_to_chars(i)[0] + at)
+        fits = j is not None and i > first and j + _AGREE < len(two)
+        if fits and j is not None and ids[i : i + _AGREE] == other[j : j + _AGREE]:
+            starts = [one.token_to_chars(i + n)[0] + at for n in range(_AGREE)]
+            if starts == [two.token_to_chars(j + n)[0] + second for n in range(_AGREE)]:
+                return i, j
+        i += 1
+    return None
 
 
 class TokenCounter:
@@ -34,6 +102,20 @@ class TokenCounter:
         return [
             len(ids) for ids in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         ]
+
+    def spans(self, text: str) -> Spans:
+        """`offsets` of a long text without a list of them: encoded in windows side by side, read where asked.
+
+        IcrError without a fast tokenizer.
+        """
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None or len(text) < 2 * _WINDOW or backend.truncation or backend.padding:
+            return Spans.of_list(self.offsets(text))
+        starts = list(range(0, len(text), _WINDOW))
+        windows = [text[at : at + _WINDOW + _OVERLAP] for at in starts]
+        return Spans.joined(backend.encode_batch(windows, add_special_tokens=False), starts) or Spans.of_list(
+            self.offsets(text)
+        )
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """(start, end) character offsets of each token; needs a fast tokenizer (IcrError otherwise)."""
