@@ -155,3 +155,29 @@ def test_every_benchmark_on_real_data(
         assert chunk is None or 8192 - found["n_tokens"] < chunk
     # In score order the variants of a HELMET question, which differ in the depth of gold, are one prompt.
     assert len({d["sha256"] for d in digests}) == (1 if "helmet" in task else len(digests))
+
+
+def test_recall_mrr_and_ndcg_at_every_k(tokenizer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [
+        "prepare",
+        "--tasks",
+        TASK,
+        "--setting",
+        "rag@1k,document",
+        "--k",
+        "600,1k,2k",
+        "--tokenizer",
+        tokenizer,
+    ]
+    assert main([*asked, "--limit", "8"]) == 0
+    lines = [
+        line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith(f"| {TASK}")
+    ]
+    overall = {cells[1]: cells for cells in lines if cells[2] == "all"}
+    assert list(overall) == ["rag@600,document", "rag@1k,document", "rag@2k,document"]
+    values = [[float(cell.split()[0]) for cell in cells[4:]] for cells in overall.values()]
+    assert all(0 <= v <= 100 for row in values for v in row) and "[" in overall["rag@1k,document"][4]
+    assert values[0][0] <= values[1][0] <= values[2][0]  # recall grows with k
+    assert {cells[2] for cells in lines} >= {"all", "kind single", "kind hop"}
+    assert main([*asked[:4], "full", *asked[5:], "--limit", "2"]) == 2
+    assert "--k is for settings like rag@4k" in capsys.readouterr().err

@@ -12,16 +12,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from ..context import tokens
 from ..context.prepared import Prepared, head
+from ..context.quality import by_type
 from ..context.retrieve import DoesNotFit, query, retrieve
 from ..errors import IcrError, unknown
+from ..leaderboard.stats import Design
 
+QUALITY = (
+    "| task | setting | question type | known | recall | MRR | nDCG |\n|---|---|---|---:|---:|---:|---:|"
+)
 HEADER = (
     "| task | setting | items | chunks | kept | tokens, mean (max) | recall (known) | whole | seconds |\n"
     "|---|---|---:|---:|---:|---:|---:|---:|---:|"
@@ -37,6 +45,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--tasks", required=True, help="comma-separated tasks or groups")
     parser.add_argument(
         "--setting", required=True, action="append", help="rag@32k ...; may be given several times"
+    )
+    parser.add_argument(
+        "--k", help="512,1k,4k: each setting at every one of these, from one index and embedding"
     )
     parser.add_argument("--tokenizer", required=True, help="the evaluated model's: folder or hub id")
     parser.add_argument("--tokenizer-revision", help="commit of the tokenizer")
@@ -56,16 +67,36 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--allow-partial", action="store_true", help="accept data files of another size")
     parser.add_argument("--questions-file", help="Loong: another question file beside loong.jsonl")
     args = parser.parse_args(argv)
-    rows = [row for setting in args.setting for row in _prepare(args, setting)]
+    settings = [text for setting in args.setting for text in _at_every(setting, args.k)]
+    rows = [row for setting in settings for row in _prepare(args, setting)]
+    if quality := [line for row in rows for line in row.quality]:
+        print(QUALITY)
+        print("\n".join(quality), end="\n\n")
     print(HEADER)
-    print("\n".join(row for _, row in rows))
-    for setting in dict.fromkeys(setting for setting, _ in rows):
+    print("\n".join(row.line for row in rows))
+    for setting in dict.fromkeys(row.setting for row in rows):
         metadata = {"setting": setting} | ({"prompt": args.prompt} if args.prompt else {})
         print(f"run it with  --metadata '{json.dumps(metadata, separators=(',', ':'))}'")
     return 0
 
 
-def _prepare(args: argparse.Namespace, setting: str) -> list[tuple[str, str]]:
+class _Row(NamedTuple):
+    setting: str
+    line: str
+    quality: list[str]
+
+
+def _at_every(setting: str, amounts: str | None) -> list[str]:
+    """The setting at every k of `--k 512,4k`; as it is without."""
+    if not amounts:
+        return [setting]
+    found = re.sub(r"^(rag[^@,]*)@[^,+]+", r"\1@{}", setting.strip())
+    if "{}" not in found:
+        raise IcrError(f"--k is for settings like rag@4k, not {setting!r}")
+    return [found.format(k.strip()) for k in amounts.split(",") if k.strip()]
+
+
+def _prepare(args: argparse.Namespace, setting: str) -> list[_Row]:
     metadata = {
         "setting": setting,
         "tokenizer": args.tokenizer,
@@ -86,7 +117,7 @@ def _prepare(args: argparse.Namespace, setting: str) -> list[tuple[str, str]]:
     if counter is None:
         raise IcrError("retrieval counts tokens: --tokenizer must name the evaluated model's tokenizer")
     tasks = _load(args.tasks, metadata)
-    return [(str(task.options.setting), _task(task, counter, args.limit)) for task in tasks]
+    return [_task(task, counter, args.limit) for task in tasks]
 
 
 def _load(names: str, metadata: dict[str, Any]) -> list[Any]:
@@ -100,8 +131,8 @@ def _load(names: str, metadata: dict[str, Any]) -> list[Any]:
     return list(known.load(wanted)["tasks"].values())
 
 
-def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> str:
-    """Prepare one task and return its line of the table."""
+def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> _Row:
+    """Prepare one task and return its lines of the tables."""
     setting, started = task.options.setting, time.perf_counter()
     if setting.kind != "rag":
         raise IcrError(f"setting {setting} retrieves nothing; prepare is for rag@k")
@@ -123,7 +154,26 @@ def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> str:
         raise IcrError(f"{task.config.task} {setting}: no item has a piece of context that fits")
     made.save()
     digests = [entry["digest"] for entry in made.items.values()]
-    return _row(task.config.task, str(setting), digests, unfit, time.perf_counter() - started)
+    about = {item.id: (item.keys, item.cluster) for item in items}
+    quality = _quality(f"{task.config.task} | {setting}", [about[i] for i in made.items], digests)
+    line = _row(task.config.task, str(setting), digests, unfit, time.perf_counter() - started)
+    return _Row(str(setting), line, quality)
+
+
+def _quality(label: str, items: Sequence[Any], digests: list[dict[str, Any]]) -> list[str]:
+    """A line a question type: recall, MRR and nDCG x 100 with 95 % intervals over clusters; none without evidence."""
+    lines = []
+    for kind, found in by_type(items, digests).items():
+        if found:
+            design = Design([cluster for _, cluster in found])
+            cells = []
+            for name in ("recall", "mrr", "ndcg"):
+                mean, low, high = design.score(
+                    np.array([measures[name] for measures, _ in found])
+                ).in_points()
+                cells.append(f"{mean:.1f} [{low:.1f}, {high:.1f}]")
+            lines.append(f"| {label} | {kind} | {len(found)} | {' | '.join(cells)} |")
+    return lines
 
 
 def _questions(task: Any, items: list[Any]) -> None:

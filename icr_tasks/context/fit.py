@@ -78,7 +78,7 @@ def _surviving(units: Sequence[Unit], prompt: Prompt, left: int, right: int) -> 
     kept, start = [], 0
     for i, part in enumerate(prompt.parts(units)):
         stop = start + len(part)
-        if stop <= left or start >= right:
+        if stop <= left or start >= right or left >= right:  # the last: nothing was removed
             kept.append(i)
         start = stop + len(prompt.joiner)
     return kept

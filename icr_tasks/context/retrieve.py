@@ -82,11 +82,12 @@ def retrieve(
         order = with_neighbours(pool, order, around)
     if params["paper_compat"]:
         shown, spans, n_tokens = _compat(pool, order, k, tokens, prompt)
-        whole = False
+        whole, ranks = False, None
     else:
         picked, n_tokens, whole = _choose(pool, order, k, tokens, prompt, str(params["order"]))
         shown = list(units) if whole else [pool.unit(i) for i in picked]
         spans = [] if whole else [_span(pool, i) for i in picked]
+        ranks = _ranks(item, pool, order, picked, marked=mode == "passages")
     share, by = recall(item, units, shown, marked=mode == "passages")
     digest = {
         "k": setting.amount,
@@ -96,12 +97,28 @@ def retrieve(
         "whole": whole,
         "recall": share,
         "recall_by": by,
+        "ranks": ranks,
         "n_gold": sum(u.gold for u in units) if mode == "passages" else None,
         "n_empty": sum(not u.text.strip() for u in units),
         **retriever.describe(),
         **retriever.notes(pool, query(item)),
     }
     return Selection(shown, spans, digest)
+
+
+def _ranks(
+    item: Item, pool: Pool, order: np.ndarray, picked: Sequence[int], *, marked: bool
+) -> list[int] | None:
+    """Places from 1, in the retriever's order, of the evidence among the chunks shown: gold passages, or the first chunk
+    with the answer. None where no answer could stand in a text."""
+    needles = [] if marked else answers(item)
+    if not marked and not needles:
+        return None
+    place = {int(chunk): rank for rank, chunk in enumerate(order, 1)}
+    shown = sorted(picked, key=lambda chunk: place[chunk])
+    if marked:
+        return [place[i] for i in shown if pool.units[pool.owner[i]].gold]
+    return next(([place[i]] for i in shown if contains(pool.unit(i).text, needles)), [])
 
 
 def with_neighbours(pool: Pool, order: np.ndarray, around: int) -> np.ndarray:
