@@ -409,12 +409,15 @@ def test_a_press_that_keeps_everything_is_an_error(folder: Path, kvpress: Module
 
 
 def test_masks_reach_our_attention_whatever_was_imported_first(
-    folder: Path, kvpress: ModuleType, monkeypatch: pytest.MonkeyPatch
+    folder: Path, kvpress: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     patch = ModuleType("kvpress.attention_patch")
     patch.attention_patch = _attention_patch
     monkeypatch.setitem(sys.modules, "kvpress.attention_patch", patch)
-    engine = lm(folder)
+    engine = lm(
+        folder, prefill_store=str(tmp_path)
+    )  # `full` takes its prefill from there, which clears no mask
+    checked(engine, "full")
     found = checked(engine, "kv:press.AdaKV@0.5")
     assert "error" not in found
     assert found["kv"]["sparse_steps"] == found["kv"]["steps"] == 5
