@@ -2,6 +2,7 @@
 
 python state_case.py ENGINE MODEL SETTING [SETTING ...]       each setting its own call
 python state_case.py ENGINE MODEL --together SETTING ...      one generate_until for all
+python state_case.py ENGINE MODEL --apart SETTING ...         each setting in a process of its own
 """
 
 from __future__ import annotations
@@ -64,7 +65,35 @@ def outcome(task: Any, answers: list[str]) -> list[dict[str, Any]]:
     return found
 
 
+def apart(name: str, model: str, setting: str) -> list[dict[str, Any]]:
+    """In a child that was forked before any engine, task or request existed: only imports are shared."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            lm = engine(name, model)
+            task = build(lm, model, setting)
+            found = outcome(task, lm.generate_until(task.instances, disable_tqdm=True))
+            with os.fdopen(writing, "w") as file:
+                json.dump(found, file)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    return json.loads(text)
+
+
 def main(name: str, model: str, *settings: str) -> None:
+    if settings[0] == "--apart":
+        import lm_eval.evaluator
+
+        import icr_tasks.engines.hf  # noqa: F401
+
+        assert lm_eval.evaluator
+        print(json.dumps([apart(name, model, text) for text in settings[1:]]))
+        return
     lm = engine(name, model)
     if settings[0] == "--together":
         tasks = [build(lm, model, text) for text in settings[1:]]

@@ -53,7 +53,9 @@ def every_pair(n: int) -> list[int]:
 
 def case(engine: str, model: Path, *settings: str) -> list[list[dict[str, Any]]]:
     script = str(Path(__file__).with_name("state_case.py"))
-    env = {k: v for k, v in os.environ.items() if k not in ("ICR_KV", "ICR_KV_COUNTERS")}
+    env = {k: v for k, v in os.environ.items() if k not in ("ICR_KV", "ICR_KV_COUNTERS")} | {
+        "OMP_NUM_THREADS": "1"
+    }
     done = subprocess.run(
         [sys.executable, script, engine, str(model), *settings],
         env=env,
@@ -74,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Each setting in a process of its own."""
-    return {text: case("icr-hf", folder, text)[0] for text in SETTINGS}
+    return dict(zip(SETTINGS, case("icr-hf", folder, "--apart", *SETTINGS), strict=True))
 
 
 def test_the_walk_holds_every_ordered_pair() -> None:
