@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .benchmarks.base import Prompt
-from .benchmarks.helmet_rag import PROMPTS
+from .benchmarks.paper_prompts import PROMPTS
 
-HELMET: dict[str, Prompt] = {name: prompt for name, prompt in PROMPTS.items() if name != "official"}
+HELMET: dict[str, Prompt] = PROMPTS
 __all__ = ["HELMET", "Prompt"]

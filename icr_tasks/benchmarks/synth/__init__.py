@@ -14,6 +14,7 @@ from ...metrics import scorers
 from .. import helmet_rag as helmet
 from ..base import Item, ItemSet, Unit
 from ..declare import Group, benchmark, grid
+from ..paper_prompts import PROMPTS
 from . import names, short
 from .world import DOMAINS, KINDS, TYPES, Question, World, contains, make, passage
 
@@ -128,11 +129,6 @@ def _distractors(world: World, question: Question, number: int, count: int) -> l
 def _id(name: str) -> str:
     return "s-" + name.lower().replace(" ", "-")
 
-
-# ---- prompts -------------------------------------------------------------------------------------
-# HELMET-RAG's prompts without `official`, whose demonstrations are HELMET's own questions.
-
-PROMPTS = {name: prompt for name, prompt in helmet.PROMPTS.items() if name != "official"}
 
 _SHORT = {  # one-sentence passages, for models too small to read prose; one data set a domain for studies across them
     "short": ("128", "256", "512", "1k", "2k", "4k"),
