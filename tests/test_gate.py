@@ -85,6 +85,20 @@ def test_equal_answers_pass_whatever_the_clusters(run: Callable[..., Any], sizes
     assert (code, found["verdict"]) == (0, "PASS")
 
 
+def test_an_endpoint_that_cannot_be_decided_is_named_before_and_after(
+    run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = [gatekit.rows(), gatekit.rows(seed=1)]
+    for rows in both:
+        for row in rows["icr_loong_fin"]:
+            row["cluster"] = "one"
+    _, found, _ = run(both[1], against=both[0])
+    assert any(n.startswith("Loong-Fin: no result could be called a regression") for n in found["notes"])
+    base = next((tmp_path / "results").rglob("run.json")).parent
+    assert main(["baseline", "set", "main", str(base)]) == 0
+    assert "note: Loong-Fin: no result could be called a regression" in capsys.readouterr().err
+
+
 def test_a_large_drop_is_regressed(run: Callable[..., Any]) -> None:
     code, found, out = run(gatekit.rows(seed=1, right=0.4))
     assert (code, found["verdict"]) == (1, "REGRESSED")

@@ -22,6 +22,7 @@ RUN_BY = {
         ["icr_helmet_rag_nq_4k", "vllm"],
     ),
     "lm_eval ls tasks": ("test_discovery.py", ["ls", "tasks"]),
+    "icr plan --tasks": ("test_plan.py", ["plan", "--settings", "--margin"]),
     "icr collect out -o results": ("test_gate_docs.py", ["icr collect"]),
     "icr board results/ -o board/": ("test_board.py", ["board", "-o"]),
     "icr sweep study.yaml": ("test_sweep.py", ["sweep"]),

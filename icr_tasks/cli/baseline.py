@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import orjson
@@ -20,6 +21,7 @@ from ..leaderboard.pairs import baseline
 from ..leaderboard.pairs.gate import CODES, INCONCLUSIVE, NOT_COMPARABLE, PASS, REGRESSED
 from ..leaderboard.text.escape import markdown
 from ..leaderboard.text.names import plain
+from ..sweep import planning
 from .compare import add_pairing
 from .gate import add_judging, judge
 
@@ -55,6 +57,8 @@ def _set(args: argparse.Namespace) -> int:
     if verdict != PASS and not args.force:
         text = f"{verdict} {reason}; pin it all the same with --force --why TEXT"
         raise IcrError(f"baseline {args.name} stays as it is: {text}", exit_code=CODES[verdict])
+    for end in planning.undecidable(run, args.alpha):
+        print(f"note: {end}: no result could be called a regression at alpha {args.alpha:g}", file=sys.stderr)
     pin = baseline.store(args.baselines, args.name, run, verdict=verdict, why=args.why)
     path = baseline.path_of(args.baselines, args.name)
     print(

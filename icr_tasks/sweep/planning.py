@@ -167,6 +167,12 @@ def _measured(runs: Sequence[Run]) -> dict[str, Cell]:
     return found
 
 
+def undecidable(run: Run, alpha: float) -> list[str]:
+    """Endpoints of a run's tasks that no candidate could be called worse in: one question or book, or too few."""
+    ends = planned.endpoints(list(_measured([run]).values()), alpha=alpha)
+    return [TITLES.get(end.name, end.name) for end in ends if not end.possible]
+
+
 def _spreads(runs: Sequence[Run], notes: list[str]) -> dict[str, Spread]:
     """Variances by benchmark, averaged over pairs of runs of different models under one setting."""
     found: dict[str, list[Spread]] = {}

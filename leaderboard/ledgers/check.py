@@ -86,6 +86,8 @@ def _head(folder: Path, head: dict[str, Any]) -> Iterator[str]:
             sheet.get("n_expected") or 0
         ):
             yield f"{path}: {name} says complete with {sheet.get('n_scored')} of {sheet.get('n_expected')} items"
+        if sheet.get("n_expected") is not None and (sheet.get("n_scored") or 0) > sheet["n_expected"]:
+            yield f"{path}: {name} has {sheet['n_scored']} items scored, more than the {sheet['n_expected']} expected"
         if sheet.get("n_expected") is None or not sheet.get("task_version"):
             yield f"{path}: {name} states no n_expected or task_version; collect the run again"
         if sheet.get("benchmark") and not (sheet.get("metric") and sheet.get("data_revision")):
