@@ -12,11 +12,11 @@ import pytest
 if importlib.util.find_spec("kvpress") is None:
     pytest.skip("kvpress is not installed: it has an environment of its own", allow_module_level=True)
 
-from test_kv_vllm_task import _model as wide_model  # noqa: E402
+from test_kv_vllm_task import _model as wide_model
 
-from icr_tasks.kv import choose  # noqa: E402
-from icr_tasks.kv.press import PRESS_FREES, PRESS_MASKS  # noqa: E402
-from icr_tasks.settings import Setting  # noqa: E402
+from icr_tasks.kv import choose
+from icr_tasks.kv.press import PRESS_FREES, PRESS_MASKS
+from icr_tasks.settings import Setting
 
 TEXT = "The river Ilessdell runs through Dorovgate. " * 6
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from ..storage import cache_root, write_atomic
 def parse(path: Path, line: int, raw: bytes, remedy: str = "; fetch the file again") -> dict[str, Any]:
     """One record, or an IcrError naming file and line (counted from 1)."""
     try:
-        record = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        record = json.loads(raw) if b"\\ud" in raw.lower() else orjson.loads(raw)  # orjson refuses lone surrogates
+    except ValueError as error:
         raise IcrError(f"{path}:{line}: not valid JSON ({error}){remedy}") from error
     if not isinstance(record, dict):
         raise IcrError(f"{path}:{line}: expected a JSON object, found {type(record).__name__}")

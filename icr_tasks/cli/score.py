@@ -127,7 +127,7 @@ def score(
     problems = predictions.problems(task, (row.id for row in rows), docs, expected)
     if problems and not (allow_missing and set(problems) == {"missing"}):
         raise predictions.refuse(path, task, problems, expected, "--allow-missing scores what is there")
-    marker = "answer is" in base.get(sheet["benchmark"], sheet.get("prompt"), sheet["dataset"]).user
+    marker = scorers.asks_marker(base.get(sheet["benchmark"], sheet.get("prompt"), sheet["dataset"]).user)
     scored = [
         {
             **scorers.score(sheet["scorer"], seen[i], doc, marker=marker),

@@ -78,12 +78,10 @@ class Log:
                 where = f" of {found.task}" if found.task else ""
                 raise IcrError(f"{self.path}: item {found.id}{where} has two predictions; keep one of them")
             seen.add((found.task, found.id))
-            if not isinstance(found.text, str):
-                raise IcrError(
-                    f"{self.path}: the prediction of item {found.id} is no text; `icr score` counts such ones"
-                )
+            text = found.text if isinstance(found.text, str) else None  # no text: an answer that never came
             empty = {"doc_hash": None, "digest": {}, "out_tokens": None, "thought_tokens": None}
-            yield {"task": found.task, "id": found.id, "text": found.text, **empty}
+            told = {"text": text, "finish_reason": found.finish_reason}
+            yield {"task": found.task, "id": found.id, **told, **empty}
 
     def of(self, task: str) -> dict[str, dict[str, Any]]:
         """The logged answers of a task by item id. Raises IcrError when there are none."""

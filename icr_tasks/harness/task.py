@@ -296,6 +296,8 @@ class ICRTask(ConfigurableTask):
                 self._failed[item_id] = built.digest["error"]
         else:
             built.digest["error"] = None
+        if row.get("finish_reason"):
+            built.digest["finish_reason"] = row["finish_reason"]
         if row["out_tokens"] is not None:
             self._verdicts.setdefault(item_id, {})["out_tokens"] = float(row["out_tokens"])
         if row["thought_tokens"] is not None:
@@ -335,7 +337,7 @@ class ICRTask(ConfigurableTask):
             if self.prompt_format.name == "official" and self.sheet["scorer"] == "qa"
             else self.sheet["scorer"]
         )
-        marker = "answer is" in self.prompt_format.user
+        marker = scorers.asks_marker(self.prompt_format.user)
         item = self._by_id[doc["id"]]
         scores = scorers.score(scorer, seen, doc, cites, marker=marker, more=self._more, item=item)
         if self._tokens is not None:

@@ -155,6 +155,11 @@ LOWER_IS_BETTER = frozenset(
 READ = frozenset({"subem", "subem_norm", "subem_word", "em", "acc_choice"})
 
 
+def asks_marker(user: str) -> bool:
+    """Whether a prompt's user text asks for a formal marker: "The answer is ..." or "Answer: <your answer>"."""
+    return "answer is" in user or "Answer: <" in user
+
+
 def known(metric: str) -> bool:
     """True for a metric that one of our scorers reports."""
     return any(metric in names for names in BUNDLES.values())
