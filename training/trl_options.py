@@ -132,9 +132,9 @@ def choices(kind: str) -> dict[str, tuple[str, ...]]:
                 words = ast.literal_eval(inner.slice)
                 found[node.target.id] = words if isinstance(words, tuple) else (words,)  # type: ignore[union-attr]
     for name, (file, enum) in _ENUMS.items():
-        for node in ast.parse(_source("transformers", file)).body:
-            if isinstance(node, ast.ClassDef) and node.name == enum:
-                values = (line.value for line in node.body if isinstance(line, ast.Assign))
+        for part in ast.parse(_source("transformers", file)).body:
+            if isinstance(part, ast.ClassDef) and part.name == enum:
+                values = (line.value for line in part.body if isinstance(line, ast.Assign))
                 found[name] = tuple(v.value for v in values if isinstance(v, ast.Constant))  # type: ignore[misc]
     if kind == "grpo":
         trainer = _source("trl", "trainer/grpo_trainer.py") + _source("trl", "trainer/grpo_config.py")

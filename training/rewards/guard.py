@@ -243,7 +243,7 @@ def _vouched(
     if any(first < i < last for i in foreign):
         return False  # the gold twice, and something between
     low, high = min(first, foreign[0]), max(last, foreign[-1])
-    run = found[low : high + 1]
+    run = list(found[low : high + 1])
     beside = [w for w in run[: first - low] + run[last - low + 1 :] if w.norm not in FUNCTION]
     if len(beside) > BESIDE or any(w.norm in question.names for w in beside):
         return False
