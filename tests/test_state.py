@@ -284,16 +284,33 @@ def test_stock_vllm_counts_a_run_and_says_so(monkeypatch: pytest.MonkeyPatch) ->
     file.unlink()
 
 
-def test_the_run_holds_what_stock_vllm_counted() -> None:
-    from types import SimpleNamespace
+def test_the_run_holds_what_stock_vllm_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From workers that count a run (ICR_KV and `--model vllm`) to run.json; the items hold the setting alone."""
+    from sweep_models import Counting
 
-    from icr_tasks.leaderboard.ledgers import collect
+    from icr_tasks.harness.run import Cell
+    from icr_tasks.harness.run import evaluate as run_cell
+    from icr_tasks.kv.vllm import counters
+    from icr_tasks.leaderboard.ledgers import ledger
+    from icr_tasks.leaderboard.ledgers.collect import collect
 
-    def evaluation(kv: dict[str, float]) -> Any:
-        return SimpleNamespace(results={"configs": {"t": {"metadata": {"icr": {"kv": kv}}}}}), {}
+    class Stock(Counting):
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            count = {"bytes_read": 1, "bytes_full": 4, "tokens_read": 2, "tokens_full": 4}
+            counters.Counters(file).add(steps=3, sparse_steps=3, **count)
+            return super().generate_until(requests)
 
-    assert collect._shares({"t": evaluation({"items": 2, "read_fraction": 0.25})}) == {"read_fraction": 0.25}
-    assert collect._shares({"t": evaluation({"items": 2})}) == {}
+    monkeypatch.setenv("ICR_KV", "topk@0.02")
+    monkeypatch.setenv(counters.VARIABLE, str(file := counters.new()))
+    cell = Cell(("icr_synth_rag_512",), {"tokenizer": "none"}, 2)
+    run_cell(Stock(), cell, engine="vllm", model_args={}, gen_kwargs={}, out=tmp_path / "out")
+    ((where, run),) = collect([tmp_path / "out"], tmp_path / "results")
+    assert run["setting"]["text"] == "kv:topk@0.02"
+    assert (run["kv"]["read_fraction"], run["kv"]["attended_fraction"]) == (0.25, 0.5)
+    assert [row["kv"] for row in ledger.items(where)] == [
+        {"setting": "kv:topk@0.02", "scope": "run", "fallback": False}
+    ] * 2
+    file.unlink()
 
 
 def request(setting: str, text: str = "The river Ilessdell runs through Dorovgate. " * 6) -> Any:
