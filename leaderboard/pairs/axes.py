@@ -111,9 +111,7 @@ class Identity:
     def kind(self) -> tuple[Any, ...]:
         """Equal for cells that may stand in one ranking of models and settings, as far as every ledger knows
         it."""
-        return tuple(
-            getattr(self, f) for f in WORDS if f not in allowed((MODEL, SETTING)) and f not in _MAY_BE_UNKNOWN
-        )
+        return tuple(getattr(self, f) for f in _KIND)
 
 
 # Not compared where one side does not know it: what ledgers of older versions lack.
@@ -162,6 +160,9 @@ def allowed(axes: Collection[str] | str) -> frozenset[str]:
         if name not in FREE:
             raise unknown("axis", name, list(FREE))
     return frozenset().union(*(FREE[name] for name in names))
+
+
+_KIND = tuple(f for f in WORDS if f not in allowed((MODEL, SETTING)) and f not in _MAY_BE_UNKNOWN)
 
 
 def comparable(
