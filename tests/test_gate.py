@@ -85,6 +85,23 @@ def test_equal_answers_pass_whatever_the_clusters(run: Callable[..., Any], sizes
     assert (code, found["verdict"]) == (0, "PASS")
 
 
+@pytest.mark.parametrize("named", [(0, 1), (0,), (1,)])
+def test_filings_shared_in_part_decide_where_one_component_could_not(
+    run: Callable[..., Any], named: tuple[int, ...]
+) -> None:
+    """Also when only one of the two ledgers names the filings: those of older versions do not."""
+    both = [gatekit.rows(), gatekit.rows(seed=1, right=0.3)]
+    for side, rows in enumerate(both):
+        for at, row in enumerate(rows["icr_loong_fin"]):
+            row["cluster"] = "filings:all"
+            if side in named:
+                row["keys"] = {**row["keys"], "documents": [f"f{at // 4}", f"f{at // 4 + 1}"]}
+    code, found, _ = run(both[1], against=both[0])
+    loong = next(e for e in found["endpoints"] if e["name"] == "loong_fin")
+    assert (code, loong["verdict"], loong["clusters"]) == (1, "REGRESSED", 26)
+    assert not any("no result could" in note for note in found["notes"])
+
+
 def test_an_endpoint_that_cannot_be_decided_is_named_before_and_after(
     run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -169,7 +169,7 @@ def _joined(parts: list[Any], found: list[Refusal], left: dict[str, int], notes:
         benchmark=benchmark,
         dataset=label(lambda one: one.dataset),
         length=label(lambda one: one.length),
-        keys=[{k: v[i] for k, v in one.keys.items()} for one, _, b, *_ in parts for i in b.tolist()],
+        keys=[keys for one, two, b, n, *_ in parts for keys in _keys(one, two, b, n)],
         same=column(
             lambda one, two, b, n, x, y: (one.resp_hash[b] == two.resp_hash[n]) & (one.resp_hash[b] > 0)
         ),
@@ -177,6 +177,15 @@ def _joined(parts: list[Any], found: list[Refusal], left: dict[str, int], notes:
         left_out=left,
         notes=notes,
     )
+
+
+def _keys(one: TaskItems, two: TaskItems, b: np.ndarray, n: np.ndarray) -> list[dict[str, Any]]:
+    """Keys of the paired items; documents from whichever ledger names them (older ones do not)."""
+    found = [{k: v[i] for k, v in one.keys.items()} for i in b.tolist()]
+    if one.shared is None and two.shared is not None:
+        for keys, i in zip(found, n.tolist(), strict=True):
+            keys["documents"] = two.keys["documents"][i]
+    return found
 
 
 def _notes(base: Run, new: Run, parts: list[Any], free: Collection[str]) -> list[str]:
