@@ -15,12 +15,12 @@ exactly as ours. Nothing here imports torch.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
-from . import plugins
+from . import cache_types, plugins
 from .errors import IcrError, unknown
 from .params import Flag, Name, Number, Param, Tokens, Whole, Word, check_params
 
@@ -166,26 +166,46 @@ def _same(one: Any, two: Any) -> bool:
 # The kinds. Each room's modules register our own entries; design: one new file is one new entry.
 BENCHMARKS: Registry[Any] = Registry("benchmark", "icr_tasks.benchmarks")
 METRICS: Registry[Any] = Registry("metric", "icr_tasks.metrics")
-KV_METHODS: Registry[Any] = Registry("kv method", "icr_tasks.kv", reserved=("native", "task", "full"))
+KV_METHODS: Registry[Any] = Registry(
+    "kv method", "icr_tasks.kv", reserved=("native", "task", "full", *cache_types.NATIVE)
+)
 RETRIEVERS: Registry[Any] = Registry("retriever", "icr_tasks.context.retrieval")
+ROUTES: Registry[Any] = Registry("route")  # how `route:NAME@amount` decides, question by question
 VIEWS: Registry[Any] = Registry("view", "icr_tasks.leaderboard.board.views")
 EXPORTS: Registry[Any] = Registry("export", "icr_tasks.leaderboard.export")
 
 
 def kv_method(
-    name: str, *, frees: bool, budget: float | None, knobs: Mapping[str, Param] | None = None
+    name: str,
+    *,
+    frees: bool,
+    budget: float | None,
+    knobs: Mapping[str, Param] | None = None,
+    inside: Sequence[str] | None = None,
+    quiet: Sequence[str] = (),
 ) -> Callable[[T], T]:
-    """Decorator of a KV method's class (`icr.kv.Reader` or `icr.kv.Evictor`).
+    """Decorator of a KV method's class, a subclass of `icr.kv.Method`.
 
     `frees`: True where keys are dropped after prefill, False where all are stored and a part is read. `budget` is the
     share kept or read by default; None where the method needs none. `knobs` are its parameters, declared as data.
+    `inside` are knobs in tokens that the budget includes (default: sink and window of a method that frees), so that a
+    budget of fewer tokens is refused. `quiet` knobs are recorded only where they differ from their default: one that a
+    method gets later leaves the fingerprints of older runs as they are.
     """
-    return KV_METHODS.register(name, params=knobs, frees=frees, budget=budget)
+    held = tuple(inside) if inside is not None else ("sink", "window") if frees else ()
+    return KV_METHODS.register(
+        name, params=knobs, frees=frees, budget=budget, inside=held, quiet=tuple(quiet)
+    )
 
 
-def retriever(name: str, *, params: Mapping[str, Param] | None = None) -> Callable[[T], T]:
-    """Decorator of a retriever's class (`icr.Retriever`); `params` are its own options in `rag@k,NAME,option=value`."""
-    return RETRIEVERS.register(name, params=params)
+def retriever(
+    name: str, *, params: Mapping[str, Param] | None = None, reference: bool = False
+) -> Callable[[T], T]:
+    """Decorator of a retriever's class (`icr.Retriever`); `params` are its own options in `rag@k,NAME,option=value`.
+
+    `reference`: nobody could serve it (it knows the gold, or chooses blindly); boards show it and never rank it.
+    """
+    return RETRIEVERS.register(name, params=params, reference=reference)
 
 
 def view(name: str, *, order: int = 1000) -> Callable[[T], T]:

@@ -212,8 +212,13 @@ def same_run(head: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
 
 
 def run_fingerprint(inputs: Mapping[str, Any]) -> str:
-    """Fingerprint of a run: its identity without what differs by task (generation length)."""
-    return fingerprint({k: v for k, v in inputs.items() if k not in ("gen_kwargs", "truncation")})
+    """Fingerprint of a run: its identity without what differs by task (generation length), or describes a setting."""
+    used = {k: v for k, v in inputs.items() if k not in ("gen_kwargs", "truncation", "setting")}
+    setting = inputs.get("setting")
+    told = (
+        {k: v for k, v in setting.items() if k != "deployable"} if isinstance(setting, Mapping) else setting
+    )
+    return fingerprint(used | ({"setting": told} if "setting" in inputs else {}))
 
 
 # ---- secrets -------------------------------------------------------------------------------------

@@ -4,106 +4,57 @@
 'rag@32k,document'
 >>> Setting.parse("kv:topk@0.05,window=64").params["window"]
 64
->>> str(Setting.parse("rag@4k+kv:snapkv@1024").kv)
-'kv:snapkv@1k'
+>>> str(Setting.parse("rag@4k+kv:snapkv@0.5").kv)
+'kv:snapkv@0.5'
 
     setting = kind [ "+" kv ]                      rag@32k+kv:snapkv@0.5: retrieve, then compress
-    kind    = "full" | "none" | "gold" [ "@only" ] | "rag@" amount { "," option } | kv
-    kv      = "kv:" method [ "@" budget ] { "," option }
+    kind    = "full" | "none" | "gold" [ "@only" ] | "rag@" amount { "," option } | kv | route
+    kv      = "kv:" method [ "@" budget ] { "," option }        kv:native: a model that compresses by design, as it is
+    route   = "route:" name "@" amount { "," option }
     amount  = whole [ "k" | "M" ]                  tokens of the evaluated tokenizer (4k = 4096)
     budget  = share | amount                       a number with a point is a share, a whole one is tokens
-    option  = flag | name "=" value                declared as data
+    option  = flag | word | name "=" value         declared as data
 
-Equal settings print equally: defaults are not printed. Retrievers, KV methods and their parameters come from the
-registries, so that a plugin's are written like ours. An option of every `rag` setting is one entry in RAG.
+Equal settings print equally: defaults are not printed, options have an order. Retrievers, KV methods and routes with
+their parameters come from the registries, so that a plugin's are written like ours. Options of the kinds
+themselves are declared in `setting_options`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from . import cache_types
 from .errors import IcrError, unknown
-from .params import Flag, Name, Param, Tokens, Whole, Word
-from .params import parse_tokens as parse_tokens
-from .registry import KV_METHODS, RETRIEVERS
+from .params import Flag, Param, Word
+from .registry import KV_METHODS, RETRIEVERS, ROUTES, Entry
+from .setting_options import EMBEDDING, KV, ORDERS, PRINTED, RAG, SPLITS, parse_tokens, show_tokens
 
-KINDS = ("full", "none", "gold", "rag", "kv")
-REFERENCES = ("oracle", "random", "head")  # retrievers nobody would serve: reference lines, never ranked
-ORDERS = ("score", "document", "reverse")  # reverse: best last, next to the question
-SPLITS = ("query-aware", "query-agnostic")  # whether the question is seen while the cache is built
-# Options of every rag setting, in the order in which they are printed; a retriever's own follow.
-RAG: dict[str, Param] = {
-    "retriever": Name("bm25"),
-    "order": Word("score", words=ORDERS, bare=True),
-    "chunk": Tokens(2048, low=1),
-    "overlap": Tokens(0, low=0),
-    "paper_compat": Flag(False),
-    "seed": Whole(0, low=0),
-    "rerank": Name("", "a model that orders the best `depth` chunks anew"),
-    "depth": Whole(50, low=1),
-    "neighbours": Whole(0, low=0),
-    "decompose": Flag(False),
-    "iterate": Whole(0, low=0),
-    "asker": Name("rules", "who says what to search for next: rules, or a served model"),
-}
-# Stages that a setting has only where it asks for them, and the options that then stand beside them.
-_STAGES = {"rerank": ("depth",), "neighbours": (), "decompose": ("asker",), "iterate": ("asker",)}
-# What retrievers with an embedder share (`context.retrieval.dense` registers with them).
-EMBEDDING: dict[str, Param] = {
-    "embedder": Name("Qwen/Qwen3-Embedding-4B"),
-    "revision": Name(""),
-    "instruction": Flag(True),
-}
-_PRINTED = (
-    "retriever",
-    "order",
-    "chunk",
-    "overlap",
-    "instruction",
-    "paper_compat",
-    "seed",
-    "embedder",
-    "revision",
-)
-_COMPAT = {"retriever": "dense", "instruction": False}  # the paper's choices, implied by paper_compat
+__all__ = ["EMBEDDING", "KV_NATIVE", "ORDERS", "SPLITS", "Setting", "parse_tokens", "pieces", "show_tokens"]
+
+KINDS = ("full", "none", "gold", "rag", "kv", "route")
+BY_DESIGN = "native"  # kv:native: nothing of ours compresses; the model's own cache is small
+_COMPAT = {"instruction": False}  # the paper's choices, implied by paper_compat, beside the retriever dense
 _COMPAT_RESERVE = 2048  # tokens the released code takes off k
-# cache types an engine brings itself; they take no parameters
-KV_NATIVE = (
-    "auto",
-    "fp8",
-    "fp8_e4m3",
-    "fp8_e5m2",
-    "float16",
-    "bfloat16",
-    "nvfp4",
-    "nvfp4_4over6",
-    "int4_per_token_head",
-    "int8_per_token_head",
-    "fp8_per_token_head",
-    "turboquant_k8v4",
-    "turboquant_4bit_nc",
-    "turboquant_k3v4_nc",
-    "turboquant_3bit_nc",
-)
-_PATTERN = re.compile(
-    r"(?P<kind>[a-z]+)(?::(?P<method>[A-Za-z0-9_.\-]+))?(?:@(?P<amount>[^,]+))?(?P<rest>(?:,[^,]+)*)\Z"
-)
+_SHORT = 2048  # token budgets of a KV method below this are printed in full: kv:snapkv@1024
+KV_NATIVE = tuple(cache_types.NATIVE)  # cache types an engine brings itself; they take no parameters
+_HEAD = re.compile(r"(?P<kind>[a-z]+)(?::(?P<name>[A-Za-z0-9_.\-]+))?(?:@(?P<amount>[^@]+))?\Z")
+_PLUS = re.compile(rf"\+\s*(?=(?:{'|'.join(KINDS)})(?:[:@,+]|\s*\Z))")
 
 
-def show_tokens(n: int) -> str:
-    """Inverse of parse_tokens in its shortest form: 4096 -> `4k`."""
-    if n % 1024**2 == 0:
-        return f"{n // 1024**2}M"
-    return f"{n // 1024}k" if n % 1024 == 0 else str(n)
+def pieces(text: str) -> list[str]:
+    """The parts of a setting string at its '+': `rag@4k+kv:topk` -> ["rag@4k", "kv:topk"]. A model's name may have one."""
+    return [piece.strip() for piece in _PLUS.split(text.strip())]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A parsed setting. `amount` is int tokens (rag, kv), float kept share (kv) or the word after @ (gold).
+    """A parsed setting. `method` is the name after the colon (kv, route). `amount` is int tokens (rag, route, kv), float
+    kept share (kv) or the word after @ (gold). `extra` are the options that differ from their defaults.
 
     `then` is the KV part of a combined setting (`rag@4k+kv:topk@0.05`), whose other fields are those of its first part.
     """
@@ -117,30 +68,45 @@ class Setting:
     @classmethod
     def parse(cls, text: str) -> Setting:
         """Parse a setting string. Raises IcrError naming the nearest match or the allowed range."""
-        first, plus, second = text.strip().partition("+")
-        found = _part(first)
-        if not plus:
-            return found
-        if found.kind not in ("rag", "gold"):
+        found = [_part(piece) for piece in pieces(text)]
+        if len(found) == 1:
+            return found[0]
+        if len(found) > 2 or found[0].kind not in ("rag", "gold") or found[1].kind != "kv":
             raise IcrError(
-                f"setting {text!r}: only rag@k and gold are combined with a KV method, not {found.kind!r}"
+                f"setting {text!r}: only rag@k or gold and one kv:METHOD after it are combined, e.g. rag@4k+kv:snapkv@0.5"
             )
-        then = _part(second)
-        if then.kind != "kv":
-            raise IcrError(f"setting {text!r}: after '+' stands a KV method, e.g. {first}+kv:snapkv@0.5")
-        return cls(found.kind, found.method, found.amount, found.extra, then)
+        first, then = found
+        return cls(first.kind, first.method, first.amount, first.extra, then)
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         head = self.kind + (f":{self.method}" if self.method else "")
         if self.amount is not None:
-            head += f"@{show_tokens(self.amount) if isinstance(self.amount, int) else self.amount}"
-        shown = [_print(name, value) for name, value in self.extra]
-        return ",".join([head, *shown]) + (f"+{self.then}" if self.then else "")
+            short = self.kind == "kv" and isinstance(self.amount, int) and self.amount < _SHORT
+            head += (
+                f"@{show_tokens(self.amount) if isinstance(self.amount, int) and not short else self.amount}"
+            )
+        words = [_show(name, self._declared.get(name), value) for name, value in self.extra]
+        return ",".join([head, *words]) + (f"+{self.then}" if self.then else "")
+
+    @property
+    def context(self) -> Setting:
+        """The part that chooses the context: this setting without what follows the '+'."""
+        return Setting(self.kind, self.method, self.amount, self.extra) if self.then else self
+
+    @property
+    def rag(self) -> Setting | None:
+        """The part that retrieves; None where nothing is retrieved."""
+        return self.context if self.kind == "rag" else None
 
     @property
     def kv(self) -> Setting | None:
-        """The part that an engine acts on: this setting or what follows the '+'; None without compression."""
-        return self if self.kind == "kv" else self.then
+        """The part that an engine acts on: this setting or what follows the '+'; None without compression of ours."""
+        part = self if self.kind == "kv" else self.then
+        return None if part is None or part.method == BY_DESIGN else part
 
     @property
     def compressed(self) -> bool:
@@ -151,21 +117,37 @@ class Setting:
     def deployable(self) -> bool:
         """True for what somebody could serve; gold, none and retrievers like `oracle` are reference lines."""
         if self.kind == "rag":
-            return self.params["retriever"] not in REFERENCES
-        return self.kind in ("full", "kv")
+            return not RETRIEVERS.get(self.params["retriever"]).facts.get("reference", False)
+        return self.kind in ("full", "kv", "route")
+
+    @cached_property
+    def _declared(self) -> Mapping[str, Param]:
+        """The parameters that this setting (its first part) may have."""
+        if self.kind == "rag":
+            own = RETRIEVERS.get(_retriever(dict(self.extra))).params
+            return {**{name: option.param for name, option in RAG.items()}, **own}
+        if self.kind == "route":
+            return ROUTES.get(str(self.method)).params
+        if self.kind == "kv" and self.method not in (*KV_NATIVE, BY_DESIGN):
+            return {**_method(str(self.method)).params, **{n: o.param for n, o in KV.items()}}
+        return {}
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """Every knob of this setting (of its first part, where two are combined), defaults filled in."""
-        if self.kind == "kv" and self.method not in KV_NATIVE:
-            return {**_knobs(str(self.method))[1], "split": SPLITS[0], **dict(self.extra)}
-        if self.kind != "rag":
-            return dict(self.extra)
-        params = {**_rag_defaults(dict(self.extra), int(self.amount or 0)), **dict(self.extra)}
-        on = [name for name in _STAGES if params[name]]
-        shown = {*on, *(more for name in on for more in _STAGES[name])}
-        off = {*_STAGES, "depth", "asker"} - shown | ({"revision"} if not params.get("revision") else set())
-        return {name: value for name, value in params.items() if name not in off}
+        """Every knob of this setting (of its first part, where two are combined), defaults filled in; quiet ones and
+        empty names only where they are given."""
+        given = dict(self.extra)
+        quiet: Collection[str] = ()
+        defaults = {name: param.default for name, param in self._declared.items()}
+        if self.kind == "rag":
+            defaults = _rag_defaults(self._declared, given, int(self.amount or 0))
+            quiet = [n for n, o in RAG.items() if o.quiet and not any(given.get(need) for need in o.needs)]
+        elif self.kind == "kv" and defaults:
+            quiet = [n for n, o in KV.items() if o.quiet] + list(
+                _method(str(self.method)).facts.get("quiet", ())
+            )
+        found = {**defaults, **given}
+        return {n: v for n, v in found.items() if n in given or (n not in quiet and v != "")}
 
     @property
     def budget(self) -> int:
@@ -173,14 +155,17 @@ class Setting:
         return int(self.amount or 0) - (_COMPAT_RESERVE if self.params.get("paper_compat") else 0)
 
     def describe(self) -> dict[str, Any]:
-        """The fields run.json stores beside the string, so readers need no parser."""
+        """The fields run.json stores beside the string; all but `deployable` are part of the fingerprint."""
+        return {**self._fields(), "deployable": self.deployable}
+
+    def _fields(self) -> dict[str, Any]:
         return {
             "text": str(self),
             "kind": self.kind,
             "method": self.method,
             "amount": self.amount,
             "params": self.params,
-            **({"then": self.then.describe()} if self.then else {}),
+            **({"then": self.then._fields()} if self.then else {}),
         }
 
 
@@ -188,86 +173,138 @@ class Setting:
 
 
 def _part(text: str) -> Setting:
-    match = _PATTERN.match(text.strip())
-    kind = match["kind"] if match else re.split(r"[:@,]", text.strip())[0]
-    if not match or kind not in KINDS:
-        raise unknown("setting", text if kind in KINDS else kind, KINDS)
-    parts = [p.strip() for p in match["rest"].split(",") if p.strip()]
-    return {"rag": _rag, "kv": _kv}.get(kind, _plain)(kind, match["method"], match["amount"], parts)
+    head, *options = (piece.strip() for piece in text.split(","))
+    match = _HEAD.match(head)
+    kind = match["kind"] if match else re.split(r"[:@+]", head)[0]
+    if kind not in KINDS:
+        raise unknown("setting", kind, KINDS)
+    if "+" in head:
+        raise unknown("setting after '+'", re.split(r"[:@]", head.partition("+")[2])[0], KINDS)
+    if not match or "" in options:
+        raise IcrError(
+            f"setting {text!r} cannot be read: write {kind}, name and amount, then options after single commas"
+        )
+    parser = {"rag": _rag, "kv": _kv, "route": _route}.get(kind, _plain)
+    return parser(kind, match["name"], match["amount"], options)
 
 
-def _print(name: str, value: Any) -> str:
-    if name in ("retriever", "order", "split"):
-        return str(value)
-    if value is True:
-        return name
-    return f"{name}={'off' if value is False else value}"
-
-
-def _plain(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
+def _plain(kind: str, name: str | None, amount: str | None, options: Sequence[str]) -> Setting:
     allowed = {"gold": ("only",)}.get(kind, ())
-    if method or parts or (amount is not None and amount not in allowed):
+    if name or options or (amount is not None and amount not in allowed):
         raise IcrError(
             f"setting {kind!r} takes no parameters" + (f" except @{allowed[0]}" if allowed else "")
         )
     return Setting(kind, amount=amount)
 
 
+def _show(name: str, param: Param | None, value: Any) -> str:
+    """An option as it is written; a bare word only where nothing else is written the same way."""
+    if name == "retriever":
+        return value if _owner(value) is None else f"{name}={value}"
+    if isinstance(param, Word) and param.bare and _owner(value) in (None, name) and value not in RETRIEVERS:
+        return str(value)
+    if value is True and _owner(name) in (None, name) and name not in RETRIEVERS:
+        return name
+    return f"{name}={param.show(value) if param else value}"
+
+
+def _owner(word: str) -> str | None:
+    """The option of the kinds themselves that a bare word gives."""
+    for name, option in {**RAG, **KV}.items():
+        if word == name or (
+            isinstance(option.param, Word) and option.param.bare and word in option.param.words
+        ):
+            return name
+    return None
+
+
+def _given(head: str, options: Sequence[str], params: Mapping[str, Param]) -> dict[str, str | None]:
+    """Options as name -> text (None: a name alone). A word alone that a bare parameter of `params` has is its value."""
+    found: dict[str, str | None] = {}
+    for option in options:
+        name, sep, value = (piece.strip() for piece in option.partition("="))
+        if not sep:
+            for known, param in params.items():
+                if isinstance(param, Word) and param.bare and name in param.words:
+                    name, sep, value = known, "=", name
+                    break
+        if sep and not value:
+            raise IcrError(f"{head}: {name}= has no value; write {name}=VALUE or leave it out")
+        if name in found:
+            raise IcrError(f"{head} gives {name} twice")
+        found[name] = value if sep else None
+    return found
+
+
+def _values(owner: str, given: Mapping[str, str | None], params: Mapping[str, Param]) -> dict[str, Any]:
+    """Texts as values of their types. Raises IcrError in one sentence."""
+    found = {}
+    for name, text in given.items():
+        if text is None and not isinstance(params[name], Flag):
+            raise IcrError(f"{owner}: {name} needs a value, {name}=...")
+        found[name] = params[name].parse(owner, name, True if text is None else text)
+    return found
+
+
+def _changed(values: Mapping[str, Any], plain: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """What differs from the defaults, in the order of printing: `plain` has the order of declaration."""
+    order = [n for n in PRINTED if n in values] + [n for n in plain if n in values and n not in PRINTED]
+    return tuple((n, values[n]) for n in order if values[n] != plain.get(n))
+
+
 # -- rag ---------------------------------------------------------------------------------------------------------------
 
 
-def _own(retriever: str) -> Mapping[str, Param]:
-    """A retriever's own parameters; those of an unknown one are refused where it is named."""
-    return RETRIEVERS.get(retriever).params
+def _retriever(given: Mapping[str, Any]) -> str:
+    """The retriever that is named, or follows from the other options."""
+    implied = "dense" if given.get("paper_compat") or "embedder" in given else "bm25"
+    return str(given.get("retriever", implied))
 
 
-def _rag_defaults(given: Mapping[str, Any], amount: int) -> dict[str, Any]:
+def _rag_defaults(declared: Mapping[str, Param], given: Mapping[str, Any], amount: int) -> dict[str, Any]:
     """Defaults that depend on other values: paper_compat's choices, smaller chunks when k is below one chunk."""
-    out = {name: param.default for name, param in RAG.items()}
+    out = {"retriever": _retriever(given), **{name: param.default for name, param in declared.items()}}
     if amount < out["chunk"]:
         out["chunk"] = max(amount // 4, 1)
     if given.get("paper_compat"):
-        out.update(_COMPAT)
-    elif "embedder" in given:
-        out["retriever"] = "dense"
-    own = _own(given.get("retriever", out["retriever"]))
-    return {**{name: param.default for name, param in own.items()}, **out}
+        out.update({name: value for name, value in _COMPAT.items() if name in declared})
+    return out
 
 
-def _rag(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
+def _rag(kind: str, name: str | None, amount: str | None, options: Sequence[str]) -> Setting:
     if amount is None:
         raise IcrError("setting 'rag' needs a token budget: rag@4k, rag@32k ...")
-    given: dict[str, Any] = {} if method is None else {"retriever": method}
-    texts: dict[str, str] = {}
-    for part in parts:
-        name, sep, value = part.partition("=")
-        if not sep and (part in RETRIEVERS or part in ORDERS):
-            name, value = ("order" if part in ORDERS else "retriever"), part
-        if name in texts or (name == "retriever" and name in given):
-            raise IcrError(f"rag@{amount} gives {name} twice")
-        texts[name] = value
-    if "retriever" in texts:
-        given["retriever"] = texts.pop("retriever")
-    compat = RAG["paper_compat"].parse("rag", "paper_compat", texts.get("paper_compat", False))
-    implied = "dense" if compat or "embedder" in texts else "bm25"
-    retriever = RETRIEVERS.get(str(given.get("retriever", implied))).name
-    known = {**RAG, **_own(retriever)}
-    for name, value in texts.items():
-        if name not in known:
-            if belongs := [e.name for e in RETRIEVERS.entries() if name in e.params]:
-                raise IcrError(f"{name}= belongs to the retrievers {' and '.join(belongs)}, not {retriever}")
-            raise unknown("rag parameter", name, [*RAG, *_own(retriever), *RETRIEVERS, *ORDERS])
-        given[name] = known[name].parse("rag parameter", name, value)
-    k = parse_tokens(amount)
-    merged = {**_rag_defaults(given, k), **given}
+    k, head = parse_tokens(amount), f"rag@{amount}"
+    mine = {n: option.param for n, option in RAG.items()}
+    # A word alone that is no option names the retriever, whose own words can only be read after that.
+    words = [w for w in options if "=" not in w and _owner(w) is None and w in RETRIEVERS]
+    named = ([f"retriever={name}"] if name else []) + [f"retriever={word}" for word in words]
+    rest = [option for option in options if option not in words]
+    first = _given(head, [*named, *rest], mine)
+    compat = _values("rag parameter", {n: t for n, t in first.items() if n == "paper_compat"}, mine)
+    chosen = _retriever({**first, "paper_compat": False, **compat})
+    entry = RETRIEVERS.get(chosen)
+    if clash := [n for n in entry.params if n in (*RAG, "retriever")]:
+        raise IcrError(f"retriever {chosen} declares {clash[0]}, which is an option of rag itself; rename it")
+    declared = {**mine, **entry.params}
+    texts = _given(head, [*named, *rest], declared)
+    texts.pop("retriever", None)
+    for option in texts:
+        if option not in declared:
+            if belongs := [e.name for e in RETRIEVERS.entries() if option in e.params]:
+                kinds = f"the retriever{'s' if len(belongs) > 1 else ''} {' and '.join(belongs)}"
+                raise IcrError(f"{option}= belongs to {kinds}, not {chosen}")
+            raise unknown("rag parameter", option, [*declared, "retriever", *RETRIEVERS, *ORDERS])
+    given = _values("rag parameter", texts, declared)
+    for option in (o for o in given if o in RAG and RAG[o].needs):
+        if not any(given.get(need) for need in RAG[option].needs):
+            ways = " or ".join(f"{n}=..." for n in RAG[option].needs)
+            raise IcrError(f"{option}= means nothing alone; give {ways} as well")
+    plain = _rag_defaults(declared, {**given, "retriever": chosen}, k)
+    merged = {**plain, **given}
     _check_rag(merged, k)
-    if "depth" in given and not merged["rerank"]:
-        raise IcrError("depth= is how many chunks a reranker reads; give rerank=MODEL as well")
-    if "asker" in given and not (merged["decompose"] or merged["iterate"]):
-        raise IcrError("asker= asks for decompose or iterate=N; give one of them as well")
-    plain = {**_rag_defaults(given, k), "retriever": "dense" if merged["paper_compat"] else "bm25"}
-    order = [n for n in _PRINTED if n in merged] + [n for n in merged if n not in _PRINTED]
-    return Setting(kind, amount=k, extra=tuple((n, merged[n]) for n in order if merged[n] != plain.get(n)))
+    plain["retriever"] = "dense" if merged["paper_compat"] else "bm25"
+    return Setting(kind, amount=k, extra=_changed(merged, plain))
 
 
 def _check_rag(merged: Mapping[str, Any], k: int) -> None:
@@ -283,64 +320,76 @@ def _check_rag(merged: Mapping[str, Any], k: int) -> None:
         )
 
 
+# -- route -------------------------------------------------------------------------------------------------------------
+
+
+def _route(kind: str, name: str | None, amount: str | None, options: Sequence[str]) -> Setting:
+    if name is None or amount is None:
+        raise IcrError("setting 'route' needs a name and a token budget: route:NAME@4k")
+    entry = ROUTES.get(name)
+    given = _given(f"route:{name}", options, entry.params)
+    for option in given:
+        if option not in entry.params:
+            raise unknown(f"route:{name} parameter", option, entry.params)
+    values = _values(f"route:{name}", given, entry.params)
+    return Setting(kind, name, parse_tokens(amount), _changed(values, entry.defaults))
+
+
 # -- kv ----------------------------------------------------------------------------------------------------------------
 
 
-def _knobs(method: str) -> tuple[Mapping[str, Param], dict[str, Any], Any]:
-    """(parameters, their defaults, default budget) of a method or of a kvpress press (`press.NAME`)."""
-    entry = KV_METHODS.get("press" if method.startswith("press.") else method)
-    if method.startswith("press.") and method.removeprefix("press.") not in entry.facts["names"]:
-        raise unknown("kvpress press", method.removeprefix("press."), entry.facts["names"])
-    return entry.params, entry.defaults, entry.facts["budget"]
+def _method(name: str) -> Entry[Any]:
+    """The entry of a method, or of a kvpress press (`press.NAME`)."""
+    entry = KV_METHODS.get("press" if name.startswith("press.") else name)
+    if name.startswith("press.") and name.removeprefix("press.") not in entry.facts["names"]:
+        raise unknown("kvpress press", name.removeprefix("press."), entry.facts["names"])
+    return entry
 
 
-def _kv(kind: str, method: str | None, amount: str | None, parts: list[str]) -> Setting:
-    if method is None:
+def _kv(kind: str, name: str | None, amount: str | None, options: Sequence[str]) -> Setting:
+    if name is None:
         raise IcrError("setting 'kv' needs a method: kv:topk@0.05, kv:snapkv@0.5, kv:fp8 ...")
-    if method in KV_NATIVE:
-        if amount is not None or parts:
-            raise IcrError(f"kv:{method} is the engine's own cache type and takes no parameters")
-        return Setting(kind, method)
-    if method == "press":
+    if name in (*KV_NATIVE, BY_DESIGN):
+        if amount is not None or options:
+            what = "the model as it is" if name == BY_DESIGN else "the engine's own cache type"
+            raise IcrError(f"kv:{name} is {what} and takes no parameters")
+        return Setting(kind, name)
+    if name == "press":
         raise IcrError("kv:press needs the name of a kvpress class: kv:press.SnapKV@0.5")
-    params, defaults, budget = _knobs(method)
-    given: dict[str, Any] = {}
-    for part in parts:
-        name, sep, value = part.partition("=")
-        if not sep and part in SPLITS:
-            name, value = "split", part
-        if name in given:
-            raise IcrError(f"kv:{method} gives {name} twice")
-        if name == "split":
-            given[name] = Word(SPLITS[0], words=SPLITS).parse(f"kv:{method}", name, value)
-        elif name not in params:
-            raise unknown(f"kv:{method} parameter", name, params)
-        else:
-            given[name] = params[name].parse(f"kv:{method}", name, value)
-    size = budget if amount is None else _budget(method, amount)
-    order = [n for n in params if n in given and given[n] != defaults[n]]
-    extra = [(n, given[n]) for n in order]
-    if given.get("split", SPLITS[0]) != SPLITS[0]:
-        extra.append(("split", given["split"]))
-    return Setting(kind, method, size, tuple(extra))
+    entry = _method(name)
+    declared = {**entry.params, **{n: option.param for n, option in KV.items()}}
+    given = _given(f"kv:{name}", options, declared)
+    for option in given:
+        if option not in declared:
+            raise unknown(f"kv:{name} parameter", option, [*declared, *SPLITS])
+    values = _values(f"kv:{name}", given, declared)
+    plain = {n: param.default for n, param in declared.items()}
+    size = entry.facts.get("budget") if amount is None else _budget(name, amount, entry, {**plain, **values})
+    return Setting(kind, name, size, _changed(values, plain))
 
 
-def _budget(method: str, text: str) -> int | float:
+def _budget(name: str, text: str, entry: Entry[Any], values: Mapping[str, Any]) -> int | float:
     """A share of the prompt (a number with a point) or a number of tokens (whole, 2 or more)."""
-    if re.fullmatch(r"[1-9]\d*[kKmM]?", text) and text != "1":
-        tokens = parse_tokens(text)
-        if method.startswith("press."):
-            raise IcrError(f"kv:{method} takes a share, e.g. kv:{method}@0.5, not {text} tokens")
-        return tokens
-    if text == "1":
+    whole = re.fullmatch(r"\+?\d+[kKmM]?", text)
+    if whole and text.lstrip("+0") == "1":
         raise IcrError(
-            f"kv budget 1 may mean the whole cache or one token; write kv:{method}@1.0, or a token count"
+            f"kv budget {text} may mean the whole cache or one token; write kv:{name}@1.0, or a token count above 1"
         )
+    if whole and text.strip("+0kKmM"):
+        tokens = parse_tokens(text.lstrip("+"))
+        if name.startswith("press."):
+            raise IcrError(f"kv:{name} takes a share, e.g. kv:{name}@0.5, not {text} tokens")
+        held = [knob for knob in entry.facts.get("inside", ()) if values.get(knob)]
+        if tokens < (least := sum(values[knob] for knob in held)):
+            raise IcrError(
+                f"kv:{name}@{text} keeps fewer tokens than {' + '.join(held)} ({least}); raise the budget or lower {held[-1]}="
+            )
+        return tokens
     try:
-        share = float(text)
+        share = float(text.rstrip("kKmM") if whole else text)
     except ValueError:
         raise IcrError(
-            f"kv budget {text!r} is not a number; write the kept share, e.g. kv:{method}@0.05, or tokens, kv:{method}@1k"
+            f"kv budget {text!r} is not a number; write the kept share, e.g. kv:{name}@0.05, or tokens, kv:{name}@1k"
         ) from None
     if not 0 < share <= 1:
         raise IcrError(

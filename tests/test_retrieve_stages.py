@@ -90,9 +90,9 @@ def test_a_setting_without_stages_is_described_as_before() -> None:
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("rag@4k,rerank", "must be a text"),
-        ("rag@4k,depth=10", "give rerank=MODEL"),
-        ("rag@4k,asker=x", "give one of them"),
+        ("rag@4k,rerank", "rerank needs a value"),
+        ("rag@4k,depth=10", "give rerank=... as well"),
+        ("rag@4k,asker=x", "give decompose=... or iterate=... as well"),
         ("rag@4k,iterate=-1", "whole number"),
         ("rag@4k,rerank=x,depth=0", "whole number"),
         ("rag@4k,iterat=2", "Did you mean 'iterate'"),

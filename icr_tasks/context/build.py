@@ -108,7 +108,7 @@ class Builder:
         units = item.units()
         if self.setting.kind == "gold" and not any(u.gold for u in units):
             raise IcrError(f"setting 'gold' needs gold passages, which {self.benchmark} does not mark")
-        if str(self.setting) == "gold@only":
+        if str(self.setting.context) == "gold@only":
             return [u for u in units if u.gold], None
         if self.setting.kind == "rag":
             from .retrieve import retrieve
@@ -122,6 +122,10 @@ class Builder:
                 item, units, self.setting, self.tokens, self.prompt, mode=mode, engine=self.embed
             )
             return chosen.units, chosen.digest
+        if self.setting.kind not in ("full", "gold", "kv"):
+            raise IcrError(
+                f"setting {self.setting}: nothing here builds a context of kind {self.setting.kind!r}"
+            )
         return units, None
 
     def _fields(self, item: Item) -> dict[str, Any]:
@@ -140,7 +144,7 @@ class Builder:
         self, context: str | None, units: Sequence[Unit], frame: dict[str, Any], item: Item
     ) -> tuple[Any, int | None]:
         prefill = ""
-        if str(self.setting) == "gold":
+        if str(self.setting.context) == "gold":
             parts = self.prompt.parts(units)
             gold = [part for part, unit in zip(parts, units, strict=True) if unit.gold]
             prefill = GOLD_INTRO + "".join(part + "\n\n" for part in gold)

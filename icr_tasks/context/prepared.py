@@ -92,7 +92,7 @@ def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:
     return {
         "version": VERSION,
         "task": task.config.task,
-        "setting": str(task.options.setting),
+        "setting": str(task.options.setting.context),
         "prompt": prompt.name,
         "default_prompt": task.options.prompt is None,
         "rendering": _short(prompt.unit + "\0" + prompt.joiner),

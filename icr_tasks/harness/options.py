@@ -14,7 +14,7 @@ from ..checked import check
 from ..context.fit import RULES
 from ..errors import IcrError, unknown
 from ..kv import choose
-from ..settings import KV_NATIVE, Setting
+from ..settings import KV_NATIVE, Setting, pieces
 from .grading import GRADER_KEYS, Graders
 
 
@@ -89,12 +89,10 @@ class Options:
 def _with_embedder(metadata: Mapping[str, Any]) -> str:
     """The setting string with metadata's `embedder` written into it, where it has a retriever and names no
     other."""
-    text, embedder = str(metadata.get("setting", "full")), metadata.get("embedder")
-    return (
-        f"{text},embedder={embedder}"
-        if embedder and text.startswith("rag") and "embedder=" not in text
-        else text
-    )
+    parts, embedder = pieces(str(metadata.get("setting", "full"))), metadata.get("embedder")
+    if embedder and parts[0].startswith("rag") and "embedder=" not in parts[0]:
+        parts[0] += f",embedder={embedder}"
+    return "+".join(parts)
 
 
 def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
@@ -117,6 +115,6 @@ def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
         return setting
     if setting.kind == "full":
         return Setting.parse(f"kv:{dtype}")
-    if setting.kv is not None and setting.kv.method != dtype:
+    if setting.kind == "kv" and setting.kv is None or setting.kv is not None and setting.kv.method != dtype:
         raise IcrError(f"setting {setting} contradicts kv_cache_dtype={dtype}; give only one of them")
     return setting

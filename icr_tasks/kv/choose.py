@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+from ..cache_types import NATIVE
 from ..errors import IcrError, unknown
 from ..settings import Setting
 
@@ -235,35 +236,12 @@ def _since(before: Mapping[str, float]) -> dict[str, float]:
 
 def native() -> tuple[str, ...]:
     """Cache types that only vLLM brings."""
-    from ..settings import KV_NATIVE
-
-    return KV_NATIVE
+    return tuple(NATIVE)
 
 
 # ---- native --------------------------------------------------------------------------------------
 # Cache types that vLLM brings itself (`kv_cache_dtype`): on which platform each is allowed, and why not
 # elsewhere.
-
-PLATFORMS = ("cpu", "cuda")  # "cuda" stands for every GPU
-_BOTH, _GPU = ("cpu", "cuda"), ("cuda",)
-# type -> platforms; which GPU backend reads it (vllm 0.32)
-NATIVE: dict[str, tuple[tuple[str, ...], str]] = {
-    "auto": (_BOTH, "the model's own type"),
-    "fp8": (_BOTH, "every dense backend"),
-    "fp8_e4m3": (_BOTH, "every dense backend"),
-    "fp8_e5m2": (_BOTH, "CPU_ATTN, FlashInfer, Triton, ROCm"),
-    "float16": (_GPU, "FlashAttention, FlashInfer, Triton, Flex"),
-    "bfloat16": (_GPU, "FlashAttention, FlashInfer, Triton, Flex"),
-    "nvfp4": (_GPU, "FlashInfer on Blackwell"),
-    "nvfp4_4over6": (_GPU, "FlashInfer on Blackwell"),
-    "int4_per_token_head": (_GPU, "Triton"),
-    "int8_per_token_head": (_GPU, "Triton"),
-    "fp8_per_token_head": (_GPU, "Triton"),
-    "turboquant_k8v4": (_GPU, "TurboQuant"),
-    "turboquant_4bit_nc": (_GPU, "TurboQuant"),
-    "turboquant_k3v4_nc": (_GPU, "TurboQuant"),
-    "turboquant_3bit_nc": (_GPU, "TurboQuant"),
-}
 
 
 def platform() -> str:

@@ -11,7 +11,13 @@ from ..registry import kv_method
 from .base import Method, Zone
 
 
-@kv_method("steady", budget=None, frees=False, knobs={"sink": Whole(4), "window": Whole(64)})
+@kv_method(
+    "steady",
+    budget=None,
+    frees=False,
+    knobs={"sink": Whole(4), "window": Whole(64)},
+    inside=("sink", "window"),
+)
 class Steady(Method):
     """Stores everything, reads sink + window (StreamingLLM's pattern with the original positions)."""
 

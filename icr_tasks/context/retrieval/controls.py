@@ -16,7 +16,7 @@ from . import bare
 from .base import Retriever
 
 
-@retriever("oracle")
+@retriever("oracle", reference=True)
 class Oracle(Retriever):
     """Gold evidence first, then the rest. IcrError where the benchmark does not mark gold."""
 
@@ -30,7 +30,7 @@ class Oracle(Retriever):
         return gold.astype(float)
 
 
-@retriever("random")
+@retriever("random", reference=True)
 class Random(Retriever):
     """A shuffle that depends on `seed`, the question and the pool, and on nothing else."""
 
@@ -44,7 +44,7 @@ class Random(Retriever):
         return out
 
 
-@retriever("head")
+@retriever("head", reference=True)
 class Head(Retriever):
     """The beginning of the context: what a truncated prompt would show."""
 
