@@ -175,16 +175,7 @@ SPEED_ONLY = _words(
 )
 # The same for graders, below their prefixes: where a judge is served does not change what it says.
 _GRADERS = ("judge_", "xfinder_")
-_GRADER_SPEED = (
-    "base_url",
-    "api_key",
-    "api_key_env",
-    "concurrency",
-    "timeout",
-    "retries",
-    "batch_size",
-    "store",
-)
+_GRADER_SPEED = _words("base_url api_key api_key_env concurrency timeout retries batch_size store")
 GRADER_SPEED_ONLY = frozenset(prefix + name for prefix in _GRADERS for name in _GRADER_SPEED)
 
 
@@ -213,12 +204,9 @@ def same_run(head: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
 
 def run_fingerprint(inputs: Mapping[str, Any]) -> str:
     """Fingerprint of a run: its identity without what differs by task (generation length), or describes a setting."""
-    used = {k: v for k, v in inputs.items() if k not in ("gen_kwargs", "truncation", "setting")}
-    setting = inputs.get("setting")
-    told = (
-        {k: v for k, v in setting.items() if k != "deployable"} if isinstance(setting, Mapping) else setting
-    )
-    return fingerprint(used | ({"setting": told} if "setting" in inputs else {}))
+    used = {k: v for k, v in inputs.items() if k not in ("gen_kwargs", "truncation")}
+    told = {k: v for k, v in (used.get("setting") or {}).items() if k != "deployable"}
+    return fingerprint(used | ({"setting": told} if told else {}))
 
 
 # ---- secrets -------------------------------------------------------------------------------------
