@@ -93,6 +93,8 @@ def test_lists_negations_and_hedges_earn_nothing(text: str, row: Row) -> None:
         ("Answer: \\(\\mathrm{Paris}\\)", CITY),
         ("<answer>Paris</answer>", CITY),
         ("Answer: Paris, France", CITY),
+        ("Answer: Paris, which is stated in the second passage.", CITY),
+        ("Answer: Paris because the third document says so", CITY),
         ("Answer: the city of Paris", CITY),
         ("Answer: Paris, as stated in Document 3, which describes it.", CITY),
         ("Answer: Paris\n\nExplanation: Lyon lies on the Rhône.", CITY),

@@ -196,6 +196,8 @@ def _rest_is_small(
             return False  # also "It" and "Her", where they are the options
         if word.norm in FUNCTION or word.norm in CITING or i in places or _initials(word.norm, gold):
             continue
+        if word.norm in NUMBERS and not word.name and i + 1 < len(found) and found[i + 1].norm in CITING:
+            continue  # "in the second passage"
         if word.norm in offered or (in_question and not word.name and word.norm in question.names):
             return False
         if word.norm in question.common and not word.name:
