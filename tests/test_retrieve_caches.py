@@ -278,3 +278,25 @@ def test_preparations_of_an_earlier_version_are_void_and_that_is_said(
     with caplog.at_level(logging.WARNING):
         assert build(tokenizer, n=2)[0]["retrieval"]["n_kept"]
     assert "an earlier version prepared" in caplog.text and "icr prepare --tasks" in caplog.text
+
+
+def test_passages_of_many_items_are_embedded_in_one_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setitem(
+        embedder.ENGINES, "fake", lambda *_: lambda texts: calls.append(len(texts)) or bag(texts)
+    )
+    tokenizer = str(tmp_path / "tiny")
+    given = [
+        "--tokenizer",
+        tokenizer,
+        "--limit",
+        "6",
+        "--embedder",
+        str(folder(tmp_path)),
+        "--embed-engine",
+        "fake",
+    ]
+    assert main(["prepare", "--tasks", TASK, "--setting", "rag@1k", *given]) == 0
+    assert len(calls) == 2 and calls[0] == 6 < calls[1]  # the questions, then all passages

@@ -23,10 +23,12 @@ from tqdm import tqdm
 from ..context import tokens
 from ..context.prepared import Prepared, head
 from ..context.quality import by_type
-from ..context.retrieve import DoesNotFit, query, retrieve
+from ..context.retrieval import make
+from ..context.retrieve import DoesNotFit, candidates, query, retrieve
 from ..errors import IcrError, unknown
 from ..leaderboard.stats import Design
 
+_TOGETHER = 16  # items whose passages are embedded in one call
 QUALITY = (
     "| task | setting | question type | known | recall | MRR | nDCG |\n|---|---|---|---:|---:|---:|---:|"
 )
@@ -138,7 +140,7 @@ def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> _Row:
         raise IcrError(f"setting {setting} retrieves nothing; prepare is for rag@k")
     mode = task.benchmark.units
     items = task.items[:limit]
-    _questions(task, items)
+    _embed(task, items, counter)
     made, unfit = Prepared(head(task, counter)), 0
     for item in tqdm(items, desc=f"{task.config.task} {setting}"):
         units = item.units()
@@ -176,12 +178,22 @@ def _quality(label: str, items: Sequence[Any], digests: list[dict[str, Any]]) ->
     return lines
 
 
-def _questions(task: Any, items: list[Any]) -> None:
-    """Embed the questions in one go; the retriever finds them on disk afterwards."""
-    from ..context.retrieval import make
+def _embed(task: Any, items: list[Any], counter: tokens.TokenCounter) -> None:
+    """Embed questions, and passages of many items, in large batches; the retriever finds them on disk afterwards.
 
-    params = task.options.setting.params
-    make(params["retriever"], params, task.options.embed).prepare([], [query(item) for item in items])
+    Long documents are not held side by side: each fills batches of its own.
+    """
+    setting = task.options.setting
+    retriever = make(setting.params["retriever"], setting.params, task.options.embed)
+    retriever.prepare([], [query(item) for item in items])
+    if task.benchmark.units != "passages":
+        return
+    for start in range(0, len(items), _TOGETHER):
+        found = [item.units() for item in items[start : start + _TOGETHER]]
+        filled = [units for units in found if any(u.text.strip() for u in units)]
+        retriever.prepare(
+            [candidates(units, setting, counter, task.prompt_format, "passages") for units in filled], []
+        )
 
 
 def _row(task: str, setting: str, digests: list[dict[str, Any]], unfit: int, seconds: float) -> str:
