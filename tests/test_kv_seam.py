@@ -1,5 +1,5 @@
-"""Both of vLLM's model runners tell the same rows; a vLLM whose names changed, and an engine on which compressed
-decode would be wrong or would not happen, are refused by name."""
+"""Both of vLLM's model runners tell the same rows; a vLLM whose names changed, and an engine on which
+compressed decode would be wrong or would not happen, are refused by name."""
 
 from __future__ import annotations
 
@@ -48,39 +48,40 @@ def _v1() -> Bag:
 def _check(steps: list[sparse.Step]) -> None:
     """Only row 1 has generated: its last token stands at 2 in the batch, over 8 slots of blocks 0 and 3."""
     assert [(s.at, s.prompt, s.request) for s in steps] == [(2, 6, "b")]
-    assert steps[0].slots.tolist() == [0, 1, 2, 3, 12, 13, 14, 15]
+    assert steps[0].slots(_common().block_table_tensor, SIZE).tolist() == [0, 1, 2, 3, 12, 13, 14, 15]
 
 
 def test_v1_tells_its_rows() -> None:
     seam.tell_v1(_v1())
-    _check(sparse.plan(_common(), SIZE))
+    _check(sparse.plan(_common()))
 
 
 def test_lengths_known_on_the_host_are_taken() -> None:
     """The device's are not looked at: that would wait for it at every step."""
     seam.tell_v1(_v1())
-    _check(sparse.plan(_common(seq_lens=None, seq_lens_cpu_upper_bound=torch.tensor([9, 8, 3])), SIZE))
+    _check(sparse.plan(_common(seq_lens=None, seq_lens_cpu_upper_bound=torch.tensor([9, 8, 3]))))
 
 
 def test_nothing_is_planned_for_a_batch_nobody_told() -> None:
     with pytest.raises(RuntimeError, match="not told the requests"):
-        sparse.plan(_common(), SIZE)
+        sparse.plan(_common())
 
 
 def test_rows_told_of_a_smaller_batch_are_not_taken() -> None:
     seam.tell_v1(Bag(input_batch=Bag(num_prompt_tokens_cpu_tensor=torch.tensor([9]), req_ids=["a"])))
     with pytest.raises(RuntimeError, match="not told the requests"):
-        sparse.plan(_common(), SIZE)
+        sparse.plan(_common())
 
 
 def test_a_made_up_batch_has_no_steps() -> None:
     seam.tell_nobody()
-    assert sparse.plan(_common(), SIZE) == []
+    assert sparse.plan(_common()) == []
 
 
 @needs_vllm
 def test_v2_tells_its_rows_through_vllms_own_objects() -> None:
-    """The request table of the installed vLLM, filled in another order than the batch, and its dummy batch."""
+    """The request table of the installed vLLM, filled in another order than the batch, and its dummy
+    batch."""
     from vllm.v1.worker.gpu.input_batch import InputBatch, InputBuffers
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 
@@ -103,9 +104,9 @@ def test_v2_tells_its_rows_through_vllms_own_objects() -> None:
     batch = InputBatch.make_dummy(3, 6, InputBuffers(4, 16, torch.device("cpu")))
     batch.req_ids, batch.idx_mapping_np = ["a", "b", "c"], np.array([2, 4, 0])
     assert runner.prepare_attn(batch) == (("blocks",), "slots")
-    _check(sparse.plan(_common(), SIZE))
+    _check(sparse.plan(_common()))
     assert runner.prepare_dummy_attn(batch) == ((), "none")
-    assert sparse.plan(_common(), SIZE) == []
+    assert sparse.plan(_common()) == []
 
 
 @needs_vllm

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Picked:
     """Positions to read, (kv_heads, m) int64, from the indexed zone; `valid` marks real entries (None: all).
 
-    `estimate` is the part of the softmax that is approximated instead of read: (log-weights (kv_heads, group, c),
-    value sums (kv_heads, c, dim), sizes (kv_heads, c)). `index_bytes` counts what ranking the zone read.
+    `estimate` is the part of the softmax that is approximated instead of read: (log-weights (kv_heads, group,
+    c), value sums (kv_heads, c, dim), sizes (kv_heads, c)). `index_bytes` counts what ranking the zone read.
     """
 
     positions: Tensor
@@ -69,7 +69,8 @@ class Method:
             setattr(self, knob, value)
 
     def share(self, n: int) -> int:
-        """What the budget means for n tokens: a share of them (float), a number of tokens (int), or all (None)."""
+        """What the budget means for n tokens: a share of them (float), a number of tokens (int), or all
+        (None)."""
         if self.budget is None:
             return n
         return min(self.budget, n) if isinstance(self.budget, int) else round(self.budget * n)
@@ -126,7 +127,8 @@ class Method:
         return zone
 
     def end(self, zone: Zone, n: int) -> int:
-        """Where the zone ends once the sequence has n tokens: those that left the window enter `update` at a time."""
+        """Where the zone ends once the sequence has n tokens: those that left the window enter `update` at a
+        time."""
         return zone.end + max(0, (n - zone.end - self.window) // self.update) * self.update
 
     def grow(self, zone: Zone, keys: Tensor, values: Tensor) -> bool:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     knobs={"sink": Whole(4), "window": Whole(64), "update": Whole(1024, low=1), "page": Whole(16, low=1)},
 )
 class Page(Method):
-    """Reads ceil(budget * prompt / page) pages beside sink and window."""
+    """Reads ceil(budget * prompt / page) pages beside sink and window, which are rounded up to whole
+    pages."""
 
     page = 16
 
@@ -33,14 +34,23 @@ class Page(Method):
         return -(-max(1, self.share(n)) // self.page)
 
     def applies(self, n: int) -> bool:
-        """A prompt that fits into sink + window + the read pages is read in full."""
-        return n > self.sink + self.window + (0 if self.whole else self.n_pages(n) * self.page)
+        """A prompt of which no page would be left out is read in full; budget 1 still runs (the identity
+        check)."""
+        zone = self.zone(n)
+        return zone.end - zone.start > (0 if self.whole else zone.retrieve * self.page)
 
     def zone(self, n: int) -> Zone:
-        """Zone with the number of pages fixed by the prompt's length."""
-        zone = super().zone(n)
-        zone.retrieve = self.n_pages(n)
-        return zone
+        """Zone of whole pages, counted from the first token as a paged cache has them: what of a page belongs
+        to the sink or to the window is read with it. The number of pages read follows from the prompt's
+        length."""
+        start = -(-self.sink // self.page) * self.page
+        end = max(start, (n - self.window) // self.page * self.page)
+        return Zone(start, end, retrieve=self.n_pages(n))
+
+    def end(self, zone: Zone, n: int) -> int:
+        """As every method's, in whole pages."""
+        end = super().end(zone, n)
+        return zone.end + (end - zone.end) // self.page * self.page
 
     def build(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """(low, high), each (kv_heads, pages, dim); the last page may be shorter."""

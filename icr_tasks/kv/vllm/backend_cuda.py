@@ -1,5 +1,5 @@
-"""The backend on CUDA, on top of FlashAttention's paged cache. Eager only: the plan of a step is made on the
-host."""
+"""The backend on CUDA, on top of FlashAttention's paged cache. Eager only: what a step reads is planned on
+the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from vllm.v1.attention.backends.flash_attn import (
     FlashAttentionMetadataBuilder,
 )
 
-from .sparse import Planning, attend, paged, refuse
+from .fused import Fused
+from .sparse import Planning, asked, attend, paged, refuse
 
 
 class Builder(Planning, FlashAttentionMetadataBuilder):
@@ -28,11 +29,18 @@ class Builder(Planning, FlashAttentionMetadataBuilder):
 
 
 class Impl(FlashAttentionImpl):
-    """vLLM's dense kernel, then the method for generated tokens, gathered from the paged cache."""
+    """Generated tokens by the Triton kernels; vLLM's dense kernel for the rest of a batch. What the kernels
+    cannot take (pages of another size than a block allows) is gathered from the cache after a dense pass."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         refuse(self, self.kv_cache_dtype)
+        self._fused = Fused(self, asked())
+
+    def do_kv_cache_update(self, layer: Any, key: Any, value: Any, kv_cache: Any, slot_mapping: Any) -> None:
+        """As vLLM's; the extremes of the pages follow."""
+        super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
+        self._fused.wrote(kv_cache, slot_mapping)
 
     def forward(
         self,
@@ -47,9 +55,14 @@ class Impl(FlashAttentionImpl):
         **kwargs: Any,
     ) -> Any:
         """As vLLM's; rows of generated tokens come from the method."""
-        super().forward(layer, query, key, value, kv_cache, attn_metadata, output, *args, **kwargs)
-        if attn_metadata is not None and attn_metadata.icr_plan:
-            attend(self, attn_metadata.icr_plan, query, output, partial(paged, kv_cache, dim=self.head_size))
+        plan = attn_metadata.icr_plan if attn_metadata is not None else None
+        fused = plan is not None and bool(plan.steps) and self._fused.takes(plan)
+        if not fused or len(plan.steps) < plan.tokens:
+            super().forward(layer, query, key, value, kv_cache, attn_metadata, output, *args, **kwargs)
+        if fused:
+            self._fused.attend(plan, query, output)
+        elif plan is not None:
+            attend(self, plan, query, output, partial(paged, kv_cache, dim=self.head_size))
         return output
 
 

@@ -12,8 +12,8 @@ _done = False
 
 
 def register() -> None:
-    """Register the backends and learn the rows of a batch from the model runners. Idempotent; raises IcrError for
-    a bad ICR_KV and for a vLLM whose names have changed."""
+    """Register the backends and learn the rows of a batch from the model runners. Idempotent; raises IcrError
+    for a bad ICR_KV and for a vLLM whose names have changed."""
     global _done
     if _done or not os.environ.get(VARIABLE):
         return

@@ -1,8 +1,9 @@
 """Where vLLM's two model runners say which requests a batch holds: V1 (no Triton, e.g. CPUs) in its own input
 batch, V2 (the default wherever Triton runs) in `req_states`, indexed by the batch.
 
-`install` tests the names it relies on before it relies on them, wraps the runners, and makes them refuse, before
-weights load, an engine on which compressed decode would be wrong or would not happen. Read against vLLM 0.32.
+`install` tests the names it relies on before it relies on them, wraps the runners, and makes them refuse,
+before weights load, an engine on which compressed decode would be wrong or would not happen. Read against
+vLLM 0.32.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ V2 = "vllm.v1.worker.gpu.model_runner"
 
 @dataclass(frozen=True)
 class Requests:
-    """The rows of a batch: prompt lengths in tokens (0: a row that is no request) and names, in batch order."""
+    """The rows of a batch: prompt lengths in tokens (0: a row that is no request) and names, in batch
+    order."""
 
     prompts: np.ndarray
     names: Sequence[str]
@@ -60,7 +62,8 @@ def tell_nobody() -> None:
 
 
 def rows(count: int) -> Requests:
-    """The rows of the batch being built, `count` of them. Raises RuntimeError when no runner has told them."""
+    """The rows of the batch being built, `count` of them. Raises RuntimeError when no runner has told
+    them."""
     if current is None or (current is not NOBODY and len(current.names) < count):
         raise RuntimeError(
             f"{BACKEND} was not told the requests of this batch: a model runner that icr-tasks does not know builds "
@@ -94,7 +97,8 @@ def missing_v1(runner: type[Any], batch: type[Any], common: type[Any]) -> list[s
 def missing_v2(
     runner: type[Any], batch: type[Any], states: type[Any], table: type[Any], common: type[Any]
 ) -> list[str]:
-    """What a V2 runner, its batch, its request table, that table's tensors and the metadata of a batch lack."""
+    """What a V2 runner, its batch, its request table, that table's tensors and the metadata of a batch
+    lack."""
     lacks = _lacking(runner, ("prepare_attn", "prepare_dummy_attn", "load_model"))
     if not lacks and list(inspect.signature(runner.prepare_attn).parameters)[1:2] != ["input_batch"]:
         lacks.append(f"{runner.__name__}.prepare_attn(input_batch)")
@@ -158,7 +162,8 @@ def refusal_of_args(args: Mapping[str, Any]) -> str | None:
 def refusal(config: Any, cpu: bool) -> str | None:
     """Why compressed decode cannot run in an engine of this VllmConfig, in one sentence; None when it can.
 
-    Names what would give wrong answers or wrong counts, and a dense backend that would never look at the method.
+    Names what would give wrong answers or wrong counts, and a dense backend that would never look at the
+    method.
     """
     parallel = config.parallel_config
     sizes = {name: getattr(parallel, name, 1) for name in SHARDS}
@@ -242,7 +247,8 @@ def wrap_v2(runner: type[Any]) -> None:
 
 
 def install(v2: bool) -> None:
-    """Test this vLLM's names and wrap its runners (V2 where Triton runs). Raises IcrError when one has changed."""
+    """Test this vLLM's names and wrap its runners (V2 where Triton runs). Raises IcrError when one has
+    changed."""
     import vllm
 
     check_version(vllm.__version__)

@@ -27,26 +27,40 @@ from .counters import CONFIG, Counters, path, told
 
 @dataclass
 class Step:
-    """Token `at` of the batch attends over `slots` (its sequence so far, itself included); the prompt had
-    `prompt` tokens. `counted`: a layer has counted it, so that a step is one whatever the number of layers."""
+    """Token `at` of the batch attends over its sequence so far, `length` tokens with itself, of which
+    `prompt` were the prompt; the sequence's blocks are row `row` of the batch's table. `counted`: a layer has
+    counted it, so that a step is one whatever the number of layers."""
 
     at: int
-    slots: torch.Tensor
+    row: int
+    length: int
     prompt: int
     request: str | None = None
     counted: bool = False
 
+    def slots(self, table: Tensor, block: int) -> Tensor:
+        """The cache slots of the sequence. `table`: the batch's blocks, of `block` tokens each."""
+        positions = torch.arange(self.length, device=table.device)
+        return table[self.row].long()[positions // block] * block + positions % block
+
 
 @dataclass
 class Plan:
-    """The generated tokens of a batch, the method they take, and where that is counted."""
+    """The generated tokens of a batch, the method they take, and where that is counted. `layers`: how many
+    take this plan; `tokens`: of the whole batch; `made`: what the first of the layers made of it for the
+    others."""
 
     method: Method
     steps: list[Step]
     counters: Counters
+    table: Tensor
+    block: int
+    layers: int = 1
+    tokens: int = 0
+    made: Any = None
 
 
-def plan(common: Any, block_size: int) -> list[Step]:
+def plan(common: Any) -> list[Step]:
     """Every query token at or after the end of its prompt. A re-computed answer after preemption is decode,
     too.
 
@@ -66,19 +80,15 @@ def plan(common: Any, block_size: int) -> list[Step]:
         first = lengths[row] - count
         if not prompt or not count or lengths[row] <= prompt:
             continue
-        positions = torch.arange(lengths[row], device=common.block_table_tensor.device)
-        slots = (
-            common.block_table_tensor[row].long()[positions // block_size] * block_size
-            + positions % block_size
-        )
         for position in range(max(prompt, first), lengths[row]):
             at = starts[row] + position - first
-            found.append(Step(at, slots[: position + 1], prompt, names[row] or None))
+            found.append(Step(at, row, position + 1, prompt, names[row] or None))
     return found
 
 
 class Planning:
-    """Mixin of metadata builders: vLLM's metadata with `icr_plan`, or None where full attention is asked for."""
+    """Mixin of metadata builders: vLLM's metadata with `icr_plan`, or None where full attention is asked
+    for."""
 
     block_size: int
 
@@ -91,6 +101,7 @@ class Planning:
         self._asked = engine.get("setting") or os.environ.get(VARIABLE)
         self._file = engine.get("counters") or (path() if self._asked else None)
         self._counters: Counters | None = None
+        self._layers = len(layer_names)
 
     def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Any:
         """As the builder's own."""
@@ -104,7 +115,8 @@ class Planning:
             return None
         if self._counters is None:
             self._counters = Counters(self._file, _rank())
-        return Plan(_made(parse(text)), plan(common, self.block_size), self._counters)
+        method, table, tokens = _made(parse(text)), common.block_table_tensor, common.num_actual_tokens
+        return Plan(method, plan(common), self._counters, table, self.block_size, self._layers, tokens)
 
 
 @lru_cache(maxsize=4)
@@ -112,6 +124,19 @@ def _made(text: str) -> Method:
     setting = Setting.parse(text)
     knobs = {k: v for k, v in setting.params.items() if k != "split"}
     return make(str(setting.method), setting.amount, knobs)  # type: ignore[arg-type]
+
+
+def asked() -> Method | None:
+    """The one method of the engine being made; None where each request brings its own."""
+    text = os.environ.get(VARIABLE)
+    try:
+        from vllm.config import get_current_vllm_config
+
+        engine = (getattr(get_current_vllm_config(), "additional_config", None) or {}).get(CONFIG) or {}
+        text = engine.get("setting") or text
+    except (AssertionError, RuntimeError):  # no engine is being made in this process
+        pass
+    return _made(parse(text)) if text and text != TASK else None
 
 
 def _rank() -> int:
@@ -159,13 +184,13 @@ def attend(
     """
     chosen = plan.method
     for step in plan.steps:
-        n = len(step.slots)
+        n = step.length
         per_token = 2 * impl.num_kv_heads * impl.head_size * query.element_size()
         full = {"bytes_full": n * per_token, "tokens_full": n}
         if not chosen.applies(step.prompt):
-            _count(plan, step, False, bytes_read=n * per_token, tokens_read=n, **full)
+            count(plan, step, False, bytes_read=n * per_token, tokens_read=n, **full)
             continue
-        keys, values = gather(step.slots)
+        keys, values = gather(step.slots(plan.table, plan.block))
         zone = chosen.zone(step.prompt)
         zone.end = chosen.end(zone, n)
         start = time.perf_counter()
@@ -175,10 +200,10 @@ def attend(
         done = chosen.attend(grouped, keys, values, zone, impl.scale)
         output[step.at] = done.out.reshape(output[step.at].shape).to(output.dtype)
         read = {"bytes_read": done.bytes_read, "tokens_read": done.tokens_read}
-        _count(plan, step, done.tokens_read < n, **read, **full, **index)
+        count(plan, step, done.tokens_read < n, **read, **full, **index)
 
 
-def _count(plan: Plan, step: Step, sparse: bool, **counts: float) -> None:
+def count(plan: Plan, step: Step, sparse: bool, **counts: float) -> None:
     """A step is sparse when keys were left out of it; the first layer tells."""
     if not step.counted:
         counts |= {"steps": 1, "sparse_steps": int(sparse), "fallback_steps": int(not sparse)}

@@ -21,12 +21,13 @@ from . import counters, seam
 
 
 class EngineState:
-    """`asked`: the setting text of this engine, `task` (each request's own setting), or None (full attention)."""
+    """`asked`: the setting text of this engine, `task` (each request's own setting), or None (full
+    attention)."""
 
     def __init__(self, args: dict[str, Any]) -> None:
         """Takes kv=METHOD, kv_budget= ... (else `ICR_KV`) out of an engine's arguments and puts vLLM's own
-        options in, in place. Raises IcrError for a method this backend does not have, and for arguments under which
-        it would not run."""
+        options in, in place. Raises IcrError for a method this backend does not have, and for arguments under
+        which it would not run."""
         ours = {k: args.pop(k) for k in list(args) if choose.is_ours(k)}
         found = choose.from_args(ours)
         if ours.get("kv") == choose.TASK or (not ours and os.environ.get(choose.VARIABLE) == choose.TASK):
@@ -114,9 +115,11 @@ class EngineState:
         )
 
     def measured(self, request: str, prompt: int, output: int) -> dict[str, Any] | None:
-        """The digest's `kv` field of a finished request: the keys and units of icr-hf's, as far as vLLM tells.
+        """The digest's `kv` field of a finished request: the keys and units of icr-hf's, as far as vLLM
+        tells.
 
-        `prompt` and `output` are its tokens. None where full attention ran: vLLM's own kernel, nothing to count.
+        `prompt` and `output` are its tokens. None where full attention ran: vLLM's own kernel, nothing to
+        count.
         """
         found = counters.of(self.file, request) if self.file else dict.fromkeys(counters.NAMES, 0.0)
         return report(self.running, found, prompt, output)
