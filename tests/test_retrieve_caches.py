@@ -41,7 +41,7 @@ def bag(texts: list[str]) -> np.ndarray:
     return out
 
 
-def novel(seed: int, size: int = 4000) -> str:
+def novel(seed: int, size: int = 2500) -> str:
     draw = random.Random(seed)
     names = [f"Name{seed}x{i}" for i in range(40)]
     common = ["rain", "ward", "ill", "ökonomie", "sang", "the", "counting-house", "a", "Μήνιν", "x" * 30]
@@ -67,20 +67,20 @@ def cases(place: Path) -> list[tuple[str, ...]]:
     grid = itertools.product(tokenizers, (150, 400), RETRIEVERS, rooms)
     embed = f",embedder={place / 'embedder'}"
     return [
-        (t, f"rag@1500,chunk={size},{r}" + (embed if r in ("dense", "hybrid") else ""), benchmark, title)
+        (t, f"rag@1000,chunk={size},{r}" + (embed if r in ("dense", "hybrid") else ""), benchmark, title)
         for t, size, r, (benchmark, title) in grid
     ]
 
 
 def shown(case: tuple[str, ...]) -> list[list[Any]]:
-    """Spans and recall of four questions on two documents, in rank order."""
+    """Spans and tokens of two questions on two documents, in rank order."""
     tokenizer, text, benchmark, title = case
     tokens = counter({"tokenizer": tokenizer})
     assert tokens is not None
     units = [Unit("a", novel(1), title), Unit("b", novel(2), "B"), Unit("c", novel(1), title)]
     prompt = base.get(benchmark, None, "qa" if benchmark == "infbench" else None)
     out = []
-    for n in range(3):
+    for n in range(2):
         item = Item(f"q{n}", f"Where did Name1x{n} meet Name2x{n + 3}?", ("?",), "b", lambda: units)
         chosen = retrieve(
             item, units, Setting.parse(text), tokens, prompt, mode="documents", engine={"engine": "fake"}
