@@ -195,6 +195,35 @@ def test_snapkv_keeps_what_the_window_attends_to() -> None:
     assert {10, 11, 12} <= set(kept[0].tolist())
 
 
+@given(n=st.integers(30, 90), seed=st.integers(0, 50))
+@settings(max_examples=25, deadline=None)
+def test_snapkv_is_the_published_one(n: int, seed: int) -> None:
+    """From the paper's definition, position by position: attention of the window's queries to each earlier key, the
+    mean over its neighbours before the window, the best of each KV head; the window stays."""
+    gen = torch.Generator().manual_seed(seed)
+    window, kernel, kept = 8, 5, round(0.4 * n)
+    queries, keys = (
+        torch.randn(HEADS, GROUP, window, DIM, generator=gen),
+        torch.randn(HEADS, n, DIM, generator=gen),
+    )
+    found = make("snapkv", 0.4, {"window": window, "kernel": kernel}).keep(keys, keys, queries, SCALE)
+    for head in range(HEADS):
+        votes = torch.zeros(n - window)
+        for query in range(GROUP):
+            for at in range(window):
+                seen = keys[head, : n - window + at + 1]
+                votes += torch.softmax(seen @ queries[head, query, at] * SCALE, 0)[: n - window]
+        near = [float(sum(votes[max(i - 2, 0) : i + 3])) / kernel for i in range(n - window)]
+        best = sorted(range(n - window), key=lambda i: -near[i])[: kept - window]
+        assert found[head].tolist() == sorted(best) + list(range(n - window, n))
+
+
+def test_a_knob_that_the_build_ignores_is_refused() -> None:
+    with pytest.raises(IcrError, match="rounds= does nothing with build=fast; add build=naive"):
+        make("cluster", None, {"rounds": 3})
+    assert make("cluster", None, {"rounds": 3, "build": "naive"}).rounds == 3
+
+
 def test_keydiff_drops_the_average_key() -> None:
     keys = torch.ones(1, 20, 4)
     keys[0, 7] = torch.tensor([-1.0, 1, -1, 1])

@@ -54,7 +54,10 @@ def check(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs that differ from the method's defaults, in the method's order; IcrError names a bad one."""
     found = spec(name)
     values = check_params(f"kv:{name}", found.knobs, given)
-    return {knob: value for knob, value in values.items() if value != found.params[knob]}
+    differ = {knob: value for knob, value in values.items() if value != found.params[knob]}
+    if (refuse := getattr(found.target, "check_together", None)) is not None:
+        refuse(differ)
+    return differ
 
 
 def make(name: str, budget: int | float | None, params: Mapping[str, Any] | None = None) -> Method:

@@ -9,9 +9,11 @@ configuration (0.018 / 0.232 / 4 / 64, 16 keys a cluster, segments of 8192). Pro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..errors import IcrError
 from ..lazy import torch
 from ..params import Number, Whole, Word
 from ..registry import kv_method
@@ -134,6 +136,14 @@ class Cluster(Method):
 
     estimation, size, segment, rounds = 0.232, 16, 8192, 10
     update, build_with = 1024, "fast"
+
+    @staticmethod
+    def check_together(differ: Mapping[str, object]) -> None:
+        """Raises IcrError for a knob that the chosen build ignores: it would name another run and change nothing."""
+        if "rounds" in differ and differ.get("build", "fast") == "fast":
+            raise IcrError(
+                "kv:cluster: rounds= does nothing with build=fast; add build=naive, or leave rounds out"
+            )
 
     def __init__(self, *, build: str = "fast", **knobs: object) -> None:
         super().__init__(**knobs)  # type: ignore[arg-type]

@@ -40,5 +40,8 @@ class SnapKV(Method):
         future = torch.ones(seen, seen, dtype=torch.bool, device=keys.device).triu(1)
         logits[..., n - seen :].masked_fill_(future, -torch.inf)
         scores = torch.softmax(logits, -1).sum(2)
-        smooth = torch.nn.functional.avg_pool1d(scores, self.kernel, stride=1, padding=self.kernel // 2)
-        return top(smooth.mean(1), self.n_kept(n), self.sink, self.window)
+        # the window's own columns stay out of the pool, as in the released code: they are kept in any case
+        prefix = scores[..., : n - seen]
+        smooth = torch.nn.functional.avg_pool1d(prefix, self.kernel, stride=1, padding=self.kernel // 2)
+        ranked = torch.nn.functional.pad(smooth.mean(1), (0, seen))
+        return top(ranked, self.n_kept(n), self.sink, self.window)
