@@ -346,7 +346,7 @@ def _head(results: dict[str, Any], inputs: dict[str, Any], fingerprint: str) -> 
             "adapter": args.get("lora_local_path") or args.get("peft"),
         },
         "engine": {"name": inputs["engine"], "attention_backend": args.get("attention_backend")},
-        "setting": inputs["setting"],
+        "setting": {**(sheet.get("setting") or {}), **inputs["setting"]},
         "prompt": inputs["prompt"],
         "gen_kwargs": inputs["gen_kwargs"],
         "chat_template_sha": inputs["chat_template_sha"],

@@ -238,7 +238,7 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
         ),
         "model_args": engine,
         "engine": config.get("model"),
-        "setting": setting,
+        "setting": {k: v for k, v in setting.items() if k != "deployable"},  # which is no input
         "prompt": sheet.get("prompt"),
         "gen_kwargs": results["configs"][task].get("generation_kwargs"),
         "gen_kwargs_cli": config.get("gen_kwargs") or {},
