@@ -155,7 +155,7 @@ class Method:
         parts_k.append(keys[:, zone.end :])
         parts_v.append(values[:, zone.end :])
         near_k, near_v = torch.cat(parts_k, 1), torch.cat(parts_v, 1)
-        scores = (query @ near_k.transpose(1, 2)).float() * scale
+        scores = (query.float() @ near_k.float().transpose(1, 2)) * scale  # 16 bits would round
         n_read = near_k.shape[1]
         if picked is not None and picked.valid is not None:
             hide = ~picked.valid.unsqueeze(1)
@@ -237,5 +237,5 @@ def rank(logits: Tensor) -> Tensor:
 
 def mass(query: Tensor, keys: Tensor, seen: Tensor, scale: float) -> float:
     """Share of the exact attention that falls on the tokens read, mean over query heads."""
-    exact = torch.softmax((query @ keys.transpose(1, 2)).float() * scale, -1)
+    exact = torch.softmax((query.float() @ keys.float().transpose(1, 2)) * scale, -1)
     return float((exact * seen.unsqueeze(1)).sum(-1).mean())
