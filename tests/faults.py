@@ -148,7 +148,8 @@ def ledgers(out: Path) -> dict[str, Any]:
         for name in ("seconds", "started"):
             run.pop(name)
         for sheet in run["tasks"].values():
-            sheet.pop("evaluated", None)
+            for name in ("evaluated", "seconds"):
+                sheet.pop(name, None)
         items = (path.parent / "items.jsonl.gz").read_bytes()
         found[str(path.parent.relative_to(out))] = (hashlib.sha256(items).hexdigest(), run)
     return found
