@@ -75,7 +75,7 @@ def _sentence(errors: Sequence[Any], record: type[BaseModel], prefix: str, kind:
 
 
 def _limits(record: type[BaseModel], name: str) -> tuple[float, float | None] | None:
-    found = {}
+    found: dict[str, Any] = {}
     for part in record.model_fields[name].metadata:
         found |= {side: getattr(part, side) for side in ("ge", "le") if hasattr(part, side)}
     return (found["ge"], found.get("le")) if "ge" in found else None

@@ -31,4 +31,4 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     settings = ["full", "rag@256", "kv:topk@0.05"]
     assert shown[0] == (3, settings) and list(shown[1]["setting"]) == [s for s in settings for _ in range(2)]
     assert "| `rag@256` |" in str(shown[2]) and "2 paired items" in str(shown[3])
-    assert shown[4] == 1.0 and shown[5] == ("rag@4k,document+kv:snapkv@1k", "kv:snapkv@1k", True)
+    assert shown[4] == 1.0 and shown[5] == ("rag@4k,document+kv:snapkv@1024", "kv:snapkv@1024", True)

@@ -176,7 +176,7 @@ def of(tree: Mapping[str, Any]) -> Config:
     for name in ("reward", "lora", "chat_template_kwargs", "trl"):
         if not isinstance(tree.get(name) or {}, Mapping):
             raise IcrError(f"{name} is {tree[name]!r}; it must be a mapping")
-    empty = {"reward": {}, "lora": {}, "chat_template_kwargs": {}, "trl": {}, "notes": ""}
+    empty: dict[str, Any] = {"reward": {}, "lora": {}, "chat_template_kwargs": {}, "trl": {}, "notes": ""}
     return Config(**{k: empty.get(k) if v is None else v for k, v in tree.items()})
 
 

@@ -50,7 +50,10 @@ def vllm_sampler(config: Config) -> Sample:
             seed=config.seed,
         )
         found = llm.chat(
-            list(asked), given, use_tqdm=False, chat_template_kwargs=config.chat_template_kwargs or None
+            [*asked],  # type: ignore[list-item]
+            given,
+            use_tqdm=False,
+            chat_template_kwargs=config.chat_template_kwargs or None,
         )
         return [[o.text for o in one.outputs] for one in found]
 
@@ -74,7 +77,7 @@ def served_sampler(config: Config, base_url: str, model: str) -> Sample:
 
     def one(messages: list[dict[str, str]], k: int) -> list[str]:
         temperature = config.trl.get("temperature", 1.0)
-        found = client.chat.completions.create(
+        found = client.chat.completions.create(  # type: ignore[call-overload]
             model=model,
             messages=messages,
             n=k,

@@ -75,7 +75,7 @@ def study(
     """The study for `icr sweep`: every checkpoint, and each base model under the prompts of its
     checkpoints."""
     prompts: dict[str, list[str]] = {}
-    templates = {}
+    templates: dict[Any, Any] = {}
     for one in trained:
         prompts.setdefault(_local(one.base), []).append(one.prompt)
         if templates.setdefault(_local(one.base), one.template) != one.template:

@@ -21,7 +21,9 @@ from ..storage import cache_root, write_atomic
 def parse(path: Path, line: int, raw: bytes, remedy: str = "; fetch the file again") -> dict[str, Any]:
     """One record, or an IcrError naming file and line (counted from 1)."""
     try:
-        record = json.loads(raw) if b"\\ud" in raw.lower() else orjson.loads(raw)  # orjson refuses lone surrogates
+        record = (
+            json.loads(raw) if b"\\ud" in raw.lower() else orjson.loads(raw)
+        )  # orjson refuses lone surrogates
     except ValueError as error:
         raise IcrError(f"{path}:{line}: not valid JSON ({error}){remedy}") from error
     if not isinstance(record, dict):

@@ -79,7 +79,12 @@ class Log:
                 raise IcrError(f"{self.path}: item {found.id}{where} has two predictions; keep one of them")
             seen.add((found.task, found.id))
             text = found.text if isinstance(found.text, str) else None  # no text: an answer that never came
-            empty = {"doc_hash": None, "digest": {}, "out_tokens": None, "thought_tokens": None}
+            empty: dict[str, Any] = {
+                "doc_hash": None,
+                "digest": {},
+                "out_tokens": None,
+                "thought_tokens": None,
+            }
             told = {"text": text, "finish_reason": found.finish_reason}
             yield {"task": found.task, "id": found.id, **told, **empty}
 

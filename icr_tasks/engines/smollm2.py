@@ -40,7 +40,7 @@ def export(target: Path | None = None) -> Path:
     model = LlamaForCausalLM(loaded.config.__class__.from_dict(_plain(loaded.config.to_dict())))
     model.load_state_dict(loaded.state_dict())
     building = folder.with_name(f"{folder.name}.{os.getpid()}")
-    model.to(torch.float32).save_pretrained(building)
+    model.float().save_pretrained(building)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
     tokenizer.save_pretrained(building)
     try:

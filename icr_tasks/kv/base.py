@@ -156,7 +156,7 @@ class Method:
         parts_v.append(values[:, zone.end :])
         near_k, near_v = torch.cat(parts_k, 1), torch.cat(parts_v, 1)
         scores = (query.float() @ near_k.float().transpose(1, 2)) * scale  # 16 bits would round
-        n_read = near_k.shape[1]
+        n_read = float(near_k.shape[1])
         if picked is not None and picked.valid is not None:
             hide = ~picked.valid.unsqueeze(1)
             scores[:, :, zone.start : zone.start + picked.positions.shape[1]].masked_fill_(hide, -torch.inf)

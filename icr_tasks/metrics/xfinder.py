@@ -81,7 +81,7 @@ class XFinderConfig:
             split_url(str(given["base_url"]))
         if (prompt := str(given.get("prompt", "as_released"))) not in MODES:
             raise unknown("xfinder_prompt", prompt, MODES)
-        texts = {
+        texts: dict[str, Any] = {
             k: str(given[k]) for k in ("base_url", "revision", "template", "system", "device") if given.get(k)
         }
         key = api_key(given.get("api_key_env"), given.get("api_key"), "ICR_XFINDER_API_KEY")

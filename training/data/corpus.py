@@ -59,8 +59,8 @@ def articles(cfg: Config) -> Iterator[tuple[str, str]]:
                 raise IcrError(f"{path}: a record has no 'text' (it has {', '.join(sorted(record))})")
             yield record.get("title") or "", record["text"] or ""
     seen: set[int] = set()
-    for path in (p.strip() for p in f"{cfg.musique},{cfg.records}".split(",") if p.strip()):
-        for record in records(Path(path)):
+    for name in (p.strip() for p in f"{cfg.musique},{cfg.records}".split(",") if p.strip()):
+        for record in records(Path(name)):
             for title, text in sources.documents(record):
                 if (key := hash(text)) not in seen:
                     seen.add(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,13 @@ def shards(
     """
     prefix = embedder.prompt("document")
     out: list[Path] = []
+
+    def encode(first: int, after: int) -> Any:
+        return embedder.encode([prefix + text for text in texts(first, after)])
+
     for number, start in enumerate(range(0, total, size)):
         path, stop = folder / f"{number:05}.npy", min(start + size, total)
-        dense.get(
-            path, stop - start, lambda a=start, b=stop: embedder.encode([prefix + t for t in texts(a, b)])
-        )
+        dense.get(path, stop - start, partial(encode, start, stop))
         out.append(path)
     return out
 

@@ -4,6 +4,7 @@ curves."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,10 @@ def rows(found: Sequence[Rise]) -> str:
     if cited:
         out.append(_CITED)
         out += [
-            f"| {r.reward.upper()} | {r.setting} | {points(r.cited[0])} | {points(r.cited[1])} |"
+            f"| {r.reward.upper()} | {r.setting} | {points(low)} | {points(high)} |"
             for r in cited
-        ]  # type: ignore[index]
+            for low, high in [r.cited or (math.nan, math.nan)]
+        ]
     return "\n".join(out)
 
 

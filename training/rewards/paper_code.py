@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from icr_tasks.metrics.answers import subem_official
@@ -151,4 +151,10 @@ def judge(
     return [{"reward": _boxes(r), "judge": _boxes(r)} for _, _, r in zip(texts, rows, replies, strict=True)]
 
 
-REWARDS = {"ao": ao, "id": id_, "idc": idc, "idq": idq, "judge": judge}
+REWARDS: dict[str, Callable[..., list[Scores]]] = {
+    "ao": ao,
+    "id": id_,
+    "idc": idc,
+    "idq": idq,
+    "judge": judge,
+}

@@ -119,8 +119,8 @@ class Results:
             k: float(np.mean([f[k] for f in found]))
             for k in ("steps", "tokens", "cpu", "wall", "reward", "asked")
         }
-        last = [None if np.isnan(mean[k]) else mean[k] for k in ("reward", "asked")]
-        return Cost(mean["steps"], mean["tokens"], mean["cpu"], mean["wall"], *last)
+        seen = {k: None if np.isnan(mean[k]) else mean[k] for k in ("reward", "asked")}
+        return Cost(mean["steps"], mean["tokens"], mean["cpu"], mean["wall"], seen["reward"], seen["asked"])
 
 
 def equal_tokens(costs: dict[str, Cost]) -> str:

@@ -281,7 +281,8 @@ def chosen(options: Mapping[str, Any], source: Path) -> tuple[str, ...]:
 
 
 def _filtered(options: Mapping[str, Any]) -> Iterator[Record]:
-    keep, cut = chosen(options, Path(options["folder"])), _same
+    keep = chosen(options, Path(options["folder"]))
+    cut: Callable[[list[str]], list[int]] = _same
     if options.get("unit_tokens"):
         if not options.get("tokenizer"):
             raise IcrError("data.unit_tokens needs data.tokenizer, the model whose tokens are counted")

@@ -55,7 +55,7 @@ class Impl(FlashAttentionImpl):
         **kwargs: Any,
     ) -> Any:
         """As vLLM's; rows of generated tokens come from the method."""
-        plan = attn_metadata.icr_plan if attn_metadata is not None else None
+        plan: Any = attn_metadata.icr_plan if attn_metadata is not None else None
         fused = plan is not None and bool(plan.steps) and self._fused.takes(plan)
         if not fused or len(plan.steps) < plan.tokens:
             super().forward(layer, query, key, value, kv_cache, attn_metadata, output, *args, **kwargs)

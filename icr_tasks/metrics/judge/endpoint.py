@@ -189,9 +189,10 @@ class _Asking:
             late += isinstance(state.outcome.exception(), _Late)
             return late >= _TIMEOUTS or len(outcome.replies) >= _ASKS
 
+        tried = tenacity.stop_after_attempt(self.server.retries + 1)
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_Again),
-            stop=tenacity.stop_any(tenacity.stop_after_attempt(self.server.retries + 1), given_up),
+            stop=lambda state: bool(tried(state)) or given_up(state),
             wait=self.wait,
             reraise=True,
         )
