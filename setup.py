@@ -1,9 +1,9 @@
 """What pyproject.toml cannot say: two top-level folders install below icr_tasks, and the start-up hook is
 placed.
 
-`leaderboard/` and `training/` become icr_tasks.leaderboard and icr_tasks.training, so that nothing generic lands in
-site-packages. The hook is three files at the top of site-packages: icr_tasks_autoload.py, .pth and .start
-(PEP 829).
+`leaderboard/` and `training/` become icr_tasks.leaderboard and icr_tasks.training, so that nothing generic
+lands in site-packages. The hook is three files at the top of site-packages: icr_tasks_autoload.py, .pth and
+.start (PEP 829).
 """
 
 import shutil

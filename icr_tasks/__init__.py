@@ -2,11 +2,11 @@
 
     import icr_tasks as icr
 
-    runs = icr.evaluate("icr-hf", {"pretrained": folder}, tasks=["icr_synth_rag_512"], settings=["full", "rag@256"])
-    print(icr.board(runs))
+    runs = icr.evaluate("icr-hf", {"pretrained": folder}, tasks=["icr_synth_rag_512"], settings=["full",
+    "rag@256"]) print(icr.board(runs))
 
-Everything in `__all__` is public; the rest may change. Names load when they are used, so that importing this package
-costs nothing.
+Everything in `__all__` is public; the rest may change. Names load when they are used, so that importing this
+package costs nothing.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ MISSING = ("error", "skip")
 
 
 class EvaluationError(IcrError):
-    """Some settings could not be evaluated. `results` holds what could (possibly nothing): nothing is lost."""
+    """Some settings could not be evaluated. `results` holds what could (possibly nothing): nothing is
+    lost."""
 
     def __init__(self, message: str, results: Results) -> None:
         super().__init__(message)
@@ -68,8 +69,9 @@ class Results(Sequence[Run]):
         return len(self.runs)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One dict an item: model, setting, prompt, task, benchmark, dataset, length, item, cluster, tokens, whether
-        the context was cut, the error if there is one, and every metric under its name (0 to 1; None: not scored)."""
+        """One dict an item: model, setting, prompt, task, benchmark, dataset, length, item, cluster, tokens,
+        whether the context was cut, the error if there is one, and every metric under its name (0 to 1; None:
+        not scored)."""
         for run in self.runs:
             for task in run.tasks.values():
                 place = {
@@ -118,7 +120,8 @@ class Results(Sequence[Run]):
 
 
 def load(root: str | Path) -> Results:
-    """Every run at or below a results folder. Raises IcrError where there is none, or one is damaged (file and line)."""
+    """Every run at or below a results folder. Raises IcrError where there is none, or one is damaged (file
+    and line)."""
     return Results(tuple(ledgers.load(Path(root))), Path(root))
 
 
@@ -139,13 +142,13 @@ def evaluate(
 ) -> Results:
     """Evaluate tasks under settings x prompts with one engine in this process; one run each.
 
-    `model` is an engine's name as in `lm_eval --model` with its `model_args`, or a loaded `lm_eval.api.model.LM`.
-    `tasks` are tasks or groups of ours. `limit` counts items a task. `chat`: use the chat template (default: if the
-    model has one). `metadata` are further options of `--metadata`. `out` keeps lm_eval's output and the ledgers;
-    without it they live as long as the results.
+    `model` is an engine's name as in `lm_eval --model` with its `model_args`, or a loaded
+    `lm_eval.api.model.LM`. `tasks` are tasks or groups of ours. `limit` counts items a task. `chat`: use the
+    chat template (default: if the model has one). `metadata` are further options of `--metadata`. `out` keeps
+    lm_eval's output and the ledgers; without it they live as long as the results.
 
-    Raises IcrError before anything is loaded for unknown names and settings, and EvaluationError, whose `results`
-    hold everything that was finished, when a setting failed.
+    Raises IcrError before anything is loaded for unknown names and settings, and EvaluationError, whose
+    `results` hold everything that was finished, when a setting failed.
     """
     from .benchmarks import catalog
     from .harness import run as running
@@ -224,8 +227,8 @@ def score(
 def board(runs: Results | Run | Sequence[Run] | str | Path, **options: Any) -> Board:
     """The board of runs or of a results folder; prints as Markdown. Limited runs rank among themselves.
 
-    `options`: `base` (model to show drops against), `sort` (a column), `views` (names), `partial` (rank limited runs
-    like complete ones; default: where all are limited).
+    `options`: `base` (model to show drops against), `sort` (a column), `views` (names), `partial` (rank
+    limited runs like complete ones; default: where all are limited).
     """
     from .leaderboard.board.build import build
     from .leaderboard.board.tables import Options
@@ -247,7 +250,8 @@ def board(runs: Results | Run | Sequence[Run] | str | Path, **options: Any) -> B
 
 @dataclass(frozen=True)
 class Compared(Comparison):
-    """A comparison (`lines`: suite and benchmarks, `cells`, `flips`, `n`, `clusters`) that prints as Markdown."""
+    """A comparison (`lines`: suite and benchmarks, `cells`, `flips`, `n`, `clusters`) that prints as
+    Markdown."""
 
     text: str = field(default="", repr=False)
 
@@ -274,8 +278,8 @@ class Gated(Verdict):
 def compare(a: Run | str | Path, b: Run | str | Path, **options: Any) -> Compared:
     """Two runs item by item: differences b - a (0 to 1) with intervals, p and smallest detectable difference.
 
-    `options` as in `leaderboard.pairs.joined.pair` (common, allow, metric). Raises IcrError when they may not be
-    compared, with the reasons.
+    `options` as in `leaderboard.pairs.joined.pair` (common, allow, metric). Raises IcrError when they may not
+    be compared, with the reasons.
     """
     base, new = _run(a), _run(b)
     joined = pair(base, new, **options)
@@ -287,8 +291,9 @@ def compare(a: Run | str | Path, b: Run | str | Path, **options: Any) -> Compare
 def gate(new: Run | str | Path, baseline: Run | str | Path, **options: Any) -> Gated:
     """PASS, REGRESSED, INCONCLUSIVE or NOT COMPARABLE.
 
-    `options` as in `leaderboard.pairs.gate.gate` (margin, benchmark_margin, margins, alpha, strict), in score units,
-    and as in `leaderboard.pairs.joined.pair` (common: limited runs on the items both have; allow, metric).
+    `options` as in `leaderboard.pairs.gate.gate` (margin, benchmark_margin, margins, alpha, strict), in score
+    units, and as in `leaderboard.pairs.joined.pair` (common: limited runs on the items both have; allow,
+    metric).
     """
     base, candidate = _run(baseline), _run(new)
     joining = {name: options.pop(name) for name in ("common", "allow", "metric", "axis") if name in options}
@@ -297,7 +302,7 @@ def gate(new: Run | str | Path, baseline: Run | str | Path, **options: Any) -> G
     return Gated(**vars(found), text=reports.markdown(found, base.label, candidate.label))
 
 
-# -- helpers ---------------------------------------------------------------------------------------------------------
+# -- helpers -----------------------------------------------------------------------------------------------
 
 
 def _run(run: Run | str | Path) -> Run:

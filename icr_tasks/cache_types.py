@@ -1,9 +1,11 @@
-"""Cache types that vLLM brings itself (`kv_cache_dtype`, setting `kv:TYPE`): one list for settings, engines and sweeps."""
+"""Cache types that vLLM brings itself (`kv_cache_dtype`, setting `kv:TYPE`): one list for settings, engines
+and sweeps."""
 
 from __future__ import annotations
 
 _BOTH, _GPU = ("cpu", "cuda"), ("cuda",)
-# type -> platforms where its kernel gives right answers ("cuda" stands for every GPU); which backend reads it (vllm 0.32)
+# type -> platforms where its kernel gives right answers ("cuda" stands for every GPU); which backend reads it
+# (vllm 0.32)
 NATIVE: dict[str, tuple[tuple[str, ...], str]] = {
     "auto": (_BOTH, "the model's own type"),
     "fp8": (_BOTH, "every dense backend"),

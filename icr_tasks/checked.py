@@ -1,7 +1,7 @@
 """What a user wrote (a study file, options of `--metadata`), checked by pydantic, told in our words.
 
-A record is a pydantic model with `Record` as its base: a key that it does not have is an error with the nearest match,
-and a value of another kind or out of range is one sentence that names the key.
+A record is a pydantic model with `Record` as its base: a key that it does not have is an error with the
+nearest match, and a value of another kind or out of range is one sentence that names the key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Heavy third parties that load at first use: a KV method's file registers its name and knobs without importing torch.
+"""Heavy third parties that load at first use: a KV method's file registers its name and knobs without
+importing torch.
 
 from ..lazy import torch      # for types and for use alike
 """

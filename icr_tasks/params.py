@@ -1,4 +1,5 @@
-"""Parameters declared as data: type, default, range. Their texts come from settings, YAML files and command lines.
+"""Parameters declared as data: type, default, range. Their texts come from settings, YAML files and command
+lines.
 
 >>> check_params("kv method topk", {"sink": Whole(4, low=0)}, {"sink": "8"})
 {'sink': 8}
@@ -122,7 +123,8 @@ class Name(Param):
 
 
 def check_params(owner: str, params: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values parsed, in declared order. Raises IcrError for an unknown name (with the nearest) or value."""
+    """The given values parsed, in declared order. Raises IcrError for an unknown name (with the nearest) or
+    value."""
     for name in given:
         if name not in params:
             raise unknown(f"{owner} parameter", name, params)

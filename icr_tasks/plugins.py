@@ -1,10 +1,12 @@
-"""Somebody else's benchmarks, metrics, KV methods, retrievers and views: packages with an entry point in group `icr_tasks`.
+"""Somebody else's benchmarks, metrics, KV methods, retrievers and views: packages with an entry point in
+group `icr_tasks`.
 
     [project.entry-points."icr_tasks"]
     my = "my_pkg.icr"
 
-Such a module is imported before any name is resolved. `ICR_PLUGINS=off` imports none, `ICR_PLUGINS=my,other` only those.
-A plugin that cannot be imported registers nothing, is named once on stderr, and disturbs nothing else.
+Such a module is imported before any name is resolved. `ICR_PLUGINS=off` imports none, `ICR_PLUGINS=my,other`
+only those. A plugin that cannot be imported registers nothing, is named once on stderr, and disturbs nothing
+else.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ def _fail(name: str, why: str) -> None:
 
 
 class registering:
-    """Context: what is registered inside comes from `origin`; all of it is taken back when the body raises."""
+    """Context: what is registered inside comes from `origin`; all of it is taken back when the body
+    raises."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin

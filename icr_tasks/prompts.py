@@ -1,4 +1,5 @@
-"""Prompt tables that a benchmark may take over: `icr.prompts.HELMET` (the paper's five formats and its code's)."""
+"""Prompt tables that a benchmark may take over: `icr.prompts.HELMET` (the paper's five formats and its
+code's)."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@
 >>> cheeses.get("gouda").check({"months": 12})
 {'months': 12}
 
-Our own entries register themselves when their room (a package) is imported, which happens at the first look-up; then the
-packages that declare an entry point in the group `icr_tasks` are imported (`plugins`), and what they register counts
-exactly as ours. Nothing here imports torch.
+Our own entries register themselves when their room (a package) is imported, which happens at the first
+look-up; then the packages that declare an entry point in the group `icr_tasks` are imported (`plugins`), and
+what they register counts exactly as ours. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A registered thing: `target` is the class, function or object; `params` its parameters, declared as data."""
+    """A registered thing: `target` is the class, function or object; `params` its parameters, declared as
+    data."""
 
     name: str
     target: T
@@ -66,7 +67,7 @@ class Registry(Generic[T]):
         self._loaded = room is None
         plugins.watched.append(self)
 
-    # -- adding --------------------------------------------------------------------------------------------------
+    # -- adding --------------------------------------------------------------------------------------------
 
     def register(
         self, name: str, *, params: Mapping[str, Param] | None = None, **facts: Any
@@ -82,7 +83,8 @@ class Registry(Generic[T]):
     def add(
         self, name: str, target: T, *, params: Mapping[str, Param] | None = None, **facts: Any
     ) -> Entry[T]:
-        """Register `target`. Raises IcrError when the name is taken, reserved or cannot be written in a setting."""
+        """Register `target`. Raises IcrError when the name is taken, reserved or cannot be written in a
+        setting."""
         origin = plugins.origins[-1] if plugins.origins else "icr_tasks"
         if not isinstance(name, str) or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
             raise IcrError(f"{self.kind} name {name!r}: letters, digits, '_', '-' and '.' only")
@@ -106,10 +108,11 @@ class Registry(Generic[T]):
         self.known[name] = entry
         return entry
 
-    # -- looking up ----------------------------------------------------------------------------------------------
+    # -- looking up ----------------------------------------------------------------------------------------
 
     def get(self, name: str) -> Entry[T]:
-        """The entry of that name. Raises IcrError with the nearest match, and what failed to load, if anything did."""
+        """The entry of that name. Raises IcrError with the nearest match, and what failed to load, if
+        anything did."""
         self._load()
         if name not in self.known:
             error = unknown(self.kind, name, [*self.known])
@@ -186,11 +189,12 @@ def kv_method(
 ) -> Callable[[T], T]:
     """Decorator of a KV method's class, a subclass of `icr.kv.Method`.
 
-    `frees`: True where keys are dropped after prefill, False where all are stored and a part is read. `budget` is the
-    share kept or read by default; None where the method needs none. `knobs` are its parameters, declared as data.
-    `inside` are knobs in tokens that the budget includes (default: sink and window of a method that frees), so that a
-    budget of fewer tokens is refused. `quiet` knobs are recorded only where they differ from their default: one that a
-    method gets later leaves the fingerprints of older runs as they are.
+    `frees`: True where keys are dropped after prefill, False where all are stored and a part is read.
+    `budget` is the share kept or read by default; None where the method needs none. `knobs` are its
+    parameters, declared as data. `inside` are knobs in tokens that the budget includes (default: sink and
+    window of a method that frees), so that a budget of fewer tokens is refused. `quiet` knobs are recorded
+    only where they differ from their default: one that a method gets later leaves the fingerprints of older
+    runs as they are.
     """
     held = tuple(inside) if inside is not None else ("sink", "window") if frees else ()
     return KV_METHODS.register(
@@ -201,13 +205,16 @@ def kv_method(
 def retriever(
     name: str, *, params: Mapping[str, Param] | None = None, reference: bool = False
 ) -> Callable[[T], T]:
-    """Decorator of a retriever's class (`icr.Retriever`); `params` are its own options in `rag@k,NAME,option=value`.
+    """Decorator of a retriever's class (`icr.Retriever`); `params` are its own options in
+    `rag@k,NAME,option=value`.
 
-    `reference`: nobody could serve it (it knows the gold, or chooses blindly); boards show it and never rank it.
+    `reference`: nobody could serve it (it knows the gold, or chooses blindly); boards show it and never rank
+    it.
     """
     return RETRIEVERS.register(name, params=params, reference=reference)
 
 
 def view(name: str, *, order: int = 1000) -> Callable[[T], T]:
-    """Decorator of a function that makes tables of a board: `function(board) -> list[icr.Table]`, shown by `order`."""
+    """Decorator of a function that makes tables of a board: `function(board) -> list[icr.Table]`, shown by
+    `order`."""
     return VIEWS.register(name, order=order)

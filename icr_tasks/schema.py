@@ -1,5 +1,5 @@
-"""What crosses rooms, decided here and nowhere else: the typed records, what the fingerprint of a run is made of,
-which options only change speed, and what is a secret.
+"""What crosses rooms, decided here and nowhere else: the typed records, what the fingerprint of a run is made
+of, which options only change speed, and what is a secret.
 
 Every room, the leaderboard included, may import this file; it imports none.
 """
@@ -56,7 +56,8 @@ class Sheet(TypedDict, total=False):
 
 
 class Digest(TypedDict, total=False):
-    """What is logged in place of a prompt: hashes and counts, no text. Token counts by the evaluated tokenizer."""
+    """What is logged in place of a prompt: hashes and counts, no text. Token counts by the evaluated
+    tokenizer."""
 
     icr: int  # 1: marks the record as ours
     sha256: str  # of the prompt; absent where it could not be sent
@@ -74,7 +75,8 @@ class Digest(TypedDict, total=False):
 
 
 def digest(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """The Digest that our tasks log in place of the prompt in a sample row of lm_eval; empty for other tasks."""
+    """The Digest that our tasks log in place of the prompt in a sample row of lm_eval; empty for other
+    tasks."""
     for sent in sample.get("arguments", {}).values():
         text = sent.get("arg_0")
         if type(text) is not str or text[:2] != '{"':
@@ -109,7 +111,8 @@ class LedgerRow(TypedDict, total=False):
 
 
 class RunHead(TypedDict, total=False):
-    """run.json: what a run was. `fingerprint_inputs` decide its answers, the rest is measured or descriptive."""
+    """run.json: what a run was. `fingerprint_inputs` decide its answers, the rest is measured or
+    descriptive."""
 
     schema: int
     fingerprint: str
@@ -164,7 +167,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Changes speed, or how a server is reached, but not answers: stored with the run, not part of its fingerprint.
+# Changes speed, or how a server is reached, but not answers: stored with the run, not part of its
+# fingerprint.
 SPEED_ONLY = _words(
     """batch_size max_batch_size device device_map parallelize max_memory_per_gpu max_cpu_memory offload_folder gpus
     tensor_parallel_size pipeline_parallel_size data_parallel_size data_parallel_backend distributed_executor_backend
@@ -180,7 +184,8 @@ GRADER_SPEED_ONLY = frozenset(prefix + name for prefix in _GRADERS for name in _
 
 
 def speed_only(name: str) -> bool:
-    """True for an option that cannot change an answer or a score: speed, addresses of graders, credentials."""
+    """True for an option that cannot change an answer or a score: speed, addresses of graders,
+    credentials."""
     return name in SPEED_ONLY or name in GRADER_SPEED_ONLY or secret_key(name)
 
 
@@ -203,7 +208,8 @@ def same_run(head: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
 
 
 def run_fingerprint(inputs: Mapping[str, Any]) -> str:
-    """Fingerprint of a run: its identity without what differs by task (generation length), or describes a setting."""
+    """Fingerprint of a run: its identity without what differs by task (generation length), or describes a
+    setting."""
     used = {k: v for k, v in inputs.items() if k not in ("gen_kwargs", "truncation")}
     told = {k: v for k, v in (used.get("setting") or {}).items() if k != "deployable"}
     return fingerprint(used | ({"setting": told} if told else {}))

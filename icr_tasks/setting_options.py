@@ -1,15 +1,18 @@
 """Options of the kinds of settings themselves, declared as data; and token counts as they are written.
 
-An option of every `rag` setting is one entry in RAG and the code that reads `setting.params`. One that comes later is
-`quiet=True`: it stands in `params` (and so in the fingerprint) only where it is given, so that older runs keep theirs.
-`needs` names options one of which must stand beside it (`depth` without `rerank` means nothing); beside them it is
-recorded with its default.
+An option of every `rag` setting is one entry in RAG and the code that reads `setting.params`. One that comes
+later is `quiet=True`: it stands in `params` (and so in the fingerprint) only where it is given, so that older
+runs keep theirs. `needs` names options one of which must stand beside it (`depth` without `rerank` means
+nothing); beside them it is recorded with its default.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from .errors import IcrError
 from .params import Flag, Name, Param, Tokens, Whole, Word
 from .params import parse_tokens as parse_tokens
 
@@ -68,3 +71,20 @@ def show_tokens(n: int) -> str:
     if n % 1024**2 == 0:
         return f"{n // 1024**2}M"
     return f"{n // 1024}k" if n % 1024 == 0 else str(n)
+
+
+COMPAT_RESERVE = 2048  # tokens the released code takes off k
+
+
+def check_rag(merged: Mapping[str, Any], k: int) -> None:
+    """Raises IcrError where values of a rag setting with k tokens contradict each other."""
+    if merged["overlap"] >= merged["chunk"]:
+        raise IcrError(f"rag overlap {merged['overlap']} must be smaller than chunk {merged['chunk']}")
+    if merged["chunk"] > k:
+        raise IcrError(
+            f"rag@{show_tokens(k)} cannot hold one chunk of {merged['chunk']} tokens; use chunk={k} or less"
+        )
+    if merged["paper_compat"] and (k <= COMPAT_RESERVE or merged["order"] != "score"):
+        raise IcrError(
+            "paper_compat keeps k - 2048 tokens in score order: it needs k above 2k and no other order"
+        )

@@ -7,17 +7,9 @@
 >>> str(Setting.parse("rag@4k+kv:snapkv@0.5").kv)
 'kv:snapkv@0.5'
 
-    setting = kind [ "+" kv ]                      rag@32k+kv:snapkv@0.5: retrieve, then compress
-    kind    = "full" | "none" | "gold" [ "@only" ] | "rag@" amount { "," option } | kv | route
-    kv      = "kv:" method [ "@" budget ] { "," option }        kv:native: a model that compresses by design, as it is
-    route   = "route:" name "@" amount { "," option }
-    amount  = whole [ "k" | "M" ]                  tokens of the evaluated tokenizer (4k = 4096)
-    budget  = share | amount                       a number with a point is a share, a whole one is tokens
-    option  = flag | word | name "=" value         declared as data
-
-Equal settings print equally: defaults are not printed, options have an order. Retrievers, KV methods and routes with
-their parameters come from the registries, so that a plugin's are written like ours. Options of the kinds
-themselves are declared in `setting_options`.
+Equal settings print equally: defaults are not printed, options have an order. Retrievers, KV methods and
+routes with their parameters come from the registries, so that a plugin's are written like ours. Options of
+the kinds themselves are declared in `setting_options`. The grammar stands in docs/settings.md.
 """
 
 from __future__ import annotations
@@ -32,14 +24,24 @@ from . import cache_types
 from .errors import IcrError, unknown
 from .params import Flag, Param, Word
 from .registry import KV_METHODS, RETRIEVERS, ROUTES, Entry
-from .setting_options import EMBEDDING, KV, ORDERS, PRINTED, RAG, SPLITS, parse_tokens, show_tokens
+from .setting_options import (
+    COMPAT_RESERVE,
+    EMBEDDING,
+    KV,
+    ORDERS,
+    PRINTED,
+    RAG,
+    SPLITS,
+    check_rag,
+    parse_tokens,
+    show_tokens,
+)
 
 __all__ = ["EMBEDDING", "KV_NATIVE", "ORDERS", "SPLITS", "Setting", "parse_tokens", "pieces", "show_tokens"]
 
 KINDS = ("full", "none", "gold", "rag", "kv", "route")
 BY_DESIGN = "native"  # kv:native: nothing of ours compresses; the model's own cache is small
 _COMPAT = {"instruction": False}  # the paper's choices, implied by paper_compat, beside the retriever dense
-_COMPAT_RESERVE = 2048  # tokens the released code takes off k
 _SHORT = 2048  # token budgets of a KV method below this are printed in full: kv:snapkv@1024
 KV_NATIVE = tuple(cache_types.NATIVE)  # cache types an engine brings itself; they take no parameters
 _HEAD = re.compile(r"(?P<kind>[a-z]+)(?::(?P<name>[A-Za-z0-9_.\-]+))?(?:@(?P<amount>[^@]+))?\Z")
@@ -47,16 +49,19 @@ _PLUS = re.compile(rf"\+\s*(?=(?:{'|'.join(KINDS)})(?:[:@,+]|\s*\Z))")
 
 
 def pieces(text: str) -> list[str]:
-    """The parts of a setting string at its '+': `rag@4k+kv:topk` -> ["rag@4k", "kv:topk"]. A model's name may have one."""
+    """The parts of a setting string at its '+': `rag@4k+kv:topk` -> ["rag@4k", "kv:topk"]. A model's name may
+    have one."""
     return [piece.strip() for piece in _PLUS.split(text.strip())]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A parsed setting. `method` is the name after the colon (kv, route). `amount` is int tokens (rag, route, kv), float
-    kept share (kv) or the word after @ (gold). `extra` are the options that differ from their defaults.
+    """A parsed setting. `method` is the name after the colon (kv, route). `amount` is int tokens (rag, route,
+    kv), float kept share (kv) or the word after @ (gold). `extra` are the options that differ from their
+    defaults.
 
-    `then` is the KV part of a combined setting (`rag@4k+kv:topk@0.05`), whose other fields are those of its first part.
+    `then` is the KV part of a combined setting (`rag@4k+kv:topk@0.05`), whose other fields are those of its
+    first part.
     """
 
     kind: str
@@ -73,7 +78,8 @@ class Setting:
             return found[0]
         if len(found) > 2 or found[0].kind not in ("rag", "gold") or found[1].kind != "kv":
             raise IcrError(
-                f"setting {text!r}: only rag@k or gold and one kv:METHOD after it are combined, e.g. rag@4k+kv:snapkv@0.5"
+                f"setting {text!r}: only rag@k or gold and one kv:METHOD after it are combined, e.g. "
+                "rag@4k+kv:snapkv@0.5"
             )
         first, then = found
         return cls(first.kind, first.method, first.amount, first.extra, then)
@@ -104,7 +110,8 @@ class Setting:
 
     @property
     def kv(self) -> Setting | None:
-        """The part that an engine acts on: this setting or what follows the '+'; None without compression of ours."""
+        """The part that an engine acts on: this setting or what follows the '+'; None without compression of
+        ours."""
         part = self if self.kind == "kv" else self.then
         return None if part is None or part.method == BY_DESIGN else part
 
@@ -134,8 +141,8 @@ class Setting:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """Every knob of this setting (of its first part, where two are combined), defaults filled in; quiet ones and
-        empty names only where they are given."""
+        """Every knob of this setting (of its first part, where two are combined), defaults filled in; quiet
+        ones and empty names only where they are given."""
         given = dict(self.extra)
         quiet: Collection[str] = ()
         defaults = {name: param.default for name, param in self._declared.items()}
@@ -152,7 +159,7 @@ class Setting:
     @property
     def budget(self) -> int:
         """Context tokens of a rag setting: k, less 2048 with paper_compat."""
-        return int(self.amount or 0) - (_COMPAT_RESERVE if self.params.get("paper_compat") else 0)
+        return int(self.amount or 0) - (COMPAT_RESERVE if self.params.get("paper_compat") else 0)
 
     def describe(self) -> dict[str, Any]:
         """The fields run.json stores beside the string; all but `deployable` are part of the fingerprint."""
@@ -169,7 +176,7 @@ class Setting:
         }
 
 
-# -- one part ----------------------------------------------------------------------------------------------------------
+# -- one part ----------------------------------------------------------------------------------------------
 
 
 def _part(text: str) -> Setting:
@@ -182,7 +189,8 @@ def _part(text: str) -> Setting:
         raise unknown("setting after '+'", re.split(r"[:@]", head.partition("+")[2])[0], KINDS)
     if not match or "" in options:
         raise IcrError(
-            f"setting {text!r} cannot be read: write {kind}, name and amount, then options after single commas"
+            f"setting {text!r} cannot be read: write {kind}, name and amount, then options after single "
+            "commas"
         )
     parser = {"rag": _rag, "kv": _kv, "route": _route}.get(kind, _plain)
     return parser(kind, match["name"], match["amount"], options)
@@ -219,7 +227,8 @@ def _owner(word: str) -> str | None:
 
 
 def _given(head: str, options: Sequence[str], params: Mapping[str, Param]) -> dict[str, str | None]:
-    """Options as name -> text (None: a name alone). A word alone that a bare parameter of `params` has is its value."""
+    """Options as name -> text (None: a name alone). A word alone that a bare parameter of `params` has is its
+    value."""
     found: dict[str, str | None] = {}
     for option in options:
         name, sep, value = (piece.strip() for piece in option.partition("="))
@@ -252,7 +261,7 @@ def _changed(values: Mapping[str, Any], plain: Mapping[str, Any]) -> tuple[tuple
     return tuple((n, values[n]) for n in order if values[n] != plain.get(n))
 
 
-# -- rag ---------------------------------------------------------------------------------------------------------------
+# -- rag ---------------------------------------------------------------------------------------------------
 
 
 def _retriever(given: Mapping[str, Any]) -> str:
@@ -262,7 +271,8 @@ def _retriever(given: Mapping[str, Any]) -> str:
 
 
 def _rag_defaults(declared: Mapping[str, Param], given: Mapping[str, Any], amount: int) -> dict[str, Any]:
-    """Defaults that depend on other values: paper_compat's choices, smaller chunks when k is below one chunk."""
+    """Defaults that depend on other values: paper_compat's choices, smaller chunks when k is below one
+    chunk."""
     out = {"retriever": _retriever(given), **{name: param.default for name, param in declared.items()}}
     if amount < out["chunk"]:
         out["chunk"] = max(amount // 4, 1)
@@ -302,25 +312,12 @@ def _rag(kind: str, name: str | None, amount: str | None, options: Sequence[str]
             raise IcrError(f"{option}= means nothing alone; give {ways} as well")
     plain = _rag_defaults(declared, {**given, "retriever": chosen}, k)
     merged = {**plain, **given}
-    _check_rag(merged, k)
+    check_rag(merged, k)
     plain["retriever"] = "dense" if merged["paper_compat"] else "bm25"
     return Setting(kind, amount=k, extra=_changed(merged, plain))
 
 
-def _check_rag(merged: Mapping[str, Any], k: int) -> None:
-    if merged["overlap"] >= merged["chunk"]:
-        raise IcrError(f"rag overlap {merged['overlap']} must be smaller than chunk {merged['chunk']}")
-    if merged["chunk"] > k:
-        raise IcrError(
-            f"rag@{show_tokens(k)} cannot hold one chunk of {merged['chunk']} tokens; use chunk={k} or less"
-        )
-    if merged["paper_compat"] and (k <= _COMPAT_RESERVE or merged["order"] != "score"):
-        raise IcrError(
-            "paper_compat keeps k - 2048 tokens in score order: it needs k above 2k and no other order"
-        )
-
-
-# -- route -------------------------------------------------------------------------------------------------------------
+# -- route -------------------------------------------------------------------------------------------------
 
 
 def _route(kind: str, name: str | None, amount: str | None, options: Sequence[str]) -> Setting:
@@ -335,7 +332,7 @@ def _route(kind: str, name: str | None, amount: str | None, options: Sequence[st
     return Setting(kind, name, parse_tokens(amount), _changed(values, entry.defaults))
 
 
-# -- kv ----------------------------------------------------------------------------------------------------------------
+# -- kv ----------------------------------------------------------------------------------------------------
 
 
 def _method(name: str) -> Entry[Any]:
@@ -373,7 +370,8 @@ def _budget(name: str, text: str, entry: Entry[Any], values: Mapping[str, Any]) 
     whole = re.fullmatch(r"\+?\d+[kKmM]?", text)
     if whole and text.lstrip("+0") == "1":
         raise IcrError(
-            f"kv budget {text} may mean the whole cache or one token; write kv:{name}@1.0, or a token count above 1"
+            f"kv budget {text} may mean the whole cache or one token; write kv:{name}@1.0, or a token count "
+            "above 1"
         )
     if whole and text.strip("+0kKmM"):
         tokens = parse_tokens(text.lstrip("+"))
@@ -382,17 +380,20 @@ def _budget(name: str, text: str, entry: Entry[Any], values: Mapping[str, Any]) 
         held = [knob for knob in entry.facts.get("inside", ()) if values.get(knob)]
         if tokens < (least := sum(values[knob] for knob in held)):
             raise IcrError(
-                f"kv:{name}@{text} keeps fewer tokens than {' + '.join(held)} ({least}); raise the budget or lower {held[-1]}="
+                f"kv:{name}@{text} keeps fewer tokens than {' + '.join(held)} ({least}); raise the budget "
+                f"or lower {held[-1]}="
             )
         return tokens
     try:
         share = float(text.rstrip("kKmM") if whole else text)
     except ValueError:
         raise IcrError(
-            f"kv budget {text!r} is not a number; write the kept share, e.g. kv:{name}@0.05, or tokens, kv:{name}@1k"
+            f"kv budget {text!r} is not a number; write the kept share, e.g. kv:{name}@0.05, or tokens, "
+            f"kv:{name}@1k"
         ) from None
     if not 0 < share <= 1:
         raise IcrError(
-            f"kv budget {text} is outside (0, 1]; it is the share of the cache kept or read (tokens: 1024, 4k)"
+            f"kv budget {text} is outside (0, 1]; it is the share of the cache kept or read (tokens: "
+            "1024, 4k)"
         )
     return share

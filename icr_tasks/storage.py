@@ -1,5 +1,5 @@
-"""Files: where they lie, the one error for one that is not there, whole writes, locks, checksums, lm-eval's output
-folders."""
+"""Files: where they lie, the one error for one that is not there, whole writes, locks, checksums, lm-eval's
+output folders."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def allow_partial(option: object) -> bool:
 def short(path: Path, what: str, actual: int, expected: int) -> IcrError:
     """Error for a file with the wrong number of items."""
     return IcrError(
-        f"{path}: {actual} {what}, the official data has {expected}. Fetch the file again, or accept it as it is with "
+        f"{path}: {actual} {what}, the official data has {expected}. Fetch the file again, or accept it as "
+        "it is with "
         "--metadata '{\"allow_partial\":true}' (the run is then marked as not official)"
     )
 
@@ -205,7 +206,8 @@ def evaluations(roots: list[Path], bad: list[str] | None = None) -> Iterator[Eva
     paths = sorted({p for root in roots for p in _results(root)}, key=lambda p: p.name)
     if not paths:
         raise IcrError(
-            f"no results_*.json below {', '.join(map(str, roots))}; run lm_eval with --output_path and --log_samples"
+            f"no results_*.json below {', '.join(map(str, roots))}; run lm_eval with --output_path and "
+            "--log_samples"
         )
     for path in paths:
         try:

@@ -99,7 +99,8 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Choice:
-    """A cheaper design: questions and items a question of each dataset; `enough` when it reaches the target."""
+    """A cheaper design: questions and items a question of each dataset; `enough` when it reaches the
+    target."""
 
     cells: list[Cell]
     taken: dict[str, tuple[int, int]]

@@ -70,8 +70,8 @@ class Effect:
         return (max(0.0, low), min(1.0, high)) if self.bounded else (low, high)
 
     def _wilson(self, answers: float, level: float) -> tuple[float, float]:
-        """Wilson's interval of a share among so many independent answers, with t in place of z; half an answer
-        is allowed for on the side of the edge, where Wilson's own covers 92 % of a share of 99 %."""
+        """Wilson's interval of a share among so many independent answers, with t in place of z; half an
+        answer is allowed for on the side of the edge, where Wilson's own covers 92 % of a share of 99 %."""
         t = float(special.stdtrit(self.df, 0.5 + level / 2))
         if not math.isfinite(t):
             return 0.0, 1.0
@@ -148,10 +148,10 @@ class Design:
     """Which items are averaged together and which are not independent. All arguments have shape (items,).
 
     `cluster`: label of what items share (question, book, filings). `cell`: label of a (dataset, length).
-    `dataset`: label of the dataset; None: one dataset. Datasets that share clusters (two tasks on the same books) form
-    one stratum of the variance, so their covariance is counted. `shared`: the documents of each item, or None for an
-    item without; clusters within which items share only some of several documents (Loong's filings) are then
-    not taken as one. Raises ValueError for empty or unequal inputs.
+    `dataset`: label of the dataset; None: one dataset. Datasets that share clusters (two tasks on the same
+    books) form one stratum of the variance, so their covariance is counted. `shared`: the documents of each
+    item, or None for an item without; clusters within which items share only some of several documents
+    (Loong's filings) are then not taken as one. Raises ValueError for empty or unequal inputs.
     """
 
     def __init__(
@@ -203,7 +203,8 @@ class Design:
     def _find_overlaps(
         self, shared: Sequence[Sequence[str] | None] | np.ndarray
     ) -> dict[int, tuple[np.ndarray, Overlap]]:
-        """Strata whose items all name their documents, some of them several: their rows and their variance."""
+        """Strata whose items all name their documents, some of them several: their rows and their
+        variance."""
         found = {}
         of_item = self._groups.of_item
         for s in range(len(self._groups.count)):
@@ -294,7 +295,8 @@ class Design:
     ) -> Effect:
         if d.shape != (self.n,) or not np.isfinite(d).all():
             raise ValueError(
-                f"need {self.n} finite values, got shape {d.shape} with {np.count_nonzero(~np.isfinite(d))} not finite"
+                f"need {self.n} finite values, got shape {d.shape} with {np.count_nonzero(~np.isfinite(d))} "
+                "not finite"
             )
         means = self._cell_means(d)
         mean, centre = self._macro(means), d - means[self.cell]

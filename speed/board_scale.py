@@ -22,10 +22,14 @@ from pathlib import Path
 from typing import Any
 
 CALL = (
-    "import json, resource, sys, time; import icr_tasks.leaderboard.board.write, icr_tasks.leaderboard.ledgers.collect; "
-    "from icr_tasks.cli import main; t, begun = time.perf_counter(), time.process_time(); code = main(sys.argv[1:]); "
-    "print(json.dumps({'code': code, 'seconds': time.perf_counter() - t, 'cpu_seconds': time.process_time() - begun, "
-    "'start_up_cpu_seconds': begun, 'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), file=sys.stderr)"
+    "import json, resource, sys, time; import icr_tasks.leaderboard.board.write, "
+    "icr_tasks.leaderboard.ledgers.collect; "
+    "from icr_tasks.cli import main; t, begun = time.perf_counter(), time.process_time(); code = "
+    "main(sys.argv[1:]); "
+    "print(json.dumps({'code': code, 'seconds': time.perf_counter() - t, 'cpu_seconds': "
+    "time.process_time() - begun, "
+    "'start_up_cpu_seconds': begun, 'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / "
+    "1024}), file=sys.stderr)"
 )
 DATASETS = [
     (d, n) for d in ("nq", "hotpotqa", "triviaqa", "popqa") for n in ("4k", "8k", "16k", "32k", "64k")

@@ -122,7 +122,8 @@ def main() -> None:
                 found.append(run(task, folder, include, folder / f"out-{task}"))
             (_, base, _), (seconds, peak, log) = found
             print(
-                f"| {label} | {peak - base:.0f} | {(peak - base) / text:.2f} | {log / 1e6:.2f} | {seconds:.1f} |",
+                f"| {label} | {peak - base:.0f} | {(peak - base) / text:.2f} | {log / 1e6:.2f} | "
+                f"{seconds:.1f} |",
                 flush=True,
             )
 

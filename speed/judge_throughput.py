@@ -72,7 +72,8 @@ def main() -> int:
         for name in ("serial", "concurrent", "again"):
             row = found[name]
             print(
-                f"{name:<11} {row['seconds']:7.2f} s  {row['calls']:4d} calls  {row['right']}/{args.items} verdicts right"
+                f"{name:<11} {row['seconds']:7.2f} s  {row['calls']:4d} calls  {row['right']}/{args.items} "
+                "verdicts right"
             )
         print(f"speed-up    {found['speedup']:7.1f} x")
     whole = all(found[name]["right"] == args.items for name in ("serial", "concurrent", "again"))

@@ -3,10 +3,10 @@
     python speed/kv_decode.py --contexts 4k,16k,64k            # one Qwen2.5-7B-shaped layer
     python speed/kv_decode.py --model --contexts 4k            # a whole small model (random weights)
 
-`full` is what icr-hf and stock transformers run (sdpa); `full (grouped)` is a plain grouped matrix product, the fairer
-opponent where sdpa is slow at one query. On a CPU seconds are processor time of one thread, so that a busy
-machine does not change them much; on a GPU they are wall time. Keys drift slowly like those of text; speeds
-depend on them only through cluster sizes.
+`full` is what icr-hf and stock transformers run (sdpa); `full (grouped)` is a plain grouped matrix product,
+the fairer opponent where sdpa is slow at one query. On a CPU seconds are processor time of one thread, so
+that a busy machine does not change them much; on a GPU they are wall time. Keys drift slowly like those of
+text; speeds depend on them only through cluster sizes.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def _row(
 def show(rows: list[dict[str, Any]]) -> str:
     """A markdown table."""
     lines = [
-        "| context | setting | ms/step | x sdpa | x grouped | MB read/step | MB stored | build s | pays off after |",
+        "| context | setting | ms/step | x sdpa | x grouped | MB read/step | MB stored | build s | pays "
+        "off after |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:
@@ -165,7 +166,8 @@ def whole_model(n: int, device: str) -> str:
         job = decode.Job([ids], 33, frozenset())
         kv = decode.generate(model, job, chosen)[0].kv
         lines.append(
-            f"| {n // 1024}k | {setting} | {kv['prefill_tokens_per_s']:.0f} | {kv['decode_tokens_per_s']:.1f} | "
+            f"| {n // 1024}k | {setting} | {kv['prefill_tokens_per_s']:.0f} | "
+            f"{kv['decode_tokens_per_s']:.1f} | "
             f"{kv['read_fraction']:.1%} | {kv['stored_fraction']:.0%} |"
         )
     return "\n".join(lines)

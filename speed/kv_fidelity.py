@@ -157,7 +157,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         mass = mean("mass_kept")
         lines.append(
             f"| {show_tokens(n)} | `{setting}` | {len(found)} | {mean('stored_fraction'):.0%} | "
-            f"{mean('attended_fraction'):.1%} | {mean('read_fraction'):.1%} | {'' if mass is None else f'{mass:.3f}'} | "
+            f"{mean('attended_fraction'):.1%} | {mean('read_fraction'):.1%} | "
+            f"{'' if mass is None else f'{mass:.3f}'} | "
             f"{spread('kl', '.4f')} | {spread('top1', '.2f')} | {spread('dnll', '+.3f')} |"
         )
     return "\n".join(lines)

@@ -155,7 +155,8 @@ def roofline(model: Model) -> Iterator[str]:
                 floor = (model.weights + each * batch) / model.bandwidth * 1e3
                 dense = dense or floor
                 yield (
-                    f"| {method} | {n // 1024}k | {batch} | {each * batch / 1e9:.2f} | {launches} | {floor:.1f} | "
+                    f"| {method} | {n // 1024}k | {batch} | {each * batch / 1e9:.2f} | {launches} | "
+                    f"{floor:.1f} | "
                     f"{dense / floor:.1f} |"
                 )
 

@@ -5,9 +5,9 @@ caching.
     python speed/prefix_sharing.py --model MODEL --tokens 100000 --questions 20
 
 Both ways run in one process, one after the other, on the same prompts: documents of `--tokens` tokens with
-`--questions` questions each, questions of different documents interleaved as a shuffled data file has them. Reported:
-prompt tokens the engine computed (from its own count of cached tokens), wall time without loading, same
-answers.
+`--questions` questions each, questions of different documents interleaved as a shuffled data file has them.
+Reported: prompt tokens the engine computed (from its own count of cached tokens), wall time without loading,
+same answers.
 """
 
 from __future__ import annotations
@@ -121,16 +121,19 @@ def main() -> int:
     ours, naive = found["ours"], found["naive"]
     same = sum(a == b for a, b in zip(ours["answers"], naive["answers"], strict=True))
     print(
-        f"\n{args.documents} document(s) of {args.tokens} tokens, {args.questions} questions each, {Path(args.model).name}\n"
+        f"\n{args.documents} document(s) of {args.tokens} tokens, {args.questions} questions each, "
+        f"{Path(args.model).name}\n"
     )
     print("| way | prompt tokens | computed | computed / prompt | seconds |\n|---|---:|---:|---:|---:|")
     for way, r in found.items():
         print(
-            f"| {way} | {r['prompt']:,} | {r['computed']:,} | {r['computed'] / r['prompt']:.3f} | {r['seconds']:.1f} |"
+            f"| {way} | {r['prompt']:,} | {r['computed']:,} | {r['computed'] / r['prompt']:.3f} | "
+            f"{r['seconds']:.1f} |"
         )
     ratio, wall = ours["computed"] / naive["computed"], ours["seconds"] / naive["seconds"]
     print(
-        f"\nprefill {ratio:.3f} of naive, wall {wall:.3f} of naive, same answers {same}/{len(ours['answers'])}"
+        f"\nprefill {ratio:.3f} of naive, wall {wall:.3f} of naive, same answers "
+        f"{same}/{len(ours['answers'])}"
     )
     if args.json:
         args.json.write_text(json.dumps({"prefill_ratio": ratio, "wall_ratio": wall, **found}))

@@ -121,7 +121,8 @@ def main() -> None:
     naive = measure(args, args.naive_books, args.questions, "--naive")
     megabytes = args.books * args.size / 1e6
     print(
-        f"{args.books} books x {args.questions} questions, {args.size / 1e6:g} MB each, {args.setting}, bm25\n"
+        f"{args.books} books x {args.questions} questions, {args.size / 1e6:g} MB each, {args.setting}, "
+        "bm25\n"
     )
     print("| | CPU s a book | MB of books / CPU s | peak memory, MB |")
     print("|---|---:|---:|---:|")
@@ -135,7 +136,8 @@ def main() -> None:
         ),
     ):
         print(
-            f"| {label} | {run['cpu'] / books:.2f} | {megabytes / args.books * books / run['cpu']:.2f} | {run['peak']:.0f} |"
+            f"| {label} | {run['cpu'] / books:.2f} | {megabytes / args.books * books / run['cpu']:.2f} | "
+            f"{run['peak']:.0f} |"
         )
     ratio = naive["cpu"] / args.naive_books / (shared["cpu"] / args.books)
     print(f"\nindexed per question / indexed once: {ratio:.1f}x; mean context {shared['tokens']:.0f} tokens")

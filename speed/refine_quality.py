@@ -4,9 +4,8 @@ calls a candidate.
     python speed/refine_quality.py hotpot_dev_distractor_v1.json other_corpus.jsonl [--at 0.2,0.6]
 
 Evidence: `version` = the same article's text in the other corpus, `half` = two 100-word windows that overlap
-by half,
-`sentence` = a gold sentence inside another passage. Distractors: `hard` = HotpotQA's own for the same question,
-`random` = any two paragraphs. Prints the share of each at or above the thresholds.
+by half, `sentence` = a gold sentence inside another passage. Distractors: `hard` = HotpotQA's own for the
+same question, `random` = any two paragraphs. Prints the share of each at or above the thresholds.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ def main() -> None:
     slow = (time.process_time() - begun) / len(some)
     same = all((ours[i] == table).all() for i, table in zip(some, plain, strict=True))
     print(
-        f"plain      {1000 * slow:9.2f} ms an item   30,000 items: {slow * 30000 / 3600:7.1f} h   on {len(some)} items"
+        f"plain      {1000 * slow:9.2f} ms an item   30,000 items: {slow * 30000 / 3600:7.1f} h   on "
+        f"{len(some)} items"
     )
     print(f"ratio {slow / per_item:.0f}, numbers identical: {same}")
     if args.released:
@@ -70,7 +71,8 @@ def main() -> None:
                 max(released_mix(gold, negative) for gold in golds)
         mix = (time.process_time() - begun) / args.released
         print(
-            f"rapidfuzz  {1000 * mix:9.2f} ms an item   30,000 items: {mix * 30000 / 3600:7.1f} h   (released mix)"
+            f"rapidfuzz  {1000 * mix:9.2f} ms an item   30,000 items: {mix * 30000 / 3600:7.1f} h   "
+            "(released mix)"
         )
     if not same:
         raise SystemExit("the compiled numbers differ from the definition")

@@ -97,7 +97,8 @@ def table(tokens: TokenCounter, embedder: str | None, limit: int, only: str | No
                 known = result[1] if result else known
             if known < FEW:
                 print(
-                    f"left out {benchmark} {dataset} rag@{k}: the answer stands in the documents of {known} questions"
+                    f"left out {benchmark} {dataset} rag@{k}: the answer stands in the documents of {known} "
+                    "questions"
                 )
                 continue
             label = " ".join(

@@ -2,10 +2,10 @@
 
     python speed/reward_hacks.py ../shared/data
 
-Real questions of HotpotQA, 2Wiki, MuSiQue, NQ and PopQA. `listing` names the question's two gold titles joined by each
-separator; `search` looks for the template that earns most without the context: slots (names and options of the question,
-the commonest answers to questions of its kind), joined and wrapped in many ways, grown from the best single guess by hill
-climbing; `honest` are the right answer in forms that models use.
+Real questions of HotpotQA, 2Wiki, MuSiQue, NQ and PopQA. `listing` names the question's two gold titles
+joined by each separator; `search` looks for the template that earns most without the context: slots (names
+and options of the question, the commonest answers to questions of its kind), joined and wrapped in many ways,
+grown from the best single guess by hill climbing; `honest` are the right answer in forms that models use.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ HONEST = {
     "closing clause, cited": "Answer: {}, as stated in Document 3.",
     "LaTeX": "Answer: $\\text{{{}}}$",
     "tags": "<answer>{}</answer>",
-    "with an explanation": "Answer: {}\n\nExplanation: Document 3 says so, and document 7 was written by somebody else.",
+    "with an explanation": "Answer: {}\n\nExplanation: Document 3 says so, and document 7 was written by "
+    "somebody else.",
     "after thoughts": "It may be another one, or none.\n\nThe answer is: {}",
 }
 
@@ -218,7 +219,8 @@ class Template:
 def search(
     asked: Sequence[Asked], seed: int = 0, tries: int = 60
 ) -> tuple[float, float, dict[str, Template]]:
-    """(reward of the best single guesses, of the best templates found, those templates by kind), kinds by question.
+    """(reward of the best single guesses, of the best templates found, those templates by kind), kinds by
+    question.
 
     Both are chosen in hindsight on the same questions, which favours the templates.
     """
@@ -288,7 +290,8 @@ def main() -> None:
         group = [a for a in asked if a.source == source]
         one, many, best = search(group, tries=args.tries)
         print(
-            f"| {source} | {len(group)} | {100 * one:.1f} % | {100 * many:.1f} % | {100 * (many - one):+.1f} |"
+            f"| {source} | {len(group)} | {100 * one:.1f} % | {100 * many:.1f} % | "
+            f"{100 * (many - one):+.1f} |"
         )
         for k, t in list(best.items())[:3]:
             print("   ", k, t)

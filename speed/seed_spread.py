@@ -18,8 +18,8 @@ ARMS = 3  # comparisons with one control, whose seeds' variance is pooled
 
 
 def alarms(seeds: int, spread: float, draws: int, questions: int = 200) -> tuple[float, float, float]:
-    """Share of false alarms of the test over questions, of the one over questions and seeds, and of the one with the
-    variance pooled over ARMS comparisons. `spread` in score units."""
+    """Share of false alarms of the test over questions, of the one over questions and seeds, and of the one
+    with the variance pooled over ARMS comparisons. `spread` in score units."""
     r, design = np.random.default_rng(1), Design(np.arange(questions))
     counts = np.zeros(3)
     for _ in range(draws):

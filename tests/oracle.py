@@ -1,7 +1,8 @@
 """Two models for contract tests, run through lm_eval's real command line: `python tests/oracle.py --model
 oracle ...`.
 
-`oracle` says the gold answer in the format its prompt asks for, `junk` says something else; both ignore the prompt.
+`oracle` says the gold answer in the format its prompt asks for, `junk` says something else; both ignore the
+prompt.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Run by test_state.py in a process of its own: one engine, one setting after the other, as JSON on the last line.
+"""Run by test_state.py in a process of its own: one engine, one setting after the other, as JSON on the last
+line.
 
 python state_case.py ENGINE MODEL SETTING [SETTING ...]       each setting its own call
 python state_case.py ENGINE MODEL --together SETTING ...      one generate_until for all

@@ -1,4 +1,5 @@
-"""Gold in, gold out: free-form answers in the forms that models write, for the golds of all benchmarks at hand."""
+"""Gold in, gold out: free-form answers in the forms that models write, for the golds of all benchmarks at
+hand."""
 
 from __future__ import annotations
 

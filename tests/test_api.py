@@ -69,7 +69,8 @@ def test_the_public_surface_is_guarded() -> None:
 
 def test_importing_the_package_costs_nothing() -> None:
     code = (
-        "import sys, icr_tasks; heavy = {'numpy', 'torch', 'lm_eval', 'pandas', 'yaml', 'vllm', 'transformers'};"
+        "import sys, icr_tasks; heavy = {'numpy', 'torch', 'lm_eval', 'pandas', 'yaml', 'vllm', "
+        "'transformers'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -1,4 +1,5 @@
-"""One answer to "may these be compared?": the table of axes, and that board, gate, compare and check agree."""
+"""One answer to "may these be compared?": the table of axes, and that board, gate, compare and check
+agree."""
 
 from __future__ import annotations
 

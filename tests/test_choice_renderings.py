@@ -94,7 +94,8 @@ NO_ANSWER = (
     "A. A walk on the Moon\nB. Mars\nC. The village near Rome\nD. Dr. Ada Byron-King",
     "<think>The answer is {x}.",
 )
-# A reader's own table of 300 predictions (model -> item and letter, ":" for no answer), made from their texts.
+# A reader's own table of 300 predictions (model -> item and letter, ":" for no answer), made from their
+# texts; yi/65 and yarn/42, 107, 126 were revised after they had been compared with the function.
 BY_HAND = {
     "gpt4": (
         "14B 15C 16D 17D 18A 19D 24D 25A 26B 27B 28D 29C 30D 31B 40B 41B 42C 43C 48B 49C 50A 51A "

@@ -40,7 +40,8 @@ def test_golden_ao_prompt() -> None:
     assert built.prompt == (
         "You are an expert in question answering.\n\n"
         "Use the given documents to write a concise and short answer to the question.\n\n"
-        "[DOC 0]\npassage 0 word word word word word word \n\n[DOC 1]\npassage 1 word word word word word word \n\n"
+        "[DOC 0]\npassage 0 word word word word word word \n\n[DOC 1]\npassage 1 word word word word word "
+        "word \n\n"
         "Question: who wrote {context} it\n\n"
         "Write your concise and short answer in the following format:\n\nAnswer: <your answer>."
     )

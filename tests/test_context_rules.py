@@ -1,4 +1,5 @@
-"""Rules of context building, each against a few lines written again here: cuts, numbering, system text, recall, pieces."""
+"""Rules of context building, each against a few lines written again here: cuts, numbering, system text,
+recall, pieces."""
 
 from __future__ import annotations
 
@@ -82,7 +83,8 @@ def passages(n: int = 8, gold: tuple[int, ...] = (5,)) -> Item:
 
 
 def test_gold_ids_name_what_the_prompt_shows() -> None:
-    """After any cut, [DOC i] of every gold id is followed by a gold passage, and no other gold stands in the prompt."""
+    """After any cut, [DOC i] of every gold id is followed by a gold passage, and no other gold stands in the
+    prompt."""
     for rule in ("passages", "documents", "end", "middle"):
         for window in (720, 780, 850, 930, 5000):
             for gold in ((0,), (1, 6), (5,), (7,)):

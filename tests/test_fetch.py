@@ -220,7 +220,8 @@ FETCH = "import sys; from icr_tasks.cli import main; sys.exit(main(['data', 'fet
 
 
 def test_a_hub_is_asked_through_its_own_library(hub: Hub, tmp_path: Path) -> None:
-    """Token, cache, one copy on the disk, resuming after a break, offline mode; the secret stays out of messages."""
+    """Token, cache, one copy on the disk, resuming after a break, offline mode; the secret stays out of
+    messages."""
     body = noise(300_000)
     hub.files["/" + FILE], hub.commits["/" + FILE] = body, "a" * 40
     hub.break_after["/" + FILE] = 100_000

@@ -1,4 +1,5 @@
-"""`judge_equiv`: three verdicts for any QA task, read from one line, cached, and never posed by the answer itself."""
+"""`judge_equiv`: three verdicts for any QA task, read from one line, cached, and never posed by the answer
+itself."""
 
 from __future__ import annotations
 

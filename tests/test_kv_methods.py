@@ -198,8 +198,8 @@ def test_snapkv_keeps_what_the_window_attends_to() -> None:
 @given(n=st.integers(30, 90), seed=st.integers(0, 50))
 @settings(max_examples=25, deadline=None)
 def test_snapkv_is_the_published_one(n: int, seed: int) -> None:
-    """From the paper's definition, position by position: attention of the window's queries to each earlier key, the
-    mean over its neighbours before the window, the best of each KV head; the window stays."""
+    """From the paper's definition, position by position: attention of the window's queries to each earlier
+    key, the mean over its neighbours before the window, the best of each KV head; the window stays."""
     gen = torch.Generator().manual_seed(seed)
     window, kernel, kept = 8, 5, round(0.4 * n)
     queries, keys = (

@@ -79,13 +79,17 @@ def test_installed_from_the_wheel_nothing_heavy_is_imported(wheel: Path, tmp_pat
         f"sys.path.insert(0, {str(target)!r})\n"
         "class Block:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('torch', 'vllm', 'transformers', 'openai', 'bm25s', 'sentence_transformers', 'trl'):\n"
+        "        if name.split('.')[0] in ('torch', 'vllm', 'transformers', 'openai', 'bm25s', "
+        "'sentence_transformers', 'trl'):\n"
         "            raise ImportError(name + ' is not part of the base install')\n"
         "sys.meta_path.insert(0, Block())\n"
         "import icr_tasks\n"
         f"assert icr_tasks.__file__.startswith({str(target)!r}), icr_tasks.__file__\n"
-        "light = ('icr_tasks.cli', 'icr_tasks.benchmarks', 'icr_tasks.metrics', 'icr_tasks.context', 'icr_tasks.leaderboard', 'icr_tasks.harness.hooks', 'icr_tasks.harness.saving', 'icr_tasks.harness.options')\n"
-        "names = [m.name for m in pkgutil.walk_packages(icr_tasks.__path__, 'icr_tasks.') if m.name.startswith(light)]\n"
+        "light = ('icr_tasks.cli', 'icr_tasks.benchmarks', 'icr_tasks.metrics', 'icr_tasks.context', "
+        "'icr_tasks.leaderboard', 'icr_tasks.harness.hooks', 'icr_tasks.harness.saving', "
+        "'icr_tasks.harness.options')\n"
+        "names = [m.name for m in pkgutil.walk_packages(icr_tasks.__path__, 'icr_tasks.') if "
+        "m.name.startswith(light)]\n"
         "for name in names:\n"
         "    importlib.import_module(name)\n"
         "print(len(names))\n"
@@ -132,7 +136,8 @@ def test_fresh_environment_gets_the_commands_and_nothing_stray(wheel: Path, tmp_
 def test_leaderboard_imports_no_heavy_library() -> None:
     code = (
         "import sys, pkgutil, importlib, icr_tasks.leaderboard as lb\n"
-        "[importlib.import_module(m.name) for m in pkgutil.walk_packages(lb.__path__, 'icr_tasks.leaderboard.')]\n"
+        "[importlib.import_module(m.name) for m in pkgutil.walk_packages(lb.__path__, "
+        "'icr_tasks.leaderboard.')]\n"
         "print(sorted({'torch', 'transformers', 'vllm', 'lm_eval'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)

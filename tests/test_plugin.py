@@ -149,7 +149,8 @@ def test_prepare_rank_sweep_score_board_compare(run: Run) -> None:
     assert "icr_my_benchmark_codes_512" in ranked
     (run.work / "study.yaml").write_text(
         "out: study\nlimit: 3\ntasks: [icr_my_benchmark]\nsettings: [full, 'kv:smallnorm@0.6']\n"
-        "models: [{name: tiny, model: icr-hf, args: {pretrained: model, device: cpu}}]\ngen_kwargs: {max_gen_toks: 8}\n"
+        "models: [{name: tiny, model: icr-hf, args: {pretrained: model, device: cpu}}]\ngen_kwargs: "
+        "{max_gen_toks: 8}\n"
     )
     run("icr", "sweep", "study.yaml")
     rows = [json.loads(line) for line in (PLUGIN / "data" / "codes.jsonl").read_text().splitlines()[:12]]
@@ -186,7 +187,8 @@ def test_icr_plugins_limits_what_is_imported(run: Run) -> None:
             "registered twice, by icr-tasks itself",
         ),
         (
-            "import icr_tasks as icr\n@icr.benchmark('half', title='Half', metrics=icr.metrics.QA, prompts=icr.prompts.HELMET)\n"
+            "import icr_tasks as icr\n@icr.benchmark('half', title='Half', metrics=icr.metrics.QA, "
+            "prompts=icr.prompts.HELMET)\n"
             "class B: tasks = []",
             "does not say units, marks_gold, chance, load, files",
         ),

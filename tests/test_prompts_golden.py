@@ -72,7 +72,8 @@ def test_frozen(key: tuple[str, str, str]) -> None:
 def test_table_7_and_8_lines() -> None:
     ao = rendered("helmet_rag", "nq", "ao")
     assert ao.startswith(
-        "system: You are an expert in question answering.\n---\nuser: Use the given documents to write a concise"
+        "system: You are an expert in question answering.\n---\nuser: Use the given documents to write a "
+        "concise"
     )
     assert "\n\n[DOC 0]\nalpha\n\n[DOC 1]\nbeta\n\nQuestion: Q?\n\n" in ao and ao.endswith(
         "Answer: <your answer>."
@@ -83,12 +84,14 @@ def test_table_7_and_8_lines() -> None:
         assert text.endswith(".") == (name != "judge")  # as printed in the paper
     mc = rendered("infbench", "mc", "paper")
     assert mc.endswith(
-        'A. one\nB. two\nC. three\nD. four\n\nFormat your response as follows: "The answer is (insert answer here)".'
+        'A. one\nB. two\nC. three\nD. four\n\nFormat your response as follows: "The answer is (insert '
+        'answer here)".'
     )
     assert rendered("infbench", "sum", "paper").endswith("Summarize the book below.\n\nalpha\nbeta.")
     official = rendered("helmet_rag", "nq", "official")
     assert official.endswith(
-        "DEMO\n\nDocument (Title: T1): alpha\n\nDocument (Title: T2): beta\n\nQuestion: Q?\n---\nassistant: Answer:"
+        "DEMO\n\nDocument (Title: T1): alpha\n\nDocument (Title: T2): beta\n\nQuestion: "
+        "Q?\n---\nassistant: Answer:"
     )
     assert "<text>\nalpha\nbeta\n</text>" in rendered("longbench_v2", "all", "official")
     assert rendered("loong_fin", "all", "official").startswith(

@@ -1,4 +1,5 @@
-"""A shared cache gives what a cold one gives: tokenizers, chunk sizes, document names and retrievers may meet in it."""
+"""A shared cache gives what a cold one gives: tokenizers, chunk sizes, document names and retrievers may meet
+in it."""
 
 from __future__ import annotations
 

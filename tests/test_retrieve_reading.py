@@ -1,4 +1,5 @@
-"""What an embedder reads is found for folders of every make and for servers, and nothing of a chunk stays unread."""
+"""What an embedder reads is found for folders of every make and for servers, and nothing of a chunk stays
+unread."""
 
 from __future__ import annotations
 

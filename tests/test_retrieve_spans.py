@@ -1,4 +1,5 @@
-"""Long texts are tokenized in windows side by side: every token as if in one piece, for tokenizers of every kind."""
+"""Long texts are tokenized in windows side by side: every token as if in one piece, for tokenizers of every
+kind."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def prose(size: int, seed: int = 0) -> str:
 
 
 def tokenizers() -> dict[str, Any]:
-    """Bytes, GPT-2's pieces with merges (SmolLM2), words, WordPiece, and a sentencepiece-like one without word bounds."""
+    """Bytes, GPT-2's pieces with merges (SmolLM2), words, WordPiece, and a sentencepiece-like one without
+    word bounds."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

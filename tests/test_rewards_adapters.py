@@ -17,9 +17,12 @@ from icr_tasks.training.rewards import Row, score, trl_reward
 from icr_tasks.training.rewards.paper_code import similarity
 
 PASSAGE = (
-    "The Seine is a river in northern France that rises at Source-Seine near Dijon and flows through Paris into the "
-    "English Channel at Le Havre. It is navigable by ocean vessels as far as Rouen, and riverboats bring visitors along "
-    "its banks in the capital, where thirty-seven bridges cross it. The city of Troyes and many smaller towns also lie on it."
+    "The Seine is a river in northern France that rises at Source-Seine near Dijon and flows through Paris "
+    "into the "
+    "English Channel at Le Havre. It is navigable by ocean vessels as far as Rouen, and riverboats bring "
+    "visitors along "
+    "its banks in the capital, where thirty-seven bridges cross it. The city of Troyes and many smaller "
+    "towns also lie on it."
 )
 COLUMNS = {
     "id": ["a", "b"],

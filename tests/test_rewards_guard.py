@@ -23,7 +23,8 @@ CITY = Row(
 YEAR = Row(answers=("1889",), question="When was the tower opened?")
 BRIDGE = Row(
     answers=("Chief of Protocol",),
-    question="What government position was held by the woman who portrayed Corliss Archer in the film Kiss and Tell?",
+    question="What government position was held by the woman who portrayed Corliss Archer in the film Kiss "
+    "and Tell?",
     gold_ids=(0,),
     gold_docs=("Shirley Temple was named Chief of Protocol of the United States in 1976.",),
 )
@@ -99,7 +100,8 @@ def test_lists_negations_and_hedges_earn_nothing(text: str, row: Row) -> None:
         ("Answer: Paris, as stated in Document 3, which describes it.", CITY),
         ("Answer: Paris\n\nExplanation: Lyon lies on the Rhône.", CITY),
         (
-            "Answer: Paris\nThe tower was built in Paris for the fair of 1889, and Lyon never had one of that size.",
+            "Answer: Paris\nThe tower was built in Paris for the fair of 1889, and Lyon never had one of "
+            "that size.",
             CITY,
         ),
         ("Answer: Chief of Protocol of the United States", BRIDGE),

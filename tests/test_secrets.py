@@ -37,7 +37,8 @@ TASK = "icr_synth_rag_512"
 
 
 def leaks(root: Path) -> dict[str, list[str]]:
-    """Planted secret -> files below root that hold it, as it is, in base64, or inside gzip; file names count."""
+    """Planted secret -> files below root that hold it, as it is, in base64, or inside gzip; file names
+    count."""
     found: dict[str, list[str]] = {}
     for path in root.rglob("*"):
         data = path.read_bytes() if path.is_file() else b""
@@ -50,7 +51,8 @@ def leaks(root: Path) -> dict[str, list[str]]:
 
 
 def model_args(url: str) -> dict[str, Any]:
-    """Arguments of lm_eval's own client for a local server, with a credential in each place that takes one."""
+    """Arguments of lm_eval's own client for a local server, with a credential in each place that takes
+    one."""
     host = url.removeprefix("http://")
     return {
         "model": "m",

@@ -1,4 +1,5 @@
-"""The grammar of settings: what parses prints back, equal settings print equally, everything else is one sentence."""
+"""The grammar of settings: what parses prints back, equal settings print equally, everything else is one
+sentence."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What ran is compared with what was asked for, in both directions and by its effect: never a score for another
-setting than the one that is recorded."""
+"""What ran is compared with what was asked for, in both directions and by its effect: never a score for
+another setting than the one that is recorded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_an_error_of_an_earlier_run_does_not_reach_a_later_one(folder: Path) -> 
 
 
 def test_lm_evals_own_cache_hides_no_setting(folder: Path, tmp_path: Path) -> None:
-    """Requests pass through lm_eval's CachingLM with what they carry; what it answers itself nobody measured."""
+    """Requests pass through lm_eval's CachingLM with what they carry; what it answers itself nobody
+    measured."""
     from lm_eval.api.model import CachingLM
 
     setting = "kv:topk@0.05,window=16"
@@ -177,7 +178,8 @@ def test_stock_vllm_counts_a_run_and_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_run_holds_what_stock_vllm_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From workers that count a run (ICR_KV and `--model vllm`) to run.json; the items hold the setting alone."""
+    """From workers that count a run (ICR_KV and `--model vllm`) to run.json; the items hold the setting
+    alone."""
     from sweep_models import Counting
 
     from icr_tasks.harness.run import Cell

@@ -81,7 +81,8 @@ def test_train_and_test_share_no_names() -> None:
 def test_same_bytes_in_another_process() -> None:
     code = (
         "import hashlib; from icr_tasks import benchmarks as data; "
-        "print(hashlib.sha256(''.join(u.text for i in data.load('synth','rag','2k',n=8).items for u in i.units()).encode()).hexdigest())"
+        "print(hashlib.sha256(''.join(u.text for i in data.load('synth','rag','2k',n=8).items for u in "
+        "i.units()).encode()).hexdigest())"
     )
     seen = {
         subprocess.run(

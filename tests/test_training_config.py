@@ -107,7 +107,8 @@ def test_files_that_are_missing_broken_or_extend_themselves(tmp_path: Path) -> N
 
 def test_validation_imports_neither_torch_nor_trl() -> None:
     code = (
-        "import sys; from icr_tasks.training import config; config.load('grpo_judge.yaml'); config.load('sft_ao.yaml');"
+        "import sys; from icr_tasks.training import config; config.load('grpo_judge.yaml'); "
+        "config.load('sft_ao.yaml');"
         "print([m for m in ('torch', 'trl', 'transformers', 'datasets') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,5 @@
-"""Exports: a verifiers package whose rewards equal ours, a search environment, rows that verl has nothing to cut from."""
+"""Exports: a verifiers package whose rewards equal ours, a search environment, rows that verl has nothing to
+cut from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every shipped config and study from its documented command line to the point where a model would be loaded."""
+"""Every shipped config and study from its documented command line to the point where a model would be
+loaded."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ JUDGE = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model and data as `icr train data` makes them, under the names the shipped files use."""
+    """A folder with a tiny model and data as `icr train data` makes them, under the names the shipped files
+    use."""
     root = trainkit.make(tmp_path_factory.mktemp("launch"), n=16)
     lines = []
     for domain in ("hotpotqa", "2wiki", "medical"):

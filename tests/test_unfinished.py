@@ -1,4 +1,5 @@
-"""Unfinished answers from the prediction to lm_eval's numbers, the ledger, the table of `icr collect` and the notes."""
+"""Unfinished answers from the prediction to lm_eval's numbers, the ledger, the table of `icr collect` and the
+notes."""
 
 from __future__ import annotations
 

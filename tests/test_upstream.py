@@ -1,4 +1,5 @@
-"""What we change in other people's code still fits it, takes what upstream may add, and is unseen where unneeded."""
+"""What we change in other people's code still fits it, takes what upstream may add, and is unseen where
+unneeded."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def test_an_argument_upstream_adds_passes_through() -> None:
 
 
 class _Tracker:
-    """lm_eval's tracker as a later version might be: other words in its log, one more argument, or no log at all."""
+    """lm_eval's tracker as a later version might be: other words in its log, one more argument, or no log at
+    all."""
 
     output_path: str | None = None
 

@@ -1,4 +1,5 @@
-"""The visible answer: every form of thoughts that models write, with tokens kept, skipped or half-stripped."""
+"""The visible answer: every form of thoughts that models write, with tokens kept, skipped or
+half-stripped."""
 
 from __future__ import annotations
 

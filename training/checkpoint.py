@@ -76,7 +76,8 @@ def card(found: dict[str, Any], name: str) -> str:
     engine = (  # an adapter alone needs its base named
         f"lm_eval --model vllm --model_args pretrained={base},enable_lora=True,lora_local_path=FOLDER ..."
         if adapter
-        else "lm_eval --model vllm --model_args pretrained=FOLDER --tasks icr_helmet_rag --apply_chat_template ..."
+        else "lm_eval --model vllm --model_args pretrained=FOLDER --tasks icr_helmet_rag "
+        "--apply_chat_template ..."
     )
     return (
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {name}\n\n| | |\n|---|---|\n{table}\n\n"
@@ -145,8 +146,9 @@ class SafeSave:
     """Mixin for TRL trainers. `finish(folder, trainer)`, set after construction, completes a staged
     checkpoint.
 
-    Overrides three private methods of transformers' Trainer, which takes a half-written folder for a checkpoint
-    (github.com/huggingface/transformers: pull 27820, issue 35782); `harness.hooks.PATCHES` lists and checks them.
+    Overrides three private methods of transformers' Trainer, which takes a half-written folder for a
+    checkpoint (github.com/huggingface/transformers: pull 27820, issue 35782); `harness.hooks.PATCHES` lists
+    and checks them.
     """
 
     finish: Any = None
@@ -204,7 +206,8 @@ class SafeSave:
             slim(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
-        """From `adapter/`, beside merged weights, or from `master/`, the weights as they were trained, where they are."""
+        """From `adapter/`, beside merged weights, or from `master/`, the weights as they were trained, where
+        they are."""
         folder = Path(resume_from_checkpoint)
         inner = next((folder / name for name in (ADAPTER, MASTER) if (folder / name).is_dir()), folder)
         super()._load_from_checkpoint(str(inner), *args, **kwargs)  # type: ignore[misc]
@@ -258,8 +261,8 @@ def dtype_of(base: str) -> str:
 def cast(folder: Path, dtype: str) -> None:
     """Give the saved weights the base model's dtype, so that base and checkpoint are evaluated alike.
 
-    Trainers hold and save float32. Where nothing else does (FSDP and DeepSpeed write states of their own), the float32
-    weights stay in `master/` for a run that goes on.
+    Trainers hold and save float32. Where nothing else does (FSDP and DeepSpeed write states of their own),
+    the float32 weights stay in `master/` for a run that goes on.
     """
     import torch
     from safetensors import safe_open

@@ -158,7 +158,8 @@ def shrunk(tree: Mapping[str, Any], before: int) -> str:
     keep = " ".join(f"trl.{k}={max(1, round(n / devices))}" for k, n in steps.items())
     keep = keep or f"trl.gradient_accumulation_steps={max(1, round(before / devices))}"
     return (
-        f"devices={devices} instead of {before} would make every batch {before / devices:g} times smaller; say what you want: "
+        f"devices={devices} instead of {before} would make every batch {before / devices:g} times smaller; "
+        "say what you want: "
         f"{keep} keeps the batches (name one of these keys to confirm any other)"
     )
 
@@ -289,7 +290,8 @@ def reward(config: Config) -> None:
     late = config.reward.get("overlong", 0)
     if not isinstance(late, int) or not 0 <= late < config.max_response_length:
         raise IcrError(
-            f"reward.overlong is {late!r}; it is how many of the last tokens of max_response_length cost reward (DAPO)"
+            f"reward.overlong is {late!r}; it is how many of the last tokens of max_response_length cost "
+            "reward (DAPO)"
         )
     asked = config.prompt.removesuffix("_code")
     if name != asked and (name not in ("ao", "hybrid") or asked not in registry.NAMES):
@@ -324,7 +326,8 @@ def devices(config: Config) -> None:
         split = given.get("vllm_tensor_parallel_size", 1)
         if config.devices % split:
             raise IcrError(
-                f"trl.vllm_tensor_parallel_size {split} does not divide devices {config.devices}; set it to 1, or use more "
+                f"trl.vllm_tensor_parallel_size {split} does not divide devices {config.devices}; set it to "
+                "1, or use more "
                 "devices"
             )
     if "chat_template_kwargs" in given:
@@ -367,7 +370,8 @@ def batches(config: Config) -> None:
     every, updates = given.get("save_steps", 500), config.updates_per_rollout
     if given.get("save_strategy", "steps") == "steps" and every % updates:
         raise IcrError(
-            f"save_steps {every} falls inside a rollout, which serves {updates} updates: a resumed run would generate it "
+            f"save_steps {every} falls inside a rollout, which serves {updates} updates: a resumed run "
+            "would generate it "
             f"again; use a multiple of {updates}"
         )
     if (

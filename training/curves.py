@@ -90,7 +90,8 @@ def page(charts: Sequence[str]) -> str:
     height = _H * max(1, len(charts))
     body = "\n".join(charts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_W} {height}" width="{_W}" height="{height}">{style}'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_W} {height}" width="{_W}" '
+        f'height="{height}">{style}'
         f'<rect width="{_W}" height="{height}" fill="#fff"/>\n{body}\n</svg>\n'
     )
 

@@ -1,11 +1,12 @@
-"""`icr train difficulty CONFIG -o DATA2`: how often the model already answers each row, and the rows worth training on.
+"""`icr train difficulty CONFIG -o DATA2`: how often the model already answers each row, and the rows worth
+training on.
 
 icr train difficulty grpo_ao.yaml data=data -k 8 -o data-hard                          # vLLM in this process
 icr train difficulty grpo_ao.yaml data=data -k 8 -o data-hard --base-url http://127.0.0.1:8000/v1
 
-A row whose k completions all earn the same gives GRPO no gradient. Rows between --low and --high (mean reward as a share of
-the best) stay, hardest last, so that `order: growing` by difficulty is the file's order. Interrupted? Run it again: rows
-that were sampled are kept in difficulty.jsonl.
+A row whose k completions all earn the same gives GRPO no gradient. Rows between --low and --high (mean reward
+as a share of the best) stay, hardest last, so that `order: growing` by difficulty is the file's order.
+Interrupted? Run it again: rows that were sampled are kept in difficulty.jsonl.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def served_sampler(config: Config, base_url: str, model: str) -> Sample:
 
 
 def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> dict[str, dict[str, float]]:
-    """id -> mean reward (share of the best), pass@k and spread of k completions; kept in out/difficulty.jsonl as they come."""
+    """id -> mean reward (share of the best), pass@k and spread of k completions; kept in out/difficulty.jsonl
+    as they come."""
     name = config.reward["name"]
     kept = out / "difficulty.jsonl"
     done = {r["id"]: r for r in map(json.loads, kept.read_text().splitlines())} if kept.is_file() else {}
@@ -181,14 +183,16 @@ def main(argv: list[str]) -> int:
 
 
 def write(path: Path, out: Path, found: dict[str, dict[str, float]], low: float, high: float) -> str:
-    """Write the chosen rows (and the dev set as it is); returns what was found, in words. IcrError when none is left."""
+    """Write the chosen rows (and the dev set as it is); returns what was found, in words. IcrError when none
+    is left."""
     flat = sum(r["flat"] for r in found.values()) / len(found)
     passed = sum(r["pass"] for r in found.values()) / len(found)
     mean = sum(r["mean"] for r in found.values()) / len(found)
     count = store.write(out / "train.parquet", chosen(path, found, low, high), store.ROW)
     k = next(iter(found.values()))["k"]
     text = (
-        f"{len(found):,} rows: mean reward {mean:.1%} of the best, pass@{k:.0f} {passed:.1%}; {flat:.1%} of the groups without "
+        f"{len(found):,} rows: mean reward {mean:.1%} of the best, pass@{k:.0f} {passed:.1%}; {flat:.1%} of "
+        "the groups without "
         f"gradient; {count:,} rows kept in {out}"
     )
     if not count:

@@ -80,7 +80,8 @@ def study(
         prompts.setdefault(_local(one.base), []).append(one.prompt)
         if templates.setdefault(_local(one.base), one.template) != one.template:
             raise IcrError(
-                f"checkpoints of {one.base} were trained with different chat_template_kwargs; evaluate them in turn"
+                f"checkpoints of {one.base} were trained with different chat_template_kwargs; evaluate them "
+                "in turn"
             )
     models = [
         {
@@ -106,7 +107,8 @@ def study(
 
 
 def _template(given: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """lm_eval's model arguments for the chat template's: base and checkpoint are asked as the checkpoint was trained."""
+    """lm_eval's model arguments for the chat template's: base and checkpoint are asked as the checkpoint was
+    trained."""
     rest = dict(given)
     thinking = {"enable_thinking": rest.pop("enable_thinking")} if "enable_thinking" in rest else {}
     return thinking | ({"chat_template_args": rest} if rest else {})
@@ -179,7 +181,8 @@ def table(found: Sequence[tuple[str, str, str, Any]]) -> str:
         line = verdict.comparison.lines[0]
         shown = f"{points(line.base.mean)} | {points(line.new.mean)} | {points(line.delta.mean, sign=True)}"
         lines.append(
-            f"| {name} | {setting} | {prompt} | {shown} | {interval(line.delta.ci(0.90))} | {line.delta.p:.2g} | {verdict.verdict} |"
+            f"| {name} | {setting} | {prompt} | {shown} | {interval(line.delta.ci(0.90))} | "
+            f"{line.delta.p:.2g} | {verdict.verdict} |"
         )
     return "\n".join(lines)
 

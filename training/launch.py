@@ -1,10 +1,12 @@
-"""`icr train launch CONFIG [key=value ...]`: check, prepare, then start as many processes as the config is written for.
+"""`icr train launch CONFIG [key=value ...]`: check, prepare, then start as many processes as the config is
+written for.
 
 icr train launch grpo_ao.yaml data=data output=runs/ao                  # accelerate with fsdp2.yaml, 8 processes
 icr train launch sft_ao.yaml --accelerate zero3 --dry-run               # prints the command
 icr train launch my.yaml --accelerate my_accelerate.yaml
 
-Rows are rendered and counted here, on all cores, before any GPU is taken: no process waits for another one to do it.
+Rows are rendered and counted here, on all cores, before any GPU is taken: no process waits for another one to
+do it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def accelerate_file(name: str) -> Path:
 
 
 def resolved(words: Sequence[str]) -> list[str]:
-    """A launch command with the shipped names after --config_file as paths; `icr` and `python` as this interpreter's."""
+    """A launch command with the shipped names after --config_file as paths; `icr` and `python` as this
+    interpreter's."""
     out = list(words)
     for i, word in enumerate(out):
         if word == "--config_file" and i + 1 < len(out):

@@ -1,7 +1,8 @@
-"""What a run will do before it does it: batches, steps, checkpoints, disk, memory and GPU hours, by arithmetic.
+"""What a run will do before it does it: batches, steps, checkpoints, disk, memory and GPU hours, by
+arithmetic.
 
-The numbers of parameters come from the model's config where it lies here, else from the size in its name ("7B"); without
-either the lines that need them are left out, and say so.
+The numbers of parameters come from the model's config where it lies here, else from the size in its name
+("7B"); without either the lines that need them are left out, and say so.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def shape(model: str) -> Shape | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """The arithmetic of one run. Sizes in bytes, `hours` are GPU hours, 0 where the model's size is unknown."""
+    """The arithmetic of one run. Sizes in bytes, `hours` are GPU hours, 0 where the model's size is
+    unknown."""
 
     rows: int
     prompts: int
@@ -115,12 +117,14 @@ def text(config: Config, data: Path, rate: float = RATE) -> str:
     p = of(config, data, rate)
     given = config.trl
     lines = [
-        f"{p.rows:,} rows of about {p.prompt_tokens:,} prompt tokens, {config.epochs} epoch(s), {config.devices} process(es)"
+        f"{p.rows:,} rows of about {p.prompt_tokens:,} prompt tokens, {config.epochs} epoch(s), "
+        f"{config.devices} process(es)"
     ]
     if config.kind == "grpo":
         lines.append(
             f"a rollout: {p.prompts:,} prompts x {given.get('num_generations', 8)} completions of up to "
-            f"{config.max_response_length:,} tokens, {config.updates_per_rollout} update(s) of {p.completions:,} completions"
+            f"{config.max_response_length:,} tokens, {config.updates_per_rollout} update(s) of "
+            f"{p.completions:,} completions"
         )
         lines.append(f"{p.rollouts:,} rollouts, {p.steps:,} steps")
     else:
@@ -137,11 +141,13 @@ def text(config: Config, data: Path, rate: float = RATE) -> str:
     if p.weights:
         lines.append(f"disk about {p.disk / _G:,.1f} GB ({p.weights / _G:,.1f} GB a model)")
         lines.append(
-            f"memory about {p.memory / _G:,.1f} GB a GPU for training (weights, optimizer, checkpointed activations; sharded over "
+            f"memory about {p.memory / _G:,.1f} GB a GPU for training (weights, optimizer, checkpointed "
+            "activations; sharded over "
             f"{config.devices}){', vLLM besides' if given.get('use_vllm') else ''}"
         )
         lines.append(
-            f"about {p.hours:,.1f} GPU hours at {rate / 1e12:,.0f} TFLOP/s of useful work a GPU, without the rollouts' decoding"
+            f"about {p.hours:,.1f} GPU hours at {rate / 1e12:,.0f} TFLOP/s of useful work a GPU, without "
+            "the rollouts' decoding"
         )
     else:
         lines.append(f"the size of {config.model} is not known here: no estimate of disk, memory and hours")

@@ -61,8 +61,10 @@ def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tupl
     path = train_file(config)
     if launched and (world := configs.world_size()) != config.devices:
         raise IcrError(
-            f"this launch has {world} process(es), the config's batch sizes are written for {config.devices}; use "
-            f"`accelerate launch --num_processes {config.devices}`, or set devices={world} and the batch sizes with it"
+            f"this launch has {world} process(es), the config's batch sizes are written for "
+            f"{config.devices}; use "
+            f"`accelerate launch --num_processes {config.devices}`, or set devices={world} and the batch "
+            "sizes with it"
         )
     if config.model.startswith((".", "/", "~")) and not Path(config.model).expanduser().is_dir():
         raise IcrError(f"no model folder {config.model}")
@@ -82,7 +84,8 @@ def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tupl
         changed = configs.difference(configs.load(recorded), config)
         if changed:
             raise IcrError(
-                f"{run} was begun with another config (differs in {', '.join(changed)}); use another output, or --fresh "
+                f"{run} was begun with another config (differs in {', '.join(changed)}); use another "
+                "output, or --fresh "
                 "to start over"
             )
     elif all_of(run):
@@ -90,7 +93,8 @@ def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tupl
     last = latest(run)
     if last and not resumable(last):
         raise IcrError(
-            f"{last} holds the model without its optimizer, so the run cannot go on from it; use another output, or --fresh "
+            f"{last} holds the model without its optimizer, so the run cannot go on from it; use another "
+            "output, or --fresh "
             "(keep_states says how many checkpoints keep theirs)"
         )
     return path, last
@@ -108,7 +112,8 @@ def _apart(path: Path) -> None:
     ]
     if both:
         raise IcrError(
-            f"{len(both)} rows of {path} are in {other.name} too, such as {both[0]}; a held-out score would be a score on "
+            f"{len(both)} rows of {path} are in {other.name} too, such as {both[0]}; a held-out score would "
+            "be a score on "
             "training rows: make the data again with `icr train data`"
         )
 
@@ -119,7 +124,8 @@ def formats_reward(prompt: str) -> str:
 
 
 def counted(path: Path, config: Config) -> bool:
-    """Whether the rows' own `n_tokens` (of the longest prompt format) were counted with the tokenizer that will train."""
+    """Whether the rows' own `n_tokens` (of the longest prompt format) were counted with the tokenizer that
+    will train."""
     packed = Manifest.load(path.parent).stages.get("pack", {}).get("options", {})
     return packed.get("tokenizer") == config.model and not config.chat_template_kwargs
 
@@ -175,7 +181,8 @@ def _part(parts: list[tuple[int, int]], text: str, path: str, reports: str) -> I
 
 
 def materialise(config: Config, path: Path, data_hash: str, workers: int = 1) -> str:
-    """Write the rows a trainer gets to `prepared/`, unless they are there; returns what truncation did, in words."""
+    """Write the rows a trainer gets to `prepared/`, unless they are there; returns what truncation did, in
+    words."""
     from datasets import Dataset
 
     folder = Path(config.output) / "prepared"
@@ -224,7 +231,8 @@ def _summed(notes: Path) -> Report:
 
 
 def main(argv: list[str]) -> int:
-    """`icr train prepare CONFIG`: render, count and cut the rows now, with all cores, so that no GPU waits for it."""
+    """`icr train prepare CONFIG`: render, count and cut the rows now, with all cores, so that no GPU waits
+    for it."""
     parser = argparse.ArgumentParser(prog="icr train prepare", description=main.__doc__)
     parser.add_argument("config", help="a YAML file, or the name of one that ships (grpo_ao.yaml)")
     parser.add_argument("overrides", nargs="*", help="key=value")
@@ -251,7 +259,8 @@ def hash_of(path: Path) -> str:
 
 
 def dev_rows(config: Config, tokenizer: Any) -> Any:
-    """The first `config.dev` rows of dev.parquet that fit, as a dataset; held-out reward or loss during training."""
+    """The first `config.dev` rows of dev.parquet that fit, as a dataset; held-out reward or loss during
+    training."""
     from datasets import Dataset
 
     path = dev_file(config)
@@ -260,11 +269,13 @@ def dev_rows(config: Config, tokenizer: Any) -> Any:
 
 
 def dev_file(config: Config) -> Path:
-    """The dev.parquet beside the training file. IcrError when trl.eval_strategy asks for it and there is none."""
+    """The dev.parquet beside the training file. IcrError when trl.eval_strategy asks for it and there is
+    none."""
     path = train_file(config).parent / "dev.parquet"
     if not path.is_file() or not store.count(path):
         raise IcrError(
-            f"trl.eval_strategy needs held-out rows, but there are none at {path}; make the data with --dev 0.05, or drop "
+            f"trl.eval_strategy needs held-out rows, but there are none at {path}; make the data with --dev "
+            "0.05, or drop "
             "trl.eval_strategy"
         )
     return path
@@ -326,7 +337,8 @@ def arguments(config: Config) -> dict[str, Any]:
 
 
 def attention() -> str:
-    """What `attn_implementation: auto` stands for here: flash attention where it is installed and there is a GPU."""
+    """What `attn_implementation: auto` stands for here: flash attention where it is installed and there is a
+    GPU."""
     import torch
     from transformers.utils import is_flash_attn_2_available
 

@@ -41,7 +41,8 @@ class Order:
     ) -> Order:
         """Each epoch a new shuffle, cut to whole blocks (rollouts), as verl drops the rest of an epoch.
 
-        `sizes`, the length of each row's prompt, is what the kinds `growing` and `bucketed` go by; equal ones stay shuffled.
+        `sizes`, the length of each row's prompt, is what the kinds `growing` and `bucketed` go by; equal ones
+        stay shuffled.
 
         Raises IcrError for duplicate ids and when an epoch has not one whole block.
         """
@@ -51,7 +52,8 @@ class Order:
         size = len(ids) // block * block
         if not size:
             raise IcrError(
-                f"{len(ids)} rows do not fill one rollout of {block} prompts; use more rows or a smaller batch"
+                f"{len(ids)} rows do not fill one rollout of {block} prompts; use more rows or a smaller "
+                "batch"
             )
         out: list[int] = []
         for epoch in range(epochs):
@@ -74,7 +76,8 @@ class Order:
             before = json.loads(path.read_text())["digest"]
             if before != self.digest:
                 raise IcrError(
-                    f"{folder}: the data or their order changed since the run began ({before}, now {self.digest}); "
+                    f"{folder}: the data or their order changed since the run began ({before}, now "
+                    f"{self.digest}); "
                     "restore them, or train into a new output folder"
                 )
             return
@@ -88,8 +91,10 @@ class Order:
 
 Record = dict[str, Any]
 RULES = {
-    "keep_gold": "drop passages that are not gold, from the middle outwards; a row whose gold alone is too long is left out",
-    "middle": "drop passages from the middle outwards, gold or not; a row that loses all its gold is left out",
+    "keep_gold": "drop passages that are not gold, from the middle outwards; a row whose gold alone is too "
+    "long is left out",
+    "middle": "drop passages from the middle outwards, gold or not; a row that loses all its gold is "
+    "left out",
     "skip": "leave out rows that are too long",
     "error": "a row that is too long is an error",
 }
@@ -107,7 +112,8 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"{self.rows} rows; {self.cut} cut by {self.dropped} passages ({self.gold_dropped} of them gold); "
+            f"{self.rows} rows; {self.cut} cut by {self.dropped} passages ({self.gold_dropped} of them "
+            "gold); "
             f"{len(self.left_out)} left out"
         )
 
@@ -144,8 +150,8 @@ def fit(
 ) -> Record | None:
     """The row, cut to at most `limit` prompt tokens, or None when it is left out; `report` is updated.
 
-    `count(row)` is the exact length of the rendered prompt, `sizes(passages)` an estimate for each passage. The result
-    is counted again before it is returned. Raises IcrError under rule `error`.
+    `count(row)` is the exact length of the rendered prompt, `sizes(passages)` an estimate for each passage.
+    The result is counted again before it is returned. Raises IcrError under rule `error`.
     """
     report.rows += 1
     length = count(row)

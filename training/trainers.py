@@ -43,7 +43,8 @@ def command(kind: str, argv: list[str], train: Callable[[Config, bool], Path], a
     if args.check or args.plan:
         path, resume = check(config, launched=False)
         print(
-            f"config, data ({path}) and run folder are in order; {f'would continue from {resume}' if resume else 'would start'}"
+            f"config, data ({path}) and run folder are in order; "
+            f"{f'would continue from {resume}' if resume else 'would start'}"
         )
         print(plan.text(config, path, args.rate * 1e12))
         return 0
@@ -83,7 +84,8 @@ def callback(run: Path) -> Any:
 
 
 class Watch:
-    """Says once, with the likely cause, that a run cannot learn: no reward, all answers cut off, no difference in groups."""
+    """Says once, with the likely cause, that a run cannot learn: no reward, all answers cut off, no
+    difference in groups."""
 
     PATIENCE = 3  # logs in a row
 
@@ -94,14 +96,12 @@ class Watch:
         """New warnings for one log line of TRL."""
         clipped, reward = logs.get("completions/clipped_ratio"), logs.get("reward")
         signs = {
-            "every completion is cut off at max_response_length; raise it, or the model never ends its answer": clipped
-            is not None
-            and clipped >= 0.999,
-            "every reward is 0: does the model answer in the prompt's format (completions/ shows)? Warm up with `icr train sft`": reward
-            == 0,
-            "no group has answers of different reward, so there is no gradient: choose rows with `icr train difficulty`": reward
-            not in (None, 0)
-            and logs.get("frac_reward_zero_std", 0.0) >= 0.999,
+            "every completion is cut off at max_response_length; raise it, or the model never ends its "
+            "answer": clipped is not None and clipped >= 0.999,
+            "every reward is 0: does the model answer in the prompt's format (completions/ shows)? Warm up "
+            "with `icr train sft`": reward == 0,
+            "no group has answers of different reward, so there is no gradient: choose rows with `icr "
+            "train difficulty`": reward not in (None, 0) and logs.get("frac_reward_zero_std", 0.0) >= 0.999,
         }
         out = []
         for text, seen in signs.items():
@@ -258,7 +258,8 @@ def reward_function(config: Config) -> Callable[..., list[float | None]]:
 def overlong(
     reward: Callable[..., list[float | None]], limit: int, late: int
 ) -> Callable[..., list[float | None]]:
-    """The reward less what length costs (DAPO, eq. 13): from 0 at `limit - late` tokens down to -1 at `limit`."""
+    """The reward less what length costs (DAPO, eq. 13): from 0 at `limit - late` tokens down to -1 at
+    `limit`."""
 
     def penalised(*, completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float | None]:
         given = reward(completion_ids=completion_ids, **columns)
@@ -297,7 +298,8 @@ class Recorder:
         rewards = [None if r is None or not math.isfinite(r) else float(r) for r in given]
         if rewards and all(r is None for r in rewards):
             raise IcrError(
-                f"reward {self.__name__!r} gave no value for any of {len(rewards)} completions; the last checkpoint is "
+                f"reward {self.__name__!r} gave no value for any of {len(rewards)} completions; the last "
+                "checkpoint is "
                 "whole: repair the judge and start the same command again"
             )
         step = getattr(trainer_state, "global_step", 0)

@@ -29,7 +29,8 @@ OWNED = {
     "log_completions": "log_completions (every N steps)",
     "auto_find_batch_size": "per_device_train_batch_size; GRPO needs whole groups",
     "load_best_model_at_end": "nothing: compare checkpoints with `icr train eval`",
-    "parallelism_config": "nothing: GRPO in TRL has no sequence parallelism; docs/training.md has the verl recipe",
+    "parallelism_config": "nothing: GRPO in TRL has no sequence parallelism; docs/training.md has the verl "
+    "recipe",
     "hub_token": "the environment variable HF_TOKEN (a config is copied into every checkpoint)",
     "group_by_length": "nothing: the order of all epochs is written to order.json",
 }
@@ -37,7 +38,8 @@ OWNED = {
 RENAMED = {
     "max_prompt_length": "max_prompt_length at the top level of the config",
     "train_batch_size": "trl.generation_batch_size = prompts x num_generations (TRL counts completions)",
-    "ppo_mini_batch_size": "per_device_train_batch_size x devices x gradient_accumulation_steps (in completions)",
+    "ppo_mini_batch_size": "per_device_train_batch_size x devices x gradient_accumulation_steps (in "
+    "completions)",
     "ppo_micro_batch_size_per_gpu": "trl.per_device_train_batch_size",
     "ppo_epochs": "trl.num_iterations",
     "kl_loss_coef": "trl.beta",
@@ -113,7 +115,8 @@ def _source(package: str, file: str) -> str:
 
 @lru_cache(maxsize=4)
 def choices(kind: str) -> dict[str, tuple[str, ...]]:
-    """Option -> the words it takes: field metadata, Literal annotations, enums, and what the trainer compares it with."""
+    """Option -> the words it takes: field metadata, Literal annotations, enums, and what the trainer compares
+    it with."""
     found: dict[str, tuple[str, ...]] = {}
     config = ast.parse(_source("trl", f"trainer/{_CLASS[kind][0]}"))
     for node in (

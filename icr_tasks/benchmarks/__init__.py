@@ -1,4 +1,5 @@
-"""Read a benchmark into items: `load("helmet_rag", "nq", "4k")`. One file here is one benchmark (`declare.py`)."""
+"""Read a benchmark into items: `load("helmet_rag", "nq", "4k")`. One file here is one benchmark
+(`declare.py`)."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ __all__ = ["Item", "ItemSet", "Unit", "all_benchmarks", "data_root", "get", "loa
 def load(benchmark: str, dataset: str, length: str | None = None, **options: Any) -> ItemSet:
     """Items of one task. Raises IcrError for unknown names, missing, corrupt or short data (naming the fix).
 
-    `allow_partial=True` accepts a file with fewer items than the official one; the result is then not `official`.
+    `allow_partial=True` accepts a file with fewer items than the official one; the result is then not
+    `official`.
     """
     return get(benchmark).load(dataset, length, **options)

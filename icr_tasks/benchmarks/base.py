@@ -14,8 +14,9 @@ from ..registry import BENCHMARKS
 class Unit:
     """One piece of context: a passage (HELMET, synth), a filing (Loong) or a whole book (InfiniteBench).
 
-    `relevance` is the benchmark's own graded score of a passage (HELMET's reranker), None where it gives none.
-    `official_title` is what the benchmark's own template prints where that differs from `title` (Loong).
+    `relevance` is the benchmark's own graded score of a passage (HELMET's reranker), None where it gives
+    none. `official_title` is what the benchmark's own template prints where that differs from `title`
+    (Loong).
     """
 
     id: str

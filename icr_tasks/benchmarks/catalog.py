@@ -1,4 +1,5 @@
-"""Every task and group by name, from the benchmarks' declarations: the one catalogue (lm-eval reads the YAMLs instead)."""
+"""Every task and group by name, from the benchmarks' declarations: the one catalogue (lm-eval reads the YAMLs
+instead)."""
 
 from __future__ import annotations
 

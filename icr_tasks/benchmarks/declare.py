@@ -1,4 +1,5 @@
-"""What a benchmark says of itself, as data: `@benchmark(...)` on a class, in our files and in somebody else's.
+"""What a benchmark says of itself, as data: `@benchmark(...)` on a class, in our files and in somebody
+else's.
 
     @icr.benchmark("babilong", title="BABILong", units="passages", marks_gold=True, chance=None,
                    metrics=icr.metrics.QA, prompts=icr.prompts.HELMET, source="RMT-team/babilong")
@@ -7,8 +8,9 @@
         def load(self, dataset, length, **options) -> icr.ItemSet: ...
         def files(self, dataset, length) -> list[icr.Remote]: ...
 
-The YAMLs that lm-eval reads follow from it (`benchmarks.sheets`), and so does everything else that has to know a
-benchmark: `icr data fetch`, `prepare`, `sweep`, `score`, `rank`, the board. What a benchmark has not, it says.
+The YAMLs that lm-eval reads follow from it (`benchmarks.sheets`), and so does everything else that has to
+know a benchmark: `icr data fetch`, `prepare`, `sweep`, `score`, `rank`, the board. What a benchmark has not,
+it says.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ class Benchmark:
     suite: bool = False
     origin: str = "icr_tasks"
 
-    # -- tasks ---------------------------------------------------------------------------------------------------
+    # -- tasks ---------------------------------------------------------------------------------------------
 
     def task_name(self, task: Task) -> str:
         """`icr_<benchmark>_<dataset>_<length>`, without a dataset that is `all`."""
@@ -126,7 +128,7 @@ class Benchmark:
         """Share of right answers by guessing, 0 to 1; None where guessing gives nothing."""
         return self.chance.get(dataset) if isinstance(self.chance, Mapping) else self.chance
 
-    # -- prompts -------------------------------------------------------------------------------------------------
+    # -- prompts -------------------------------------------------------------------------------------------
 
     def prompt_table(self, dataset: str | None = None) -> dict[str, Prompt]:
         """All prompts (of one dataset where they differ by dataset), the default first."""
@@ -153,12 +155,13 @@ def benchmark(
     aliases: Sequence[str] = (),
     **facts: Any,
 ) -> Callable[[type], type]:
-    """Register a class with `tasks`, `load`, `files` (or `files = None`) and, if it likes, `groups` and `demos`.
+    """Register a class with `tasks`, `load`, `files` (or `files = None`) and, if it likes, `groups` and
+    `demos`.
 
-    `units`: "passages" (ready pieces) or "documents" (long texts that retrieval has to cut). `marks_gold`: whether
-    units say that they hold the answer. `chance`: share right by guessing (a mapping where it differs by dataset),
-    None for none. `facts` stand in every data sheet (source, revision, license, cluster ...). Raises IcrError that
-    names what is missing: half a benchmark is never registered.
+    `units`: "passages" (ready pieces) or "documents" (long texts that retrieval has to cut). `marks_gold`:
+    whether units say that they hold the answer. `chance`: share right by guessing (a mapping where it differs
+    by dataset), None for none. `facts` stand in every data sheet (source, revision, license, cluster ...).
+    Raises IcrError that names what is missing: half a benchmark is never registered.
     """
     given = {"units": units, "marks_gold": marks_gold, "chance": chance}
     absent = [key for key, value in given.items() if value is _MISSING]

@@ -1,7 +1,7 @@
 """Download the official files: selective, resumable, verified, atomic.
 
-Files of a hub's repository come through huggingface_hub: its cache (`HF_HOME`), token, `HF_ENDPOINT`, offline mode
-and resuming; the file then stands in the data folder as a link to that cache.
+Files of a hub's repository come through huggingface_hub: its cache (`HF_HOME`), token, `HF_ENDPOINT`, offline
+mode and resuming; the file then stands in the data folder as a link to that cache.
 
 HELMET comes as one 11 GB archive: it is streamed, only wanted members are written, and the stream is closed
 when all are found. Where a mirror serves the members unpacked (`--from`), only those files are fetched, with
@@ -37,9 +37,9 @@ _TRIES = 5
 class Remote:
     """One file to have: where it goes below the data root, and where it comes from.
 
-    `url` without a scheme is a path on the hub. `archive` (path on the hub, bytes) holds the file as a member, under
-    `target` without its first folder; `url` is then its place on a mirror that serves the members unpacked.
-    `unpack(file, folder)` is called with the downloaded file.
+    `url` without a scheme is a path on the hub. `archive` (path on the hub, bytes) holds the file as a
+    member, under `target` without its first folder; `url` is then its place on a mirror that serves the
+    members unpacked. `unpack(file, folder)` is called with the downloaded file.
     """
 
     target: str
@@ -63,8 +63,8 @@ _IN_REPOSITORY = re.compile(r"(?:(datasets|spaces)/)?([^/]+/[^/]+)/resolve/([^/]
 
 
 def _from_hub(remote: Remote, target: Path) -> bool:
-    """Fetch a file of a hub repository through huggingface_hub; False for any other address, and for a server at
-    `$HF_ENDPOINT` that serves the files but is no hub (a plain mirror).
+    """Fetch a file of a hub repository through huggingface_hub; False for any other address, and for a server
+    at `$HF_ENDPOINT` that serves the files but is no hub (a plain mirror).
 
     Raises IcrError for a file that does not exist, is not accessible, or is not cached in offline mode.
     """
@@ -198,8 +198,8 @@ def _bar(name: str, have: int, length: int | None) -> Any:
 
 
 def _verify(remote: Remote, part: Path, *, keep: bool = False) -> None:
-    """Raise IcrError for a wrong size or hash; the file is removed first, unless it is a cache's (`keep`: it then is
-    what the server says it is, and only its use is refused)."""
+    """Raise IcrError for a wrong size or hash; the file is removed first, unless it is a cache's (`keep`: it
+    then is what the server says it is, and only its use is refused)."""
     size = part.stat().st_size
     if keep:
         if remote.size not in (None, size):
@@ -207,7 +207,8 @@ def _verify(remote: Remote, part: Path, *, keep: bool = False) -> None:
         with part.open("rb") as file:
             if remote.sha256 is not None and (digest := sha256(file)) != remote.sha256:
                 raise IcrError(
-                    f"{remote.url}: sha256 {digest[:16]}… is not {remote.sha256[:16]}…; the server has another file"
+                    f"{remote.url}: sha256 {digest[:16]}… is not {remote.sha256[:16]}…; the server has "
+                    "another file"
                 )
         return
     if remote.size is not None and size != remote.size:

@@ -107,7 +107,8 @@ def _popularity(path: Path, line: int, record: dict[str, Any]) -> float:
     lines.check(path, line, record, {"s_pop": (int, float)})
     if record["s_pop"] <= 0:
         raise IcrError(
-            f"{path}:{line}: s_pop is {record['s_pop']}, its logarithm needs more than 0; fetch the file again"
+            f"{path}:{line}: s_pop is {record['s_pop']}, its logarithm needs more than 0; fetch the file "
+            "again"
         )
     return math.log10(record["s_pop"])
 
@@ -241,7 +242,8 @@ def demos(dataset: str, key: str, shots: int = 2) -> list[dict[str, str]]:
 
 
 _OFFICIAL = (
-    "Use the given documents to write a concise and short answer to the question. Write your answer in the following "
+    "Use the given documents to write a concise and short answer to the question. Write your answer in the "
+    "following "
     "format:\nAnswer: [answer]\n\n{demos}{context}\n\nQuestion: {question}"
 )
 # HELMET data.py: 2 demonstrations, titled passages, completion style, 20 new tokens, no stop sequence in
@@ -262,7 +264,8 @@ ARCHIVE_SIZE = 11_271_916_108
 _PAPER_DATASETS = ("nq", "hotpotqa", "triviaqa")  # Table 1 of the paper averages these three
 SUBEM: dict[str, Any] = {
     "metric": "subem",
-    "metric_definition": "normalised gold answer is a substring of the extracted answer (without a marker: of the whole "
+    "metric_definition": "normalised gold answer is a substring of the extracted answer (without a marker: "
+    "of the whole "
     "visible text), maximum over aliases",
     "metric_version": 2,
 }

@@ -154,13 +154,15 @@ _DEFINED = {
     "mc": (
         "acc_choice",
         "acc",
-        "the option that the answer names, by letter or text; acc is the official scorer at 51d9b37b (the headline under "
+        "the option that the answer names, by letter or text; acc is the official scorer at 51d9b37b (the "
+        "headline under "
         "prompt official), acc_v1 the one behind the published table, acc_xfinder the paper's",
     ),
     "qa": (
         "subem",
         "f1",
-        "SubEM on the extracted answer, the paper's metric; f1 is the official token F1 (the headline under prompt official)",
+        "SubEM on the extracted answer, the paper's metric; f1 is the official token F1 (the headline "
+        "under prompt official)",
     ),
     "sum": ("rougeLsum", "rougeLsum", "rougeLsum F without stemmer, the official score"),
 }

@@ -162,7 +162,8 @@ PROMPTS: dict[str, Prompt] = {
     n=EXPECTED,
     metric="acc_choice",
     metric_official="acc",
-    metric_definition="the option that the answer names, by letter or text; acc is the official extraction (the headline "
+    metric_definition="the option that the answer names, by letter or text; acc is the official extraction "
+    "(the headline "
     "under prompt official), acc_xfinder the paper's",
     metric_version=2,
     cluster="document",

@@ -119,7 +119,8 @@ def _item(files: Files, where: str, record: dict[str, Any], cluster: str) -> Ite
         if document["file"] is None:
             wanted = document["name"] if level == 4 else f"2024-{document['name']}"
             raise IcrError(
-                f"{where}: Loong item {record['id']}: no document '{wanted}.txt' or '{wanted}-*.txt' in {files.folder}; "
+                f"{where}: Loong item {record['id']}: no document '{wanted}.txt' or '{wanted}-*.txt' in "
+                f"{files.folder}; "
                 "icr data fetch loong"
             )
     if record.get("shuffle_doc", True):  # as the official loader: shuffled unless the record forbids it
@@ -158,7 +159,8 @@ def _notes(items: Sequence[Item]) -> tuple[str, ...]:
         )
     if parts:
         notes.append(
-            f"{parts} of {len(documents)} documents have no file of their name: the first that contains it is taken"
+            f"{parts} of {len(documents)} documents have no file of their name: the first that contains it "
+            "is taken"
         )
     return tuple(notes)
 

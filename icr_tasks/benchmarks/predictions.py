@@ -1,8 +1,8 @@
 """Anybody's predictions for a task, read in one way by `icr score` and `--model icr-replay`.
 
-JSON lines (plain or .gz) with `id` and a text `prediction` (or `pred`); `task` where a file holds several tasks,
-`model` where it holds several models, `label` or `ground_truth` where it brings gold answers. Ids are those of the
-items, exactly: an id is never guessed from a part of another.
+JSON lines (plain or .gz) with `id` and a text `prediction` (or `pred`); `task` where a file holds several
+tasks, `model` where it holds several models, `label` or `ground_truth` where it brings gold answers. Ids are
+those of the items, exactly: an id is never guessed from a part of another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from ..errors import IcrError, unknown
 from .lines import records
 
-# InfiniteBench's released results name its own tasks and count from 0; our ids carry the dataset before that number.
+# InfiniteBench's released results name its own tasks and count from 0; our ids carry the dataset before that
+# number.
 _OFFICIAL = {
     "longbook_choice_eng": ("icr_infbench_mc", "mc"),
     "longbook_qa_eng": ("icr_infbench_qa", "qa"),
@@ -27,8 +28,8 @@ _COUNTED = {task: f"{dataset}-" for task, dataset in _OFFICIAL.values()}
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line as it is: `task` is None where the file names none, `gold` where it brings none; `text` may be null or
-    another kind of value, which scoring counts as unreadable."""
+    """One line as it is: `task` is None where the file names none, `gold` where it brings none; `text` may be
+    null or another kind of value, which scoring counts as unreadable."""
 
     task: str | None
     id: str
@@ -61,13 +62,15 @@ def read(path: Path, *, task: str | None = None, model: str | None = None) -> li
         raise unknown("model in the predictions", model, models)
     if model is None and len(models) > 1:
         raise IcrError(
-            f"{path} holds several models; choose one with --model (icr-replay: model=NAME): {', '.join(sorted(models))}"
+            f"{path} holds several models; choose one with --model (icr-replay: model=NAME): "
+            f"{', '.join(sorted(models))}"
         )
     return found
 
 
 def item_id(task: str, given: str) -> str:
-    """The id of the item that a prediction of this task means: the same text, but InfiniteBench's own numbers."""
+    """The id of the item that a prediction of this task means: the same text, but InfiniteBench's own
+    numbers."""
     start = _COUNTED.get(task, "")
     return f"{start}{given}" if start and given.isdecimal() else given
 

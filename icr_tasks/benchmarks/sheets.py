@@ -1,8 +1,9 @@
-"""The YAMLs that lm-eval reads, written from the benchmarks' declarations: `python -m icr_tasks.benchmarks.sheets`.
+"""The YAMLs that lm-eval reads, written from the benchmarks' declarations: `python -m
+icr_tasks.benchmarks.sheets`.
 
-Ours lie in `icr_tasks/tasks` (a test holds them equal to what this module renders); those of plugins are written to
-the cache folder when lm-eval asks for tasks. A YAML is a data sheet: where the data come from, how many items, which
-metric, which version.
+Ours lie in `icr_tasks/tasks` (a test holds them equal to what this module renders); those of plugins are
+written to the cache folder when lm-eval asks for tasks. A YAML is a data sheet: where the data come from, how
+many items, which metric, which version.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def files(benchmarks: Sequence[Benchmark] | None = None) -> dict[str, str]:
 
 
 def plugin_dir() -> Path | None:
-    """Folder with the task files of plugin benchmarks, written when they changed; None where there are none."""
+    """Folder with the task files of plugin benchmarks, written when they changed; None where there are
+    none."""
     theirs = [b for b in all_benchmarks() if b.origin != "icr_tasks"]
     if not theirs:
         return None

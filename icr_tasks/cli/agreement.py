@@ -2,12 +2,12 @@
 
     icr agreement labelled.jsonl [--examples 5] [--f1-threshold 0.5] [--json]
 
-FILE is a JSON array, JSON lines, CSV or TSV with a header (any of them also .gz): one answer a row, or one question
-a row with `answer_NAME` and `label_NAME` (or `judge_NAME`) for each system. Names taken, in any case: question; golds,
-answers, gold, ground_truth or golden_answers (a list, or text with `|` between aliases: --separator); answer,
-prediction, pred or response; label, human, human_label, correct or judge (true/false, 1/0, yes/no, correct/incorrect);
-system or model. Others: --columns question=Q,golds=G,answer=A,label=L,system=S. Rows without a usable label are
-counted and left out.
+FILE is a JSON array, JSON lines, CSV or TSV with a header (any of them also .gz): one answer a row, or one
+question a row with `answer_NAME` and `label_NAME` (or `judge_NAME`) for each system. Names taken, in any
+case: question; golds, answers, gold, ground_truth or golden_answers (a list, or text with `|` between
+aliases: --separator); answer, prediction, pred or response; label, human, human_label, correct or judge
+(true/false, 1/0, yes/no, correct/incorrect); system or model. Others: --columns
+question=Q,golds=G,answer=A,label=L,system=S. Rows without a usable label are counted and left out.
 """
 
 from __future__ import annotations
@@ -74,10 +74,12 @@ def main(argv: list[str]) -> int:
         sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
         return 0
     print(
-        f"{len(rows)} answers to {len({r.question for r in rows})} questions, {sum(r.human for r in rows)} called correct by humans\n"
+        f"{len(rows)} answers to {len({r.question for r in rows})} questions, {sum(r.human for r in rows)} "
+        "called correct by humans\n"
     )
     print(
-        f"| metric | accuracy | 95 % | kappa | 95 % | precision | recall | false yes | false no |\n|---|{'---:|' * 8}"
+        "| metric | accuracy | 95 % | kappa | 95 % | precision | recall | false yes | false no "
+        f"|\n|---|{'---:|' * 8}"
     )
     for name, m in found.items():
         cells = [
@@ -97,10 +99,12 @@ def main(argv: list[str]) -> int:
         sides = [[r for r in rows_ if r.human is human] for human in (False, True)]
         for r in [r for pair in zip_longest(*sides) for r in pair if r][: args.examples]:
             print(
-                f"\n{name} says {'wrong' if r.human else 'right'}, human says {'right' if r.human else 'wrong'}:"
+                f"\n{name} says {'wrong' if r.human else 'right'}, human says "
+                f"{'right' if r.human else 'wrong'}:"
             )
             print(
-                f"  question  {_line(r.question)}\n  golds     {_line(' | '.join(r.golds))}\n  answer    {_line(r.answer)}"
+                f"  question  {_line(r.question)}\n  golds     {_line(' | '.join(r.golds))}\n  answer    "
+                f"{_line(r.answer)}"
             )
     return 0
 

@@ -4,7 +4,8 @@
     icr baseline set main 77b02e --force --why "new tokenizer, reviewed in PR 12"
     icr baseline show
 
-`set` needs a complete run; a later one must PASS against the current and against the first baseline. Commit the file.
+`set` needs a complete run; a later one must PASS against the current and against the first baseline. Commit
+the file.
 """
 
 from __future__ import annotations

@@ -72,13 +72,16 @@ def _run(out: Path, model: str | None, lengths: list[str], items: int | None) ->
     print()
     print(table(runs))
     print(
-        "\nData: generated (icr_synth_rag, a fictional world; no model has seen it). Not one of the published benchmarks."
+        "\nData: generated (icr_synth_rag, a fictional world; no model has seen it). Not one of the "
+        "published benchmarks."
     )
     print(
-        "full = all passages; rag@512 = those BM25 finds, up to 512 tokens; gold = all passages, then the gold ones again; gold@only = only those; none = no context."
+        "full = all passages; rag@512 = those BM25 finds, up to 512 tokens; gold = all passages, then the "
+        "gold ones again; gold@only = only those; none = no context."
     )
     print(
-        f"Files: {out}/lm_eval (lm_eval's own output), {out}/results (ledgers), {out}/answers. {time.time() - started:.0f} s"
+        f"Files: {out}/lm_eval (lm_eval's own output), {out}/results (ledgers), {out}/answers. "
+        f"{time.time() - started:.0f} s"
     )
     return 0
 

@@ -123,7 +123,8 @@ def main(argv: list[str]) -> int:
         nargs="?",
         const="",
         metavar="RUN",
-        help="REGRESSED only when RUN, a second evaluation of the candidate, is too; without RUN: INCONCLUSIVE "
+        help="REGRESSED only when RUN, a second evaluation of the candidate, is too; without RUN: "
+        "INCONCLUSIVE "
         "and the command that makes it",
     )
     parser.add_argument(
@@ -232,7 +233,8 @@ def _levelled(args: argparse.Namespace, found: Verdict, new: load.Run, several_r
 
 
 def _confirmed(args: argparse.Namespace, found: Verdict, base: load.Run, new: load.Run) -> Verdict:
-    """REGRESSED only where a second evaluation of the same checkpoint says so too; without one, how to make it."""
+    """REGRESSED only where a second evaluation of the same checkpoint says so too; without one, how to make
+    it."""
     if not args.confirm:
         tasks = sorted(new.tasks)
         found.notes.append(

@@ -1,8 +1,8 @@
 """Label files: answers with a human's verdict, as JSON array, JSON lines, CSV or TSV, long or wide.
 
-Long: one answer a row. Wide: one question a row, with `answer_NAME` and `label_NAME` (or `judge_NAME`, `NAME_answer`)
-for each system. What cannot be used (a null label, one that is neither true nor false, an answer that is no text) is
-counted and named, never guessed.
+Long: one answer a row. Wide: one question a row, with `answer_NAME` and `label_NAME` (or `judge_NAME`,
+`NAME_answer`) for each system. What cannot be used (a null label, one that is neither true nor false, an
+answer that is no text) is counted and named, never guessed.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class Labels:
 
 
 def read_labels(path: Path, columns: Mapping[str, str] | None = None, separator: str | None = None) -> Labels:
-    """All rows of a file. `columns` names fields (question, golds, answer, label, system) where they have other names,
-    `separator` stands between the aliases of a gold in a text. Raises IcrError naming file and line."""
+    """All rows of a file. `columns` names fields (question, golds, answer, label, system) where they have
+    other names, `separator` stands between the aliases of a gold in a text. Raises IcrError naming file and
+    line."""
     found = Labels()
     n = 0
     try:
@@ -177,7 +178,8 @@ def _field(
         return fields[key]
     if needed if needed is not None else name != "system":
         raise IcrError(
-            f"{place}: no {said or name}; name the field one of {', '.join(NAMES[name])}, or --columns {said or name}=..."
+            f"{place}: no {said or name}; name the field one of {', '.join(NAMES[name])}, or --columns "
+            f"{said or name}=..."
         )
     return None
 

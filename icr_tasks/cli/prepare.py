@@ -163,7 +163,8 @@ def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> _Row:
 
 
 def _quality(label: str, items: Sequence[Any], digests: list[dict[str, Any]]) -> list[str]:
-    """A line a question type: recall, MRR and nDCG x 100 with 95 % intervals over clusters; none without evidence."""
+    """A line a question type: recall, MRR and nDCG x 100 with 95 % intervals over clusters; none without
+    evidence."""
     lines = []
     for kind, found in by_type(items, digests).items():
         if found:
@@ -179,7 +180,8 @@ def _quality(label: str, items: Sequence[Any], digests: list[dict[str, Any]]) ->
 
 
 def _embed(task: Any, items: list[Any], counter: tokens.TokenCounter) -> None:
-    """Embed questions, and passages of many items, in large batches; the retriever finds them on disk afterwards.
+    """Embed questions, and passages of many items, in large batches; the retriever finds them on disk
+    afterwards.
 
     Long documents are not held side by side: each fills batches of its own.
     """

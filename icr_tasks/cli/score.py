@@ -6,7 +6,8 @@
     --predictions preds.jsonl --judge-base-url http://localhost:8001/v1 --judge-model ...
 
 Predictions are JSON lines with `id` and `prediction` (or `pred`), and `finish_reason` where it is known. The
-gold answers are the task's data, or a `ground_truth` (or `label`) field as in InfiniteBench's released results. A judge or xFinder needs the task's data.
+gold answers are the task's data, or a `ground_truth` (or `label`) field as in InfiniteBench's released
+results. A judge or xFinder needs the task's data.
 """
 
 from __future__ import annotations

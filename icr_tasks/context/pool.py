@@ -109,8 +109,8 @@ class Group(NamedTuple):
     """Chunks that are indexed or embedded together: a document, or all passages of an item in an order of
     their own.
 
-    `key` names the content: the document, its title and where it was cut. Caches go by it. `recipe` names how the cuts
-    were asked for, which two tokenizers may do alike and cut differently.
+    `key` names the content: the document, its title and where it was cut. Caches go by it. `recipe` names how
+    the cuts were asked for, which two tokenizers may do alike and cut differently.
     """
 
     key: str
@@ -122,9 +122,8 @@ class Group(NamedTuple):
 class Pool:
     """Candidates of one item. Chunk i is `units[owner[i]].text[start[i]:stop[i]]`.
 
-    `size` holds tokens with the rendering around them (None: count when needed), `total` about the tokens of the whole
-    context. `key` is equal for pools of equal
-    content and cuts, whatever the order of passages.
+    `size` holds tokens with the rendering around them (None: count when needed), `total` about the tokens of
+    the whole context. `key` is equal for pools of equal content and cuts, whatever the order of passages.
     """
 
     units: Sequence[Unit]
@@ -146,7 +145,8 @@ class Pool:
 
     @property
     def recipe(self) -> str:
-        """Names how the pool was asked for; seeds what must not depend on anything else, and never names a cache."""
+        """Names how the pool was asked for; seeds what must not depend on anything else, and never names a
+        cache."""
         joined = "|".join([self.chunking, *(g.recipe for g in self.groups)])
         return joined if len(joined) < 100 else hashlib.sha256(joined.encode()).hexdigest()
 
@@ -193,8 +193,8 @@ def documents(
 ) -> Pool:
     """Each unit is cut so that a rendered chunk (with document name and separator) has at most `size` tokens.
 
-    `exact` cuts raw text into `size` tokens wherever that falls, as the paper's code does. Empty documents give
-    no chunk. IcrError when the document name leaves no room.
+    `exact` cuts raw text into `size` tokens wherever that falls, as the paper's code does. Empty documents
+    give no chunk. IcrError when the document name leaves no room.
     """
     spare = 0 if exact else 4 + size // 256  # cut text can need a token more than it had inside its document
     parts, groups, total, whole = [], [], 0, 0
@@ -203,7 +203,8 @@ def documents(
         room = size if exact else size - around - spare
         if room < min(MIN_CHUNK, size):
             raise IcrError(
-                f"a chunk of {size} tokens has no room beside its document name and separator ({around} tokens); "
+                f"a chunk of {size} tokens has no room beside its document name and separator ({around} "
+                "tokens); "
                 "use a larger chunk= or a larger k"
             )
         if not unit.text.strip():

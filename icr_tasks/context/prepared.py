@@ -1,9 +1,9 @@
 """Retrieval done ahead by `icr prepare`: which spans each item shows, kept per task, setting, prompt and
 tokenizer.
 
-A run that finds preparations of its task and setting, but none for its tokenizer, data or embedder, is refused: it
-would compare a context that was never meant for it, or embed everything again on the machine that was to be
-spared.
+A run that finds preparations of its task and setting, but none for its tokenizer, data or embedder, is
+refused: it would compare a context that was never meant for it, or embed everything again on the machine that
+was to be spared.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:
 
 
 def described(setting: Setting, engine: Mapping[str, Any]) -> dict[str, Any]:
-    """What a setting's retriever is beside its name: embedder, revision, instruction (none of which it prints)."""
+    """What a setting's retriever is beside its name: embedder, revision, instruction (none of which it
+    prints)."""
     return (
         make(setting.params["retriever"], setting.params, engine).describe() if setting.kind == "rag" else {}
     )
@@ -170,7 +171,8 @@ def _current(found: Prepared, wanted: dict[str, Any]) -> bool:
     if what not in _SAID:
         _SAID.add(what)
         log.warning(
-            "what an earlier version prepared for %s is not used, because it does not say which embedder and documents "
+            "what an earlier version prepared for %s is not used, because it does not say which embedder "
+            "and documents "
             "it was made from; retrieving again. Prepare it anew:  %s",
             what,
             Prepared(wanted).command(),

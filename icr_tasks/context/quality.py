@@ -1,7 +1,8 @@
-"""How well a ranking found the evidence: recall, reciprocal rank (MRR) and nDCG within the k tokens that are shown.
+"""How well a ranking found the evidence: recall, reciprocal rank (MRR) and nDCG within the k tokens that are
+shown.
 
-Ranks count from 1 in the retriever's order, whatever the order in the prompt. Where passages are marked, each gold passage
-is one relevant result; elsewhere the first chunk that holds the answer is the only one.
+Ranks count from 1 in the retriever's order, whatever the order in the prompt. Where passages are marked, each
+gold passage is one relevant result; elsewhere the first chunk that holds the answer is the only one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def type_of(keys: Mapping[str, Any]) -> str:
 def by_type(
     items: Sequence[tuple[Mapping[str, Any], Any]], digests: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[tuple[dict[str, float], Any]]]:
-    """Question type -> (measures, cluster) of its items with known evidence, "all" first; `items` are (keys, cluster)."""
+    """Question type -> (measures, cluster) of its items with known evidence, "all" first; `items` are (keys,
+    cluster)."""
     out: dict[str, list[tuple[dict[str, float], Any]]] = {"all": []}
     for (keys, cluster), digest in zip(items, digests, strict=True):
         found = measured(digest)

@@ -109,8 +109,8 @@ def retrieve(
 def _ranks(
     item: Item, pool: Pool, order: np.ndarray, picked: Sequence[int], *, marked: bool
 ) -> list[int] | None:
-    """Places from 1, in the retriever's order, of the evidence among the chunks shown: gold passages, or the first chunk
-    with the answer. None where no answer could stand in a text."""
+    """Places from 1, in the retriever's order, of the evidence among the chunks shown: gold passages, or the
+    first chunk with the answer. None where no answer could stand in a text."""
     needles = [] if marked else answers(item)
     if not marked and not needles:
         return None
@@ -122,9 +122,11 @@ def _ranks(
 
 
 def with_neighbours(pool: Pool, order: np.ndarray, around: int) -> np.ndarray:
-    """Each chunk followed by those up to `around` places from it in its document, nearest first, without repeats.
+    """Each chunk followed by those up to `around` places from it in its document, nearest first, without
+    repeats.
 
-    A chunk found by its words often breaks off where the answer begins (parent window; LangChain, LlamaIndex)."""
+    A chunk found by its words often breaks off where the answer begins (parent window; LangChain,
+    LlamaIndex)."""
     shifts = [0] + [side * step for step in range(1, around + 1) for side in (1, -1)]
     window = np.stack([order + shift for shift in shifts], axis=1)
     inside = (window >= 0) & (window < len(pool))

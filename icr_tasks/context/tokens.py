@@ -12,7 +12,8 @@ from ..errors import IcrError
 
 _NO_TOKENIZER = (
     "this task counts tokens with the evaluated model's tokenizer and found none: pass "
-    '--metadata \'{"tokenizer":"MODEL_OR_FOLDER"}\' (or {"tokenizer":"none"} to count nothing and never truncate)'
+    '--metadata \'{"tokenizer":"MODEL_OR_FOLDER"}\' (or {"tokenizer":"none"} to count nothing and never '
+    "truncate)"
 )
 
 
@@ -39,8 +40,8 @@ class Spans:
     def joined(cls, encodings: list[Any], starts: list[int]) -> Spans | None:
         """Windows that overlap, each followed from where it and the next cut alike; None where two do not.
 
-        A tokenizer that cuts the same for a stretch of tokens stands at the same place in the same state, so what follows
-        is what the whole text would give.
+        A tokenizer that cuts the same for a stretch of tokens stands at the same place in the same state, so
+        what follows is what the whole text would give.
         """
         parts, first = [], 0
         for number, encoding in enumerate(encodings):
@@ -177,8 +178,8 @@ def window(metadata: Mapping[str, Any], lm: Any = None) -> int | None:
 
 @dataclass
 class Chat:
-    """Stands for an engine where prompts are built: what a task asks of a running model, its tokenizer, window and
-    chat template."""
+    """Stands for an engine where prompts are built: what a task asks of a running model, its tokenizer,
+    window and chat template."""
 
     tokenizer: Any
     max_length: int | None = None

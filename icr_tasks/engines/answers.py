@@ -97,7 +97,8 @@ class AnswerStore:
                     raise
         except OSError as error:
             raise CannotStore(
-                f"cannot store an answer in {self.path} ({error.strerror}); stored answers are kept: free space, "
+                f"cannot store an answer in {self.path} ({error.strerror}); stored answers are kept: free "
+                "space, "
                 "then run the same command again"
             ) from error
         self._found.setdefault(key, {"key": key, **record})
@@ -118,12 +119,14 @@ _SUM = re.compile(rb',"sum":"([0-9a-f]{16})"\}\Z')
 
 
 def _with_sum(line: bytes) -> bytes:
-    """A record's JSON with a checksum as its last field: a line changed later is noticed although it is valid JSON."""
+    """A record's JSON with a checksum as its last field: a line changed later is noticed although it is valid
+    JSON."""
     return line[:-1] + b',"sum":"' + hashlib.blake2b(line, digest_size=8).hexdigest().encode() + b'"}'
 
 
 def _without_sum(line: bytes) -> bytes:
-    """The record as it was written; lines of an older version have no checksum. Raises ValueError for another one."""
+    """The record as it was written; lines of an older version have no checksum. Raises ValueError for another
+    one."""
     found = _SUM.search(line)
     if found is None:
         return line
@@ -195,11 +198,11 @@ def through(
     keys: Mapping[int, str],
     generate: Callable[[list[int]], Iterable[tuple[int, str, dict[str, Any]]]],
 ) -> Iterator[tuple[int, str, dict[str, Any], bool]]:
-    """(index, text, measured, was stored) of each request of `keys` (index -> store key): stored answers first, then
-    what `generate` gives for the others, each put into the store as it is there.
+    """(index, text, measured, was stored) of each request of `keys` (index -> store key): stored answers
+    first, then what `generate` gives for the others, each put into the store as it is there.
 
-    The one loop of every engine with a store. Requests with the same key are generated once; a failed one ("error"
-    among what was measured) is not stored, so that it runs again.
+    The one loop of every engine with a store. Requests with the same key are generated once; a failed one
+    ("error" among what was measured) is not stored, so that it runs again.
     """
     waiting: dict[str, list[int]] = {}
     for i, key in keys.items():

@@ -37,8 +37,8 @@ _TAIL = 64  # generated tokens searched for a stop sequence
 class IcrHF(HFLM):
     """HFLM whose generate_until follows the run's setting.
 
-    `kv=METHOD` and `kv_<knob>=` choose a setting here, else the task's setting counts. `prefill_chunk`: tokens per
-    dense prefill pass. `store`: folder for finished answers, which are never generated twice.
+    `kv=METHOD` and `kv_<knob>=` choose a setting here, else the task's setting counts. `prefill_chunk`:
+    tokens per dense prefill pass. `store`: folder for finished answers, which are never generated twice.
     `prefill_store`: folder for dense prefills (up to `prefill_store_gb`), which all settings share.
     """
 
@@ -57,7 +57,8 @@ class IcrHF(HFLM):
         self.prefill_chunk, backend = int(prefill_chunk), kwargs.pop("attn_implementation", None)
         if backend not in (None, "sdpa"):
             raise IcrError(
-                f"icr-hf computes attention itself (dense steps by sdpa); attn_implementation={backend} hides the keys "
+                f"icr-hf computes attention itself (dense steps by sdpa); attn_implementation={backend} "
+                "hides the keys "
                 "the methods must see: leave it out"
             )
         # lm_eval's default device is "cuda", also where there is none
@@ -121,8 +122,8 @@ class IcrHF(HFLM):
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers in request order; what was measured goes to each request (`engines.session`).
 
-        Requests of one call may have several settings. Raises IcrError when this engine can run none of them, and
-        for requests of other tasks of which none took a compressed step.
+        Requests of one call may have several settings. Raises IcrError when this engine can run none of them,
+        and for requests of other tasks of which none took a compressed step.
         """
         asked = [session.setting_of(request) for request in requests]
         refused = session.refuse(asked, self._refusal)

@@ -6,9 +6,9 @@ lm_eval.
         --output_path out2
 
 `samples` is an lm_eval output folder (made with --log_samples) or a predictions file: JSON lines with `id`,
-`prediction`, and `task` when the file holds several (`model=NAME` chooses where it holds several models). Ids are
-those of the items, exactly. No prompt is built, so neither tokenizer nor contexts are needed
-beyond the task's questions and answers. What was logged must be the same items: hashes are compared.
+`prediction`, and `task` when the file holds several (`model=NAME` chooses where it holds several models). Ids
+are those of the items, exactly. No prompt is built, so neither tokenizer nor contexts are needed beyond the
+task's questions and answers. What was logged must be the same items: hashes are compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from ..storage import evaluations
 
 
 class Log:
-    """Logged answers by task and item id, with what the run was. `model` chooses one of a predictions file."""
+    """Logged answers by task and item id, with what the run was. `model` chooses one of a predictions
+    file."""
 
     def __init__(self, path: Path, model: str | None = None) -> None:
         self.path = path
@@ -119,11 +120,13 @@ class Log:
         row = known.get(str(doc["id"]))
         if row is None:
             raise IcrError(
-                f"{self.path} has no answer for item {doc['id']} of {task} ({len(known)} items logged); use the --limit of that run"
+                f"{self.path} has no answer for item {doc['id']} of {task} ({len(known)} items logged); use "
+                "the --limit of that run"
             )
         if row["doc_hash"] is not None and row["doc_hash"] != doc_hash(doc):
             raise IcrError(
-                f"item {doc['id']} of {task} is not the item that was answered (question, answers or data changed); evaluate again"
+                f"item {doc['id']} of {task} is not the item that was answered (question, answers or data "
+                "changed); evaluate again"
             )
         return row
 

@@ -50,7 +50,8 @@ class IcrVLLM(VLLM):
             super().__init__(pretrained, **kwargs)
         if self.data_parallel_size > 1:
             raise IcrError(
-                "icr-vllm streams through one engine: use data_parallel_size=1 and `icr sweep --jobs N` (one engine a "
+                "icr-vllm streams through one engine: use data_parallel_size=1 and `icr sweep --jobs N` "
+                "(one engine a "
                 "job), or several runs with one store="
             )
         import vllm
@@ -157,7 +158,8 @@ class IcrVLLM(VLLM):
         ids = self.tokens_of(prompt)
         if len(ids) + max_gen_toks > self.max_length:
             raise ValueError(
-                f"prompt of {len(ids)} tokens + {max_gen_toks} to generate exceeds max_model_len {self.max_length}"
+                f"prompt of {len(ids)} tokens + {max_gen_toks} to generate exceeds max_model_len "
+                f"{self.max_length}"
             )
         stop = [s for s in until if s == eos] if self.think_end_token else until
         params = SamplingParams(max_tokens=max_gen_toks, stop=stop, **kwargs)
@@ -203,7 +205,8 @@ _TRAINED = 262144  # Qwen2.5-1M, when its config does not say
 def switch_off(args: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Change engine arguments in place for such a model; returns what was changed, for the record, or None.
 
-    `config` is the model's config.json. Raises IcrError when `max_model_len` asks for more than plain positions give.
+    `config` is the model's config.json. Raises IcrError when `max_model_len` asks for more than plain
+    positions give.
     """
     found = config.get(KEY)
     if not found:
@@ -212,7 +215,8 @@ def switch_off(args: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any
     asked = args.get("max_model_len") or args.get("max_length")
     if asked and int(asked) > limit:
         raise IcrError(
-            f"this model needs dual-chunk attention beyond {limit} tokens, which vLLM does not have; set max_model_len={limit}"
+            f"this model needs dual-chunk attention beyond {limit} tokens, which vLLM does not have; set "
+            f"max_model_len={limit}"
         )
     args["hf_overrides"] = {**(args.get("hf_overrides") or {}), KEY: None}
     if not asked:

@@ -1,9 +1,9 @@
 """Metrics that need another model: Loong's judge, xFinder for multiple choice. Whole tasks at a time, and
 never fatal.
 
-`--metadata '{"judge_base_url":...,"judge_model":...}'` or `xfinder_*` switch them on. What goes wrong here waits until
-the results are saved (`plugin.deferred`); without a judge or extractor the metric is absent and the sheet
-says why.
+`--metadata '{"judge_base_url":...,"judge_model":...}'` or `xfinder_*` switch them on. What goes wrong here
+waits until the results are saved (`plugin.deferred`); without a judge or extractor the metric is absent and
+the sheet says why.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def loong(graders: Graders, answers: Sequence[Answer]) -> Grades:
 
 
 def equivalence(graders: Graders, answers: Sequence[Answer]) -> Grades:
-    """`judge_equiv` of a QA task: whether the answer says what a gold answer says. Only where a judge is configured."""
+    """`judge_equiv` of a QA task: whether the answer says what a gold answer says. Only where a judge is
+    configured."""
     from ..metrics.judge import Case, Judge
     from ..metrics.judge.equivalence import equiv_metrics, gold_text
 
@@ -158,7 +159,8 @@ def choice(graders: Graders, answers: Sequence[Answer]) -> Grades:
     if wrong:
         first = "; ".join(f"{n} x {reason}" for reason, n in wrong.most_common(3))
         error = IcrError(
-            f"xFinder failed on {wrong.total()} of {len(cases)} answers ({first}); their accuracy is not counted",
+            f"xFinder failed on {wrong.total()} of {len(cases)} answers ({first}); their accuracy is not "
+            "counted",
             exit_code=3,
         )
     return Grades(scores, {"extractor": graders.xfinder.sheet(), "extracted": {"failed": dict(wrong)}}, error)

@@ -1,8 +1,10 @@
-"""What is changed in other people's code, and only where it lacks what we need: each change once, with its reason.
+"""What is changed in other people's code, and only where it lacks what we need: each change once, with its
+reason.
 
-lm-eval 0.4.13 has no entry points for tasks or models; a model registered before `lm_eval.models` is imported hides the
-built-in ones, so registration waits for that module. `PATCHES` lists every place with the upstream thread that would make
-it unnecessary, and what must still be there for the change to work; `changed()` tells in a sentence what is not.
+lm-eval 0.4.13 has no entry points for tasks or models; a model registered before `lm_eval.models` is imported
+hides the built-in ones, so registration waits for that module. `PATCHES` lists every place with the upstream
+thread that would make it unnecessary, and what must still be there for the change to work; `changed()` tells
+in a sentence what is not.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _TALKATIVE = ("lm_eval.evaluator", "lm_eval.models.api_models", "lm_eval._cli.ru
 
 @dataclass(frozen=True)
 class Patch:
-    """One place in somebody else's code: `target` as module:object, the arguments or names it must still take."""
+    """One place in somebody else's code: `target` as module:object, the arguments or names it must still
+    take."""
 
     target: str
     why: str
@@ -73,7 +76,8 @@ PATCHES = (
     Patch(
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner._build_attention_metadata",
         "our attention backends know each prompt's length (kv/vllm/seam.py)",
-        "https://github.com/vllm-project/vllm/pull/24794 (made backends registrable; their metadata has no prompt lengths)",
+        "https://github.com/vllm-project/vllm/pull/24794 (made backends registrable; their metadata has no "
+        "prompt lengths)",
     ),
     Patch(
         "transformers.trainer:Trainer._save_checkpoint",
@@ -121,7 +125,8 @@ def changed(patches: Iterable[Patch] = PATCHES) -> list[str]:
             continue
         if gone := [name for name in patch.needs if name not in known]:
             found.append(
-                f"{patch.target} no longer takes {', '.join(gone)}, which is needed so that {patch.why}; see {patch.upstream}"
+                f"{patch.target} no longer takes {', '.join(gone)}, which is needed so that {patch.why}; "
+                f"see {patch.upstream}"
             )
     return found
 

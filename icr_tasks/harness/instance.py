@@ -42,9 +42,10 @@ def light(item: Item) -> dict[str, Any]:
 class PromptInstance(Instance):
     """Instance whose text costs about a third of its size in memory, and nothing once released.
 
-    `arguments` is rebuilt on each access, so engines, samplers and loggers see a normal request. It carries what
-    engines need beside the text (`engines.session`): the `setting` it is asked under (None: the model arguments
-    decide), the character `boundary` at which its context ends, and `found`, which the engine fills.
+    `arguments` is rebuilt on each access, so engines, samplers and loggers see a normal request. It carries
+    what engines need beside the text (`engines.session`): the `setting` it is asked under (None: the model
+    arguments decide), the character `boundary` at which its context ends, and `found`, which the engine
+    fills.
     """
 
     def __init__(

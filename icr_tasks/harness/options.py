@@ -19,7 +19,8 @@ from .grading import GRADER_KEYS, Graders
 
 
 class _Given(BaseModel):
-    """The options of ours that are no setting and no grader, as they may come from a command line: `prepared=no`."""
+    """The options of ours that are no setting and no grader, as they may come from a command line:
+    `prepared=no`."""
 
     model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
 
@@ -106,7 +107,8 @@ def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
     refused."""
     if metadata.get("setting") and not setting.compressed and "kv" not in metadata and choose.asked():
         raise IcrError(
-            f"setting {setting} was asked for, but {choose.VARIABLE}={os.environ[choose.VARIABLE]} makes vLLM (and icr-hf) "
+            f"setting {setting} was asked for, but {choose.VARIABLE}={os.environ[choose.VARIABLE]} makes "
+            "vLLM (and icr-hf) "
             f"compress: unset {choose.VARIABLE}, or give the model argument kv=full"
         )
     setting = choose.agree(setting, choose.from_args(metadata))
@@ -116,7 +118,8 @@ def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
     if dtype in (None, "auto"):
         if setting.kv is not None and setting.kv.method in KV_NATIVE:
             raise IcrError(
-                f"setting {setting} needs the engine's own option: --model vllm --model_args ...,kv_cache_dtype={setting.kv.method}"
+                f"setting {setting} needs the engine's own option: --model vllm --model_args "
+                f"...,kv_cache_dtype={setting.kv.method}"
             )
         return setting
     if setting.kind == "full":

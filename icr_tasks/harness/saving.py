@@ -66,8 +66,8 @@ def check_output_path() -> None:
 
 
 class _Catch(logging.Handler):
-    """lm_eval catches what goes wrong while it saves and logs a line about it; inside that line the exception is
-    still at hand, whatever the line says."""
+    """lm_eval catches what goes wrong while it saves and logs a line about it; inside that line the exception
+    is still at hand, whatever the line says."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -140,8 +140,8 @@ def _whole(path: Path) -> bool:
 def _hide(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Take credentials out of what lm_eval is about to write: it logs every model argument as it was given.
 
-    Only the record of the results is changed, not the caller's arguments; the command line prints its own after
-    saving and ends, so there the arguments themselves go.
+    Only the record of the results is changed, not the caller's arguments; the command line prints its own
+    after saving and ends, so there the arguments themselves go.
     """
     if name != "save_results_aggregated":
         return
@@ -198,8 +198,8 @@ def begin(task: str) -> None:
 
 
 def add(error: IcrError, advice: Callable[[str | None], str], task: str | None = None) -> None:
-    """Raise after the results of `task` are saved. `advice` gets the folder with the logged answers, or None when
-    they were not logged."""
+    """Raise after the results of `task` are saved. `advice` gets the folder with the logged answers, or None
+    when they were not logged."""
     import lm_eval.loggers.evaluation_tracker as module
 
     install(module)  # also without the start-up hook, e.g. under --include_path

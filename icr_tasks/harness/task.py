@@ -93,7 +93,8 @@ class ICRTask(ConfigurableTask):
         for key, value in logged.items():
             if str(metadata.get(key, value)) != value:
                 raise IcrError(
-                    f"{task} was logged with {key} {value!r}, not {metadata[key]!r}; leave {key} out to replay it"
+                    f"{task} was logged with {key} {value!r}, not {metadata[key]!r}; leave {key} out to "
+                    "replay it"
                 )
         return Options.parse({**metadata, **logged})
 
@@ -304,8 +305,8 @@ class ICRTask(ConfigurableTask):
             self._verdicts.setdefault(item_id, {})["thought_tokens"] = float(row["thought_tokens"])
 
     def _measured(self) -> None:
-        """Attach what the engine measured for each item. What did not run as it was asked for is an error, not a
-        score; so is a whole task of which no item took a compressed step."""
+        """Attach what the engine measured for each item. What did not run as it was asked for is an error,
+        not a score; so is a whole task of which no item took a compressed step."""
         sent = [i for i in self._instances if i.resps]
         found = choose.verify_all(self.options.setting, [session.found_of(i) for i in sent], self._before)
         for instance, measured in zip(sent, found, strict=True):

@@ -1,7 +1,7 @@
 """KV methods: one file each, which registers its name, default budget and knobs (`@kv_method`).
 
-Nothing here imports torch, so that settings parse anywhere; a method's own code loads it when it runs. Methods are
-torch functions on (kv_heads, tokens, dim) tensors and know nothing of the engine that calls them.
+Nothing here imports torch, so that settings parse anywhere; a method's own code loads it when it runs.
+Methods are torch functions on (kv_heads, tokens, dim) tensors and know nothing of the engine that calls them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ __all__ = ["SPLITS", "Method", "Spec", "check", "make", "spec"]
 
 @dataclass(frozen=True)
 class Spec:
-    """A method as registered. `frees`: it drops keys and values after prefill; else it stores all and reads a part.
-    `budget` is the default share; None means none is needed. `knobs` are its parameters, `params` their defaults."""
+    """A method as registered. `frees`: it drops keys and values after prefill; else it stores all and reads a
+    part. `budget` is the default share; None means none is needed. `knobs` are its parameters, `params` their
+    defaults."""
 
     name: str
     target: Any
@@ -61,7 +62,8 @@ def check(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make(name: str, budget: int | float | None, params: Mapping[str, Any] | None = None) -> Method:
-    """The method with its defaults filled in. `budget`: a share (float) or tokens (int); None: the method's own."""
+    """The method with its defaults filled in. `budget`: a share (float) or tokens (int); None: the method's
+    own."""
     found = spec(name)
     knobs = {**found.params, **check(name, params or {})}
     return found.target(

@@ -87,7 +87,8 @@ class Method:
         kept = self.share(n)
         if kept < self.sink + self.window:
             raise IcrError(
-                f"kv:{self.name}@{self.budget} keeps {kept} of {n} tokens, fewer than sink {self.sink} + window "
+                f"kv:{self.name}@{self.budget} keeps {kept} of {n} tokens, fewer than sink {self.sink} + "
+                "window "
                 f"{self.window}; raise the budget or lower {self.name}'s window"
             )
         return kept

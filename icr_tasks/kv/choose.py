@@ -28,7 +28,8 @@ def parse(text: str) -> str:
     setting = Setting.parse(text if text.startswith("kv:") else f"kv:{text}")
     if setting.method not in METHODS:
         raise IcrError(
-            f"{VARIABLE}={text}: the vLLM backend has {', '.join(METHODS)}; {setting.method} keeps an index or drops "
+            f"{VARIABLE}={text}: the vLLM backend has {', '.join(METHODS)}; {setting.method} keeps an index "
+            "or drops "
             "tokens per sequence, which vLLM's shared blocks do not allow: use --model icr-hf"
         )
     if setting.params.get("split") == "query-agnostic":
@@ -47,7 +48,8 @@ def refuse_scoring(setting: Setting | str | None) -> None:
     prefill."""
     if setting is not None and str(setting) != "full":
         raise IcrError(
-            f"likelihoods under {setting} would be the uncompressed ones (the engine scores prompt and answer in one "
+            f"likelihoods under {setting} would be the uncompressed ones (the engine scores prompt and "
+            "answer in one "
             "dense prefill); use tasks that generate"
         )
 
@@ -120,7 +122,8 @@ def agree_request(asked: Setting | None, args: Setting | None) -> Setting:
         and (asked.compressed or args.compressed)
     ):
         raise IcrError(
-            f"the request's setting {asked} contradicts the engine's own ({args}); load the engine without kv= "
+            f"the request's setting {asked} contradicts the engine's own ({args}); load the engine "
+            "without kv= "
             "(and without ICR_KV), or ask for the same"
         )
     return asked or args or Setting.parse("full")
@@ -149,7 +152,8 @@ def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
     reason = None
     if ran != str(asked if compressed else setting) and (compressed or ran != "full"):
         reason = f"the engine ran {ran}, not {asked if compressed else setting}; " + (
-            f"use --model icr-hf, or {VARIABLE} with vLLM; answers that --use_cache kept are not measured, those of "
+            f"use --model icr-hf, or {VARIABLE} with vLLM; answers that --use_cache kept are not measured, "
+            "those of "
             "store= are"
             if compressed
             else f"unset {VARIABLE} or give kv=full"
@@ -158,7 +162,8 @@ def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
         reason = f"the engine left keys out in {sparse} steps, although {setting} was asked for; load it with kv=full"
     elif compressed and kv.get("steps") and sparse == 0 and not kv.get("fallback"):
         reason = (
-            f"{setting} left no key out in any of {kv['steps']} steps, so full attention answered: something else "
+            f"{setting} left no key out in any of {kv['steps']} steps, so full attention answered: "
+            "something else "
             "has replaced the engine's attention, or the method keeps everything"
         )
     return found if reason is None else {**found, "error": reason}
@@ -169,8 +174,8 @@ def verify_all(
 ) -> list[dict[str, Any]]:
     """`verify` for the items of one task, which has no score when none of them took a compressed step.
 
-    `before`: `counted()` when the requests were made, for stock vLLM under ICR_KV, which counts a run and not its
-    requests.
+    `before`: `counted()` when the requests were made, for stock vLLM under ICR_KV, which counts a run and not
+    its requests.
     """
     run = of_run(before or {}) if not any("kv" in one for one in found) else None
     out = [verify(setting, {**one, "kv": run} if run and "error" not in one else one) for one in found]
@@ -184,7 +189,8 @@ def verify_all(
     if counts["compressed"]:
         return out
     reason = (
-        f"no compressed step ran under {setting}: {counts['fallback']} of {counts['items']} prompts are too short for "
+        f"no compressed step ran under {setting}: {counts['fallback']} of {counts['items']} prompts are too "
+        "short for "
         "it, the others ended with their first token (which the dense prefill gives)"
     )
     log.error("%s", reason)
@@ -209,8 +215,8 @@ def counted() -> dict[str, float]:
 
 
 def of_run(before: Mapping[str, float]) -> dict[str, Any] | None:
-    """The setting those workers ran since `before`, which is a run's and not an item's (`scope`). None when they
-    counted no step."""
+    """The setting those workers ran since `before`, which is a run's and not an item's (`scope`). None when
+    they counted no step."""
     found = _since(before)
     if not found["steps"]:
         return None
@@ -219,7 +225,8 @@ def of_run(before: Mapping[str, float]) -> dict[str, Any] | None:
 
 
 def run_shares(before: Mapping[str, float]) -> dict[str, float]:
-    """Shares of what full attention would have read that those workers read since `before`; empty without a step."""
+    """Shares of what full attention would have read that those workers read since `before`; empty without a
+    step."""
     found = _since(before)
     if not found["steps"]:
         return {}
@@ -269,9 +276,11 @@ def check(dtype: str, where: str | None = None) -> None:
     able = ", ".join(name for name, (places, _) in NATIVE.items() if where in places)
     if dtype in ("float16", "bfloat16"):
         raise IcrError(
-            f"kv_cache_dtype={dtype} on {where} gives garbage when the model has another dtype; set dtype={dtype} instead"
+            f"kv_cache_dtype={dtype} on {where} gives garbage when the model has another dtype; set "
+            f"dtype={dtype} instead"
         )
     raise IcrError(
-        f"kv_cache_dtype={dtype} is refused on {where}: vLLM takes the name there, but its kernel cannot read such a "
+        f"kv_cache_dtype={dtype} is refused on {where}: vLLM takes the name there, but its kernel cannot "
+        "read such a "
         f"cache and the answers are garbage. It needs a GPU ({NATIVE[dtype][1]}); allowed here: {able}"
     )

@@ -139,7 +139,8 @@ class Cluster(Method):
 
     @staticmethod
     def check_together(differ: Mapping[str, object]) -> None:
-        """Raises IcrError for a knob that the chosen build ignores: it would name another run and change nothing."""
+        """Raises IcrError for a knob that the chosen build ignores: it would name another run and change
+        nothing."""
         if "rounds" in differ and differ.get("build", "fast") == "fast":
             raise IcrError(
                 "kv:cluster: rounds= does nothing with build=fast; add build=naive, or leave rounds out"

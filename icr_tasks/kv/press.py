@@ -1,8 +1,8 @@
 """kvpress presses by name (`kv:press.SnapKV@0.5` keeps half): an optional extra with an older transformers.
 
 kvpress 0.5 pins transformers below 5.3, so it lives in its own environment: pip install 'icr-tasks[hf,kv]'. A
-press runs inside the dense prefill. Only presses seen working offline are allowed; those in PRESS_MASKS overwrite keys instead of freeing them, so their row saves no byte and says so
-(`frees` false, stored 100 %).
+press runs inside the dense prefill. Only presses seen working offline are allowed; those in PRESS_MASKS
+overwrite keys instead of freeing them, so their row saves no byte and says so (`frees` false, stored 100 %).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _NEWEST = (5, 3)  # transformers from here on no longer passes what kvpress's ho
 
 
 def frees(short: str) -> bool:
-    """Whether a press drops keys (else it overwrites them). Raises IcrError for a press that is not allowed."""
+    """Whether a press drops keys (else it overwrites them). Raises IcrError for a press that is not
+    allowed."""
     if short not in PRESS_FREES + PRESS_MASKS:
         raise unknown("kvpress press", short, PRESS_FREES + PRESS_MASKS)
     return short in PRESS_FREES
@@ -45,11 +46,13 @@ class Press(Method):
             kvpress = import_module("kvpress")
         except ImportError as error:
             raise IcrError(
-                f"setting kv:{self.name} needs kvpress: make an environment with pip install 'icr-tasks[kv]' ({error})"
+                f"setting kv:{self.name} needs kvpress: make an environment with pip install "
+                f"'icr-tasks[kv]' ({error})"
             ) from error
         if tuple(map(int, version.split(".")[:2])) >= _NEWEST:
             raise IcrError(
-                f"kvpress does not run with transformers {version}: it needs one below 5.3, in its own environment "
+                f"kvpress does not run with transformers {version}: it needs one below 5.3, in its own "
+                "environment "
                 "(pip install 'icr-tasks[kv]')"
             )
         _see_masks(kvpress)
@@ -69,8 +72,8 @@ class Press(Method):
 def _see_masks(kvpress: Any) -> None:
     """Let kvpress's masking reach our attention function.
 
-    At its import kvpress wraps the attention functions that exist then; ours is not among them when kvpress came
-    first, and its masks would be ignored without a word.
+    At its import kvpress wraps the attention functions that exist then; ours is not among them when kvpress
+    came first, and its masks would be ignored without a word.
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

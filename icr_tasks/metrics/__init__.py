@@ -1,4 +1,5 @@
-"""Text -> score. `QA`, `MULTIPLE_CHOICE`, `SUMMARY` and `JUDGED` are the metrics a benchmark may name as a bundle."""
+"""Text -> score. `QA`, `MULTIPLE_CHOICE`, `SUMMARY` and `JUDGED` are the metrics a benchmark may name as a
+bundle."""
 
 from __future__ import annotations
 

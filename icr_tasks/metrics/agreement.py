@@ -114,7 +114,8 @@ def by_system(rows: Sequence[Labelled], threshold: float = 0.5) -> dict[str, dic
 
 
 def out_of_order(systems: Mapping[str, Mapping[str, float]], metric: str) -> tuple[int, int]:
-    """(pairs of systems that a metric puts in another order than the humans, pairs that the humans tell apart)."""
+    """(pairs of systems that a metric puts in another order than the humans, pairs that the humans tell
+    apart)."""
     names = list(systems)
     pairs = [
         (a, b)

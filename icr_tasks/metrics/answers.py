@@ -121,8 +121,8 @@ _HELMET_ANSWER = re.compile(r"(?:Answer:)(.*)(?:\n|$)", re.I)
 
 
 def score(generation: str, golds: Sequence[str], gold_ids: Sequence[int] | None = None) -> dict[str, float]:
-    """subem and subem_norm (extracted answer; without a marker the whole text), subem_raw (paper: raw or extracted),
-    subem_word, em, f1 (without a marker: the first sentence), parsed.
+    """subem and subem_norm (extracted answer; without a marker the whole text), subem_raw (paper: raw or
+    extracted), subem_word, em, f1 (without a marker: the first sentence), parsed.
 
     With `gold_ids` also cite_p, cite_r, cite_f1 of the `[DOC i]` ids named.
     """

@@ -1,7 +1,8 @@
 """The final answer in a generation.
 
 Formats asked for by the prompts ("Answer: X", "The answer is: X", the correct answer is (X)) and what models
-make of them: bold, quotes, boxes, tags, JSON, headings with the answer on the next line, words before and after.
+make of them: bold, quotes, boxes, tags, JSON, headings with the answer on the next line, words before and
+after.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from .visible import visible
 
 
 class Extracted(NamedTuple):
-    """`text` is the answer; `found` says whether a formal marker was seen. Without one `text` is the first sentence
-    that says something, and `reads`, the text that SubEM searches, is all that was visible."""
+    """`text` is the answer; `found` says whether a formal marker was seen. Without one `text` is the first
+    sentence that says something, and `reads`, the text that SubEM searches, is all that was visible."""
 
     text: str
     found: bool
@@ -81,7 +82,8 @@ def strip_thoughts(text: str) -> str:
 
 
 def _own_turn(text: str) -> str:
-    """The text before the model starts to play the next turn itself (a few-shot habit): it has answered before."""
+    """The text before the model starts to play the next turn itself (a few-shot habit): it has answered
+    before."""
     for cut in _NEXT_TURN.finditer(text):
         if _answered(text[: cut.start()]):
             return text[: cut.start()]
@@ -97,7 +99,8 @@ def _answered(text: str) -> bool:
 
 
 def extract_answer(text: str) -> Extracted:
-    """The answer after the last formal marker, else the last `\\boxed{}`, else the first sentence that says something."""
+    """The answer after the last formal marker, else the last `\\boxed{}`, else the first sentence that says
+    something."""
     text = _own_turn(strip_thoughts(text))
     for start, kind in reversed(_marks(text)):
         answer = _value(text, start) if kind == "key" else _clean(_span(text[start:]))
@@ -172,7 +175,8 @@ def _span(rest: str) -> str:
         return box[1]
     for end in _SENTENCE_END.finditer(line):
         head, tail = line[: end.start() + 1], line[end.end() :]
-        # "St. Louis", "Mamma Mia! Here We Go Again", "1. FC Köln": a name goes on. A sentence follows when it has a verb.
+        # "St. Louis", "Mamma Mia! Here We Go Again", "1. FC Köln": a name goes on. A sentence follows when it
+        # has a verb.
         if _NUMBERED.match(head) or (end[0][0] == "." and _ABBREVIATION.search(head)):
             continue
         following = _SENTENCE_END.split(tail, maxsplit=1)[0]
@@ -185,8 +189,8 @@ def _span(rest: str) -> str:
 
 
 def _clean(answer: str) -> str:
-    """Without markup, wrapping quotes or brackets, `[DOC i]` around it, and the final sentence period; inner dots
-    stay."""
+    """Without markup, wrapping quotes or brackets, `[DOC i]` around it, and the final sentence period; inner
+    dots stay."""
     answer = _LATEX.sub(r"\1", re.sub(r"\*\*|__|`", "", answer)).strip().strip("*_ ")
     answer = _DOCS.sub("", answer)
     for _ in range(4):

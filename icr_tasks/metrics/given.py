@@ -1,6 +1,7 @@
 """What a generation is when it enters scoring: its visible text, what was hidden, and whether it was cut off.
 
-One `Given` an item, made where the answer arrives (task, replay, `icr score`, reward); every consumer reads `text`.
+One `Given` an item, made where the answer arrives (task, replay, `icr score`, reward); every consumer reads
+`text`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _CUT = frozenset(
 class Given:
     """`text` is what is scored. `unfinished`: the generation ended for want of tokens, or inside a thought.
 
-    `thoughts` are what was hidden; `readable` is False for a null, a number or a list; `n_tokens` is the whole length.
+    `thoughts` are what was hidden; `readable` is False for a null, a number or a list; `n_tokens` is the
+    whole length.
     """
 
     text: str
@@ -46,8 +48,9 @@ def given(
 ) -> Given:
     """A generation as it came (`raw`), read once.
 
-    `opened`: the prompt ended inside a thought. `finish_reason` decides whether it was cut; without one `n_tokens` at or
-    above `budget` does. An open thought is always unfinished, and so is a null that no engine says it stopped for.
+    `opened`: the prompt ended inside a thought. `finish_reason` decides whether it was cut; without one
+    `n_tokens` at or above `budget` does. An open thought is always unfinished, and so is a null that no
+    engine says it stopped for.
     """
     text = as_text(raw)
     if text is not None and text == os.environ.get("LMEVAL_MODEL_NONE_ANSWER_PLACEHOLDER", "\0"):

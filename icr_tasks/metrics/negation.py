@@ -1,8 +1,9 @@
-"""What a text says is *not* the answer: a small table of forms, taken out before `subem_norm` looks for the gold.
+"""What a text says is *not* the answer: a small table of forms, taken out before `subem_norm` looks for the
+gold.
 
-"not X but Y", "X, not Y", "rather than X" name X to deny it; "cannot be determined ... X" refuses. The rule reads
-surfaces, not meaning: docs/metrics.md shows how many right answers it costs on human labels. SubEM itself (the
-paper's metric) does not use it.
+"not X but Y", "X, not Y", "rather than X" name X to deny it; "cannot be determined ... X" refuses. The rule
+reads surfaces, not meaning: docs/metrics.md shows how many right answers it costs on human labels. SubEM
+itself (the paper's metric) does not use it.
 """
 
 from __future__ import annotations

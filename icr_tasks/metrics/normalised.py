@@ -1,7 +1,7 @@
 """`subem_norm`: SubEM on words, after dates, numbers, plurals and spellings are brought to one form.
 
-The rules were kept only where they help on human labels (docs/metrics.md has the table). A gold is found when its
-words stand in the answer in a row (dates: in any order), so "3" is not in "13" and "8%" not in "6.8%".
+The rules were kept only where they help on human labels (docs/metrics.md has the table). A gold is found when
+its words stand in the answer in a row (dates: in any order), so "3" is not in "13" and "8%" not in "6.8%".
 """
 
 from __future__ import annotations
@@ -238,7 +238,8 @@ def _word(token: str) -> str:
 
 
 def _numbers(words: Sequence[str]) -> list[str]:
-    """Number words and ordinals as digits: "twenty-first" -> 21, "two hundred and five" -> 205, "3.5 million"."""
+    """Number words and ordinals as digits: "twenty-first" -> 21, "two hundred and five" -> 205, "3.5
+    million"."""
     out: list[str] = []
     at = 0
     while at < len(words):
@@ -344,7 +345,8 @@ _ASIDE = re.compile(r"\s*\([^()]*\)")
 
 @lru_cache(maxsize=50_000)
 def _forms(gold: str) -> tuple[tuple[str, ...], ...]:
-    """The gold's words; also without a leading preposition or hedge, an aside in brackets, a middle initial or name."""
+    """The gold's words; also without a leading preposition or hedge, an aside in brackets, a middle initial
+    or name."""
     found = [gold, _HEDGE.sub("", gold), _ASIDE.sub("", gold)]
     if inside := re.search(r"\(([A-Z][A-Za-z.&-]{1,9})\)\s*\Z", gold):
         found.append(inside[1])  # an abbreviation: "adenosine diphosphate (ADP)"
@@ -366,7 +368,8 @@ _DENIES = re.compile(r"\b(?:no|not|never|none|neither|nor|cannot|unknown|without
 
 
 def subem_norm(text: str, golds: Sequence[str]) -> float:
-    """1 if the words of a gold stand in the text, in one form (dates: in any order); an empty gold never matches."""
+    """1 if the words of a gold stand in the text, in one form (dates: in any order); an empty gold never
+    matches."""
     said, denied = affirmed(text), None
     words = tokens(said) if said.strip() else []
     dates: set[tuple[int | None, int | None, int | None]] | None = None

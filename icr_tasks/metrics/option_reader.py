@@ -2,8 +2,8 @@
 
     pick("I think **Option B** fits best.", ["The Moon", "Mars", "Venus", "Pluto"])  ->  "B"
 
-Two letters, a refusal, or no letter and no unique option text are no answer (None). Written for the prompts of the
-paper ("The correct answer is (insert answer here)"); the official scorers stay in `choice.py`.
+Two letters, a refusal, or no letter and no unique option text are no answer (None). Written for the prompts
+of the paper ("The correct answer is (insert answer here)"); the official scorers stay in `choice.py`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ _SKIP = re.compile(
 
 
 def pick(text: str, options: Sequence[str]) -> str | None:
-    """The letter of the option that a visible answer picks, None for no readable answer. `options` in their order."""
+    """The letter of the option that a visible answer picks, None for no readable answer. `options` in their
+    order."""
     n = len(options)
     if not n:
         return None
@@ -171,7 +172,8 @@ def _letters_named(text: str, n: int) -> list[str]:
 
 
 def _texts_named(text: str, known: Sequence[str]) -> list[str]:
-    """Options whose text stands in the text at word bounds; a text inside a longer option's does not count."""
+    """Options whose text stands in the text at word bounds; a text inside a longer option's does not
+    count."""
     said, found = f" {_plain(text)} ", []
     for k in sorted(set(known), key=len, reverse=True):
         if k and known.count(k) == 1 and f" {k} " in said:

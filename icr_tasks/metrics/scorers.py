@@ -73,7 +73,8 @@ def infbench_sum(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | No
 
 
 def longbench(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
-    """LongBench-v2: the option that the answer names, and the official extraction with its share of letters."""
+    """LongBench-v2: the option that the answer names, and the official extraction with its share of
+    letters."""
     from . import choice
 
     official = choice.score(text, doc["answers"][0])
@@ -156,7 +157,8 @@ READ = frozenset({"subem", "subem_norm", "subem_word", "em", "acc_choice"})
 
 
 def asks_marker(user: str) -> bool:
-    """Whether a prompt's user text asks for a formal marker: "The answer is ..." or "Answer: <your answer>"."""
+    """Whether a prompt's user text asks for a formal marker: "The answer is ..." or "Answer: <your
+    answer>"."""
     return "answer is" in user or "Answer: <" in user
 
 
@@ -198,11 +200,12 @@ def score(
     more: Sequence[str] = (),
     item: Any = None,
 ) -> Scores:
-    """All metrics of one answer: those of the scorer, and the registered metrics `more`, which get the extracted
-    answer and the item. `marker`: the prompt asked for "The answer is ...". Raises IcrError naming a metric that fails.
+    """All metrics of one answer: those of the scorer, and the registered metrics `more`, which get the
+    extracted answer and the item. `marker`: the prompt asked for "The answer is ...". Raises IcrError naming
+    a metric that fails.
 
-    A generation that was cut before anything readable came is wrong in the rows that read an answer: after an open
-    thought, as an empty text, or under a marker prompt without its marker.
+    A generation that was cut before anything readable came is wrong in the rows that read an answer: after an
+    open thought, as an empty text, or under a marker prompt without its marker.
     """
     seen = given(answer) if isinstance(answer, str) else answer
     text = seen.text

@@ -1,9 +1,9 @@
 """How models mark thoughts, channels and the end of a turn: one table, read by `visible.py`.
 
-Sources: the chat templates of the families named, the reasoning parsers of vLLM 0.32 (vllm/reasoning, vllm/parser)
-and SGLang (srt/parser/reasoning_parser.py), and model cards. A form is three patterns: what opens a thought, what
-closes it, and what opens the answer (which ends a thought too). docs/metrics.md shows the table by family. No
-pattern may look at more than a bounded stretch, except at the beginning of the text.
+Sources: the chat templates of the families named, the reasoning parsers of vLLM 0.32 (vllm/reasoning,
+vllm/parser) and SGLang (srt/parser/reasoning_parser.py), and model cards. A form is three patterns: what
+opens a thought, what closes it, and what opens the answer (which ends a thought too). docs/metrics.md shows
+the table by family. No pattern may look at more than a bounded stretch, except at the beginning of the text.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import NamedTuple
 class Form(NamedTuple):
     """One way to mark thoughts. Patterns ignore case; an empty one never matches.
 
-    `answers` opens the answer: all before it was a thought. `after` does so only inside a thought, because elsewhere
-    it is an ordinary sentence. `alone`: a closing mark without an opening one says that all before it was a thought
-    (the chat template had opened it).
-    `example` is an output with {t} for the thought and {a} for the answer, `models` who writes it.
+    `answers` opens the answer: all before it was a thought. `after` does so only inside a thought, because
+    elsewhere it is an ordinary sentence. `alone`: a closing mark without an opening one says that all before
+    it was a thought (the chat template had opened it). `example` is an output with {t} for the thought and
+    {a} for the answer, `models` who writes it.
     """
 
     name: str
@@ -41,7 +41,8 @@ FORMS: tuple[Form, ...] = (
         rf"{_L}{_TAG}(?:\s[^<>]{{0,80}})?{_R}",
         rf"{_L}/{_TAG}\s*{_R}",
         example="<think>\n{t}\n</think>\n\n{a}",
-        models="Qwen3, QwQ, DeepSeek, GLM, Kimi-K2, MiniMax, Nemotron, SmolLM3, OLMo-3, Phi-4, Granite 3.3, Hunyuan, "
+        models="Qwen3, QwQ, DeepSeek, GLM, Kimi-K2, MiniMax, Nemotron, SmolLM3, OLMo-3, Phi-4, Granite "
+        "3.3, Hunyuan, "
         "Ernie, EXAONE, Seed-OSS, K2 Horizon, LongCat, Reka, Marco-o1, Reflection, KAT",
     ),
     Form(
@@ -188,7 +189,8 @@ CONTROL = (
     r"|<\|turn>|<turn\|>|<eos>|<bos>|<seed:(?:eos|bos)>|\[(?:EOS|EOT)\]|\[(?:BEGIN|END) FINAL RESPONSE\]"
     r"|<think_(?:on|off)>|<longcat_s>|</?longcat_(?:assistant|user)>"
 )
-# The model goes on with somebody else's turn: cut where something was said before. And the header of its own turn.
+# The model goes on with somebody else's turn: cut where something was said before. And the header of its own
+# turn.
 _HEADER = r"(?:<\|im_start\|>|<start_of_turn>|<\|turn>|<\|start_header_id\|>|<\|start\|>)\s?"
 NEXT_TURN = _HEADER + r"(?:user|human|system)\b|<｜User｜>|<\|user\|>|\[INST\]"
 OWN_TURN = _HEADER + r"(?:assistant|model)(?:<\|end_header_id\|>)?\s?|<｜Assistant｜>|<\|assistant\|>"

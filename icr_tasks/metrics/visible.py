@@ -1,7 +1,8 @@
 """What a reader of a generation sees: the text without thoughts, channel marks and control tokens.
 
-`visible(text)` runs once, where a generation enters scoring; every scorer, judge and page gets its `text`. The
-forms are the table in `thought_forms.py`. A thought that never closed is no answer: nothing after its mark is text.
+`visible(text)` runs once, where a generation enters scoring; every scorer, judge and page gets its `text`.
+The forms are the table in `thought_forms.py`. A thought that never closed is no answer: nothing after its
+mark is text.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from .thought_forms import CONTROL, FIRST, FORMS, NEXT_TURN, OWN_TURN, WRAPPERS
 
 
 class Visible(NamedTuple):
-    """`text` to score; the `thoughts` that were taken out; `closed` is False when the last one never ended."""
+    """`text` to score; the `thoughts` that were taken out; `closed` is False when the last one never
+    ended."""
 
     text: str
     thoughts: tuple[str, ...] = ()
@@ -98,7 +100,8 @@ def visible(text: str, opened: bool = False) -> Visible:
 
 
 def _marks(text: str, start: int = 0) -> Iterator[re.Match[str]]:
-    """All marks in order. Only where one can begin is the long pattern tried: a text may have ten million signs."""
+    """All marks in order. Only where one can begin is the long pattern tried: a text may have ten million
+    signs."""
     place: re.Match[str] | None
     if start == 0 and (first := _EVENTS.match(text)):
         yield first
@@ -155,7 +158,8 @@ def opens_thought(prompt: str) -> bool:
 
 
 def as_text(value: Any) -> str | None:
-    """A generation as text, None for what is none (a null, a number, a list); lone surrogates are replaced."""
+    """A generation as text, None for what is none (a null, a number, a list); lone surrogates are
+    replaced."""
     if not isinstance(value, str):
         return None
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")

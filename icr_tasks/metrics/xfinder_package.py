@@ -46,7 +46,8 @@ def package() -> Package:
             from xfinder.modules.answer_comparator import Comparator
     except ImportError as error:
         raise IcrError(
-            f"xFinder cannot be imported ({error}); pip install --no-deps xfinder && pip install requests tenacity transformers"
+            f"xFinder cannot be imported ({error}); pip install --no-deps xfinder && pip install requests "
+            "tenacity transformers"
         ) from error
     return Package(
         answer_extractor.Extractor,
@@ -165,7 +166,8 @@ def _load(config: Any) -> tuple[Any, Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(config.model, dtype="auto").eval()
     except (ImportError, OSError, ValueError) as error:
         raise IcrError(
-            f"xFinder model {config.model!r} cannot be loaded ({error}); give a folder, or serve it and set xfinder_base_url"
+            f"xFinder model {config.model!r} cannot be loaded ({error}); give a folder, or serve it and set "
+            "xfinder_base_url"
         ) from error
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return torch, tokenizer, model.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))

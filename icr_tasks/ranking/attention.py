@@ -135,7 +135,8 @@ def _attention(
     for name in ("softcap", "s_aux", "sliding_window"):
         if kw.get(name) is not None:
             raise IcrError(
-                f"{type(module).__name__} uses {name}: its attention is not a plain causal softmax; not supported"
+                f"{type(module).__name__} uses {name}: its attention is not a plain causal softmax; not "
+                "supported"
             )
     if _active is not None:
         _active.add(module.layer_idx, query, key, scaling if scaling is not None else query.shape[-1] ** -0.5)

@@ -118,8 +118,10 @@ def table(report: dict[str, Any]) -> str:
     methods, related = report["methods"], report.get("correlation") or {}
     metrics = list(dict.fromkeys(k for row in methods.values() for k in row))
     lines = [
-        f"**{Path(report['model']).name}**, {report['task']}, prompt {report['prompt']}: {report['n_items']} items, "
-        f"{report['n_left_out']} left out, {report['documents']:.0f} documents, {report['tokens']:.0f} tokens on average",
+        f"**{Path(report['model']).name}**, {report['task']}, prompt {report['prompt']}: "
+        f"{report['n_items']} items, "
+        f"{report['n_left_out']} left out, {report['documents']:.0f} documents, {report['tokens']:.0f} "
+        "tokens on average",
         "",
         "| ranked by | " + " | ".join([*metrics, *["rho, task score"] * bool(related)]) + " |",
         "|---|" + "---:|" * (len(metrics) + bool(related)),
@@ -131,7 +133,8 @@ def table(report: dict[str, Any]) -> str:
     if report.get("best_head"):
         best = report["best_head"]
         lines.append(
-            f"\nBest single head, chosen on one half and measured on the other: NDCG@10 {100 * best['ndcg@10']:.1f}"
+            "\nBest single head, chosen on one half and measured on the other: NDCG@10 "
+            f"{100 * best['ndcg@10']:.1f}"
         )
     if related:
         n = max(v["n"] for v in related.values())
@@ -142,7 +145,8 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(
         [
             *lines,
-            f"x 100, ± half of the 95 % interval over questions; peak memory {memory}, {report['seconds']:.0f} s",
+            f"x 100, ± half of the 95 % interval over questions; peak memory {memory}, "
+            f"{report['seconds']:.0f} s",
         ]
     )
 

@@ -114,7 +114,8 @@ def slurm(study: Study, todo: list[list[Cell]], jobs: int) -> int:
         given.setdefault("gpus_per_node", max(gpus(cell) for part in todo for cell in part))
     if cluster is None and not shutil.which("sbatch"):
         raise IcrError(
-            "--executor slurm: there is no sbatch here; run it on a login node, or set `slurm: {cluster: local}`"
+            "--executor slurm: there is no sbatch here; run it on a login node, or set `slurm: {cluster: "
+            "local}`"
         )
     executor = submitit.AutoExecutor(folder=str(study.out / "slurm"), cluster=cluster)
     try:

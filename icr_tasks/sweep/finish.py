@@ -16,7 +16,8 @@ from .study import Study
 def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int = 1) -> int:
     """Answer what is not answered yet, `jobs` engines at once, and write the records and the summary.
 
-    0 when every chosen cell is done, 1 when one is not (the others are kept), 2 for bad input, 130 when interrupted.
+    0 when every chosen cell is done, 1 when one is not (the others are kept), 2 for bad input, 130 when
+    interrupted.
     """
     folder = Folder(found.out)
     todo = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]

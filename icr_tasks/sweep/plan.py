@@ -130,7 +130,8 @@ def table(rows: list[Row], rate: float | None) -> str:
     seconds = None if any(r.seconds is None for r in todo) else sum(r.seconds or 0 for r in todo)
     share = f" ({100 * computed / tokens:.0f}%)" if tokens else ""
     lines.append(
-        f"\nto do: {len(todo)} of {len(rows)} cells, {sum(r.items for r in todo):,} items, {tokens:,} prompt tokens, "
+        f"\nto do: {len(todo)} of {len(rows)} cells, {sum(r.items for r in todo):,} items, {tokens:,} "
+        "prompt tokens, "
         f"{computed:,} to prefill after prefix sharing{share}, {loads} engine load{'s' * (loads != 1)}"
     )
     if seconds is None:

@@ -70,8 +70,8 @@ def plan(
     rates: Rates | None = None,
     alpha: float = 0.05,
 ) -> Planned:
-    """What an evaluation of these tasks can see and costs. `margin` in score units (0.02 = 2 points); `results`:
-    ledgers to take tasks (when `tasks` is None), tokens and variances from.
+    """What an evaluation of these tasks can see and costs. `margin` in score units (0.02 = 2 points);
+    `results`: ledgers to take tasks (when `tasks` is None), tokens and variances from.
 
     Raises IcrError for unknown tasks, settings that do not parse, and when there is neither task nor ledger.
     """
@@ -90,7 +90,8 @@ def plan(
     spreads = _spreads(runs, notes)
     if not spreads:
         notes.append(
-            "variance: shipped prior of a simulated population, not measured; with --results DIR that of your runs"
+            "variance: shipped prior of a simulated population, not measured; with --results DIR that of "
+            "your runs"
         )
     made = planned.make(
         cells,
@@ -140,7 +141,8 @@ def _declared(leaf: str, notes: list[str]) -> Cell:
 
 
 def _measured(runs: Sequence[Run]) -> dict[str, Cell]:
-    """Cells of the tasks in ledgers, from the run with the most items; prompts as the longest setting has them."""
+    """Cells of the tasks in ledgers, from the run with the most items; prompts as the longest setting has
+    them."""
     best: dict[str, TaskItems] = {}
     prompts: dict[str, float] = {}
     for run in runs:
@@ -168,7 +170,8 @@ def _measured(runs: Sequence[Run]) -> dict[str, Cell]:
 
 
 def undecidable(run: Run, alpha: float) -> list[str]:
-    """Endpoints of a run's tasks that no candidate could be called worse in: one question or book, or too few."""
+    """Endpoints of a run's tasks that no candidate could be called worse in: one question or book, or too
+    few."""
     ends = planned.endpoints(list(_measured([run]).values()), alpha=alpha)
     return [TITLES.get(end.name, end.name) for end in ends if not end.possible]
 
@@ -228,7 +231,8 @@ def text(made: Plan) -> str:
             most = len(set(cell.clusters))
             lines.append(f"- {dataset}: {questions} of {most} questions or documents, {each} item(s) of each")
     lines.append(
-        f"- times at {count(round(rates.prefill))} prompt and {count(round(rates.decode))} answer tokens a second"
+        f"- times at {count(round(rates.prefill))} prompt and {count(round(rates.decode))} answer tokens a "
+        "second"
     )
     lines.append("- MDE: smallest true difference a one-sided test at 5 % finds with 80 % power, in points")
     return "\n".join([*lines, *(f"- {note}" for note in made.notes)])
@@ -246,7 +250,8 @@ def sentence(made: Plan) -> str:
     part = rates.seconds(*planned.total(choice.cells))
     share = f"{100 * part / whole:.0f} %" if whole else "–"
     return (
-        f"cheapest design that sees {points(made.margin)} points: {count(sum(len(c.clusters) for c in choice.cells))} items, "
+        f"cheapest design that sees {points(made.margin)} points: "
+        f"{count(sum(len(c.clusters) for c in choice.cells))} items, "
         f"MDE {points(choice.mde)}, {share} of the time of all items"
     )
 

@@ -247,7 +247,8 @@ def _facts(samples: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[str, An
 
 
 def _reason(error: BaseException, *cells: Cell) -> str:
-    """The error as it may be kept: without the credentials of these cells, and without what looks like one."""
+    """The error as it may be kept: without the credentials of these cells, and without what looks like
+    one."""
     known = Redactor(*(s for cell in cells for s in secrets_in([cell.args, cell.metadata])))
     text = redact_text(known(str(error).strip())) or type(error).__name__
     return text if isinstance(error, IcrError) else f"{type(error).__name__}: {text}"

@@ -157,7 +157,8 @@ def build(
 
 
 def made(entry: Entry[Callable[[Board], list[Table]]], board: Board) -> list[Table]:
-    """The tables of one view. A plugin's view that fails is named among what could not be read; the rest stays."""
+    """The tables of one view. A plugin's view that fails is named among what could not be read; the rest
+    stays."""
     if entry.origin == "icr_tasks":
         return entry.target(board)
     try:

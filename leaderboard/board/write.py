@@ -24,8 +24,10 @@ from .views.published import findings, tables
 
 __all__ = ["Items", "page", "write"]
 _LEGEND = (
-    "Scores x 100 with 95 % intervals, clustered by question (book, filing): items that share one are not independent. "
-    "N counts items. A dash has no value, its note says why; an average with a dash in it is a dash. **Bold** is the "
+    "Scores x 100 with 95 % intervals, clustered by question (book, filing): items that share one are not "
+    "independent. "
+    "N counts items. A dash has no value, its note says why; an average with a dash in it is a dash. "
+    "**Bold** is the "
     "best of the column that ranks, ≈ is within noise of it (paired on the same items, p ≥ 0.05)."
 )
 

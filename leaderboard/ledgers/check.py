@@ -170,7 +170,8 @@ def _row(row: Any, head: dict[str, Any]) -> str | None:
 
 
 def _secrets(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """(run folder, problems) for every file with a credential in it, whoever wrote it; named, never repeated."""
+    """(run folder, problems) for every file with a credential in it, whoever wrote it; named, never
+    repeated."""
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         found = list(islice(_in_file(path), MANY))
         if found:

@@ -120,9 +120,9 @@ def collect(
     """Group the tasks of all evaluations into runs, merge each with what `results` holds of it, and write it;
     returns (folder, run).
 
-    `tallies` receives the scores of each run by fingerprint, for `summary.table`. Raises IcrError for unreadable input;
-    with a list `bad` the message is added to it, the task falls back to its next best result, and the others
-    are written.
+    `tallies` receives the scores of each run by fingerprint, for `summary.table`. Raises IcrError for
+    unreadable input; with a list `bad` the message is added to it, the task falls back to its next best
+    result, and the others are written.
     """
     rules = rules or Rules()
     grouped: dict[str, dict[str, list[Source]]] = {}
@@ -211,7 +211,8 @@ def _stream(
 
 
 def _shares(sheets: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """What stock vLLM read under ICR_KV: it counts a run and not its items, so the sheets of the tasks hold it."""
+    """What stock vLLM read under ICR_KV: it counts a run and not its items, so the sheets of the tasks hold
+    it."""
     means = Means()
     for sheet in sheets.values():
         means.add(sheet.get("kv_shares") or {})

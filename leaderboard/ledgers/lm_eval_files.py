@@ -83,7 +83,8 @@ def no_scores(path: Path) -> str | None:
         pairs = [m for m in logged if isinstance(sample.get(m), list | tuple)]
         if pairs:
             return (
-                f"{', '.join(pairs)}: no score of single items (log-likelihoods and lengths that lm_eval adds up); "
+                f"{', '.join(pairs)}: no score of single items (log-likelihoods and lengths that lm_eval "
+                "adds up); "
                 "ledgers hold scores between 0 and 1"
             )
         return None
@@ -120,7 +121,8 @@ def _filtered(path: Path, task: str, wanted: str | None) -> Iterator[Line]:
     if any(places != sizes[next(iter(sizes))] for places in sizes.values()):
         at = next(n for n, sample in enumerate(samples(path), 1) if sample.get("filter") == list(sizes)[1])
         raise IcrError(
-            f"{path}:{at}: two filters {sorted(sizes)} of different documents; score again, or choose one with --filter"
+            f"{path}:{at}: two filters {sorted(sizes)} of different documents; score again, or choose one "
+            "with --filter"
         )
     name = "+".join(by_filter)
     documents = dict.fromkeys(place for lines in by_filter.values() for place in lines)
@@ -162,7 +164,8 @@ def _rows(path: Path, task: str, several: bool = False) -> Iterator[Line]:
         if score and min(score.values()) < 0:
             value, metric = min((v, m) for m, v in score.items())
             raise IcrError(
-                f"{path}:{number}: {metric} is {value:g}; negative marks are not scores, use one task a length"
+                f"{path}:{number}: {metric} is {value:g}; negative marks are not scores, use one task a "
+                "length"
             )
         if several:
             item = f"{sample.get('filter', 'none')}/{item}"  # occurrences are counted within a filter

@@ -60,9 +60,10 @@ class Task:
 class TaskItems(Task):
     """One task of one run as columns, in ledger order; every array has shape (items,).
 
-    `score[metric]` is float64 with NaN where an item has no such score (not sent, or an unparsed verdict). `item`,
-    `cluster` and each `keys[name]` are object arrays (str; key values as written, None where absent). Hashes are uint64,
-    0 where absent. Token counts are float64, NaN where unknown. `errors` maps row numbers to reasons.
+    `score[metric]` is float64 with NaN where an item has no such score (not sent, or an unparsed verdict).
+    `item`, `cluster` and each `keys[name]` are object arrays (str; key values as written, None where absent).
+    Hashes are uint64, 0 where absent. Token counts are float64, NaN where unknown. `errors` maps row numbers
+    to reasons.
     """
 
     item: np.ndarray
@@ -184,7 +185,8 @@ def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = 
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IcrError(
-            f"{folder / ledger.ITEMS}: not a ledger ({type(error).__name__}: {error}); `icr check {folder}` names the line"
+            f"{folder / ledger.ITEMS}: not a ledger ({type(error).__name__}: {error}); `icr check {folder}` "
+            "names the line"
         ) from error
     return Run(folder, head, tasks)
 
@@ -235,7 +237,8 @@ def find(results: str | Path, spec: str) -> Run:
         raise IcrError(f"no run below {path}; write one there with `icr collect OUT -o {path}`", exit_code=4)
     if not hits and not heads:
         raise IcrError(
-            f"{spec} is no folder, and there is no run below {results} to look it up; name a folder or --results"
+            f"{spec} is no folder, and there is no run below {results} to look it up; name a folder or "
+            "--results"
         )
     if not hits:
         raise unknown("run", spec, [h["fingerprint"] for _, h in heads])
@@ -268,8 +271,8 @@ def columns(rows: Sequence[dict[str, Any]], shown: str | None = None) -> dict[st
     """The array fields of TaskItems. Raises KeyError, TypeError or ValueError for rows that are not ledger
     rows.
 
-    `shown` names the headline metric ("": the first there is) when only what a board shows is wanted: then other scores
-    and keys are left out and the hashes of answers are 0, which takes half the time.
+    `shown` names the headline metric ("": the first there is) when only what a board shows is wanted: then
+    other scores and keys are left out and the hashes of answers are 0, which takes half the time.
     """
     of = _fields(rows, (*_SHOWN, "prompt_hash") if shown is not None else (*_SHOWN, *_COMPARED))
     scores, keys = of["score"], [k or _NO_KEYS for k in of["keys"]]

@@ -172,8 +172,8 @@ def taken(result: Result) -> Result:
 
 
 def pinned(folder: Path) -> dict[str, str]:
-    """Hash of a pinned run's items -> name of the baseline, for all baseline files of a folder. Raises IcrError
-    for a file that is none."""
+    """Hash of a pinned run's items -> name of the baseline, for all baseline files of a folder. Raises
+    IcrError for a file that is none."""
     found: dict[str, str] = {}
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:

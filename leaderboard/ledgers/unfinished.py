@@ -1,4 +1,5 @@
-"""Answers that ended for want of tokens: how many there are in a task, and the sentence that says what to do."""
+"""Answers that ended for want of tokens: how many there are in a task, and the sentence that says what to
+do."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ FIX = "give more tokens (--gen_kwargs max_gen_toks=...), or less thinking"
 
 
 def unfinished(sheet: Mapping[str, Any]) -> float:
-    """Share of the scored items of a task (its entry in run.json) that were not finished; 0 in old ledgers."""
+    """Share of the scored items of a task (its entry in run.json) that were not finished; 0 in old
+    ledgers."""
     scored = sheet.get("n_scored") or 0
     return (sheet.get("n_unfinished") or 0) / scored if scored else 0.0
 

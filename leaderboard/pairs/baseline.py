@@ -1,7 +1,7 @@
 """Baselines: runs pinned by fingerprint and content in a file that is committed, moved only on purpose.
 
-`<baselines>/<name>.json` holds one pin a (setting, prompt) with its first baseline and its history. The first one stays:
-ten passes of one point each would otherwise slide through.
+`<baselines>/<name>.json` holds one pin a (setting, prompt) with its first baseline and its history. The first
+one stays: ten passes of one point each would otherwise slide through.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def store(folder: Path, name: str, run: Run, *, verdict: str, why: str | None) -
 
 
 def look_of(pin: Pin, run: Run) -> int:
-    """The number of a candidate's look: the one it had, else the next. The same items again are no new look."""
+    """The number of a candidate's look: the one it had, else the next. The same items again are no new
+    look."""
     own = content(run.folder)
     for number, look in enumerate(pin.looks, 1):
         if look["items_sha256"] == own:

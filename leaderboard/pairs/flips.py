@@ -100,7 +100,8 @@ def markdown(
     for row in table(pairs):
         depth = DASH if row["depth"] is None else escaped(row["depth"])
         lines.append(
-            f"| {escaped(row['dataset'])} | {escaped(row['length']) or DASH} | {depth} | {row['n']} | {row['worse']} "
+            f"| {escaped(row['dataset'])} | {escaped(row['length']) or DASH} | {depth} | {row['n']} | "
+            f"{row['worse']} "
             f"| {row['better']} | {points(row['delta'], sign=True)} |"
         )
     shown = flipped[:limit]

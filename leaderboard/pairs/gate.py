@@ -92,7 +92,8 @@ def gate(
         mde = end.line.delta.mde(alpha)
         if settled(end.margin) < settled(mde / 2):
             notes.append(
-                f"{end.line.title}: margin {points(end.margin)} is below half of what this run can detect ({points(mde)})"
+                f"{end.line.title}: margin {points(end.margin)} is below half of what this run can detect "
+                f"({points(mde)})"
             )
     notes += _undecidable(pairs, result, alpha)
     verdict = _verdict(ends)
@@ -186,7 +187,8 @@ def _way_out(end: Endpoint, needed: int, alpha: float, pairs: Pairs) -> str:
     if settled(least) <= settled(end.margin):
         return f"the change lies near the {margin} margin, which these data can settle only away from it; widen the margin"
     return (
-        f"a {margin} margin is beyond these data (all {count(has)} questions see {points(least)}); widen the margin to "
+        f"a {margin} margin is beyond these data (all {count(has)} questions see {points(least)}); widen "
+        "the margin to "
         f"{points(least)}, or plan another suite (icr plan)"
     )
 
@@ -238,7 +240,8 @@ def render(found: list[Noise], label: str) -> str:
         deltas = " · ".join(f"{title} {points(value, sign=True)}" for title, value in one.delta.items())
         lines.append(
             f"repetition {number}: {deltas} · {count(one.n)} items, {points(one.flipped)} % flipped, "
-            f"{points(one.identical)} % of answers byte-identical{f', first other answer {one.first}' if one.first else ''}"
+            f"{points(one.identical)} % of answers "
+            f"byte-identical{f', first other answer {one.first}' if one.first else ''}"
         )
     titles = found[0].delta
     worst = {title: max(abs(one.delta[title]) for one in found if title in one.delta) for title in titles}

@@ -22,8 +22,9 @@ from .axes import Refusal
 class Pairs:
     """Paired items as columns of shape (items,); `refusals` non-empty means: do not compare.
 
-    `base` and `new` are headline scores, `cluster` is unique over benchmarks, `same` tells byte-identical answers.
-    `keys` holds each item's keys (length, depth, ...). `left_out` counts what `common` dropped, by reason.
+    `base` and `new` are headline scores, `cluster` is unique over benchmarks, `same` tells byte-identical
+    answers. `keys` holds each item's keys (length, depth, ...). `left_out` counts what `common` dropped, by
+    reason.
     """
 
     base: np.ndarray
@@ -70,9 +71,10 @@ def pair(
 ) -> Pairs:
     """Join two runs on (task, item, occurrence).
 
-    `common` compares the intersection and counts what was left out; `allow` waives named checks (`refuse.WAIVABLE`);
-    `whole` also refuses partial runs whose items agree (the gate); `metric` replaces the headline metric. `axis` says
-    what may differ (`axes.FREE`); None: `setting` where the settings differ, else `checkpoint`.
+    `common` compares the intersection and counts what was left out; `allow` waives named checks
+    (`refuse.WAIVABLE`); `whole` also refuses partial runs whose items agree (the gate); `metric` replaces the
+    headline metric. `axis` says what may differ (`axes.FREE`); None: `setting` where the settings differ,
+    else `checkpoint`.
     """
     for name in allow:
         if name not in comparable.WAIVABLE:

@@ -183,7 +183,8 @@ def summarise(text: str) -> None:
 def _case(name: str, kind: str | None, message: str, body: str) -> str:
     head = f'  <testcase classname="icr.gate" name={saxutils.quoteattr(_xml(name))}'
     return (
-        f"{head}><{kind} message={saxutils.quoteattr(_xml(message))}>{saxutils.escape(_xml(body))}</{kind}></testcase>"
+        f"{head}><{kind} "
+        f"message={saxutils.quoteattr(_xml(message))}>{saxutils.escape(_xml(body))}</{kind}></testcase>"
         if kind
         else f"{head}/>"
     )
@@ -253,7 +254,8 @@ def _cells(found: Verdict) -> list[str]:
     ]
     for cell in found.comparison.cells:
         lines.append(
-            f"| {escape.markdown(cell.title)} | {points(cell.base.mean)} | {points(cell.new.mean)} | {points(cell.delta.mean, sign=True)} "
+            f"| {escape.markdown(cell.title)} | {points(cell.base.mean)} | {points(cell.new.mean)} | "
+            f"{points(cell.delta.mean, sign=True)} "
             f"| {interval(cell.delta.ci(1 - 2 * found.alpha))} | {points(cell.delta.mde(found.alpha))} "
             f"| {cell.delta.n} | {'◂' if cell.flagged else ''} |"
         )
@@ -304,7 +306,8 @@ def _text(pairs: Pairs, base: Run, new: Run) -> str:
     x = result.flips
     lines += [
         "",
-        f"{count(x.worse)} worse, {count(x.better)} better, {count(x.same)} same ({count(x.identical)} byte-identical)",
+        f"{count(x.worse)} worse, {count(x.better)} better, {count(x.same)} same ({count(x.identical)} "
+        "byte-identical)",
     ]
     lines.append(
         "p: suite and benchmarks after Holm, cells raw; ◂ false discovery rate below 10 %; "

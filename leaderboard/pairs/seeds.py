@@ -75,8 +75,8 @@ def with_seeds(delta: Effect, each: Sequence[float], prior: tuple[float, int] | 
     """`delta` with the variance of the mean over seeds added; degrees of freedom by Satterthwaite. One seed:
     unchanged.
 
-    `prior` is (variance over seeds, its degrees of freedom) pooled over like comparisons: where it is larger than the
-    spread of these few seeds, which may agree by luck, it counts instead.
+    `prior` is (variance over seeds, its degrees of freedom) pooled over like comparisons: where it is larger
+    than the spread of these few seeds, which may agree by luck, it counts instead.
 
     A little wide: the seeds' own question noise is in both parts. p is never smaller than without the seeds.
     """

@@ -1,4 +1,5 @@
-"""Several candidates gated in one call (a folder of settings): one table, one JSON, one JUnit file, one verdict."""
+"""Several candidates gated in one call (a folder of settings): one table, one JSON, one JUnit file, one
+verdict."""
 
 from __future__ import annotations
 

@@ -32,8 +32,10 @@ def _theme(colours: Sequence[str], back: str, ink: str, soft: str, grid: str) ->
 
 
 STYLE = (
-    f".icr text{{{_FONT};stroke:none}}.icr .title{{font-size:14px;font-weight:600}}.icr .small{{font-size:11px}}"
-    ".icr .line{fill:none;stroke-width:2}.icr .thin{fill:none;stroke-width:1.2}.icr .band{stroke:none;opacity:.18}"
+    f".icr text{{{_FONT};stroke:none}}.icr .title{{font-size:14px;font-weight:600}}.icr "
+    f".small{{font-size:11px}}"
+    ".icr .line{fill:none;stroke-width:2}.icr .thin{fill:none;stroke-width:1.2}.icr "
+    ".band{stroke:none;opacity:.18}"
     ".icr .dash{stroke-dasharray:5 4}.icr .grid,.icr .axis{stroke-width:1;fill:none}"
     + _theme(LIGHT, "#ffffff", "#1f2328", "#59636e", "#e4e8ec")
     + "@media (prefers-color-scheme:dark){"
@@ -128,7 +130,8 @@ class Canvas:
         w, h = max(self.size[0], int(1.12 * width(self.title, 14)) + 70), self.size[1]
         about = f"<desc>{safe(description)}</desc>" if description else ""
         head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="icr" role="img" viewBox="0 0 {w} {h}" width="{w}" height="{h}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="icr" role="img" viewBox="0 0 {w} {h}" '
+            f'width="{w}" height="{h}" '
             f'aria-label="{safe(self.title)}"><title>{safe(self.title)}</title>{about}<style>{STYLE}</style>'
             f'<rect class="bg" width="{w}" height="{h}"/>'
         )

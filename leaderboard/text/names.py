@@ -9,7 +9,8 @@ from typing import Any
 
 from .printed import settled
 
-# Of the benchmarks in ledgers that do not say it themselves; the others are learnt from the ledgers (`learn`).
+# Of the benchmarks in ledgers that do not say it themselves; the others are learnt from the ledgers
+# (`learn`).
 TITLES = {
     "helmet_rag": "HELMET-RAG",
     "infbench": "InfiniteBench",

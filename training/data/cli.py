@@ -81,7 +81,8 @@ def _stages(args: argparse.Namespace, cfg: Config) -> int:
         print(f"{name:<9} {spent}  {counts}", flush=True)
     if args.until in (None, "split"):
         print(
-            f"data {Manifest.load(args.output).hash()} in {args.output}; statistics: {args.output / 'report.md'}"
+            f"data {Manifest.load(args.output).hash()} in {args.output}; statistics: "
+            f"{args.output / 'report.md'}"
         )
         look = json.loads((args.output / "report.json").read_text()).get("warnings", [])
         if look:

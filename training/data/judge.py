@@ -1,8 +1,9 @@
 """Stage 6: a language model keeps the candidates that really help to answer (paper, appendix A, second
 stage).
 
-Only candidates can be kept: an id that was not offered is ignored and counted. A candidate without a verdict stays a
-distractor by default, unless it all but repeats the gold (nearness.py): the hardest distractors are among them.
+Only candidates can be kept: an id that was not offered is ignored and counted. A candidate without a verdict
+stays a distractor by default, unless it all but repeats the gold (nearness.py): the hardest distractors are
+among them.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def run(cfg: Config, folder: Path, ask: Ask | None = None) -> dict[str, Any]:
     if ask is not None and asked >= 10 and unread > asked / 2:
         (folder / OUTPUT).unlink()
         raise IcrError(
-            f"the judge gave no readable verdict for {unread} of {asked} rows (it should end with 'Relevant documents: ...'); "
+            f"the judge gave no readable verdict for {unread} of {asked} rows (it should end with 'Relevant "
+            "documents: ...'); "
             "use another judge_model, or raise judge_max_tokens"
         )
     return dict(counts)

@@ -1,7 +1,8 @@
 """KeyChain rows (LoongRL, arXiv 2510.19363): the real question hides behind a chain of keys in the context.
 
-The prompt's question names only the first key. Passages say where each key leads; the last one holds the question that
-the row's own passages answer. Other chains lead to other questions. The answer stays verifiable, at any length.
+The prompt's question names only the first key. Passages say where each key leads; the last one holds the
+question that the row's own passages answer. Other chains lead to other questions. The answer stays
+verifiable, at any length.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def chain(question: str, links: int, r: random.Random) -> tuple[str, list[str]]:
 def hide(row: Record, others: Sequence[str], links: int, seed: int) -> Record:
     """The row with its question behind a chain; a chain for each question of `others` misleads.
 
-    The links are gold: without them the question is not known. Negatives, answers and gold passages stay as they are.
+    The links are gold: without them the question is not known. Negatives, answers and gold passages stay as
+    they are.
     """
     r = random.Random(f"{seed}/keychain/{row['id']}")
     first, gold = chain(row["question"], links, r)
@@ -42,7 +44,8 @@ def hide(row: Record, others: Sequence[str], links: int, seed: int) -> Record:
 def hidden(
     row: Record, verdict: Record, asked: Sequence[str], links: int, seed: int, chains: int = 3
 ) -> tuple[Record, Record]:
-    """`hide` with `chains` other questions of `asked`, and the verdict's positions moved with the negatives."""
+    """`hide` with `chains` other questions of `asked`, and the verdict's positions moved with the
+    negatives."""
     r = random.Random(f"{seed}/others/{row['id']}")
     pool = [q for q in asked if q != row["question"]]
     others = r.sample(pool, min(chains, len(pool)))

@@ -1,4 +1,5 @@
-"""Which candidates without a verdict are evidence over again: by rare words shared, article and answer string."""
+"""Which candidates without a verdict are evidence over again: by rare words shared, article and answer
+string."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _PLAIN = ("yes", "no")
 
 
 def weights(texts: Sequence[str]) -> dict[str, float]:
-    """Inverse document frequency of each word over the row's own hits: boilerplate of the topic weighs little."""
+    """Inverse document frequency of each word over the row's own hits: boilerplate of the topic weighs
+    little."""
     seen = Counter(word for text in texts for word in set(normalize(text).split()))
     return {word: math.log((1 + len(texts)) / n) for word, n in seen.items()}
 

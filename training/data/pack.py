@@ -100,7 +100,8 @@ def tokens_of(name: str) -> TokenCounter | Words:
         found = Words() if name == "words" else counter({"tokenizer": name})
     except (IcrError, OSError) as error:
         raise IcrError(
-            f"the tokenizer {name!r} cannot be loaded ({str(error).splitlines()[0][:160]}); give --tokenizer FOLDER of a "
+            f"the tokenizer {name!r} cannot be loaded ({str(error).splitlines()[0][:160]}); give "
+            "--tokenizer FOLDER of a "
             "downloaded model, or --tokenizer words for an estimate"
         ) from error
     if found is None:

@@ -79,7 +79,8 @@ def preflight(cfg: Config, until: str | None) -> None:
         judge.asker(cfg, None)
     if "judge" in wanted and not cfg.judge_base_url and not cfg.unjudged:
         raise IcrError(
-            f"mode {cfg.mode!r} has a judge decide about every candidate; give --judge-base-url and --judge-model, or say "
+            f"mode {cfg.mode!r} has a judge decide about every candidate; give --judge-base-url and "
+            "--judge-model, or say "
             "what becomes of them without one: --unjudged negative, drop or gold"
         )
     if "pack" in wanted:

@@ -68,10 +68,11 @@ def _pairs(value: Any, first: str, second: str) -> list[tuple[str, Any]]:
 
 
 def facts(record: Record) -> tuple[dict[str, list[int]], list[str]]:
-    """(title -> numbers of its supporting sentences, titles whose facts all point past their paragraph's end).
+    """(title -> numbers of its supporting sentences, titles whose facts all point past their paragraph's
+    end).
 
-    Such a title gets its first sentence: without it a hop of the question would have no evidence. Empty when a fact's
-    paragraph is not there at all.
+    Such a title gets its first sentence: without it a hop of the question would have no evidence. Empty when
+    a fact's paragraph is not there at all.
     """
     context = {title: sentences for title, sentences in _pairs(record["context"], "title", "sentences")}
     found: dict[str, list[int]] = {}
@@ -91,9 +92,9 @@ def gold(record: Record, unit: str, size: int = 100, sentences: bool = False) ->
     """(title, text) of the evidence, in order of the supporting facts; [] when a fact's paragraph is not
     there.
 
-    `passage`: as much of the paragraph as a passage of the corpus holds (`size` words) around its supporting sentences,
-    so that length does not give gold away. `paragraph`: all of it. `sentence`: single supporting sentences,
-    as in the released code. `sentences`: windows begin and end with whole sentences.
+    `passage`: as much of the paragraph as a passage of the corpus holds (`size` words) around its supporting
+    sentences, so that length does not give gold away. `paragraph`: all of it. `sentence`: single supporting
+    sentences, as in the released code. `sentences`: windows begin and end with whole sentences.
     """
     context = {title: text for title, text in _pairs(record["context"], "title", "sentences")}
     found: list[tuple[str, str]] = []

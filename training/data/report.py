@@ -111,7 +111,8 @@ def warnings(found: dict[str, Any], stages: dict[str, Any]) -> list[str]:
     pairs = stages.get("dedupe", {}).get("counts", {}).get("hits", 0)
     if pairs and gone / pairs > 0.1:
         out.append(
-            f"{gone:,} of {pairs:,} retrieved passages ({gone / pairs:.0%}) were removed as unjudged candidates"
+            f"{gone:,} of {pairs:,} retrieved passages ({gone / pairs:.0%}) were removed as unjudged "
+            "candidates"
         )
     if hits.get("candidates") and judged.get("rows no verdict"):
         out.append(f"{judged['rows no verdict']:,} rows have candidates that no judge has seen")
@@ -120,7 +121,8 @@ def warnings(found: dict[str, Any], stages: dict[str, Any]) -> list[str]:
         out.append(f"length gives the gold away: P(gold longer than another passage) is {longer}")
     if found["rows whose gold does not hold the answer"] > 0.1:
         out.append(
-            f"{found['rows whose gold does not hold the answer']:.0%} of the rows have no answer in their gold passages"
+            f"{found['rows whose gold does not hold the answer']:.0%} of the rows have no answer in their "
+            "gold passages"
         )
     if found["rows with a distractor that holds the answer"] > 0.5:
         share = found["rows with a distractor that holds the answer"]

@@ -1,8 +1,9 @@
 """Readers of stage 1 beside HotpotQA and 2Wiki: MuSiQue's official file, and any QA set as plain records.
 
-A plain record (`--records`, JSON lines, JSON or parquet) has `question`, `answers` (a text or a list; `answer` too),
-`evidence` (texts, or {"title": ..., "text": ...}), and may have `id`, `domain` (medical, legal ...), `dataset` and
-`documents` (more texts of the same kind, which join the corpus the distractors are drawn from).
+A plain record (`--records`, JSON lines, JSON or parquet) has `question`, `answers` (a text or a list;
+`answer` too), `evidence` (texts, or {"title": ..., "text": ...}), and may have `id`, `domain` (medical, legal
+...), `dataset` and `documents` (more texts of the same kind, which join the corpus the distractors are drawn
+from).
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ def musique(record: Record) -> tuple[Record | None, str]:
 
 
 def plain(record: Record) -> tuple[Record | None, str]:
-    """(row, "kept"), or (None, why not), of a plain record. IcrError when it has no question or no answers."""
+    """(row, "kept"), or (None, why not), of a plain record. IcrError when it has no question or no
+    answers."""
     missing = [n for n in ("question", "evidence") if n not in record]
     if missing or not {"answers", "answer"} & record.keys():
         raise IcrError(
-            f"a record has no {' and no '.join(missing or ['answers'])} (it has {', '.join(sorted(record))}); "
+            f"a record has no {' and no '.join(missing or ['answers'])} (it has "
+            f"{', '.join(sorted(record))}); "
             "records need question, answers and evidence (docs/training_data.md)"
         )
     answers = record.get("answers", record.get("answer"))

@@ -27,7 +27,8 @@ def rows(
     """`n` rows, an equal share of each length and domain; passages in a seeded shuffle, so gold positions are
     uniform.
 
-    `options` go to the generator (`kinds`, `passages`). Raises IcrError for unknown lengths, domains and kinds.
+    `options` go to the generator (`kinds`, `passages`). Raises IcrError for unknown lengths, domains and
+    kinds.
     """
     if n < 1:
         raise IcrError(f"--synth {n}: at least one row is needed")

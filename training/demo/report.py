@@ -22,7 +22,8 @@ from .usage import USAGE, peak
 
 _SMOOTH = 5
 _HEAD = (
-    "| reward | setting | items | base | warm start | after GRPO | Δ over all seeds | 95 % CI | p | each seed |\n"
+    "| reward | setting | items | base | warm start | after GRPO | Δ over all seeds | 95 % CI | p | each "
+    "seed |\n"
     "|---|---|---:|---:|---:|---:|---:|---|---:|---|"
 )
 _CITED = "\n| citations | setting | warm start | after GRPO |\n|---|---|---:|---:|"
@@ -73,7 +74,8 @@ def rises(results: Path, trained: Sequence[Trained], size: Size) -> Iterator[Ris
             ]
             if missing := [w for w in wanted if w not in runs]:
                 raise IcrError(
-                    f"{len(missing)} evaluations did not finish, such as {missing[0]}; the same command goes on"
+                    f"{len(missing)} evaluations did not finish, such as {missing[0]}; the same command "
+                    "goes on"
                 )
             starts = [runs[t.base, reward, setting] for t in ended]
             ends = [runs[str(t.folder), reward, setting] for t in ended]
@@ -97,7 +99,8 @@ def rows(found: Sequence[Rise]) -> str:
     for r in found:
         each = ", ".join(points(x, sign=True) for x in r.pool.each)
         out.append(
-            f"| {r.reward.upper()} | {r.setting} | {r.items} | {points(r.base.mean)} | {points(r.pool.base.mean)} | {points(r.pool.new.mean)} | "
+            f"| {r.reward.upper()} | {r.setting} | {r.items} | {points(r.base.mean)} | "
+            f"{points(r.pool.base.mean)} | {points(r.pool.new.mean)} | "
             f"{points(r.delta.mean, sign=True)} | {interval(r.delta.ci(0.95))} | {r.delta.p:.1g} | {each} |"
         )
     cited = [r for r in found if r.cited]
@@ -163,8 +166,10 @@ def write(out: Path, size: Size, trained: Sequence[Trained], seconds: float) -> 
     (out / "curves.svg").write_text(curves(out, size), encoding="utf-8")
     build.main([str(results), "-o", str(out / "board")])
     text = (
-        f"Held-out SubEM x 100 on {', '.join(size.tasks)} (training had {_span(size.passages)} passages; no name occurs in both). "
-        f"{size.seeds} seed(s); item scores averaged over seeds, paired and clustered by question; the interval covers questions and seeds.\n\n"
+        f"Held-out SubEM x 100 on {', '.join(size.tasks)} (training had {_span(size.passages)} passages; no "
+        "name occurs in both). "
+        f"{size.seeds} seed(s); item scores averaged over seeds, paired and clustered by question; the "
+        "interval covers questions and seeds.\n\n"
         f"{rows(found)}\n\n{usage(out)} This command: {seconds:.0f} s."
     )
     body = f"# Training demonstration\n\n{text}\n\n## Every checkpoint against its start\n\n{gated}\n"

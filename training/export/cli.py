@@ -41,7 +41,8 @@ def main(argv: list[str]) -> int:
         raise unknown("reward", args.reward, registry.NAMES)
     if args.reward in registry.JUDGED and args.to != "verl":
         raise IcrError(
-            f"reward {args.reward!r} asks a judge, which --to {args.to} has no place for; use ao, id, idc or idq"
+            f"reward {args.reward!r} asks a judge, which --to {args.to} has no place for; use ao, id, idc "
+            "or idq"
         )
     print(TARGETS[args.to](args))
     return 0

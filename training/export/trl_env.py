@@ -1,7 +1,8 @@
-"""Target `trl-env`: the model sees the question alone and searches the passages in turns (GRPOTrainer's environments).
+"""Target `trl-env`: the model sees the question alone and searches the passages in turns (GRPOTrainer's
+environments).
 
-from icr_tasks.training.export.trl_env import rows, search_environment
-GRPOTrainer(model=..., train_dataset=rows("data-search/train.parquet"), environment_factory=search_environment("ao"))
+from icr_tasks.training.export.trl_env import rows, search_environment GRPOTrainer(model=...,
+train_dataset=rows("data-search/train.parquet"), environment_factory=search_environment("ao"))
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from ..data import store
 from ..rewards import Row, registry, score
 
 ASK = (
-    "Answer the question. The documents are not shown: find them with the tool `search`, as often as you need. "
+    "Answer the question. The documents are not shown: find them with the tool `search`, as often as you "
+    "need. "
     "Finish by calling `answer` with your final answer.\n\nQuestion: {question}"
 )
 HITS = 3
 
 
 class SearchEnvironment:
-    """One rollout: passages to search in, an answer to give. TRL calls `reset` with the row's columns; its public
-    methods are the model's tools."""
+    """One rollout: passages to search in, an answer to give. TRL calls `reset` with the row's columns; its
+    public methods are the model's tools."""
 
     reward: str = "ao"
     preset: str = "paper"

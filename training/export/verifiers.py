@@ -1,4 +1,5 @@
-"""Target `verifiers`: a package with one Taskset (verifiers 0.4, `verifiers.v1`), whose reward is ours, called directly."""
+"""Target `verifiers`: a package with one Taskset (verifiers 0.4, `verifiers.v1`), whose reward is ours,
+called directly."""
 
 from __future__ import annotations
 

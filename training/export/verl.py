@@ -1,7 +1,9 @@
-"""Target `verl`: rows fitted to the prompt length, and the command line, for the paper's Ulysses sequence parallelism.
+"""Target `verl`: rows fitted to the prompt length, and the command line, for the paper's Ulysses sequence
+parallelism.
 
-verl (0.9) cuts text prompts from the left and ignores `truncation: middle`, which would cut the instruction off. So rows
-are fitted here, by whole passages, with the tokenizer that will train; nothing is left for verl to cut.
+verl (0.9) cuts text prompts from the left and ignores `truncation: middle`, which would cut the instruction
+off. So rows are fitted here, by whole passages, with the tokenizer that will train; nothing is left for verl
+to cut.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ VERSION = "0.9.1"  # the verl whose keys configs/verl/ulysses4.yaml names
 
 
 def main(argv: list[str]) -> int:
-    """`icr train verl DATA --reward id --model NAME`: as `icr train export --to verl`, beside the data. Returns 0."""
+    """`icr train verl DATA --reward id --model NAME`: as `icr train export --to verl`, beside the data.
+    Returns 0."""
     parser = argparse.ArgumentParser(prog="icr train verl", description=__doc__)
     parser.add_argument("data", type=Path, help="a folder made by `icr train data`")
     parser.add_argument("--reward", default="ao", help="the prompt is the reward's own")
@@ -57,7 +60,8 @@ def export(args: argparse.Namespace) -> str:
         lines.append(f"{path}: {count} rows" + (f" ({report})" if args.model else ""))
     if not args.model:
         lines.append(
-            "prompts were not fitted: give --model, or verl cuts those over data.max_prompt_length from the left"
+            "prompts were not fitted: give --model, or verl cuts those over data.max_prompt_length from "
+            "the left"
         )
     if args.reward in registry.JUDGED:
         lines.append("the judge: custom_reward_function.reward_kwargs.judge={base_url: ..., model: ...}")
@@ -74,7 +78,8 @@ def _fitter(model: str, reward: str, limit: int) -> Any:
 
 
 def rows_that_fit(rows: Iterator[dict[str, Any]], fitted: Any, report: Report) -> Iterator[dict[str, Any]]:
-    """The rows, cut by whole passages where there is a fitter; those whose gold alone is too long are left out."""
+    """The rows, cut by whole passages where there is a fitter; those whose gold alone is too long are left
+    out."""
     for row in rows:
         cut = fitted(row, report) if fitted else row
         if cut is not None:

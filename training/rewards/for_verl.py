@@ -68,7 +68,8 @@ async def compute_score_async(
     extra_info: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> dict[str, float]:
-    """`compute_score` for judged rewards (`custom_reward_function.name=compute_score_async`): calls run side by side."""
+    """`compute_score` for judged rewards (`custom_reward_function.name=compute_score_async`): calls run side
+    by side."""
     return await asyncio.to_thread(
         compute_score, data_source, solution_str, ground_truth, extra_info, **given
     )

@@ -1,10 +1,12 @@
-"""Whether an answer names the gold answer and nothing else: decided by what it names, not by how it is joined.
+"""Whether an answer names the gold answer and nothing else: decided by what it names, not by how it is
+joined.
 
-An answer without its markup and citations is the gold answer and a rest. The rest may hold words that name nothing
-(`words.FUNCTION`, `words.CITING`), ordinary words of the question, the place a place lies in, what stands beside the
-gold in one passage ("Greenwich Village" in "the Greenwich Village area"), and a few small words more. A name, a number
-or an option of the question that is not the gold is another candidate, and a list of candidates is no answer. So no
-text earns anything under two different golds, which is what makes guessing by list worthless.
+An answer without its markup and citations is the gold answer and a rest. The rest may hold words that name
+nothing (`words.FUNCTION`, `words.CITING`), ordinary words of the question, the place a place lies in, what
+stands beside the gold in one passage ("Greenwich Village" in "the Greenwich Village area"), and a few small
+words more. A name, a number or an option of the question that is not the gold is another candidate, and a
+list of candidates is no answer. So no text earns anything under two different golds, which is what makes
+guessing by list worthless.
 """
 
 from __future__ import annotations
@@ -107,7 +109,8 @@ class Word:
 
 @lru_cache(maxsize=4096)
 def words(text: str) -> tuple[Word, ...]:
-    """The words of a text as `normalize` sees them, but for articles, which stay only where there is nothing else."""
+    """The words of a text as `normalize` sees them, but for articles, which stay only where there is nothing
+    else."""
     found = []
     for part in text.split():
         name = any(c.isupper() or c.isdigit() for c in part)
@@ -152,8 +155,8 @@ def names_only(
 ) -> bool:
     """Whether the answer names a gold and no other candidate.
 
-    `tail` is what follows the answer in the completion, `sources` are passages that may vouch for words beside the
-    gold, `spare` is how many small words more the answer may have.
+    `tail` is what follows the answer in the completion, `sources` are passages that may vouch for words
+    beside the gold, `spare` is how many small words more the answer may have.
     """
     found = words(plain(answer))
     known = sorted((words(g) for g in golds if g.strip()), key=len, reverse=True)
@@ -266,7 +269,8 @@ def _parts(text: str) -> tuple[tuple[Word, ...], ...]:
 
 
 def _more(tail: str, gold: Sequence[Word], golds: Sequence[str]) -> bool:
-    """Whether a line or sentence after the answer is one more candidate: short, and no sentence of its own."""
+    """Whether a line or sentence after the answer is one more candidate: short, and no sentence of its
+    own."""
     field = _FIELD.search(tail)
     rest = plain(tail[: field.start()] if field else tail)
     accepted = [words(g) for g in golds]

@@ -26,9 +26,9 @@ Scores = dict[str, float]
 class Row:
     """One training example. `gold_docs` are the texts of `gold_ids`, in the same order.
 
-    `gold_ids` are the refined gold passages (paper: about 4); `original_ids` those of the dataset (2), which the
-    released code uses in its ID reward. `passages`, where the record has them, is the whole context: what stands in
-    it beside the gold answer may stand beside it in a completion.
+    `gold_ids` are the refined gold passages (paper: about 4); `original_ids` those of the dataset (2), which
+    the released code uses in its ID reward. `passages`, where the record has them, is the whole context: what
+    stands in it beside the gold answer may stand beside it in a completion.
     """
 
     answers: tuple[str, ...]
@@ -79,9 +79,9 @@ def rows(columns: Mapping[str, Sequence[Any]], n: int) -> list[Row]:
 class Options:
     """Knobs of the `paper` preset. The defaults are equations 6-10 with the guards of docs/rewards.md.
 
-    `guard=False` is the literal reading (SubEM of whatever stands after the marker). `ids="f1"` replaces set equality.
-    `hybrid` lets a judge's third criterion (answer correct) count where the rule says no. `rule=False` takes the rule out
-    of reward `hybrid`: the judge alone decides.
+    `guard=False` is the literal reading (SubEM of whatever stands after the marker). `ids="f1"` replaces set
+    equality. `hybrid` lets a judge's third criterion (answer correct) count where the rule says no.
+    `rule=False` takes the rule out of reward `hybrid`: the judge alone decides.
     """
 
     guard: bool = True
@@ -119,8 +119,9 @@ TERMS = ("answer", "ids", "content", "quotes", "judge")
 def answer(text: str, row: Row, options: Options) -> float:
     """1[ans(y) ~ a*]: the metric's extraction and SubEM.
 
-    With the guard a formal marker ("Answer:", "The answer is:", <answer>) must be there, and what follows it must name
-    the gold and no other candidate (guard.py). `extra_words` is how many small words more it may have.
+    With the guard a formal marker ("Answer:", "The answer is:", <answer>) must be there, and what follows it
+    must name the gold and no other candidate (guard.py). `extra_words` is how many small words more it may
+    have.
     """
     if not options.guard:
         return subem(extract_answer(text).text, row.answers)
@@ -158,7 +159,8 @@ def _after(text: str, said: str) -> str:
 
 
 def ids(text: str, row: Row, options: Options) -> float:
-    """1[ids(y) = D*], or the F1 of the two sets. With the guard a document that is named as irrelevant is not cited."""
+    """1[ids(y) = D*], or the F1 of the two sets. With the guard a document that is named as irrelevant is not
+    cited."""
     cited = set(cited_ids(_DISMISSED.sub("", text) if options.guard else text))
     if options.ids == "f1":
         return prf(cited, row.gold_ids)[2]

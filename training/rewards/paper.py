@@ -137,7 +137,8 @@ def hybrid(
     """max(rule, judge), 0 or 1; terms `answer` (the rule), `judge` (0 where it was not asked, or saw no
     marker), `asked`.
 
-    `replies` hold a text wherever `doubtful` names the completion; missing or unreadable there makes the reward NaN.
+    `replies` hold a text wherever `doubtful` names the completion; missing or unreadable there makes the
+    reward NaN.
     """
     asked, out = set(doubtful(texts, rows, options)), []
     for number, (text, row, reply) in enumerate(zip(texts, rows, replies, strict=True)):

@@ -41,7 +41,8 @@ def score(
 ) -> list[Scores]:
     """One dict a completion: `reward` and its terms, NaN where a judge reply is missing or unreadable.
 
-    `replies` are the judge's texts, for the rewards in `JUDGED` only. Raises IcrError for unknown names and unequal lengths.
+    `replies` are the judge's texts, for the rewards in `JUDGED` only. Raises IcrError for unknown names and
+    unequal lengths.
     """
     chosen = options_of(options, preset)
     texts = [visible(text).text for text in texts]  # a reward reads what the evaluation reads
@@ -87,7 +88,8 @@ def check(records: Iterable[Mapping[str, Any]], name: str) -> int:
     if bad:
         shown = "; ".join(bad[:5])
         raise IcrError(
-            f"{len(bad)} of {total} rows cannot be used for reward {name!r}: {shown}. See docs/training_data.md"
+            f"{len(bad)} of {total} rows cannot be used for reward {name!r}: {shown}. See "
+            "docs/training_data.md"
         )
     if not total:
         raise IcrError("the training data have no rows")

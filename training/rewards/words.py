@@ -1,4 +1,5 @@
-"""Word lists of the answer guard: what may stand beside an answer because it names nothing, and what takes it back."""
+"""Word lists of the answer guard: what may stand beside an answer because it names nothing, and what takes it
+back."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ NUMBERS = _of(
     tenth
     """
 )
-# Places that may follow a place ("Paris, France"). None may follow another of them, but for a state its country.
+# Places that may follow a place ("Paris, France"). None may follow another of them, but for a state its
+# country.
 STATES = _of(
     """
     alabama alaska arizona arkansas california colorado connecticut delaware florida georgia hawaii

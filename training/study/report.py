@@ -193,7 +193,8 @@ def differences(found: Results, setting: str) -> str:
 
     tasks, p = [str(t) for t in found.study.evaluate["tasks"]], adjusted(found, setting)
     lines = [
-        "| difference | on | Δ | 95 % CI, questions | 95 % CI, questions and seeds | p | p, Holm | each seed |",
+        "| difference | on | Δ | 95 % CI, questions | 95 % CI, questions and seeds | p | p, Holm | each "
+        "seed |",
         "|---|---|---:|---|---|---:|---:|---|",
     ]
     for arm, against in comparisons(found.study):
@@ -205,7 +206,8 @@ def differences(found: Results, setting: str) -> str:
             holm = f"{p[arm, against]:.2g}" if not of else ""
             on = of[0].removeprefix("icr_") if of else "all"
             lines.append(
-                f"| {arm} − {against} | {on} | {points(one.delta.mean, sign=True)} | {interval(one.delta.ci())} | "
+                f"| {arm} − {against} | {on} | {points(one.delta.mean, sign=True)} | "
+                f"{interval(one.delta.ci())} | "
                 f"{interval(one.total.ci())} | {one.total.p:.2g} | {holm} | {each} |"
             )
     return "\n".join(lines)
@@ -282,6 +284,8 @@ def _conditions(found: Results) -> str:
     limit = f", at most {given['limit']} items a task" if given.get("limit") else ""
     return (
         f"Base `{base}`, {'with a common start, ' if study.start else ''}control `{study.control}`, "
-        f"{len(seeds)} seed{'s' * (len(seeds) > 1)} an arm; evaluated by `{given.get('engine', 'icr-vllm')}` under "
-        f"{', '.join(found.settings())}{limit}. Scores are means over seeds; p and verdicts cover questions and seeds."
+        f"{len(seeds)} seed{'s' * (len(seeds) > 1)} an arm; evaluated by "
+        f"`{given.get('engine', 'icr-vllm')}` under "
+        f"{', '.join(found.settings())}{limit}. Scores are means over seeds; p and verdicts cover questions "
+        "and seeds."
     )

@@ -78,7 +78,8 @@ class Results:
         return pooled(found, np.isin(found[0].task.astype(str), tasks) if tasks else None)
 
     def _prior(self, against: str, setting: str, tasks: tuple[str, ...]) -> tuple[float, int]:
-        """Variance over seeds pooled over all arms, and its degrees of freedom: two seeds of one arm can agree by luck."""
+        """Variance over seeds pooled over all arms, and its degrees of freedom: two seeds of one arm can
+        agree by luck."""
         each = [self._alone(a, against, setting, tasks).each for a in self.study.arms if a != against]
         return float(np.mean([np.var(e, ddof=1) for e in each])), sum(len(e) - 1 for e in each)
 

@@ -155,7 +155,8 @@ def different(study: Study, data: Callable[[str], str]) -> None:
         key = key_of([same, data(arm)])
         if key in seen:
             raise IcrError(
-                f"arms {seen[key]!r} and {arm!r} train on the same rows by the same config; their difference could only be "
+                f"arms {seen[key]!r} and {arm!r} train on the same rows by the same config; their "
+                "difference could only be "
                 "noise: change one of them, or drop it"
             )
         seen[key] = arm
@@ -248,7 +249,8 @@ def known_domains(folder: Path) -> dict[str, int]:
 
 
 def rows_of(options: Any, folder: Path) -> tuple[dict[str, int], str]:
-    """(rows by data set, a key that names the rows) of an arm, without writing anything. IcrError for unknown domains."""
+    """(rows by data set, a key that names the rows) of an arm, without writing anything. IcrError for unknown
+    domains."""
     if not isinstance(options, str) and options.get("short"):
         domains = options.get("domains") or ["any domain"]
         return {d: -(-options["n"] // len(domains)) for d in domains}, key_of(options)

@@ -45,8 +45,8 @@ def load(
 ) -> ItemSet:
     """`n` questions at a nominal length, the same at every length; gold positions cycle through `depths`.
 
-    `passages` overrides the number of passages. Dataset `short` (or `short_<domain>`) has passages of one sentence
-    (`synth/short.py`). Deterministic in all arguments. Raises IcrError for unknown names.
+    `passages` overrides the number of passages. Dataset `short` (or `short_<domain>`) has passages of one
+    sentence (`synth/short.py`). Deterministic in all arguments. Raises IcrError for unknown names.
     """
     if dataset != "rag":
         head, _sep, name = dataset.partition("_")

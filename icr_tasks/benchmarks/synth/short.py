@@ -142,8 +142,8 @@ def load(
     """`n` questions of one domain (None: all four in turn) at a nominal length; deterministic in all
     arguments.
 
-    `Item.fields["candidates"]` lists (passage index, value) of the gold passage and of those that share the last part
-    of its name and its relation: what a reader who looks at half the name takes for the answer.
+    `Item.fields["candidates"]` lists (passage index, value) of the gold passage and of those that share the
+    last part of its name and its relation: what a reader who looks at half the name takes for the answer.
     """
     if length not in PASSAGES and passages is None:
         raise unknown("synth short length", str(length), PASSAGES)

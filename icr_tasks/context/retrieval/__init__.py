@@ -1,5 +1,5 @@
-"""Retrievers by name, and the stages behind them. A new retriever is one file with a `Retriever` subclass that registers
-itself; one of somebody else's package counts the same (`icr_tasks.registry.RETRIEVERS`).
+"""Retrievers by name, and the stages behind them. A new retriever is one file with a `Retriever` subclass
+that registers itself; one of somebody else's package counts the same (`icr_tasks.registry.RETRIEVERS`).
 
 >>> make("head", {}).rank  # doctest: +ELLIPSIS
 <bound method ...>
@@ -18,11 +18,11 @@ __all__ = ["RETRIEVERS", "Retriever", "make"]
 
 
 def make(name: str, params: Mapping[str, Any], engine: Mapping[str, Any] | None = None) -> Retriever:
-    """The retriever of that name with a setting's parameters and the stages these ask for (rerank, decompose, iterate);
-    one object per process and parameters.
+    """The retriever of that name with a setting's parameters and the stages these ask for (rerank, decompose,
+    iterate); one object per process and parameters.
 
-    `engine` says how models are run: {"engine": "st" | "vllm" | "openai", "url": ..., "rerank_url": ...}. IcrError for
-    names.
+    `engine` says how models are run: {"engine": "st" | "vllm" | "openai", "url": ..., "rerank_url": ...}.
+    IcrError for names.
     """
     return _make(name, tuple(sorted(params.items())), tuple(sorted((engine or {}).items())))
 

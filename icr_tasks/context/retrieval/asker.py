@@ -1,8 +1,10 @@
-"""What to search for next: rules over names, or a served model. They know the question and what was read, no benchmark.
+"""What to search for next: rules over names, or a served model. They know the question and what was read, no
+benchmark.
 
-`rules` follows names: a name that stands in a sentence which speaks of the question, and not in the question, is what a
-second hop needs (bridge entities; Qi et al., GoldEn Retriever, arXiv 1910.07000). A served model asks in its own words
-(Trivedi et al., IRCoT, arXiv 2212.10509; Press et al., Self-Ask, arXiv 2210.03350); its answers are kept on disk.
+`rules` follows names: a name that stands in a sentence which speaks of the question, and not in the question,
+is what a second hop needs (bridge entities; Qi et al., GoldEn Retriever, arXiv 1910.07000). A served model
+asks in its own words (Trivedi et al., IRCoT, arXiv 2212.10509; Press et al., Self-Ask, arXiv 2210.03350); its
+answers are kept on disk.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _WORD = re.compile(r"\w+")
 _PLAIN = re.compile(r"\s*\(.*?\)$")  # Backstage (magazine)
 _QUESTIONS = "who what when where which whose whom why how did does was were is are do has have had that with from than"
 _CALENDAR = (
-    "january february march april may june july august september october november december monday tuesday wednesday "
+    "january february march april may june july august september october november december monday tuesday "
+    "wednesday "
     "thursday friday saturday sunday"
 )
 MAX_QUERIES = 3  # a round
@@ -45,7 +48,8 @@ class Asker(Protocol):
     def further(
         self, question: str, read: Sequence[tuple[str, str]], titles: Sequence[str] = ()
     ) -> list[str]:
-        """What to search for after reading these (title, text), best first; `titles` are those of all documents."""
+        """What to search for after reading these (title, text), best first; `titles` are those of all
+        documents."""
 
 
 def make(name: str, engine: dict[str, Any]) -> Asker:
@@ -65,7 +69,8 @@ def _words(text: str) -> set[str]:
 
 
 def names(text: str) -> list[str]:
-    """Capitalised names in order, without repeats; a word that only stands at the beginning of a sentence is none."""
+    """Capitalised names in order, without repeats; a word that only stands at the beginning of a sentence is
+    none."""
     found: list[str] = []
     for sentence in _SENTENCE.split(text):
         for match in _NAME.finditer(sentence):
@@ -98,8 +103,8 @@ class Rules:
     def further(
         self, question: str, read: Sequence[tuple[str, str]], titles: Sequence[str] = ()
     ) -> list[str]:
-        """The question's other words behind each new name; first names that are titles, then those of the sentences
-        nearest to the question."""
+        """The question's other words behind each new name; first names that are titles, then those of the
+        sentences nearest to the question."""
         wanted, known = _words(question), question.lower()
         heads = {_PLAIN.sub("", title).lower() for title in titles}
         found: dict[str, tuple[bool, float, int]] = {}
@@ -119,11 +124,13 @@ class Rules:
 
 
 _ASK_PARTS = (
-    "Split the question into at most three short questions that can each be looked up on its own, one a line. "
+    "Split the question into at most three short questions that can each be looked up on its own, one a "
+    "line. "
     "If it needs no splitting, repeat it.\n\nQuestion: {question}"
 )
 _ASK_NEXT = (
-    "{passages}\n\nQuestion: {question}\n\nWhat is still missing to answer the question? Write at most three short search "
+    "{passages}\n\nQuestion: {question}\n\nWhat is still missing to answer the question? Write at most "
+    "three short search "
     "queries for it, one a line, with the names that the passages give. Write NONE if nothing is missing."
 )
 

@@ -34,7 +34,8 @@ class Retriever(ABC):
         return None
 
     def notes(self, pool: Pool, query: str) -> dict[str, Any]:
-        """What a digest must say about this question on this pool (pieces, texts cut ...). Nothing by default."""
+        """What a digest must say about this question on this pool (pieces, texts cut ...). Nothing by
+        default."""
         return {}
 
     def describe(self) -> dict[str, Any]:

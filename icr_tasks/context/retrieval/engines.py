@@ -16,7 +16,8 @@ Encode = Callable[[list[str]], Any]
 
 @dataclass(frozen=True)
 class Running:
-    """A loaded embedder: texts -> vectors, and the tokens it reads as the loaded model itself says (None: unknown)."""
+    """A loaded embedder: texts -> vectors, and the tokens it reads as the loaded model itself says (None:
+    unknown)."""
 
     encode: Encode
     reads: int | None = None

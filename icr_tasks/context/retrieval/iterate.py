@@ -1,7 +1,9 @@
-"""More than one search a question: its parts (`decompose`), or again after reading what was found (`iterate=N`).
+"""More than one search a question: its parts (`decompose`), or again after reading what was found
+(`iterate=N`).
 
-A question of two hops names only the first: the passage that says where somebody was born does not name the book that
-was asked about. The lists of all searches are merged by turns, so that the best of each stands at the top.
+A question of two hops names only the first: the passage that says where somebody was born does not name the
+book that was asked about. The lists of all searches are merged by turns, so that the best of each stands at
+the top.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Several(Retriever):
         return self._search(pool, query)[1]
 
     def _search(self, pool: Pool, query: str) -> tuple[np.ndarray, list[str]]:
-        """(merged order, what was searched for); the last one is remembered, because notes follow the ranking."""
+        """(merged order, what was searched for); the last one is remembered, because notes follow the
+        ranking."""
         if self._last is not None and self._last[0] is pool and self._last[1] == query:
             return self._last[2]
         orders = {query: self.inner.rank(pool, query)}

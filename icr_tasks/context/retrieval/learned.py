@@ -1,8 +1,9 @@
 """Late interaction and learned sparse retrieval, run by sentence-transformers; their vectors stay in memory.
 
-`late`: every token of the question looks for its best token of the chunk, and these are summed (MaxSim; Khattab and Zaharia,
-ColBERT, arXiv 2004.12832). `sparse`: question and chunk as weighted words of a vocabulary, also words that do not stand in
-them (Formal et al., SPLADE v2, arXiv 2109.10086). A chunk longer than the model reads has the score of its best piece.
+`late`: every token of the question looks for its best token of the chunk, and these are summed (MaxSim;
+Khattab and Zaharia, ColBERT, arXiv 2004.12832). `sparse`: question and chunk as weighted words of a
+vocabulary, also words that do not stand in them (Formal et al., SPLADE v2, arXiv 2109.10086). A chunk longer
+than the model reads has the score of its best piece.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def _own(model: str) -> dict[str, Param]:
 
 
 class Learned(Retriever):
-    """Base: `params["embedder"]` names the model. A subclass encodes texts and compares them with a question."""
+    """Base: `params["embedder"]` names the model. A subclass encodes texts and compares them with a
+    question."""
 
     kind = "model"
 

@@ -1,7 +1,9 @@
-"""How much of a text an embedder reads, counted with its own tokenizer, and texts cut so that nothing is left unread.
+"""How much of a text an embedder reads, counted with its own tokenizer, and texts cut so that nothing is left
+unread.
 
-The limit stands in a model's files under several names (`max_seq_length`, which sentence-transformers wrote until
-version 5, the tokenizer's `model_max_length`, the positions of config.json); the smallest binds. A server says its own.
+The limit stands in a model's files under several names (`max_seq_length`, which sentence-transformers wrote
+until version 5, the tokenizer's `model_max_length`, the positions of config.json); the smallest binds. A
+server says its own.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ Count = Callable[[list[str]], list[int]]
 
 @dataclass(frozen=True)
 class Reading:
-    """`tokens` an embedder reads of one text, special tokens included (None: no limit); `count` counts them as it does.
+    """`tokens` an embedder reads of one text, special tokens included (None: no limit); `count` counts them
+    as it does.
 
     `source` says where the number stands, `exact` whether its own tokenizer counts.
     """
@@ -60,7 +63,8 @@ class Reading:
         """Number of each text that is longer than what is read -> its tokens."""
         if self.tokens is None:
             return {}
-        # A token stands for a byte or more (a quarter where characters are taken apart): short texts need no count.
+        # A token stands for a byte or more (a quarter where characters are taken apart): short texts need no
+        # count.
         suspects = [i for i, t in enumerate(texts) if 4 * len(t.encode("utf-8", "replace")) > self.tokens - 8]
         sizes = self.count([texts[i] for i in suspects]) if suspects else []
         return {i: size for i, size in zip(suspects, sizes, strict=True) if size > self.tokens}
@@ -119,7 +123,8 @@ def of_folder(folder: Path) -> Reading:
 def of_server(ask: Callable[[str], Any], model: str, tokenizer: str | None, limit: int | None) -> Reading:
     """What a served model reads: `limit` as given, else as the server says (vLLM: /v1/models, TEI: /info).
 
-    `ask(path)` gets a JSON answer or None. Counted with the tokenizer of that folder or hub id, where one is given.
+    `ask(path)` gets a JSON answer or None. Counted with the tokenizer of that folder or hub id, where one is
+    given.
     """
     count = _tokenizer(tokenizer, 0) if tokenizer else None
     made = (count or by_bytes, count is not None)
@@ -134,7 +139,8 @@ def of_server(ask: Callable[[str], Any], model: str, tokenizer: str | None, limi
     if isinstance(found, int) and found > 0:
         return Reading(found, "server /info", *made)
     log.warning(
-        'the embedding server does not say how many tokens %s reads; texts are cut to %d. Tell it with "embed_limit":N',
+        "the embedding server does not say how many tokens %s reads; texts are cut to %d. Tell it with "
+        '"embed_limit":N',
         model,
         ASSUMED,
     )

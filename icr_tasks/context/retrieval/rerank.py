@@ -1,7 +1,9 @@
-"""`rerank=MODEL,depth=50`: the best `depth` chunks of any retriever, ordered anew by a model that reads question and chunk.
+"""`rerank=MODEL,depth=50`: the best `depth` chunks of any retriever, ordered anew by a model that reads
+question and chunk.
 
-Cross-encoders (Nogueira and Cho, arXiv 1901.04085) run by sentence-transformers; models that answer yes or no, such as
-Qwen3-Reranker (arXiv 2506.05176), run by transformers; any server with /v1/rerank ("rerank_url"; vLLM, TEI, Jina, Cohere).
+Cross-encoders (Nogueira and Cho, arXiv 1901.04085) run by sentence-transformers; models that answer yes or
+no, such as Qwen3-Reranker (arXiv 2506.05176), run by transformers; any server with /v1/rerank ("rerank_url";
+vLLM, TEI, Jina, Cohere).
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from .reading import Reading, by_bytes, of_folder
 
 Score = Callable[[str, list[str]], Sequence[float]]
 _YES_NO = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. "
-    'Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Given a web search query, '
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
+    "Instruct provided. "
+    'Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Given a web '
+    "search query, "
     "retrieve relevant passages that answer the query\n<Query>: {query}\n<Document>: {text}<|im_end|>\n"
     "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
@@ -146,7 +150,8 @@ def _relevant(place: str, labels: dict[int, str], n: int) -> int:
     ]
     if len(said) != 1:
         raise IcrError(
-            f"reranker {place!r} has {n} labels ({', '.join(map(str, labels.values()))}) and one of them must be called "
+            f"reranker {place!r} has {n} labels ({', '.join(map(str, labels.values()))}) and one of them "
+            "must be called "
             "relevant, yes, true, positive or entailment; name them in id2label of its config.json"
         )
     return said[0]

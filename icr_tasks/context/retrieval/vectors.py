@@ -1,7 +1,7 @@
 """Vectors on disk: float16, memory-mapped, written atomically, checked when opened, made again when damaged.
 
-A file is named by the texts that were embedded (`name_of`), and lies in a folder named by the embedder and what pins it:
-whatever else chose those texts (tokenizer, chunk size, benchmark) cannot matter.
+A file is named by the texts that were embedded (`name_of`), and lies in a folder named by the embedder and
+what pins it: whatever else chose those texts (tokenizer, chunk size, benchmark) cannot matter.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def _void(root: str) -> None:
     with contextlib.suppress(OSError):
         if any(path.name != LAYOUT for path in Path(root).iterdir()):
             log.warning(
-                "vectors directly below %s are of an earlier version, which named them by chunking and not by text; "
+                "vectors directly below %s are of an earlier version, which named them by chunking and not "
+                "by text; "
                 "they are not used and are made again below %s/. Delete the others to free the space",
                 root,
                 LAYOUT,

@@ -37,7 +37,8 @@ def check(config: Any, what: str) -> None:
     kind = getattr(config, "model_type", "?")
     if getattr(config, "kv_lora_rank", None):
         raise IcrError(
-            f"{what} cannot run on {kind}: its latent attention (MLA) caches no keys to choose from; use setting full"
+            f"{what} cannot run on {kind}: its latent attention (MLA) caches no keys to choose from; use "
+            "setting full"
         )
     window = getattr(config, "sliding_window", None)
     layers = set(getattr(config, "layer_types", None) or [])
@@ -48,7 +49,8 @@ def check(config: Any, what: str) -> None:
             else f"layers of type {', '.join(sorted(layers - {'full_attention'}))}"
         )
         raise IcrError(
-            f"{what} cannot run on {kind} with {shape}: budgets and bytes are defined for full attention in every layer; "
+            f"{what} cannot run on {kind} with {shape}: budgets and bytes are defined for full attention in "
+            "every layer; "
             "use setting full or a model without a sliding window"
         )
     if kind not in ARCHITECTURES:
@@ -72,7 +74,8 @@ class Job:
 
     `after` tokens at the end of each prompt (the question) are read after compression; 0 = query-aware.
     `forced` replaces greedy tokens by given ones (teacher forcing, one sequence): for measuring fidelity.
-    `prefills` keeps and reuses the dense prefill of each prompt (not with a press, which changes the prefill).
+    `prefills` keeps and reuses the dense prefill of each prompt (not with a press, which changes the
+    prefill).
     """
 
     prompts: list[list[int]]
@@ -165,8 +168,8 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
 
 
 def _forget_masks(model: Any) -> None:
-    """A masking press (kvpress) leaves its list of keys on the layers; a prefill that comes from the store would
-    not clear it, and the next setting would run with it."""
+    """A masking press (kvpress) leaves its list of keys on the layers; a prefill that comes from the store
+    would not clear it, and the next setting would run with it."""
     for module in model.modules():
         if getattr(module, "masked_key_indices", None) is not None:
             module.masked_key_indices = None

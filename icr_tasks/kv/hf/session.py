@@ -33,8 +33,8 @@ def report(
 
     Bytes are sums over layers of keys and values (and of the index where named). `tokens` is the length that
     was compressed; `steps` the decode steps after it (question tokens included in a query-agnostic run).
-    `read_fraction` = bytes read / bytes full attention would have read in the same steps; `attended_fraction` = the
-    same in tokens. Times are those of the whole batch.
+    `read_fraction` = bytes read / bytes full attention would have read in the same steps; `attended_fraction`
+    = the same in tokens. Times are those of the whole batch.
     """
     tally, method = session.tallies[row], session.method
     layer = cache.layers[0]
@@ -227,8 +227,9 @@ class Session:
             tally.left_out += tokens - tokens_read
 
     def mask(self, layer: int, query: Tensor, keys: Tensor, places: Any, scale: float) -> None:
-        """A press wants keys hidden at `places` (batch, head, position: index tensors of one sequence): counts those
-        that really get no weight from any query of their group, because the press has overwritten them.
+        """A press wants keys hidden at `places` (batch, head, position: index tensors of one sequence):
+        counts those that really get no weight from any query of their group, because the press has
+        overwritten them.
 
         query (1, heads, 1, dim), keys (1, kv_heads, tokens, dim).
         """
@@ -307,8 +308,9 @@ class Session:
         return row.view(kv_heads, -1, *row.shape[1:])[:, :, row.shape[1] - need :]
 
     def step_done(self, cache: Any, tokens: int = 1) -> None:
-        """After `tokens` decode steps (evictors take the question at once). Dense reading is counted here; a step
-        is sparse when fewer keys were read than the sequence has tokens, whatever the method meant to do."""
+        """After `tokens` decode steps (evictors take the question at once). Dense reading is counted here; a
+        step is sparse when fewer keys were read than the sequence has tokens, whatever the method meant to
+        do."""
         self._step += tokens
         for b, tally in enumerate(self.tallies):
             if not self.alive[b]:

@@ -1,5 +1,5 @@
-"""What crosses process borders in a shared file: counts, in all and by request (workers add, the engine's owner
-reads), and under kv=task the setting to act on (the owner writes, workers read).
+"""What crosses process borders in a shared file: counts, in all and by request (workers add, the engine's
+owner reads), and under kv=task the setting to act on (the owner writes, workers read).
 
 The file is sparse: of its 50 MB only the pages that are written exist.
 """

@@ -115,7 +115,8 @@ class Cache:
             return
         if self.block % page or page & (page - 1):
             raise IcrError(
-                f"page={page} does not divide this cache's blocks of {self.block} tokens into powers of two; give "
+                f"page={page} does not divide this cache's blocks of {self.block} tokens into powers of "
+                "two; give "
                 f"page={min(16, self.block)}"
             )
         shape = (self.blocks * (self.block // page), self.heads, self.dim)

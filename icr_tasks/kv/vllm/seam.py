@@ -66,7 +66,8 @@ def rows(count: int) -> Requests:
     them."""
     if current is None or (current is not NOBODY and len(current.names) < count):
         raise RuntimeError(
-            f"{BACKEND} was not told the requests of this batch: a model runner that icr-tasks does not know builds "
+            f"{BACKEND} was not told the requests of this batch: a model runner that icr-tasks does not "
+            "know builds "
             "it; set VLLM_USE_V2_MODEL_RUNNER=0, or use --model icr-hf"
         )
     if current is NOBODY:
@@ -82,7 +83,8 @@ def check_version(version: str) -> None:
     found = re.match(r"(\d+)\.(\d+)", version)
     if found and (0, 0) < (int(found[1]), int(found[2])) < OLDEST:
         raise IcrError(
-            f"compressed decode needs vllm >= {'.'.join(map(str, OLDEST))}, this is {version}; upgrade vllm, or use "
+            f"compressed decode needs vllm >= {'.'.join(map(str, OLDEST))}, this is {version}; upgrade "
+            "vllm, or use "
             "--model icr-hf"
         )
 
@@ -153,7 +155,8 @@ def refusal_of_args(args: Mapping[str, Any]) -> str | None:
     backend = args.get("attention_backend")
     if backend is not None and not is_ours(backend):
         return (
-            f"attention_backend={getattr(backend, 'name', backend)} is dense and cannot run kv=; leave it out, or use "
+            f"attention_backend={getattr(backend, 'name', backend)} is dense and cannot run kv=; leave it "
+            "out, or use "
             "kv=full"
         )
     return _DRAFT if args.get("speculative_config") else _sharded(args)
@@ -258,7 +261,8 @@ def install(v2: bool) -> None:
         lacks = [str(error)]
     if lacks:
         raise IcrError(
-            f"vllm {vllm.__version__} has changed what compressed decode reads ({', '.join(sorted(set(lacks)))} is "
+            f"vllm {vllm.__version__} has changed what compressed decode reads "
+            f"({', '.join(sorted(set(lacks)))} is "
             "missing); use vllm 0.32, or --model icr-hf"
         )
 

@@ -110,7 +110,8 @@ class EngineState:
         if wanted == self.asked:
             return None
         return (
-            f"this engine was loaded for {self.asked or 'full attention'} and cannot run {setting}; load it with "
+            f"this engine was loaded for {self.asked or 'full attention'} and cannot run {setting}; load it "
+            "with "
             "kv=task, which follows each task's setting"
         )
 

@@ -22,9 +22,9 @@ log = logging.getLogger("icr_tasks")
 class Asker:
     """`asker(prompts)` -> replies that `accept` could read, None where there is none after three tries.
 
-    `accept` raises BadReply for a reply that must be asked for again. With `store` every reply is kept in that file
-    and never asked for twice. `outages` is how many calls in a row may find no server before Unreachable is
-    raised (0: at once); until then their replies are None.
+    `accept` raises BadReply for a reply that must be asked for again. With `store` every reply is kept in
+    that file and never asked for twice. `outages` is how many calls in a row may find no server before
+    Unreachable is raised (0: at once); until then their replies are None.
     """
 
     def __init__(

@@ -64,7 +64,8 @@ class JudgeConfig:
         for needed in ("base_url", "model"):
             if not given.get(needed):
                 raise IcrError(
-                    f'a judge needs judge_base_url and judge_model; judge_{needed} is missing (--metadata \'{{"judge_base_url":"http://localhost:8001/v1","judge_model":"..."}}\')'
+                    f"a judge needs judge_base_url and judge_model; judge_{needed} is missing (--metadata "
+                    f'\'{{"judge_base_url":"http://localhost:8001/v1","judge_model":"..."}}\')'
                 )
         split_url(str(given["base_url"]))
         rubric = str(given.get("rubric", "loong"))

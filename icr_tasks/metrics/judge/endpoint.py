@@ -179,7 +179,8 @@ class _Asking:
         return outcomes
 
     async def one(self, index: int, prompt: str) -> Outcome:
-        """One prompt until its reply is accepted, by tenacity: what passes is tried again, what does not is not."""
+        """One prompt until its reply is accepted, by tenacity: what passes is tried again, what does not is
+        not."""
         import tenacity
 
         outcome, late = Outcome(), 0
@@ -221,8 +222,8 @@ class _Asking:
             raise _Unread(self.redact(error)) from None
 
     def wait(self, state: Any) -> float:
-        """Seconds before the next try: none for a reply that could not be read; what the server asks for, at most a
-        minute; or doubling; with jitter."""
+        """Seconds before the next try: none for a reply that could not be read; what the server asks for, at
+        most a minute; or doubling; with jitter."""
         error = state.outcome.exception()
         if isinstance(error, _Unread):
             return 0.0
@@ -267,7 +268,8 @@ class _Asking:
                 urlsplit(error.response.headers.get("location", "")).netloc.rpartition("@")[2] or "elsewhere"
             )
             return Unreachable(
-                f"{self.server.shown} sends on to {host}, which was not followed; give that address if you trust it"
+                f"{self.server.shown} sends on to {host}, which was not followed; give that address if you "
+                "trust it"
             )
         if code in _FATAL:
             return Unreachable(f"{self.server.shown} {_FATAL[code]} (model {self.server.model!r}): {said}")
@@ -280,7 +282,8 @@ class _Asking:
         return _Again(f"HTTP {code}: {said}", after if after is not None and after >= 0 else None)
 
     def compare(self, model: Any) -> None:
-        """Warn, once, when a reply says that another model made it ("gpt-5" may answer as "gpt-5-2026-01-01")."""
+        """Warn, once, when a reply says that another model made it ("gpt-5" may answer as
+        "gpt-5-2026-01-01")."""
         asked, said = (str(name).rpartition("/")[2].lower() for name in (self.server.model, model))
         if self.other is None and model and not (said.startswith(asked) or asked.startswith(said)):
             self.other = self.redact(str(model)[:80])

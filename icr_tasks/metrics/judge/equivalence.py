@@ -1,8 +1,8 @@
-"""Rubric `equiv`: does an answer say the same as a gold answer? For any QA task; three verdicts, as graders of
-short facts use: correct, incorrect, not attempted.
+"""Rubric `equiv`: does an answer say the same as a gold answer? For any QA task; three verdicts, as graders
+of short facts use: correct, incorrect, not attempted.
 
-Our own wording. The judged answer is quoted and defused like that of the other rubrics, and the verdict is read from
-one line that says nothing else: an answer cannot pose as it.
+Our own wording. The judged answer is quoted and defused like that of the other rubrics, and the verdict is
+read from one line that says nothing else: an answer cannot pose as it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def render(case: Case) -> tuple[str, bool]:
 
 
 def parse(reply: str) -> Reading:
-    """The one verdict of a reply, on a line of its own that nothing bracketed follows. Raises BadReply otherwise."""
+    """The one verdict of a reply, on a line of its own that nothing bracketed follows. Raises BadReply
+    otherwise."""
     text = visible(reply)
     if not _ANY.search(text):
         raise BadReply("no [[verdict]]")

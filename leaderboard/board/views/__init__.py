@@ -2,12 +2,12 @@
 
     @icr.view("cells")
     def cells(board: icr.Board) -> list[icr.Table]:
-        lines = [icr.Line((row.name, row.setting["text"]), [icr.Shown("number", len(row.cells))]) for row in board.rows]
-        return [icr.Table("cells", "Cells", ["n"], lines, heads=("model", "setting"))]
+        lines = [icr.Line((row.name, row.setting["text"]), [icr.Shown("number", len(row.cells))]) for row in
+        board.rows] return [icr.Table("cells", "Cells", ["n"], lines, heads=("model", "setting"))]
 
-`board.rows` are the rows (model x checkpoint x setting x prompt, with a cell a column); `board.options` is what the user
-chose. `Table`, `Line` and `Shown` are explained where they are defined (`board.tables`). Views are shown by `order`,
-those without one last; `--view NAME` shows one alone.
+`board.rows` are the rows (model x checkpoint x setting x prompt, with a cell a column); `board.options` is
+what the user chose. `Table`, `Line` and `Shown` are explained where they are defined (`board.tables`). Views
+are shown by `order`, those without one last; `--view NAME` shows one alone.
 """
 
 from __future__ import annotations

@@ -123,8 +123,10 @@ def table(rows: Sequence[Row]) -> Table:
             Line((row.name, row.setting["text"], " ".join(p for p in (row.prompt, row.variant) if p)), cells)
         )
     notes = [
-        "Seconds are those of the lm_eval calls; answers found in a store cost none. Prefill and decode rates are "
-        "those one request sees while others run beside it. KV bytes are measured: stored after prefill, for each token "
+        "Seconds are those of the lm_eval calls; answers found in a store cost none. Prefill and decode "
+        "rates are "
+        "those one request sees while others run beside it. KV bytes are measured: stored after prefill, "
+        "for each token "
         "of the prompt, and read in each decode step; the shares are of what full attention stores and reads."
     ]
     return Table("cost", "Cost", columns, sorted(lines, key=lambda line: line.labels), notes)

@@ -38,7 +38,8 @@ def tables(rows: Sequence[Row], options: Options) -> list[Table]:
     lines.sort(key=lambda line: (line.labels[1], line.labels[0] != base, line.labels))
     heads = [name for name, _ in groups] + (["avg"] if len(groups) > 1 else []) + [f"vs drop of {base}"]
     notes = [
-        "Points lost against the full context of the same model on the same items, with interval; in brackets the "
+        "Points lost against the full context of the same model on the same items, with interval; in "
+        "brackets the "
         "relative change by the delta method. The average is of points, over datasets.",
         f"Last column: this model's drop minus that of {base} under the same setting (positive: loses less); "
         "choose the reference with --base.",

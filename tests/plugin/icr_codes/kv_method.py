@@ -1,4 +1,5 @@
-"""A KV method with a knob: keys of small norm stay (their tokens get most attention), to the power `power`."""
+"""A KV method with a knob: keys of small norm stay (their tokens get most attention), to the power
+`power`."""
 
 from typing import Any
 

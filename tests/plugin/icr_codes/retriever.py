@@ -1,4 +1,5 @@
-"""A retriever with a parameter: passages that share most words of at least `letters` letters with the question."""
+"""A retriever with a parameter: passages that share most words of at least `letters` letters with the
+question."""
 
 import re
 from typing import Any
