@@ -178,7 +178,8 @@ def of(tree: Mapping[str, Any]) -> Config:
         if not isinstance(tree.get(name) or {}, Mapping):
             raise IcrError(f"{name} is {tree[name]!r}; it must be a mapping")
     empty: dict[str, Any] = {"reward": {}, "lora": {}, "chat_template_kwargs": {}, "trl": {}, "notes": ""}
-    return Config(**{k: empty.get(k) if v is None else v for k, v in tree.items()})
+    values: dict[str, Any] = {k: empty.get(k) if v is None else v for k, v in tree.items()}
+    return Config(**values)
 
 
 def difference(old: Config, new: Config) -> list[str]:

@@ -51,7 +51,7 @@ def vllm_sampler(config: Config) -> Sample:
             seed=config.seed,
         )
         found = llm.chat(
-            [*asked],  # type: ignore[list-item]
+            [*asked],  # type: ignore[arg-type]
             given,
             use_tqdm=False,
             chat_template_kwargs=config.chat_template_kwargs or None,
