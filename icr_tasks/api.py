@@ -208,6 +208,11 @@ def score(
 
     `missing`: "error" refuses answers for only some of the task's items, "skip" scores those that are there.
     Raises IcrError for ids that are unknown, repeated or missing.
+
+    >>> from icr_tasks import benchmarks
+    >>> item = benchmarks.load("synth", "rag", "512").items[0]
+    >>> score("icr_synth_rag_512", {item.id: f"The answer is: {item.answers[0]}."}, missing="skip")["subem"]
+    1.0
     """
     if missing not in MISSING:
         raise unknown("missing=", missing, MISSING)

@@ -198,3 +198,19 @@ def test_score_takes_answers_from_anywhere(tmp_path: Path) -> None:
         icr.score("icr_synth_rag_512", {**right, "0": "x"})
     with pytest.raises(icr.IcrError, match="Did you mean 'skip'"):
         icr.score("icr_synth_rag_512", half, missing="skp")
+
+
+def test_the_order_of_settings_changes_no_answer(runs: icr.Results, tmp_path: Path) -> None:
+    import tiny
+
+    again = icr.evaluate(
+        "icr-hf",
+        {"pretrained": str(tiny.llama(tmp_path / "model", window=8192))},
+        tasks=["icr_synth_rag_512"],
+        settings=["kv:topk@0.05", "rag@1k", "full"],
+        limit=3,
+        gen_kwargs={"max_gen_toks": 12},
+    )
+    answers = {run.setting: run.tasks["icr_synth_rag_512"].resp_hash.tolist() for run in runs}
+    assert {run.setting: run.tasks["icr_synth_rag_512"].resp_hash.tolist() for run in again} == answers
+    assert len({tuple(hashes) for hashes in answers.values()}) > 1  # the settings do differ

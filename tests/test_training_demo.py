@@ -42,7 +42,7 @@ def test_training_names_never_occur_in_the_test_split() -> None:
         p.rsplit(" was born", 1)[0] for r in rows.rows(60, [8], "ao", 0, "biography") for p in r["passages"]
     }
     tested = {u.title for i in short.load("biography", "256", n=60).items for u in i.units()}
-    assert all(names._mine(name, "train") for name in trained if " " in name and len(name.split()) == 2)
+    assert all(names.belongs(name, "train") for name in trained if " " in name and len(name.split()) == 2)
     assert not trained & tested
 
 

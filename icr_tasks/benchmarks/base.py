@@ -143,5 +143,9 @@ def table(benchmark: str, dataset: str | None = None) -> dict[str, Prompt]:
 
 
 def get(benchmark: str, name: str | None = None, dataset: str | None = None) -> Prompt:
-    """The prompt of that name (None: the benchmark's default). Raises IcrError with the nearest match."""
+    """The prompt of that name (None: the benchmark's default). Raises IcrError with the nearest match.
+
+    >>> get("helmet_rag", "ao").messages(context="[DOC 0] ...", question="Who?")[0]["role"]
+    'system'
+    """
     return BENCHMARKS[benchmark].prompt(name, dataset)

@@ -221,13 +221,7 @@ _HIDDEN = "***"
 def run(task: ICRTask) -> dict[str, dict[str, float]]:
     """Metrics by item id from judge or extractor. Never raises IcrError: it is raised after everything is
     saved."""
-    if "bypass" in task._metric_fn_list:
-        return {}
-    # One generation an item, the first, as everybody sees it.
-    texts = {i.doc["id"]: (i.doc, task._given[i.doc["id"]].text) for i in task._instances if i.resps}
-    answers = [
-        Answer(doc, task._by_id[k].fields, text) for k, (doc, text) in texts.items() if k not in task._failed
-    ]
+    answers = [Answer(doc, fields, text) for doc, fields, text in task.answered()]
     if not answers:
         return {}
     grades = grade(task.sheet["scorer"], task.options.graders, answers)
@@ -245,7 +239,7 @@ def advice(task: ICRTask) -> Callable[[str | None], str]:
     metadata, name = dict(task.config.metadata), str(task.config.task)
     kept = {k: v for k, v in metadata.items() if k in _KEPT or (k.startswith(_OURS) and v != _HIDDEN)}
     hidden = [k for k, v in metadata.items() if k.startswith(_OURS) and _HIDDEN in str(v)]
-    limit = task._limit
+    limit = task.limit
 
     def say(folder: str | None) -> str:
         samples = metadata.get("samples") or folder

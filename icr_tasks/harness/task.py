@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -154,10 +154,10 @@ class ICRTask(ConfigurableTask):
             raise IcrError(
                 "--cache_requests re-uses prompts made for another setting; leave it out for icr_ tasks"
             )
-        self._limit = limit
+        self.limit = limit
         begin(str(self.config.task))
         self._before = choose.counted()  # of a vLLM engine that tells nothing per request
-        builder = self._builder(chat_template if apply_chat_template else None, system_instruction)
+        builder = self.builder(chat_template if apply_chat_template else None, system_instruction)
         if self._replaying:
             from ..engines import replay
 
@@ -173,7 +173,7 @@ class ICRTask(ConfigurableTask):
             log.warning("%s: %d of %d items not sent", self.config.task, len(self._failed), len(docs))
         self._note_run(builder)
 
-    def _builder(self, template: Callable[..., Any] | None, system: str | None) -> Builder:
+    def builder(self, template: Callable[..., Any] | None, system: str | None) -> Builder:
         metadata, lm = self.config.metadata, getattr(template, "__self__", None)
         counter = None if self._replaying else tokens.counter(metadata, lm)
         return Builder(
@@ -321,6 +321,16 @@ class ICRTask(ConfigurableTask):
         if self.options.setting.compressed:
             shares = {} if any("steps" in f.get("kv", {}) for f in found) else choose.run_shares(self._before)
             self.sheet["kv"] = {**choose.tally(found), **shares}
+
+    def answered(self) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], str]]:
+        """(doc, fields of the item, visible text) of what a judge or extractor grades: one generation an item,
+        the first, as everybody sees it; nothing in a run that only predicts."""
+        if "bypass" in self._metric_fn_list:
+            return
+        for instance in self._instances:
+            item_id = instance.doc["id"]
+            if instance.resps and item_id not in self._failed:
+                yield instance.doc, self._by_id[item_id].fields, self._given[item_id].text
 
     def process_results(self, doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
         """Metrics of one item; empty for an item that was not sent."""

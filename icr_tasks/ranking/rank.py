@@ -168,7 +168,7 @@ def run(
             f"{task.config.task} does not mark gold documents; rank icr_helmet_rag_* or icr_synth_rag_* tasks"
         )
     source = Chat(tokenizer, window)
-    builder = task._builder(source.apply_chat_template if chat else None, None)
+    builder = task.builder(source.apply_chat_template if chat else None, None)
     builder.overflow, builder.max_gen_toks = "skip", 0
     for item in tqdm(task.items[:limit], desc=task.config.task):
         started = time.perf_counter()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icr_tasks.errors import IcrError, unknown
 from icr_tasks.registry import VIEWS, Entry
@@ -29,6 +29,9 @@ from .rows import Row
 from .tables import Options, Table
 from .views import in_order
 from .views.ranking import rows as ranked
+
+if TYPE_CHECKING:
+    from .items import Items
 
 PATTERNS = ("model", "setting", "prompt", "benchmark", "dataset", "length")  # filters of runs, then of tasks
 
@@ -109,7 +112,7 @@ def main(argv: list[str]) -> int:
     return 2 if board.bad else 0
 
 
-def _printed(board: Board, form: str, items: Any, published: bool) -> str:
+def _printed(board: Board, form: str, items: Items | None, published: bool) -> str:
     from .views.published import tables
     from .write import page
 

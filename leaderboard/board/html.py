@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..text import escape
 from ..text.names import count
@@ -19,12 +19,16 @@ from ..text.printed import printed, settled
 from . import render
 from .tables import Line, Shown, Table
 
+if TYPE_CHECKING:
+    from .build import Board
+    from .items import Items
+
 _FOLDER = Path(__file__).with_name("page")
 
 
 def page(
-    board: Any,
-    items: Any,
+    board: Board,
+    items: Items | None,
     tables: Sequence[Table],
     pictures: dict[str, tuple[str, str]],
     todo: Sequence[tuple[str, list[str], str]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -22,6 +22,9 @@ from .rows import columns_of, open_tasks
 from .tables import Table
 from .views.published import findings, tables
 
+if TYPE_CHECKING:
+    from .build import Board
+
 __all__ = ["Items", "page", "write"]
 _LEGEND = (
     "Scores x 100 with 95 % intervals, clustered by question (book, filing): items that share one are not "
@@ -32,7 +35,7 @@ _LEGEND = (
 )
 
 
-def write(board: Any, out: Path, items: Items, *, published: bool = False) -> list[Path]:
+def write(board: Board, out: Path, items: Items, *, published: bool = False) -> list[Path]:
     """Write all files below `out`; returns their paths. Raises IcrError where that is impossible."""
     pictures = plots(board.rows, board.tables)
     extra = tables() if published else []
@@ -51,12 +54,12 @@ def write(board: Any, out: Path, items: Items, *, published: bool = False) -> li
     return written
 
 
-def page(board: Any, items: Items, shown: Sequence[Table]) -> str:
+def page(board: Board, items: Items, shown: Sequence[Table]) -> str:
     """The page alone, for standard output."""
     return _page(board, items, shown, plots(board.rows, board.tables), todo(board))
 
 
-def todo(board: Any) -> list[tuple[str, list[str], str]]:
+def todo(board: Board) -> list[tuple[str, list[str], str]]:
     """(row, what is open, command) of rows with partial, stale, failed or missing cells."""
     columns = columns_of(board.rows)
     names = {c: row.cells[c].task for row in board.rows for c in row.cells}
@@ -72,7 +75,7 @@ def todo(board: Any) -> list[tuple[str, list[str], str]]:
 
 
 def markdown(
-    board: Any, pictures: dict[str, tuple[str, str]], extra: Sequence[Table], published: bool
+    board: Board, pictures: dict[str, tuple[str, str]], extra: Sequence[Table], published: bool
 ) -> str:
     """board.md: tables first, each with its notes; plots are linked; then what is missing and how to get
     it."""
@@ -110,7 +113,7 @@ def markdown(
     return "\n".join(parts).rstrip() + "\n"
 
 
-def json(board: Any, extra: Sequence[Table]) -> str:
+def json(board: Board, extra: Sequence[Table]) -> str:
     """board.json, schema 1: tables, rows with every cell, runs, what is open."""
     rows = [
         {

@@ -340,6 +340,6 @@ def _unrelated(r: random.Random, count: int, domain: str) -> list[short.Fact]:
         relation = r.choice(sorted(short.RELATIONS[domain]))
         first, last = r.choice(firsts), r.choice(lasts)
         value = r.choice(short.pool(short.RELATIONS[domain][relation].pool))
-        if names._mine(f"{first} {last}", "train"):
+        if names.belongs(f"{first} {last}", "train"):
             found.setdefault((first, last, relation), short.Fact(domain, relation, first, last, value))
     return list(found.values())

@@ -152,7 +152,8 @@ def rng(*key: object) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256("/".join(map(str, key)).encode()).digest()[:8], "big"))
 
 
-def _mine(name: str, split: str) -> bool:
+def belongs(name: str, split: str) -> bool:
+    """Whether a name is one of the split's: half of all names are never seen in training."""
     return (hashlib.sha256(name.encode()).digest()[0] % 2 == 0) == (split == "test")
 
 
@@ -167,7 +168,7 @@ def _pool(kind: str, split: str) -> tuple[str, ...]:
         }
     else:
         names = {s + m + e for s in _START for m in _MIDDLE for e in parts[kind]}
-    return tuple(sorted(n for n in names if _mine(n, split)))
+    return tuple(sorted(n for n in names if belongs(n, split)))
 
 
 def pick(kind: str, split: str, random_: random.Random) -> str:

@@ -194,7 +194,7 @@ def _make(
 
     def name() -> tuple[str, str]:
         """A whole name of this split."""
-        while not names._mine(" ".join(pair := (r.choice(firsts), r.choice(lasts))), split):
+        while not names.belongs(" ".join(pair := (r.choice(firsts), r.choice(lasts))), split):
             pass
         return pair
 
@@ -202,8 +202,8 @@ def _make(
     same: list[str] = []
     while len(kin) < near or not same:  # some names have too few relatives in their split
         gold = Fact(domain, relation, *name(), value(relation))
-        kin = [f for f in firsts if f != gold.first and names._mine(f"{f} {gold.last}", split)]
-        same = [x for x in lasts if x != gold.last and names._mine(f"{gold.first} {x}", split)]
+        kin = [f for f in firsts if f != gold.first and names.belongs(f"{f} {gold.last}", split)]
+        same = [x for x in lasts if x != gold.last and names.belongs(f"{gold.first} {x}", split)]
     facts: list[Fact] = []
     for first in r.sample(kin, near):
         facts.append(
