@@ -232,7 +232,7 @@ def test_paper_rubric_and_dict_golds(tmp_path: Path) -> None:
         "judge_grounding": 0,
         "judge_correctness": 1,
     }
-    assert grades.sheet["judge"]["rubric"] == "paper-1" and grade("qa", graders, answers).metrics == {}
+    assert grades.sheet["judge"]["rubric"] == "paper-1" and grade("infbench_sum", graders, answers).metrics == {}
 
 
 def test_an_error_waits_for_the_results_of_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +298,6 @@ def test_unreachable_advice_without_logged_answers(monkeypatch: pytest.MonkeyPat
     config = SimpleNamespace(
         metadata={"judge_model": "m", "judge_base_url": "http://***@h/v1", "judge_api_key": "***"}, task=TASK
     )
-    say = advice(SimpleNamespace(config=config, _limit=None))  # type: ignore[arg-type]
+    say = advice(SimpleNamespace(config=config, limit=None))  # type: ignore[arg-type]
     assert "--log_samples" in say(None) and "samples=" not in say(None)
     assert "judge_base_url, judge_api_key as before" in say("out") and 'api_key": ' not in say("out")

@@ -13,6 +13,7 @@ from .cells import Cell, Column
 from .rows import Row, difference
 
 HEADS = ("model", "setting", "prompt")
+ALONE = "one cluster: no interval"
 
 
 @dataclass
@@ -74,6 +75,8 @@ def shown(cell: Cell | None, level: float, columns: Sequence[Column] = ()) -> Sh
     if cell.effect is None:
         return Shown(reason=cell.reason, n=0 if cell.run else None, runs=runs)
     parts = [f"{cell.status}: {cell.reason}"] if cell.status in ("partial", "stale") else []
+    if not parts and not math.isfinite(cell.effect.se):
+        parts.append(ALONE)
     reason = "; ".join([*parts, *cell.marks])
     return of_effect(cell.effect, level, reason=reason, runs=runs)
 
@@ -83,7 +86,7 @@ def of_effect(
 ) -> Shown:  # type: ignore[type-arg]
     """A mean with its interval x 100."""
     known = math.isfinite(effect.se)
-    reason = reason or ("" if known else "one cluster: no interval")
+    reason = reason or ("" if known else ALONE)
     mean, low, high = effect.in_points(level)
     if not known:
         return Shown(kind, mean, None, None, effect.n, reason, runs=runs)
