@@ -144,7 +144,7 @@ def test_prepare_rank_sweep_score_board_compare(run: Run) -> None:
     )
     assert "icr_my_benchmark_codes_512" in said
     ranked = run(
-        "icr", "rank", "model", "--tasks", "icr_my_benchmark_codes_512", "--limit", "3", "-o", "rank"
+        "icr", "rank", "--model", "model", "--tasks", "icr_my_benchmark_codes_512", "--limit", "3", "-o", "rank"
     )
     assert "icr_my_benchmark_codes_512" in ranked
     (run.work / "study.yaml").write_text(

@@ -215,8 +215,8 @@ def test_seeds_widen_the_interval_and_never_help() -> None:
 def test_equal_recipes_are_rarely_called_different() -> None:
     import seed_spread
 
-    alone, both = seed_spread.alarms(seeds=3, spread=0.05, draws=300)
-    assert alone > 0.15 and both < 0.09
+    alone, both, pooled = seed_spread.alarms(seeds=3, spread=0.05, draws=300)
+    assert alone > 0.15 and both < 0.09 and pooled < 0.09
 
 
 def test_verdicts_in_words_follow_the_numbers() -> None:
