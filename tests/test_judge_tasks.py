@@ -232,7 +232,9 @@ def test_paper_rubric_and_dict_golds(tmp_path: Path) -> None:
         "judge_grounding": 0,
         "judge_correctness": 1,
     }
-    assert grades.sheet["judge"]["rubric"] == "paper-1" and grade("infbench_sum", graders, answers).metrics == {}
+    assert (
+        grades.sheet["judge"]["rubric"] == "paper-1" and grade("infbench_sum", graders, answers).metrics == {}
+    )
 
 
 def test_an_error_waits_for_the_results_of_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,12 +144,21 @@ def test_prepare_rank_sweep_score_board_compare(run: Run) -> None:
     )
     assert "icr_my_benchmark_codes_512" in said
     ranked = run(
-        "icr", "rank", "--model", "model", "--tasks", "icr_my_benchmark_codes_512", "--limit", "3", "-o", "rank"
+        "icr",
+        "rank",
+        "--model",
+        "model",
+        "--tasks",
+        "icr_my_benchmark_codes_512",
+        "--limit",
+        "3",
+        "-o",
+        "rank",
     )
     assert "icr_my_benchmark_codes_512" in ranked
     (run.work / "study.yaml").write_text(
         "out: study\nlimit: 3\ntasks: [icr_my_benchmark]\nsettings: [full, 'kv:smallnorm@0.6']\n"
-        "models: [{name: tiny, model: icr-hf, args: {pretrained: model, device: cpu}}]\ngen_kwargs: "
+        "models: [{name: tiny, model: icr-hf, model_args: {pretrained: model}, device: cpu}]\ngen_kwargs: "
         "{max_gen_toks: 8}\n"
     )
     run("icr", "sweep", "study.yaml")

@@ -36,6 +36,12 @@ def sheet_of(task: str) -> dict[str, Any]:
     return found.sheet(declared)
 
 
+def metrics_of(task: str) -> tuple[str, ...]:
+    """The metrics that a task names, the headline first. Raises IcrError with the nearest match."""
+    found, declared = find(task)
+    return tuple(declared.metrics or found.metrics)
+
+
 def version(task: str) -> str:
     """Version of the task's definition and of its metric."""
     found, declared = find(task)

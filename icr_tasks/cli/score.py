@@ -21,8 +21,10 @@ from typing import Any
 import orjson
 
 from ..benchmarks import base, predictions
-from ..benchmarks.catalog import sheet_of
+from ..benchmarks.base import Item
+from ..benchmarks.catalog import metrics_of, sheet_of
 from ..errors import IcrError
+from ..registry import METRICS
 
 
 def main(argv: list[str]) -> int:
@@ -117,9 +119,10 @@ def score(
 
     sheet = sheet_of(task)
     rows = predictions.read(path, task=task, model=model)
-    fields: dict[str, Any] = {}
-    alone = bool(rows) and all(row.gold is not None for row in rows) and graders is None
-    docs = _docs_from_rows(task, rows, sheet) if alone else _docs_from_data(sheet, allow_partial, fields)
+    items: dict[str, Item] = {}
+    more = [name for name in metrics_of(task) if name in METRICS]  # registered ones, which get the item
+    alone = bool(rows) and all(row.gold is not None for row in rows) and graders is None and not more
+    docs = _docs_from_rows(task, rows, sheet) if alone else _docs_from_data(sheet, allow_partial, items)
     expected = (sheet.get("n") if alone else None) or len(docs)
     seen = {
         predictions.item_id(task, row.id): given(row.text, finish_reason=row.finish_reason) for row in rows
@@ -131,7 +134,7 @@ def score(
     marker = scorers.asks_marker(base.get(sheet["benchmark"], sheet.get("prompt"), sheet["dataset"]).user)
     scored = [
         {
-            **scorers.score(sheet["scorer"], seen[i], doc, marker=marker),
+            **scorers.score(sheet["scorer"], seen[i], doc, marker=marker, more=more, item=items.get(i)),
             "unfinished": float(seen[i].unfinished),
         }
         for i, doc in docs.items()
@@ -154,17 +157,17 @@ def score(
         "metrics": metrics,
         **({"unreadable": dict(unread)} if unread else {}),
     }
-    return result if graders is None else {**result, **_graded(sheet, graders, docs, fields, got, metrics)}
+    return result if graders is None else {**result, **_graded(sheet, graders, docs, items, got, metrics)}
 
 
 def _graded(
-    sheet: Any, graders: Any, docs: Any, fields: Any, got: dict[str, str], metrics: Any
+    sheet: Any, graders: Any, docs: Any, items: dict[str, Item], got: dict[str, str], metrics: Any
 ) -> dict[str, Any]:
     """`metrics` with those of the judge or extractor added, `reasons` for missing ones, and the `error` there
     was."""
     from ..harness.grading import Answer, grade, means
 
-    answers = [Answer(doc, fields[i], got[i]) for i, doc in docs.items() if i in got]
+    answers = [Answer(doc, items[i].fields, got[i]) for i, doc in docs.items() if i in got]
     grades = grade(sheet["scorer"], graders, answers)
     reasons = grades.sheet.get("reasons")
     return {
@@ -197,13 +200,13 @@ def _docs_from_rows(
 
 
 def _docs_from_data(
-    sheet: dict[str, Any], allow_partial: object, fields: dict[str, Any]
+    sheet: dict[str, Any], allow_partial: object, items: dict[str, Item]
 ) -> dict[str, dict[str, Any]]:
     from .. import benchmarks
     from ..harness.instance import light
 
-    items = benchmarks.load(
+    found = benchmarks.load(
         sheet["benchmark"], sheet["dataset"], sheet.get("length"), allow_partial=allow_partial
     )
-    fields.update({item.id: item.fields for item in items.items})  # what only a judge needs
-    return {item.id: light(item) for item in items.items}
+    items.update({item.id: item for item in found.items})  # for judges and registered metrics
+    return {item.id: light(item) for item in found.items}
