@@ -54,7 +54,7 @@ def write(board: Board, out: Path, items: Items, *, published: bool = False) -> 
     return written
 
 
-def page(board: Board, items: Items, shown: Sequence[Table]) -> str:
+def page(board: Board, items: Items | None, shown: Sequence[Table]) -> str:
     """The page alone, for standard output."""
     return _page(board, items, shown, plots(board.rows, board.tables), todo(board))
 
