@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +18,15 @@ from .errors import IcrError, unknown
 
 
 @dataclass(frozen=True)
-class Param:
+class Param(ABC):
     """Base: `default`, and `text` for the documentation. A subclass says what a value may be."""
 
     default: Any
     text: str = ""
 
+    @abstractmethod
     def parse(self, owner: str, name: str, value: Any) -> Any:
         """The value in its type. Raises IcrError in one sentence that names owner, parameter and range."""
-        raise NotImplementedError
 
     def show(self, value: Any) -> str:
         """As it stands in a setting; parses back to the same value."""

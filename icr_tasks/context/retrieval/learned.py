@@ -8,6 +8,7 @@ than the model reads has the score of its best piece.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -43,13 +44,13 @@ class Learned(Retriever):
         super().__init__(params, engine)
         self.model = Model(str(params["embedder"]), str(params.get("revision") or ""), {})
 
+    @abstractmethod
     def _encode(self, loaded: Any, texts: list[str]) -> tuple[Any, int]:
         """(encoded texts, bytes)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _similar(self, loaded: Any, encoded: Any, query: str) -> np.ndarray:
         """One number an encoded text."""
-        raise NotImplementedError
 
     def scores(self, pool: Pool, query: str) -> np.ndarray:
         """Of a chunk's best piece."""
