@@ -2,8 +2,6 @@
 
 >>> str(Setting.parse("rag@32k,document"))
 'rag@32k,document'
->>> Setting.parse("kv:topk@0.05,window=64").params["window"]
-64
 >>> str(Setting.parse("rag@4k+kv:snapkv@0.5").kv)
 'kv:snapkv@0.5'
 
@@ -323,6 +321,8 @@ def _rag(kind: str, name: str | None, amount: str | None, options: Sequence[str]
 def _route(kind: str, name: str | None, amount: str | None, options: Sequence[str]) -> Setting:
     if name is None or amount is None:
         raise IcrError("setting 'route' needs a name and a token budget: route:NAME@4k")
+    if not ROUTES:
+        raise IcrError(f"no route is registered, so route:{name} cannot run; use full, rag@k or kv:METHOD")
     entry = ROUTES.get(name)
     given = _given(f"route:{name}", options, entry.params)
     for option in given:

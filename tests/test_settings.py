@@ -138,6 +138,7 @@ def test_budgets_are_shares_or_tokens(text: str, amount: object, printed: str) -
         ("kv:topk,query-awre", "query-aware"),
         ("route", "needs a name and a token budget"),
         ("route:self", "needs a name and a token budget"),
+        ("route:self@4k", "no route is registered"),
         ("", "unknown setting"),
         ("gold@all", "no parameters except @only"),
     ],
