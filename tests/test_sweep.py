@@ -196,6 +196,22 @@ def test_slurm_through_submitit(tmp_path: Path) -> None:
     assert list((tmp_path / "out" / "slurm").glob("*_result.pkl"))
 
 
+def test_a_job_that_breaks_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jobs start in a folder whose `icr_tasks` is not the installed package, and one of them cannot start."""
+    pytest.importorskip("submitit")
+    (tmp_path / "icr_tasks").mkdir()
+    (tmp_path / "icr_tasks" / "__init__.py").write_text("raise ImportError('not the installed package')")
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, slurm={"cluster": "local", "timeout_min": 5})
+    assert main(["sweep", str(path), "--executor", "slurm"]) == 0
+    monkeypatch.setattr(executors, "command", lambda study, part: [str(tmp_path / "no-such-python")])
+    path = write(tmp_path, slurm={"cluster": "local", "timeout_min": 5}, limit=3)
+    assert main(["sweep", str(path), "--executor", "slurm"]) == 1
+    assert "no-such-python" in capsys.readouterr().err
+
+
 def test_ray_tasks(tmp_path: Path) -> None:
     """The Ray executor on a Ray started here."""
     ray = pytest.importorskip("ray")

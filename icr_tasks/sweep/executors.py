@@ -122,9 +122,16 @@ def slurm(study: Study, todo: list[list[Cell]], jobs: int) -> int:
         executor.update_parameters(**given)
     except (NameError, TypeError, ValueError, RuntimeError) as error:
         raise IcrError(f"`slurm:` of the study: {error}") from error
-    submitted = [executor.submit(_work, command(study, part), str(Path.cwd())) for part in todo]
+    # The standard library's call is what a job unpickles: it must not import this package from a checkout it starts in.
+    submitted = [executor.submit(subprocess.call, command(study, p), cwd=str(Path.cwd())) for p in todo]
     print("submitted: " + ", ".join(job.job_id for job in submitted), file=sys.stderr)
-    return sum(job.exception() is not None or job.result() != 0 for job in submitted)
+    failed = 0
+    for job in submitted:
+        error = job.exception()
+        if error is not None:
+            print(f"job {job.job_id} failed: {error}", file=sys.stderr)
+        failed += error is not None or job.result() != 0
+    return failed
 
 
 def ray(study: Study, todo: list[list[Cell]], jobs: int) -> int:
@@ -145,7 +152,9 @@ def ray(study: Study, todo: list[list[Cell]], jobs: int) -> int:
     waiting = []
     for part in todo:
         own = {"num_gpus": max(gpus(cell) for cell in part) if has_gpus else 0, "num_cpus": 1, **options}
-        waiting.append(engine.remote(_work).options(**own).remote(command(study, part), str(Path.cwd())))
+        waiting.append(
+            engine.remote(subprocess.call).options(**own).remote(command(study, part), cwd=str(Path.cwd()))
+        )
     failed = 0
     for task in waiting:
         try:
@@ -154,11 +163,6 @@ def ray(study: Study, todo: list[list[Cell]], jobs: int) -> int:
             print(f"a Ray task failed: {error}", file=sys.stderr)
             failed += 1
     return failed
-
-
-def _work(argv: list[str], folder: str) -> int:
-    """Runs in the job: the worker's exit code."""
-    return subprocess.run(argv, cwd=folder).returncode
 
 
 EXECUTORS: dict[str, Callable[[Study, list[list[Cell]], int], Any]] = {
