@@ -141,7 +141,7 @@ def whole_model(n: int, device: str) -> str:
     """Prefill and decode of a small Llama with random weights, through icr-hf's own loop."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from icr_tasks.kv.hf import decode, session
+    from icr_tasks.kv.hf import attention, decode
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -155,7 +155,7 @@ def whole_model(n: int, device: str) -> str:
         max_position_embeddings=1 << 20,
     )
     model = LlamaForCausalLM(config).eval().to(device)
-    model.set_attn_implementation(session.register())
+    model.set_attn_implementation(attention.register())
     ids = torch.randint(0, 1000, (n,)).tolist()
     lines = [
         "| context | setting | prefill tok/s | decode tok/s | read | stored |",

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 from icr_tasks.kv import make
-from icr_tasks.kv.hf import decode
-from icr_tasks.kv.hf import session as attention
+from icr_tasks.kv.hf import attention, decode
 from icr_tasks.kv.hf.cache import new_cache
-from icr_tasks.kv.hf.session import Session, report
+from icr_tasks.kv.hf.report import report
+from icr_tasks.kv.hf.session import Session
 from icr_tasks.settings import Setting, parse_tokens, show_tokens
 
 SETTINGS = (
@@ -35,7 +35,7 @@ SETTINGS = (
     "kv:cluster@0.018,update=256",
     "kv:cluster@0.018,update=256,estimation=0",
     "kv:cluster@0.05,update=256",
-    "kv:cluster@0.018,update=256,build=naive",
+    "kv:cluster@0.018,update=256,build=fast",
     "kv:page@0.018",
     "kv:page@0.05",
     "kv:page@0.25",
@@ -62,7 +62,7 @@ class Prefilled:
     def __init__(self, model: Any, ids: list[int], steps: int) -> None:
         self.job = decode.Job([ids[:-steps]], steps, frozenset(), forced=ids[-steps:], keep_logits=True)
         self.model, self.layers = model, model.config.num_hidden_layers
-        self.batch = decode._Batch(model, self.job, self.layers, stock=False)
+        self.batch = decode._Batch(model, self.job)
         self.seen = Session(_Observer(), [0], self.layers)  # type: ignore[arg-type]
         with attention.active(self.seen):
             self.logits = decode._prefill(self.batch, self.batch.ids.shape[1], 2048)
@@ -74,12 +74,12 @@ class Prefilled:
         method = make(str(parsed.method), parsed.amount, dict(parsed.extra)) if parsed.compressed else None
         session, steps = Session(method, [0], self.layers), self.job.max_new
         session._queries, session._scales = list(self.seen._queries), self.seen._scales
-        self.batch.cache = new_cache(self.layers, self.cache.get_seq_length() + steps)
+        self.batch.cache = new_cache(self.model.config, self.cache.get_seq_length() + steps)
         for new, old in zip(self.batch.cache.layers, self.cache.layers, strict=True):
             new.update(old.keys, old.values)
         with attention.active(session):
             pads = session.finish_prefill(self.batch.cache, steps)
-            stored = decode.stored_bytes(self.batch.cache, 0, 0)
+            stored = decode.stored_bytes(self.batch.cache, 0, 0, session.where)
             self.batch.repad(pads, steps)
             answer = decode._decode(self.batch, session, self.job, self.logits)[0]
         return torch.stack(answer.logits), report(

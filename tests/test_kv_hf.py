@@ -15,8 +15,7 @@ import tiny  # noqa: E402
 
 from icr_tasks.errors import IcrError  # noqa: E402
 from icr_tasks.kv import METHODS, choose, make  # noqa: E402
-from icr_tasks.kv.hf import decode  # noqa: E402
-from icr_tasks.kv.hf import session as attention  # noqa: E402
+from icr_tasks.kv.hf import attention, decode, models  # noqa: E402
 from icr_tasks.settings import Setting  # noqa: E402
 
 SHAPE = {
@@ -80,14 +79,15 @@ def stock(built: Any, ids: list[int]) -> tuple[list[int], Any]:
     return out.sequences[0, len(ids) :].tolist(), torch.stack([step[0] for step in out.logits])
 
 
-@pytest.mark.parametrize("kind", decode.ARCHITECTURES)
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_full_is_stock_and_full_budget_is_close(kind: str) -> None:
     built, ids = model(kind), prompt(150)
-    decode.check(built.config, "kv:topk")
+    models.check(built.config, "kv:topk")
     tokens, logits = stock(built, ids)
     full = ours(built, [ids], None)[0]
     assert full.tokens == tokens
-    assert torch.equal(torch.stack(full.logits), logits)
+    assert torch.equal(full.logits[0], logits[0]), "the prefill is stock sdpa"
+    assert (torch.stack(full.logits) - logits).abs().max() < 1e-4, "a step has the query group as rows"
     for name in ("topk", "cluster", "page", "snapkv", "keydiff", "streaming"):
         answer = ours(built, [ids], small(name, 1.0))[0]
         assert answer.tokens == tokens, name
@@ -151,7 +151,7 @@ def test_bytes_are_those_of_the_tensors(name: str) -> None:
 def test_evicted_tensors_are_gone() -> None:
     from icr_tasks.kv.hf.cache import gather, new_cache
 
-    cache = new_cache(1, 100)
+    cache = new_cache(transformers.LlamaConfig(**{**SHAPE, "num_hidden_layers": 1}), 100)
     cache.layers[0].update(torch.randn(1, 2, 80, 4), torch.randn(1, 2, 80, 4))
     before = cache.layers[0].keys[0, 1, 7].clone()
     gather(cache.layers[0], [torch.tensor([[1, 3], [7, 9]])], room=5)
@@ -175,18 +175,14 @@ def test_query_agnostic_does_not_see_the_question(name: str) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (transformers.MistralConfig(sliding_window=128), "sliding_window=128"),
-        (
-            transformers.Qwen2Config(use_sliding_window=True, sliding_window=64, max_window_layers=1),
-            "sliding_window",
-        ),
+        (transformers.MistralConfig(sliding_window=128), "none of its layers has full attention"),
         (transformers.DeepseekV3Config(), "MLA"),
-        (transformers.GPT2Config(), "not tested on model type 'gpt2'"),
+        (transformers.MambaConfig(), "none of its layers has full attention"),
     ],
 )
 def test_other_attention_is_refused_by_name(config: Any, said: str) -> None:
     with pytest.raises(IcrError, match=said):
-        decode.check(config, "setting kv:topk@0.05")
+        models.check(config, "setting kv:topk@0.05")
 
 
 # -- through lm-eval's model interface ---------------------------------------------------------------------
@@ -269,13 +265,12 @@ def test_a_task_without_a_compressed_step_is_an_error(folder: Path) -> None:
     assert not any("error" in one for one in both), "a short item of a compressed task is read in full"
 
 
-def test_items_that_cannot_run_fail_alone(folder: Path) -> None:
+def test_a_prompt_whose_budget_cannot_hold_the_window_is_read_in_full(folder: Path) -> None:
     engine = lm(folder, kv="snapkv", kv_budget=0.3, batch_size=2)
     long = "A long text that has enough tokens for the window. " * 6
     asked = [request("x" * 100), request(long)]
-    answers = engine.generate_until(asked, disable_tqdm=True)
-    assert answers[0] == ""
-    assert "fewer than sink 0 + window 64" in asked[0].found["error"]
+    engine.generate_until(asked, disable_tqdm=True)
+    assert asked[0].found["kv"]["fallback"] and asked[0].found["kv"]["stored_fraction"] == 1
     assert asked[1].found["kv"]["stored_fraction"] == pytest.approx(0.3, abs=0.01)
 
 

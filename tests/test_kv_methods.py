@@ -12,9 +12,9 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from icr_tasks.errors import IcrError  # noqa: E402
-from icr_tasks.kv import METHODS, make  # noqa: E402
-from icr_tasks.kv import cluster as kmeans  # noqa: E402
+from icr_tasks.kv import METHODS, kmeans, make  # noqa: E402
 from icr_tasks.kv.base import mass  # noqa: E402
+from icr_tasks.kv.evict import divide  # noqa: E402
 
 READERS = [name for name, spec in METHODS.items() if not spec.frees]
 EVICTORS = [name for name, spec in METHODS.items() if spec.frees]
@@ -219,9 +219,85 @@ def test_snapkv_is_the_published_one(n: int, seed: int) -> None:
 
 
 def test_a_knob_that_the_build_ignores_is_refused() -> None:
-    with pytest.raises(IcrError, match="rounds= does nothing with build=fast; add build=naive"):
-        make("cluster", None, {"rounds": 3})
-    assert make("cluster", None, {"rounds": 3, "build": "naive"}).rounds == 3
+    with pytest.raises(IcrError, match="rounds= does nothing with build=fast"):
+        make("cluster", None, {"rounds": 3, "build": "fast"})
+    assert make("cluster", None, {"rounds": 3}).rounds == 3
+    with pytest.raises(IcrError, match="floor= does nothing without adaptive"):
+        make("snapkv", 0.5, {"floor": 0.5})
+
+
+@given(n=st.integers(64, 200), seed=st.integers(0, 50))
+@settings(max_examples=15, deadline=None)
+def test_clusters_are_retroinfers(n: int, seed: int) -> None:
+    """From the definition, key by key: centred keys, centres begun at the middle of each stretch, nine rounds
+    within the segments with centres of length one, a last choice among all of them."""
+    gen = torch.Generator().manual_seed(seed)
+    keys, size, segment = torch.randn(1, n, DIM, generator=gen) + 3, 4, 48
+    points = (keys[0] - keys[0].mean(0)).tolist()
+    centres: list[list[float]] = []
+    for start, end, clusters in kmeans.segments(n, segment, size):
+        step = (end - start) / clusters
+        own = [points[start + min(int(i * step + step / 2), end - start - 1)] for i in range(clusters)]
+        for _ in range(9):
+            groups: list[list[list[float]]] = [[] for _ in own]
+            for x in points[start:end]:
+                groups[max(range(clusters), key=lambda c: (_dot(x, own[c]), -c))].append(x)
+            for c, members in enumerate(groups):
+                if members:
+                    mean = [sum(column) / len(members) for column in zip(*members, strict=True)]
+                    own[c] = [m / math.sqrt(_dot(mean, mean)) for m in mean]
+        centres += own
+    expected = [max(range(len(centres)), key=lambda c: (_dot(x, centres[c]), -c)) for x in points]
+    found = kmeans.released(keys, segment, size, 10)[0].tolist()
+    assert sum(a != b for a, b in zip(expected, found, strict=True)) <= 1  # float32 against float64
+
+
+def _dot(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+@given(n=st.integers(40, 160), seed=st.integers(0, 50))
+@settings(max_examples=15, deadline=None)
+def test_pages_are_quests(n: int, seed: int) -> None:
+    """From the paper: a page's bound is the sum over dimensions of the larger of q * max and q * min; the pages with
+    the largest bounds are read (one query head, so that no rule of groups enters)."""
+    query, keys, values = tensors(n, seed, group=1)
+    method = small("page", 0.2)
+    zone = method.prepare(keys, values)
+    done = method.attend(query, keys, values, zone, SCALE, mark=True)
+    for head in range(HEADS):
+        bounds = []
+        for start in range(zone.start, zone.end, 4):
+            page, q = keys[head, start : start + 4], query[head, 0]
+            bounds.append(
+                sum(max(float(q[d] * page[:, d].max()), float(q[d] * page[:, d].min())) for d in range(DIM))
+            )
+        best = sorted(range(len(bounds)), key=lambda i: -bounds[i])[: method.n_pages(n)]
+        seen = {zone.start + 4 * page + i for page in best for i in range(4)}
+        assert set(done.seen[head].nonzero().flatten().tolist()) == seen | set(range(zone.start)) | set(
+            range(zone.end, n)
+        )
+
+
+@given(seed=st.integers(0, 50))
+@settings(max_examples=15, deadline=None)
+def test_heads_divide_a_budget_as_adakv(seed: int) -> None:
+    """The best scores of the layer after each head's own floor, sink and window: position by position."""
+    gen = torch.Generator().manual_seed(seed)
+    scores = [torch.rand(30 + 5 * h, generator=gen) * (h + 1) for h in range(3)]
+    found = divide(scores, 12, 0.25, 1, 2)
+    assert sum(map(len, found)) == 36
+    sure = []
+    for one in scores:
+        order = sorted(range(len(one)), key=lambda i: (not (i < 1 or i >= len(one) - 2), -float(one[i])))
+        sure.append(set(order[:3]))
+    rest = sorted(
+        ((float(one[i]), h, i) for h, one in enumerate(scores) for i in range(len(one)) if i not in sure[h]),
+        reverse=True,
+    )[: 36 - 9]
+    for _, head, at in rest:
+        sure[head].add(at)
+    assert [set(one.tolist()) for one in found] == sure
 
 
 @pytest.mark.parametrize("offset", [0.0, 5.0, 40.0])
@@ -242,10 +318,15 @@ def test_keydiff_drops_the_average_key() -> None:
     assert 7 in make("keydiff", 0.1).keep(keys, keys, None, 1.0)[0].tolist()
 
 
-def test_budget_below_sink_and_window_names_the_way_out() -> None:
-    with pytest.raises(
-        IcrError, match=r"keeps 10 of 200 tokens, fewer than sink 0 \+ window 64; raise the budget"
-    ):
-        make("snapkv", 0.05).n_kept(200)
-    with pytest.raises(IcrError, match="fewer than sink 4"):
-        make("steady", 0.05).applies(200)
+@pytest.mark.parametrize("name", METHODS)
+def test_one_rule_for_short_prompts(name: str) -> None:
+    """A prompt of which nothing can be left out is read in full by every method; no budget is an error."""
+    for budget in (0.001, 0.05, 0.5, 2, 500):
+        method = make(name, budget)
+        assert not method.applies(1)
+        for n in (2, 10, 68, 69, 400):
+            if method.applies(n):
+                kept = method.n_kept(n) if METHODS[name].frees else 0
+                assert kept < n and (kept >= method.sink + method.window or not METHODS[name].frees)
+    assert not make("snapkv", 0.05).applies(200) and not make("steady", 0.05).applies(200)
+    assert make("snapkv", 100).applies(200) and not make("snapkv", 200).applies(200)

@@ -301,7 +301,7 @@ def kvpress(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     from icr_tasks.kv import press
-    from icr_tasks.kv.hf.session import NAME
+    from icr_tasks.kv.hf.attention import NAME
 
     package = ModuleType("kvpress")
     package.SnapKVPress = lambda compression_ratio: _Press(hides=False)

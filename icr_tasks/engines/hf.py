@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from ..errors import IcrError
 from ..kv import choose, make
-from ..kv.hf import decode
-from ..kv.hf import session as attention
+from ..kv.hf import attention, decode, models
 from ..kv.hf.prefills import PrefillStore
 from ..settings import Setting
 from . import identity, session
@@ -63,12 +62,21 @@ class IcrHF(HFLM):
             )
         # lm_eval's default device is "cuda", also where there is none
         given = kwargs if torch.cuda.is_available() else {"device": "cpu", **kwargs}
-        super().__init__(pretrained, attn_implementation="sdpa", **given) if isinstance(
-            pretrained, str
-        ) else super().__init__(pretrained, **given)
+        try:
+            super().__init__(
+                pretrained,
+                **({"attn_implementation": "sdpa"} if isinstance(pretrained, str) else {}),
+                **given,
+            )
+        except ValueError as error:
+            if "scaled_dot_product_attention" not in str(error):
+                raise
+            super().__init__(pretrained, attn_implementation="eager", **given)  # attention sinks: gpt-oss
         if self.backend != "causal":
             raise IcrError(f"icr-hf needs a decoder-only model, not backend {self.backend!r}")
+        self.own_attention = str(self.model.config._attn_implementation)
         self.model.set_attn_implementation(attention.register())
+        self._identity: str | None = None  # what the start-up check found wrong; "" when it passed
         if (store or prefill_store) and not isinstance(pretrained, str):
             raise IcrError(
                 "store= and prefill_store= need pretrained= as a name or folder, which tells weights apart"
@@ -97,8 +105,19 @@ class IcrHF(HFLM):
                 raise IcrError(
                     f"setting {found} is an option of vLLM; use --model vllm, or another kv method here"
                 )
-            decode.check(self.model.config, f"setting {found}")
+            models.check(self.model.config, f"setting {found}")
         return found
+
+    def _check_identity(self) -> None:
+        """Once an engine, before its first compressed setting. Raises IcrError with what was wrong."""
+        if self._identity is None:
+            self._identity = ""
+            try:
+                models.identity(self.model, self.own_attention)
+            except IcrError as error:
+                self._identity = str(error)
+        if self._identity:
+            raise IcrError(self._identity)
 
     def _refusal(self, asked: Setting | None) -> str | None:
         try:
@@ -167,7 +186,7 @@ class IcrHF(HFLM):
         """Longest prompts first (memory runs out at once or never); one generation config a batch."""
         size = self.batch_size if isinstance(self.batch_size, int) else 1
         kv = setting.kv
-        alone = kv is not None and (_agnostic(kv) or str(kv.method).startswith("press."))
+        alone = kv is not None and str(kv.method).startswith("press.")
         size = 1 if alone else max(size, 1)
         order = sorted(todo, key=lambda i: (str(requests[i].args[1]), -len(requests[i].args[0])))
         batch: list[int] = []
@@ -189,12 +208,14 @@ class IcrHF(HFLM):
         try:
             prompts = [self._encode(r.args[0], kwargs["max_gen_toks"]) for r in requests]
             method = None if kv is None else make(str(kv.method), _budget(kv), _knobs(kv))
+            if method is not None:
+                self._check_identity()
             job = decode.Job(
                 prompts,
                 kwargs["max_gen_toks"],
                 self._eos(),
                 stop=lambda tokens: self._stopped(tokens, until),
-                after=self._after(requests[0], prompts[0], setting),
+                after=[self._after(r, ids, setting) for r, ids in zip(requests, prompts, strict=True)],
                 chunk=self.prefill_chunk,
                 prefills=self.prefills,
             )

@@ -61,6 +61,7 @@ class Method:
     sink = 0
     window = 0
     update = 1024
+    dense = 0  # first layers that are left as they are
     needs_queries = 0  # how many of the last prefill queries `keep` wants to see
 
     def __init__(self, *, name: str, budget: int | float | None, frees: bool, **knobs: Any) -> None:
@@ -83,15 +84,8 @@ class Method:
     # -- evictors ------------------------------------------------------------------------------------------
 
     def n_kept(self, n: int) -> int:
-        """Tokens an evictor keeps of n. Raises IcrError when the budget is below its fixed part."""
-        kept = self.share(n)
-        if kept < self.sink + self.window:
-            raise IcrError(
-                f"kv:{self.name}@{self.budget} keeps {kept} of {n} tokens, fewer than sink {self.sink} + "
-                "window "
-                f"{self.window}; raise the budget or lower {self.name}'s window"
-            )
-        return kept
+        """Tokens an evictor keeps of a prompt of n."""
+        return self.share(n)
 
     def keep(self, keys: Tensor, values: Tensor, queries: Tensor | None, scale: float) -> Tensor:
         """Positions to keep, (kv_heads, kept) ascending. `queries`: the last ones, (kv_heads, group, q,
@@ -142,10 +136,18 @@ class Method:
         return True
 
     def attend(
-        self, query: Tensor, keys: Tensor, values: Tensor, zone: Zone, scale: float, *, mark: bool = False
+        self,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        zone: Zone,
+        scale: float,
+        *,
+        mark: bool = False,
+        sinks: Tensor | None = None,
     ) -> Attended:
         """Softmax attention over sink + window + what `select` picks (+ its estimate). query: (kv_heads,
-        group, dim)."""
+        group, dim). `sinks`: logits (kv_heads, group) that take weight and give no value (gpt-oss)."""
         heads, _, dim = query.shape
         middle = keys[:, zone.start : zone.end]
         picked = self.select(query, keys, zone, scale) if zone.end > zone.start else None
@@ -162,7 +164,7 @@ class Method:
             hide = ~picked.valid.unsqueeze(1)
             scores[:, :, zone.start : zone.start + picked.positions.shape[1]].masked_fill_(hide, -torch.inf)
             n_read -= float(hide.sum()) / heads
-        out = _merge(scores, near_v, picked.estimate if picked else None).to(query.dtype)
+        out = merge(scores, near_v, picked.estimate if picked else None, sinks).to(query.dtype)
         done = Attended(out, int(round(n_read * heads)) * 2 * dim * keys.element_size(), n_read)
         done.bytes_read += picked.index_bytes if picked else 0
         if mark:
@@ -213,21 +215,34 @@ def take(x: Tensor, positions: Tensor) -> Tensor:
     return out
 
 
-def _merge(scores: Tensor, values: Tensor, estimate: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
-    """Softmax over exact scores and estimated clusters together; float32, (kv_heads, group, dim).
+def merge(
+    scores: Tensor,
+    values: Tensor,
+    estimate: tuple[Tensor, Tensor, Tensor] | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Softmax over exact scores (kv_heads, group, n), estimated clusters and sinks together: (kv_heads, group, dim).
 
     A cluster adds exp(q.c) * size to the denominator and exp(q.c) * sum of its values to the numerator
-    (RetroInfer, `weighted_flash_decoding`).
+    (RetroInfer, `weighted_flash_decoding`); a sink (kv_heads, group) adds to the denominator alone.
     """
-    if estimate is None:
+    if estimate is None and sinks is None:
         return torch.softmax(scores, -1).to(values.dtype) @ values
-    weights, sums, sizes = estimate
-    top = torch.maximum(scores.amax(-1, keepdim=True), weights.amax(-1, keepdim=True))
-    exact, rough = (scores - top).exp(), (weights - top).exp()
-    below = exact.sum(-1, keepdim=True) + (rough * sizes.unsqueeze(1)).sum(-1, keepdim=True)
-    return (exact.to(values.dtype) @ values + (rough.to(sums.dtype) @ sums).to(values.dtype)) / below.to(
-        values.dtype
-    )
+    top = scores.amax(-1, keepdim=True)
+    if estimate is not None:
+        top = torch.maximum(top, estimate[0].amax(-1, keepdim=True))
+    if sinks is not None:
+        top = torch.maximum(top, sinks.unsqueeze(-1).float())
+    exact = (scores - top).exp()
+    below, out = exact.sum(-1, keepdim=True), exact.to(values.dtype) @ values
+    if estimate is not None:
+        weights, sums, sizes = estimate
+        rough = (weights - top).exp()
+        below = below + (rough * sizes.unsqueeze(1)).sum(-1, keepdim=True)
+        out = out + (rough.to(sums.dtype) @ sums).to(values.dtype)
+    if sinks is not None:
+        below = below + (sinks.unsqueeze(-1).float() - top).exp()
+    return out / below.to(values.dtype)
 
 
 def rank(logits: Tensor) -> Tensor:
@@ -237,6 +252,6 @@ def rank(logits: Tensor) -> Tensor:
 
 
 def mass(query: Tensor, keys: Tensor, seen: Tensor, scale: float) -> float:
-    """Share of the exact attention that falls on the tokens read, mean over query heads."""
+    """Share of the exact attention to keys that falls on the tokens read, mean over query heads."""
     exact = torch.softmax((query.float() @ keys.float().transpose(1, 2)) * scale, -1)
     return float((exact * seen.unsqueeze(1)).sum(-1).mean())

@@ -34,6 +34,10 @@ def parse(text: str) -> str:
         )
     if setting.params.get("split") == "query-agnostic":
         raise IcrError(f"{VARIABLE}={text}: compression before the question needs --model icr-hf")
+    if setting.params.get("dense"):
+        raise IcrError(
+            f"{VARIABLE}={text}: dense= needs --model icr-hf (the vLLM backend treats all layers alike)"
+        )
     return str(setting)
 
 

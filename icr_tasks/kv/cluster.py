@@ -3,8 +3,9 @@
 Steady zone: sink + window + generated tokens. Retrieval zone: the tokens of the `budget` share of clusters
 whose centroids score highest. Estimation zone: the next `estimation` share adds exp(q.centroid) times the
 cluster's size and sum of values to the softmax without reading its tokens. Defaults are the released
-configuration (0.018 / 0.232 / 4 / 64, 16 keys a cluster, segments of 8192). Prompts below sink + window +
-`update` are read in full, as there. An independent implementation of the published semantics.
+configuration (0.018 / 0.232 / 4 / 64, 16 keys a cluster, segments of 8192, 10 rounds with a global last assignment).
+Prompts below sink + window + `update` are read in full, as there. An independent implementation of the published
+semantics; `build=fast` and `build=naive` are reduced indexes (`kmeans`).
 """
 
 from __future__ import annotations
@@ -18,85 +19,10 @@ from ..lazy import torch
 from ..params import Number, Whole, Word
 from ..registry import kv_method
 from .base import Method, Picked, Zone, rank, take
+from .kmeans import BUILDS, n_clusters
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# ---- kmeans --------------------------------------------------------------------------------------
-# Segmented spherical k-means over keys, (kv_heads, tokens, dim): the naive way and a fast one.
-
-_ROWS = 1024  # similarities are made this many points at a time, so that they stay in cache
-
-
-def segments(n: int, segment: int, size: int) -> list[tuple[int, int, int]]:
-    """(start, end, clusters) of each segment of n tokens: round(n / segment) equal ones, n / size clusters in
-    all."""
-    parts = max(1, round(n / segment))
-    edges = [round(i * n / parts) for i in range(parts + 1)]
-    return [(a, b, max(1, round((b - a) / size))) for a, b in zip(edges, edges[1:], strict=False) if b > a]
-
-
-def n_clusters(n: int, segment: int, size: int) -> int:
-    """Clusters over n tokens."""
-    return sum(c for _, _, c in segments(n, segment, size))
-
-
-def prepare(keys: Tensor) -> Tensor:
-    """Centred on the head's mean and normalised, float32."""
-    keys = keys.float()
-    return torch.nn.functional.normalize(keys - keys.mean(1, keepdim=True), dim=-1)
-
-
-def naive(keys: Tensor, segment: int, size: int, rounds: int) -> Tensor:
-    """Lloyd's rounds over every head and segment, one after the other. Returns (kv_heads, tokens)."""
-    points, first = prepare(keys), 0
-    label = torch.empty(points.shape[:2], dtype=torch.long, device=keys.device)
-    for start, end, clusters in segments(keys.shape[1], segment, size):
-        for head in range(points.shape[0]):
-            x = points[head, start:end]
-            centres = _start(x, clusters)
-            for _ in range(rounds):
-                found = (x @ centres.T).argmax(1)
-                centres = torch.nn.functional.normalize(
-                    torch.zeros_like(centres).index_add_(0, found, x), dim=-1
-                )
-            label[head, start:end] = (x @ centres.T).argmax(1) + first
-        first += clusters
-    return label
-
-
-def fast(keys: Tensor, segment: int, size: int, rounds: int) -> Tensor:
-    """One Lloyd round on every second point from the same start, then the final choice. Returns (kv_heads,
-    tokens)."""
-    points, first = prepare(keys), 0
-    label = torch.empty(points.shape[:2], dtype=torch.long, device=keys.device)
-    for start, end, clusters in segments(keys.shape[1], segment, size):
-        for head in range(points.shape[0]):
-            x = points[head, start:end]
-            centres, half = _start(x, clusters), x[::2]
-            total = torch.zeros_like(centres).index_add_(0, _nearest(half, centres), half)
-            # a centre that no sampled point chose stays where it began
-            centres = torch.where(
-                total.any(1, keepdim=True), torch.nn.functional.normalize(total, dim=-1), centres
-            )
-            label[head, start:end] = _nearest(x, centres) + first
-        first += clusters
-    return label
-
-
-def _start(x: Tensor, clusters: int) -> Tensor:
-    """Every size-th point: neighbours in the text are alike, so this start is close to the end."""
-    return x[torch.linspace(0, len(x) - 1, clusters, device=x.device).round().long()]
-
-
-def _nearest(x: Tensor, centres: Tensor) -> Tensor:
-    """Most similar centre of each point."""
-    turned = centres.T.contiguous()
-    return torch.cat([(block @ turned).argmax(1) for block in x.split(_ROWS)])
-
-
-BUILDS = {"fast": fast, "naive": naive}
-
 
 _NUMBER = 4  # bytes of an entry of members, starts and sizes
 
@@ -128,25 +54,23 @@ class Index:
         "size": Whole(16, low=1),
         "segment": Whole(8192, low=16),
         "rounds": Whole(10, low=1),
-        "build": Word("fast", words=("fast", "naive")),
+        "build": Word("released", words=("released", "fast", "naive")),
     },
 )
 class Cluster(Method):
     """Reads about budget of the zone's tokens, estimates a further `estimation` share."""
 
     estimation, size, segment, rounds = 0.232, 16, 8192, 10
-    update, build_with = 1024, "fast"
+    update, build_with = 1024, "released"
 
     @staticmethod
     def check_together(differ: Mapping[str, object]) -> None:
         """Raises IcrError for a knob that the chosen build ignores: it would name another run and change
         nothing."""
-        if "rounds" in differ and differ.get("build", "fast") == "fast":
-            raise IcrError(
-                "kv:cluster: rounds= does nothing with build=fast; add build=naive, or leave rounds out"
-            )
+        if "rounds" in differ and differ.get("build") == "fast":
+            raise IcrError("kv:cluster: rounds= does nothing with build=fast; leave out one of them")
 
-    def __init__(self, *, build: str = "fast", **knobs: object) -> None:
+    def __init__(self, *, build: str = "released", **knobs: object) -> None:
         super().__init__(**knobs)  # type: ignore[arg-type]
         self.build_with = build
 

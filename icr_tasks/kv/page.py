@@ -1,7 +1,8 @@
 """Quest (arXiv 2406.10774): the zone is cut into pages; a page's score is the most its keys could score.
 
 The bound for a query is sum over dimensions of max(q * low, q * high), low and high being the page's
-elementwise extremes. Pages are ranked per KV head; the best are read whole.
+elementwise extremes. Pages are ranked per KV head; the best are read whole. Quest as released leaves the first two
+layers dense: `dense=2`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     "page",
     budget=0.05,
     frees=False,
-    knobs={"sink": Whole(4), "window": Whole(64), "update": Whole(1024, low=1), "page": Whole(16, low=1)},
+    knobs={
+        "sink": Whole(4),
+        "window": Whole(64),
+        "update": Whole(1024, low=1),
+        "page": Whole(16, low=1),
+        "dense": Whole(0, text="first layers that are read in full; 2 in Quest as released"),
+    },
+    quiet=("dense",),
 )
 class Page(Method):
     """Reads ceil(budget * prompt / page) pages beside sink and window, which are rounded up to whole

@@ -77,7 +77,7 @@ def _see_masks(kvpress: Any) -> None:
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from .hf.session import NAME, forward
+    from .hf.attention import NAME, forward
 
     wrap = getattr(sys.modules.get(f"{kvpress.__name__}.attention_patch"), "attention_patch", None)
     if wrap is not None and ALL_ATTENTION_FUNCTIONS.get(NAME) is forward:

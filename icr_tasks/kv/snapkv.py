@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING
 from ..lazy import torch
 from ..params import Whole
 from ..registry import kv_method
-from .base import Method
-from .keydiff import top
+from .evict import EVICTOR, QUIET, Evictor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@kv_method("snapkv", budget=0.5, frees=True, knobs={"window": Whole(64), "kernel": Whole(5, low=1, odd=True)})
-class SnapKV(Method):
+@kv_method(
+    "snapkv",
+    budget=0.5,
+    frees=True,
+    knobs={"window": Whole(64), "kernel": Whole(5, low=1, odd=True), **EVICTOR},
+    quiet=QUIET,
+)
+class SnapKV(Evictor):
     """Keeps budget * prompt tokens: the window and the most attended before it."""
 
     kernel = 5
@@ -31,8 +36,9 @@ class SnapKV(Method):
         """The window's queries."""
         return self.window
 
-    def keep(self, keys: Tensor, values: Tensor, queries: Tensor | None, scale: float) -> Tensor:
-        """Positions, (kv_heads, kept) ascending. queries: (kv_heads, group, window, dim)."""
+    def score(self, keys: Tensor, values: Tensor, queries: Tensor | None, scale: float) -> Tensor:
+        """Attention of the window's queries, smoothed: (kv_heads, tokens). queries: (kv_heads, group, window,
+        dim)."""
         assert queries is not None
         heads, n, _ = keys.shape
         seen = queries.shape[2]
@@ -43,5 +49,4 @@ class SnapKV(Method):
         # the window's own columns stay out of the pool, as in the released code: they are kept in any case
         prefix = scores[..., : n - seen]
         smooth = torch.nn.functional.avg_pool1d(prefix, self.kernel, stride=1, padding=self.kernel // 2)
-        ranked = torch.nn.functional.pad(smooth.mean(1), (0, seen))
-        return top(ranked, self.n_kept(n), self.sink, self.window)
+        return torch.nn.functional.pad(smooth.mean(1), (0, seen))

@@ -27,13 +27,19 @@ class Steady(Method):
         """Tokens of the local window for a prompt of n tokens."""
         return self.window if self.budget is None else self.n_kept(n) - self.sink
 
+    @property
+    def least(self) -> int:
+        """Tokens that a budget must hold."""
+        return 0 if self.budget is None else self.sink + self.window
+
     def zone(self, n: int) -> Zone:
         """What lies between sink and window is never read."""
         return Zone(self.sink, max(n - self.reach(n), self.sink))
 
     def applies(self, n: int) -> bool:
-        """A prompt that fits into sink + window is read in full."""
-        return n > self.sink + self.window and n > self.sink + self.reach(n)
+        """A prompt that fits into sink + window is read in full, as is one whose budget cannot hold them."""
+        reach = self.reach(n)
+        return reach >= 0 and n > self.sink + max(reach, self.window) and self.n_kept(n) >= self.least
 
     def formula(self, n: int, heads: int, dim: int, item: int) -> dict[str, float]:
         """Reads sink + window + the new token."""

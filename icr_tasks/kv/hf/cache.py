@@ -3,8 +3,10 @@ copying all."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -46,22 +48,68 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = self._k[:, :, : self.used], self._v[:, :, : self.used]
 
 
-def new_cache(layers: int, room: int) -> DynamicCache:
-    """An empty cache for `room` tokens a layer."""
-    cache = DynamicCache()
-    cache.layers = []
-    for _ in range(layers):
+class RaggedLayer(DynamicLayer):
+    """Keys and values of each row and KV head at a length of their own, for heads that divide a budget.
+
+    `heads[b][h]`: keys and values, (tokens, dim). `update` returns the new tokens alone: attention reads `heads` itself.
+    """
+
+    def __init__(self, heads: list[list[tuple[Tensor, Tensor]]], like: Any) -> None:
+        super().__init__()
+        self.lazy_initialization(like.keys, like.values)
+        self.heads = heads
+        self.keys, self.values = like.keys[:, :, :0], like.values[:, :, :0]
+        self.item = like.keys.element_size()
+        self.longest = max(keys.shape[0] for row in heads for keys, _ in row)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append to every head; returns what was appended."""
+        for b, row in enumerate(self.heads):
+            for h, (keys, values) in enumerate(row):
+                row[h] = torch.cat([keys, key_states[b, h]]), torch.cat([values, value_states[b, h]])
+        self.longest += key_states.shape[2]
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        """Tokens of the longest head."""
+        return self.longest
+
+    def tokens(self, row: int) -> float:
+        """Mean length of the heads of a row."""
+        return sum(keys.shape[0] for keys, _ in self.heads[row]) / len(self.heads[row])
+
+
+def full_layers(config: Any) -> tuple[int, ...]:
+    """Layers whose attention reads every earlier token; the others (windows, chunks, linear states) keep what they
+    are made for."""
+    layers = DynamicCache(config=config).layers
+    return tuple(i for i, layer in enumerate(layers) if type(layer) is DynamicLayer)
+
+
+def new_cache(config: Any, room: int) -> DynamicCache:
+    """An empty cache for `room` tokens in each full-attention layer; other layers have the model's own."""
+    cache = DynamicCache(config=config)
+    for i in full_layers(config):
         layer = RoomyLayer()
         layer.room = room
-        cache.layers.append(layer)
-    cache.layer_class_to_replicate = None
+        cache.layers[i] = layer
     return cache
 
 
-def stored_bytes(cache: Any, row: int, pad: int) -> int:
-    """Bytes of one sequence's keys and values (neither padding nor the room for what is still to come)."""
-    parts = (t[row, :, pad:] for layer in cache.layers for t in (layer.keys, layer.values))
-    return sum(t.numel() * t.element_size() for t in parts)
+def stored_bytes(cache: Any, row: int, pad: int, where: Sequence[int]) -> int:
+    """Bytes of one sequence's keys and values in the layers `where` (neither padding nor the room for what is still to
+    come)."""
+    total = 0
+    for layer in (cache.layers[i] for i in where):
+        parts: list[Tensor]
+        if isinstance(layer, RaggedLayer):
+            parts = [t for pair in layer.heads[row] for t in pair]
+        else:
+            parts = [layer.keys[row, :, pad:], layer.values[row, :, pad:]]
+        total += sum(t.numel() * t.element_size() for t in parts)
+    return total
 
 
 def gather(layer: Any, rows: list[Tensor], room: int) -> None:

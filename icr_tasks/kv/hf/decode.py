@@ -9,52 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import IcrError
 from ..base import Method
-from . import session as attention
-from .cache import new_cache, stored_bytes
+from . import attention, joined, models
+from .cache import full_layers, new_cache, stored_bytes
 from .prefills import TAIL, Prefill, PrefillStore
-from .session import Session, peak_bytes, report, reset_peak
-
-# ---- models --------------------------------------------------------------------------------------
-# Which transformers models a compressed setting may run on, and why not the others.
-
-# Architectures with plain grouped-query attention through AttentionInterface, each tested with random
-# weights.
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "glm", "phi3")
-
-
-def check(config: Any, what: str) -> None:
-    """Raises IcrError when the model's attention is not one the methods are defined for. `what` names the
-    setting."""
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    kind = getattr(config, "model_type", "?")
-    if getattr(config, "kv_lora_rank", None):
-        raise IcrError(
-            f"{what} cannot run on {kind}: its latent attention (MLA) caches no keys to choose from; use "
-            "setting full"
-        )
-    window = getattr(config, "sliding_window", None)
-    layers = set(getattr(config, "layer_types", None) or [])
-    if layers - {"full_attention"} or (window and not layers and getattr(config, "use_sliding_window", True)):
-        shape = (
-            f"sliding_window={window}"
-            if window
-            else f"layers of type {', '.join(sorted(layers - {'full_attention'}))}"
-        )
-        raise IcrError(
-            f"{what} cannot run on {kind} with {shape}: budgets and bytes are defined for full attention in "
-            "every layer; "
-            "use setting full or a model without a sliding window"
-        )
-    if kind not in ARCHITECTURES:
-        raise IcrError(f"{what} is not tested on model type {kind!r}; tested: {', '.join(ARCHITECTURES)}")
+from .report import peak_bytes, report, reset_peak
+from .session import Session
 
 
 @dataclass
@@ -72,7 +38,8 @@ class Answer:
 class Job:
     """What a batch is to do. `stop` tells from the tokens so far whether a sequence is finished.
 
-    `after` tokens at the end of each prompt (the question) are read after compression; 0 = query-aware.
+    `after` tokens at the end of each prompt (the question; a number a prompt, or one for all) are read after
+    compression; 0 = query-aware.
     `forced` replaces greedy tokens by given ones (teacher forcing, one sequence): for measuring fidelity.
     `prefills` keeps and reuses the dense prefill of each prompt (not with a press, which changes the
     prefill).
@@ -82,18 +49,28 @@ class Job:
     max_new: int
     eos: frozenset[int]
     stop: Callable[[Sequence[int]], bool] = lambda tokens: False
-    after: int = 0
+    after: int | Sequence[int] = 0
     chunk: int = 4096
     forced: list[int] | None = None
     keep_logits: bool = False
     prefills: PrefillStore | None = None
 
+    @property
+    def afters(self) -> list[int]:
+        """Question tokens of each prompt."""
+        return [self.after] * len(self.prompts) if isinstance(self.after, int) else list(self.after)
+
+    def alone(self, row: int) -> Job:
+        """The same for one of the prompts."""
+        return replace(self, prompts=[self.prompts[row]], after=self.afters[row])
+
 
 class _Batch:
     """Left-padded tokens, mask and positions of one batch, and the cache they fill."""
 
-    def __init__(self, model: Any, job: Job, n_layers: int, stock: bool) -> None:
+    def __init__(self, model: Any, job: Job, stock: bool = False) -> None:
         self.model, device = model, model.device
+        config = model.config.get_text_config()
         width = max(map(len, job.prompts))
         self.pads = [width - len(p) for p in job.prompts]
         self.ids = torch.tensor(
@@ -103,19 +80,21 @@ class _Batch:
         for row, pad in enumerate(self.pads):
             self.mask[row, :pad] = 0
         self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        # layers of several kinds see different lengths, which one mask does not fit: such a model runs unpadded
+        self.masked = not models.hybrid(config)
         if stock:  # kvpress replaces the layers' tensors itself
             from transformers import DynamicCache
 
-            self.cache: Any = DynamicCache()
+            self.cache: Any = DynamicCache(config=config)
         else:
-            self.cache = new_cache(n_layers, width + job.max_new)
+            self.cache = new_cache(config, width + job.max_new)
 
     def run(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Feed tokens (batch, q); returns the logits after the last, (batch, vocabulary)."""
         seen = self.cache.get_seq_length()
         return self.model(
             input_ids=ids,
-            attention_mask=self.mask[:, : seen + ids.shape[1]],
+            attention_mask=self.mask[:, : seen + ids.shape[1]] if self.masked else None,
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
@@ -133,38 +112,59 @@ class _Batch:
 @torch.inference_mode()
 def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
     """Answers of one batch. `method=None` is full attention through the same code."""
-    n_layers = model.config.get_text_config().num_hidden_layers
-    press = getattr(method, "press", None)
-    batch = _Batch(model, job, n_layers, stock=press is not None)
-    width = batch.ids.shape[1]
-    shared = job.prefills if press is None else None
-    session = Session(method, batch.pads, n_layers, TAIL if shared else 0)
+    config = model.config.get_text_config()
+    press, several = getattr(method, "press", None), len(job.prompts) > 1
+    if several and (press is not None or models.hybrid(config)):
+        return [generate(model, job.alone(i), method)[0] for i in range(len(job.prompts))]
+    if models.linear(config):
+        job = replace(job, chunk=max(map(len, job.prompts)))
     reset_peak(model.device)
     _forget_masks(model)
+    if several and any(job.afters):
+        parts = [_prepared(model, job.alone(i), method) for i in range(len(job.prompts))]
+        ready = joined.join(parts, _Batch(model, job))
+    else:
+        ready = _prepared(model, job, method)
+    batch, session = ready.batch, ready.session
+    decoding = _now(model)
+    with attention.active(session):
+        answers = _decode(batch, session, job, ready.logits)
+    done = _now(model)
+    peak, rows = peak_bytes(model.device), len(answers)
+    spent = done - decoding + ready.question - session.untimed
+    timing = {"prefill": ready.prefill, "decode": max(spent, 0.0)}
+    for b, answer in enumerate(answers):
+        answer.timing = {k: round(v / rows, 4) for k, v in timing.items()}
+        answer.kv = report(session, b, ready.stored[b], batch.cache, timing, peak)
+        answer.kv |= {"prefill_reused": ready.reused[b]} if ready.reused else {}
+    return answers
+
+
+def _prepared(model: Any, job: Job, method: Method | None) -> joined.Ready:
+    """Prompts prefilled, compressed, and their questions read: what is left is to decode."""
+    press = getattr(method, "press", None)
+    (after,) = set(job.afters)
+    batch = _Batch(model, job, stock=press is not None)
+    width, where = batch.ids.shape[1], full_layers(model.config.get_text_config())
+    shared = job.prefills if press is None and not models.hybrid(model.config) else None
+    session = Session(method, batch.pads, where, TAIL if shared else 0)
     with attention.active(session):
         if shared is not None:
             logits, seconds, reused = _shared(batch, session, job, shared)
         else:
             start = _now(model)
             with press(model) if press is not None else nullcontext():
-                logits = _prefill(batch, width - job.after, width if press is not None else job.chunk)
+                logits = _prefill(batch, width - after, width if press is not None else job.chunk)
             seconds, reused = _now(model) - start, []
-        session.prefilled = width - job.after
-        pads = session.finish_prefill(batch.cache, job.max_new + job.after)
-        batch.repad(pads, job.after + job.max_new)
-        stored = [stored_bytes(batch.cache, b, pad) for b, pad in enumerate(pads)]
-        decoding = _now(model)
-        if job.after:
-            logits = _question(batch, session, width - job.after)
-        answers = _decode(batch, session, job, logits)
-        done = _now(model)
-    peak, rows = peak_bytes(model.device), len(answers)
-    timing = {"prefill": seconds, "decode": max(done - decoding - session.untimed, 0.0)}
-    for b, answer in enumerate(answers):
-        answer.timing = {k: round(v / rows, 4) for k, v in timing.items()}
-        answer.kv = report(session, b, stored[b], batch.cache, timing, peak)
-        answer.kv |= {"prefill_reused": reused[b]} if reused else {}
-    return answers
+        session.prefilled = width - after
+        pads = session.finish_prefill(batch.cache, job.max_new + after)
+        batch.repad(pads, after + job.max_new)
+        stored = [stored_bytes(batch.cache, b, pad, where) for b, pad in enumerate(pads)]
+        start = _now(model)
+        if after:
+            logits = _question(batch, session, width - after, models.linear(model.config))
+        asked = _now(model) - start
+    return joined.Ready(batch, session, logits, stored, seconds, asked, reused)
 
 
 def _forget_masks(model: Any) -> None:
@@ -189,17 +189,19 @@ def _shared(
 
     Each prompt is prefilled alone, or comes from the store; decoding takes them together, padded on the left.
     """
-    model, end = batch.model, batch.ids.shape[1] - job.after
-    rows = [_one(model, session, job, store, ids[: len(ids) - job.after]) for ids in job.prompts]
+    after = job.afters[0]
+    model, end = batch.model, batch.ids.shape[1] - after
+    rows = [_one(model, session, job, store, ids[: len(ids) - after]) for ids in job.prompts]
     found = [prefill for prefill, _ in rows]
     for i, layer in enumerate(batch.cache.layers):
         keys, values = (
-            _left_padded([f.cache[i][part] for f in found], end).to(model.device) for part in (0, 1)
+            joined.left_padded([f.cache[i][part] for f in found], end).to(model.device) for part in (0, 1)
         )
         layer.update(keys, values)
     width = max(f.queries[0].shape[2] for f in found)
     queries = [
-        _left_padded([f.queries[i] for f in found], width).to(model.device) for i in range(session.layers)
+        joined.left_padded([f.queries[i] for f in found], width).to(model.device)
+        for i in range(session.layers)
     ]
     session.recall(queries, found[0].scales)
     logits = torch.cat([f.logits.to(model.device) for f in found])
@@ -212,8 +214,8 @@ def _one(model: Any, session: Session, job: Job, store: PrefillStore, ids: list[
     if found is not None:
         return found, True
     alone, seen = (
-        _Batch(model, Job([ids], 0, job.eos), session.layers, stock=False),
-        Session(None, [0], session.layers, session.tail),
+        _Batch(model, Job([ids], 0, job.eos)),
+        Session(None, [0], session.where, session.tail),
     )
     start = _now(model)
     with attention.active(seen):
@@ -222,16 +224,6 @@ def _one(model: Any, session: Session, job: Job, store: PrefillStore, ids: list[
     found = Prefill([(x.keys, x.values) for x in alone.cache.layers], *seen.observed(), logits, seconds)
     store.put(ids, found)
     return found, False
-
-
-def _left_padded(parts: list[Tensor], width: int) -> Tensor:
-    """Tensors (1, heads, n, dim) of several n as one (rows, heads, width, dim)."""
-    if len(parts) == 1 and parts[0].shape[2] == width:
-        return parts[0]
-    out = parts[0].new_zeros(len(parts), parts[0].shape[1], width, parts[0].shape[3])
-    for row, part in zip(out, parts, strict=True):
-        row[:, width - part.shape[2] :] = part[0]
-    return out
 
 
 def _prefill(batch: _Batch, end: int, chunk: int) -> Tensor:
@@ -243,17 +235,15 @@ def _prefill(batch: _Batch, end: int, chunk: int) -> Tensor:
     return logits
 
 
-def _question(batch: _Batch, session: Session, start: int) -> Tensor:
-    """Question tokens over the compressed cache: one by one for readers, at once for evictors (same result,
-    faster)."""
+def _question(batch: _Batch, session: Session, start: int, singly: bool) -> Tensor:
+    """Question tokens over the compressed cache: one by one for readers (and for models that carry a state), at once for
+    evictors (same result, faster)."""
     ids, positions = batch.ids[:, start:], batch.positions[:, start:]
-    if not session.sparse:
-        logits = batch.run(ids, positions)
-        session.step_done(batch.cache, ids.shape[1])
-        return logits
-    for t in range(ids.shape[1]):
-        logits = batch.run(ids[:, t : t + 1], positions[:, t : t + 1])
-        session.step_done(batch.cache)
+    step = 1 if session.sparse or singly or session.every else ids.shape[1]
+    for t in range(0, ids.shape[1], step):
+        logits = batch.run(ids[:, t : t + step], positions[:, t : t + step])
+        if session.step_done(batch.cache, step):
+            batch.repad(session.pads, ids.shape[1] + session.room)
     return logits
 
 
@@ -279,5 +269,6 @@ def _decode(batch: _Batch, session: Session, job: Job, logits: Tensor) -> list[A
             break
         positions = positions + 1
         logits = batch.run(chosen.unsqueeze(1), positions)
-        session.step_done(batch.cache)
+        if session.step_done(batch.cache):
+            batch.repad(session.pads, job.max_new)
     return answers

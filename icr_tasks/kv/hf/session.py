@@ -8,114 +8,15 @@ batch 1 gives.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..base import Method, Zone, mass
+from ..base import Method, Zone, mass, merge
 from . import cache as caches
-
-# ---- report --------------------------------------------------------------------------------------
-# Measurements of one item, beside the formula that predicts them. "Stores" and "reads" are different
-# columns.
-
-
-def report(
-    session: Session, row: int, stored: int, cache: Any, timing: dict[str, float], peak: int
-) -> dict[str, Any]:
-    """The digest's `kv` field.
-
-    Bytes are sums over layers of keys and values (and of the index where named). `tokens` is the length that
-    was compressed; `steps` the decode steps after it (question tokens included in a query-agnostic run).
-    `read_fraction` = bytes read / bytes full attention would have read in the same steps; `attended_fraction`
-    = the same in tokens. Times are those of the whole batch.
-    """
-    tally, method = session.tallies[row], session.method
-    layer = cache.layers[0]
-    heads, dim, item = layer.keys.shape[1], layer.keys.shape[3], layer.keys.element_size()
-    per_token = 2 * heads * dim * item * session.layers
-    steps, n = tally.steps, tally.prompt
-    later = per_token * (steps - 1) / 2  # each step reads one more generated token
-    full_read = per_token * (n + 1) + later
-    found: dict[str, Any] = {
-        "method": "full" if method is None else method.name,
-        "frees": bool(method and method.frees),
-        "tokens": n,
-        "tokens_stored": tally.kept,
-        # also a prompt of which a budget keeps every token; a press that keeps everything is none
-        "fallback": tally.fallback
-        or bool(
-            steps
-            and method
-            and not hasattr(method, "press")
-            and not tally.sparse_steps
-            and tally.whole == steps
-        ),
-        "steps": steps,
-        "sparse_steps": tally.sparse_steps,
-        "bytes_full_per_token": per_token,
-        "bytes_stored_per_token": round(stored / n, 2),
-        "stored_fraction": round(stored / (per_token * n), 6),
-        "index_bytes": tally.index_bytes,
-        "build_seconds": round(tally.build_seconds, 6),
-        "bytes_read_per_step": round(tally.bytes_read / steps) if steps else None,
-        "read_fraction": round(tally.bytes_read / (steps * full_read), 6) if steps else None,
-        "attended_fraction": round(tally.tokens_read / (session.layers * steps * full_read / per_token), 6)
-        if steps
-        else None,
-        "mass_kept": round(sum(tally.masses) / len(tally.masses), 6) if tally.masses else None,
-        "peak_memory_bytes": peak,
-        "prefill_tokens_per_s": round(sum(t.prompt for t in session.tallies) / timing["prefill"], 2),
-        "decode_tokens_per_s": round(sum(t.steps for t in session.tallies) / timing["decode"], 2)
-        if steps and timing["decode"]
-        else None,
-    }
-    if method is not None and not tally.fallback:
-        nominal = method.formula(n, heads, dim, item)
-    else:
-        each = 2 * heads * dim * item
-        nominal = {"stored": each * n, "read": each * (n + 1), "index": 0}
-    found["formula"] = {
-        "bytes_stored_per_token": round(nominal["stored"] * session.layers / n, 2),
-        "bytes_read_per_step": round(nominal["read"] * session.layers + later) if steps else None,
-        "index_bytes": round(nominal["index"] * session.layers),
-    }
-    return found
-
-
-# ---- memory --------------------------------------------------------------------------------------
-# Peak memory of a stretch of work: GPU allocations, or this process's resident set on Linux.
-
-
-def reset_peak(device: torch.device) -> None:
-    """Start a new peak. On a system without /proc the peak stays that of the whole process."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Peak bytes since the last reset."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
 
 _RECENT = 64  # newest keys, which no press hides: what a hidden key's score is held against
 _NO_WEIGHT = -30.0  # e^-30 of a recent key's weight is no weight in any dtype
@@ -137,6 +38,8 @@ class Tally:
     index_bytes: int = 0
     build_seconds: float = 0.0
     masses: list[float] = field(default_factory=list)
+    since: int = 0  # tokens since the last compression
+    compressions: int = 0  # those while decoding
     left_out: float = 0.0  # tokens not read in the step that is running, summed over layers
     read: float = 0.0  # tokens read in it
     zones: list[Zone | None] = field(default_factory=list)
@@ -145,26 +48,41 @@ class Tally:
 class Session:
     """State of one batch under one method; `method=None` is full attention and only counts."""
 
-    def __init__(self, method: Method | None, pads: list[int], layers: int, tail: int = 0) -> None:
-        """`tail`: last queries of the prompt to remember, whatever the method needs."""
-        self.method, self.pads, self.layers = method, pads, layers
+    def __init__(
+        self, method: Method | None, pads: list[int], where: int | Sequence[int], tail: int = 0
+    ) -> None:
+        """`where`: the model's full-attention layers (a number: that many, from the first). `tail`: last queries of
+        the prompt to remember, whatever the method needs."""
+        self.where = tuple(range(where)) if isinstance(where, int) else tuple(where)
+        self.method, self.pads, self.layers = method, pads, len(self.where)
+        self._slots = {layer: slot for slot, layer in enumerate(self.where)}
+        self.ragged = False  # heads have lengths of their own
+        # a budget of everything drops nothing, also while decoding
+        self.every = 0 if method is None or getattr(method, "whole", False) else getattr(method, "every", 0)
         self.tail = max(tail, 0 if method is None else method.needs_queries)
         self.tallies = [Tally() for _ in pads]
         self.decoding = False
         self.prefilled = 0  # tokens a row went through, when a press already thinned the cache
         self.alive = [True] * len(pads)
         self.untimed = 0.0  # seconds spent on measurements that production would not do
-        self._scales = [1.0] * layers
-        self._queries: list[Tensor | None] = [None] * layers
-        self._masked = [0.0] * layers  # tokens a press hid in the step that is running, mean over heads
+        self.cache: Any = None
+        self.room = 0  # tokens that will come after the prefill
+        self._scales = [1.0] * self.layers
+        self._queries: list[Tensor | None] = [None] * self.layers
+        self._masked = [0.0] * self.layers  # tokens a press hid in the step that is running, mean over heads
         self._step = 0
 
     # -- called by the attention function ------------------------------------------------------------------
 
+    def slot(self, layer: int) -> int | None:
+        """Place of a model's layer among those that are compressed and counted; None for any other layer."""
+        return self._slots.get(layer)
+
     def observe(self, layer: int, query: Tensor, scale: float) -> None:
-        """Remember the last queries of the prompt: query (batch, heads, q, dim), after RoPE."""
+        """Remember the last queries: query (batch, heads, q, dim), after RoPE. Those of generated tokens only where the
+        cache is compressed again."""
         self._scales[layer] = scale
-        if self.tail and not self.decoding:
+        if self.tail and (self.every or not self.decoding):
             seen = self._queries[layer]
             tail = query[:, :, -self.tail :]
             self._queries[layer] = tail if seen is None else torch.cat([seen, tail], 2)[:, :, -self.tail :]
@@ -184,38 +102,74 @@ class Session:
             self.decoding and self.method and not self.method.frees and not hasattr(self.method, "press")
         )
 
-    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        """One decode step: query (batch, heads, 1, dim), keys and values of the whole cache -> (batch, 1,
-        heads, dim)."""
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """One decode step: query (batch, heads, q, dim), keys and values of the whole cache (ragged: of the new tokens)
+        -> (batch, q, heads, dim). Readers take one query at a time."""
+        if self.ragged:
+            return torch.stack(
+                [self._ragged(b, layer, query[b], scale, sinks) for b in range(len(self.pads))]
+            )
         measure = self._step % MASS_EVERY == 0
         rows = [
-            self._row(b, layer, query[b, :, 0], keys[b], values[b], scale, measure)
+            self._row(b, layer, query[b, :, 0], keys[b], values[b], scale, measure, sinks)
             for b in range(len(self.pads))
         ]
         return torch.stack(rows).unsqueeze(1)
 
     def _row(
-        self, b: int, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float, measure: bool
+        self,
+        b: int,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scale: float,
+        measure: bool,
+        sinks: Tensor | None,
     ) -> Tensor:
         pad, tally, method = self.pads[b], self.tallies[b], self.method
         assert method is not None
         keys, values = keys[:, pad:], values[:, pad:]
         grouped = query.view(keys.shape[0], -1, query.shape[-1])
+        sinks = None if sinks is None else sinks.view(keys.shape[0], -1)
         zone = tally.zones[layer]
         if zone is None:
-            weights = torch.softmax((grouped @ keys.transpose(1, 2)).float() * scale, -1).to(values.dtype)
-            self._count(b, keys.numel() * 2 * keys.element_size(), keys.shape[1], keys.shape[1])
-            return (weights @ values).reshape(query.shape)
+            out = merge((grouped.float() @ keys.float().transpose(1, 2)) * scale, values, None, sinks)
+            self._count(
+                b, (keys.numel() + values.numel()) * keys.element_size(), keys.shape[1], keys.shape[1]
+            )
+            return out.reshape(query.shape[0], -1).to(query.dtype)
         start = time.perf_counter()
         if method.grow(zone, keys, values):
             tally.build_seconds += time.perf_counter() - start
-        done = method.attend(grouped, keys, values, zone, scale, mark=measure)
+        done = method.attend(grouped, keys, values, zone, scale, mark=measure, sinks=sinks)
         self._count(b, done.bytes_read, done.tokens_read, keys.shape[1])
         if done.seen is not None and self.alive[b]:
             start = time.perf_counter()
             tally.masses.append(mass(grouped, keys, done.seen, scale))
             self.untimed += time.perf_counter() - start
-        return done.out.reshape(query.shape)
+        return done.out.reshape(query.shape[0], -1)
+
+    def _ragged(self, b: int, layer: int, query: Tensor, scale: float, sinks: Tensor | None) -> Tensor:
+        """Dense attention over what each head kept: query (heads, q, dim) -> (q, heads, dim)."""
+        heads, parts = self.cache.layers[self.where[layer]].heads[b], []
+        grouped = query.view(len(heads), -1, *query.shape[1:])
+        for h, (keys, values) in enumerate(heads):
+            scores = (grouped[h].float() @ keys.float().T) * scale  # (group, q, tokens)
+            if (q := scores.shape[1]) > 1:
+                future = torch.ones(scores.shape[1:], dtype=torch.bool, device=keys.device)
+                scores = scores.masked_fill(future.triu(keys.shape[0] - q + 1), -torch.inf)
+            mine = None if sinks is None else sinks.view(len(heads), -1, 1)[h].expand(-1, q)
+            parts.append(merge(scores, values, None, mine))
+        return torch.cat(parts).transpose(0, 1).to(query.dtype)
 
     def _count(self, b: int, bytes_read: int, tokens_read: float, tokens: float) -> None:
         """One layer read `tokens_read` of the `tokens` that full attention would have read."""
@@ -249,7 +203,8 @@ class Session:
     def finish_prefill(self, cache: Any, room: int) -> list[int]:
         """Build indexes or evict; `room` more tokens will come. Returns the left padding of each row from now
         on."""
-        width = cache.layers[0].keys.shape[2]
+        self.cache, self.room = cache, room
+        width = cache.layers[self.where[0]].keys.shape[2]
         for tally, pad in zip(self.tallies, self.pads, strict=True):
             tally.prompt = tally.kept = width - pad
             tally.fallback = self.method is not None and not self.method.applies(tally.prompt)
@@ -257,10 +212,15 @@ class Session:
             for tally in self.tallies:  # kvpress has thinned the cache during the prefill
                 tally.prompt, tally.fallback = self.prefilled, False
         elif self.method is not None and self.method.frees:
-            self._evict(cache, room)
+            start = time.perf_counter()
+            self._evict([None if t.fallback else self.method.n_kept(t.prompt) for t in self.tallies])
+            for tally in self.tallies:
+                tally.build_seconds = (time.perf_counter() - start) / len(self.tallies)
+                tally.compressions = 0
         elif self.method is not None:
             self._index(cache)
-        self._queries = [None] * self.layers
+        if not self.every:
+            self._queries = [None] * self.layers
         self.decoding = True
         return self.pads
 
@@ -271,7 +231,10 @@ class Session:
                 tally.zones = [None] * self.layers
                 continue
             start = time.perf_counter()
-            for layer in cache.layers:
+            for slot, layer in enumerate(cache.layers[i] for i in self.where):
+                if slot < self.method.dense:
+                    tally.zones.append(None)
+                    continue
                 zone = self.method.prepare(
                     layer.keys[b, :, self.pads[b] :], layer.values[b, :, self.pads[b] :]
                 )
@@ -279,107 +242,100 @@ class Session:
                 tally.zones.append(zone)
             tally.build_seconds = time.perf_counter() - start
 
-    def _evict(self, cache: Any, room: int) -> None:
-        assert self.method is not None
-        start = time.perf_counter()
-        for number, layer in enumerate(cache.layers):
-            rows = []
-            for b, (tally, pad) in enumerate(zip(self.tallies, self.pads, strict=True)):
-                keys, values = layer.keys[b, :, pad:], layer.values[b, :, pad:]
-                if tally.fallback:
-                    at = torch.arange(keys.shape[1], device=keys.device).expand(keys.shape[0], -1)
-                else:
-                    at = self.method.keep(
-                        keys, values, self._tail(number, b, keys.shape[0]), self._scales[number]
-                    )
-                tally.kept = at.shape[1]
-                rows.append(at + pad)
-            caches.gather(layer, rows, room)
-        width = cache.layers[0].keys.shape[2]
-        self.pads = [width - tally.kept for tally in self.tallies]
-        for tally in self.tallies:
-            tally.build_seconds = (time.perf_counter() - start) / len(self.tallies)
+    def _evict(self, kept: list[int | None]) -> None:
+        """Bring each row to `kept` tokens a head (on average); None: the row stays as it is."""
+        method: Any = self.method
+        before = self.cache.layers[self.where[0]].get_seq_length()
+        lengths = [before - pad for pad in self.pads]  # of an answer that has ended, more than its tally says
+        self.ragged = self.ragged or bool(getattr(method, "adaptive", False))
+        for slot, place in enumerate(self.where):
+            layer = self.cache.layers[place]
+            rows = [self._chosen(slot, b, layer, n) for b, n in enumerate(kept)]
+            if self.ragged:
+                split = [
+                    [self._head(layer, b, h, at) for h, at in enumerate(row)] for b, row in enumerate(rows)
+                ]
+                self.cache.layers[place] = caches.RaggedLayer(split, layer)
+            else:
+                whole = [torch.stack(tuple(row)) for row in rows]
+                caches.gather(layer, [at + pad for at, pad in zip(whole, self.pads, strict=True)], self.room)
+        width = self.cache.layers[self.where[0]].get_seq_length()
+        for b, (tally, n) in enumerate(zip(self.tallies, kept, strict=True)):
+            if n is not None:
+                tally.kept, tally.since, tally.compressions = n, 0, tally.compressions + 1
+            self.pads[b] = 0 if self.ragged else width - (lengths[b] if n is None else n)
+
+    def _head(self, layer: Any, b: int, h: int, at: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = self._parts(layer, b)
+        return keys[h][at].clone(), values[h][at].clone()
+
+    def _parts(self, layer: Any, b: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Keys and values of a row, one (tokens, dim) a head."""
+        if isinstance(layer, caches.RaggedLayer):
+            return [k for k, _ in layer.heads[b]], [v for _, v in layer.heads[b]]
+        return layer.keys[b, :, self.pads[b] :], layer.values[b, :, self.pads[b] :]
+
+    def _chosen(self, slot: int, b: int, layer: Any, kept: int | None) -> Sequence[Tensor]:
+        """Positions that stay, one tensor a head."""
+        method: Any = self.method
+        keys, values = self._parts(layer, b)
+        if kept is None:
+            return [torch.arange(one.shape[0], device=one.device) for one in keys]
+        queries = self._tail(slot, b, len(keys))
+        if not self.decoding and not self.ragged:
+            return method.keep(keys, values, queries, self._scales[slot])
+        return method.keep_each(keys, values, queries, self._scales[slot], kept)
 
     def _tail(self, layer: int, b: int, kv_heads: int) -> Tensor | None:
         queries = self._queries[layer]
         if queries is None:
             return None
-        row, need = queries[b], min(self.tallies[b].prompt, self.method.needs_queries if self.method else 0)
+        tally, row = self.tallies[b], queries[b]
+        need = min(tally.prompt + tally.steps, self.method.needs_queries if self.method else 0)
         return row.view(kv_heads, -1, *row.shape[1:])[:, :, row.shape[1] - need :]
 
-    def step_done(self, cache: Any, tokens: int = 1) -> None:
+    def step_done(self, cache: Any, tokens: int = 1) -> bool:
         """After `tokens` decode steps (evictors take the question at once). Dense reading is counted here; a
         step is sparse when fewer keys were read than the sequence has tokens, whatever the method meant to
-        do."""
+        do. True when the cache was compressed again: padding and mask have changed."""
         self._step += tokens
         for b, tally in enumerate(self.tallies):
             if not self.alive[b]:
                 continue
             tally.steps += tokens
+            tally.since += tokens
             if not self.sparse:
                 earlier = tokens * (tokens - 1) // 2
-                for number, layer in enumerate(cache.layers):
-                    length = (layer.keys.shape[2] - self.pads[b]) * tokens - earlier
+                for number, layer in enumerate(cache.layers[i] for i in self.where):
+                    now = layer.tokens(b) if self.ragged else layer.keys.shape[2] - self.pads[b]
+                    length = now * tokens - earlier
                     whole = (tally.prompt + tally.steps) * tokens - earlier
-                    per_token = 2 * layer.keys.shape[1] * layer.keys.shape[3] * layer.keys.element_size()
-                    self._count(b, length * per_token, length - self._masked[number] * tokens, whole)
+                    item = layer.keys.element_size()
+                    per_token = layer.keys.shape[1] * (layer.keys.shape[3] + layer.values.shape[3]) * item
+                    self._count(b, round(length * per_token), length - self._masked[number] * tokens, whole)
             tally.sparse_steps += tokens * (tally.left_out > 0)
             tally.whole += tokens * (tally.read > 0 and tally.left_out == 0)
             tally.left_out = tally.read = 0.0
         self._masked = [0.0] * self.layers
+        return bool(self.every) and self._again()
 
-
-# ---- attention -----------------------------------------------------------------------------------
-# The attention function transformers calls: dense through its own sdpa, or the active session's sparse step.
-
-NAME = "icr_kv"
-# The session whose block this thread is in; nothing outlives the block.
-_ACTIVE: ContextVar[Session | None] = ContextVar("icr_kv_session", default=None)
-
-
-@contextmanager
-def active(session: Session) -> Iterator[Session]:
-    """Attention of this thread goes through `session` inside the block."""
-    before = _ACTIVE.set(session)
-    try:
-        yield session
-    finally:
-        _ACTIVE.reset(before)
-
-
-def forward(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """transformers' attention signature: query (batch, heads, q, dim), key/value (batch, kv_heads, tokens,
-    dim)."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    session = _ACTIVE.get()
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if session is not None and session.sparse and query.shape[2] == 1:
-        return session.attend(module.layer_idx, query, key, value, scale), None
-    if session is not None and not session.decoding:
-        session.observe(module.layer_idx, query, scale)
-    hidden = getattr(module, "masked_key_indices", None)  # kvpress's name, on the layers of a masking press
-    if session is not None and hidden is not None:
-        session.mask(module.layer_idx, query, key, hidden, scale)
-    return sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
-
-
-def register() -> str:
-    """Make the function known to transformers; returns its name. Safe to call often."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, forward)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    return NAME
+    def _again(self) -> bool:
+        """Compress rows whose `every` generated tokens are there, to what they had after the prefill (a budget in
+        tokens: to that many, also a prompt that was shorter)."""
+        method: Any = self.method
+        kept: list[int | None] = []
+        for tally in self.tallies:
+            size = method.budget if isinstance(method.budget, int) else method.n_kept(tally.prompt)
+            whole = tally.fallback and not tally.compressions  # a short prompt is still there in full
+            now = tally.prompt + tally.steps if whole else tally.kept + tally.since
+            due = (
+                tally.since >= self.every and now > size and not (whole and isinstance(method.budget, float))
+            )
+            kept.append(size if due else None)
+        if not any(n is not None for n in kept):
+            return False
+        start = time.perf_counter()
+        self._evict(kept)
+        for tally, n in zip(self.tallies, kept, strict=True):
+            tally.build_seconds += (time.perf_counter() - start) / len(self.tallies) if n is not None else 0
+        return True

@@ -1,0 +1,154 @@
+"""Models whose attention is not plain: compressed in their full-attention layers, equal to transformers where nothing is
+left out; random weights of each architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from icr_tasks.errors import IcrError  # noqa: E402
+from icr_tasks.kv import make  # noqa: E402
+from icr_tasks.kv.hf import attention, decode, models  # noqa: E402
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+HALF = ["sliding_attention", "full_attention"] * 2
+MODELS: dict[str, tuple[str, str, dict[str, Any], dict[str, int]]] = {
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {}, {"full_attention": 4}),
+    "qwen3-moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", MOE, {"full_attention": 4}),
+    "qwen3-next": (
+        "Qwen3NextConfig",
+        "Qwen3NextForCausalLM",
+        {**MOE, **LINEAR, "shared_expert_intermediate_size": 16},
+        {"linear_attention": 3, "full_attention": 1},
+    ),
+    "qwen3.5": (
+        "Qwen3_5TextConfig",
+        "Qwen3_5ForCausalLM",
+        LINEAR,
+        {"linear_attention": 3, "full_attention": 1},
+    ),
+    "gemma3": (
+        "Gemma3TextConfig",
+        "Gemma3ForCausalLM",
+        {"sliding_window": 16, "layer_types": HALF, "query_pre_attn_scalar": 8},
+        {"sliding_attention": 2, "full_attention": 2},
+    ),
+    "gpt-oss": (
+        "GptOssConfig",
+        "GptOssForCausalLM",
+        {
+            "sliding_window": 16,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "layer_types": HALF,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        {"sliding_attention": 2, "full_attention": 2},
+    ),
+    "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", {}, {"full_attention": 4}),
+    "olmo3": (
+        "Olmo3Config",
+        "Olmo3ForCausalLM",
+        {"sliding_window": 16, "layer_types": HALF},
+        {"sliding_attention": 2, "full_attention": 2},
+    ),
+    "granite": ("GraniteConfig", "GraniteForCausalLM", {"attention_multiplier": 0.3}, {"full_attention": 4}),
+    "glm4": ("Glm4Config", "Glm4ForCausalLM", {}, {"full_attention": 4}),
+    "llama4": (
+        "Llama4TextConfig",
+        "Llama4ForCausalLM",
+        {
+            "intermediate_size_mlp": 64,
+            "num_local_experts": 2,
+            "attention_chunk_size": 24,
+            "attn_temperature_tuning": False,
+            "layer_types": ["chunked_attention", "full_attention"] * 2,
+        },
+        {"chunked_attention": 2, "full_attention": 2},
+    ),
+}
+
+
+def build(kind: str) -> Any:
+    config, name, extra, _ = MODELS[kind]
+    torch.manual_seed(0)
+    built = getattr(transformers, name)(getattr(transformers, config)(**{**SMALL, **extra})).eval().float()
+    for parameter in built.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(3)
+    return built
+
+
+def own(built: Any) -> str:
+    return str(built.config._attn_implementation)
+
+
+def ids(n: int) -> list[int]:
+    return torch.randint(3, 120, (n,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_model_passes_the_identity_check_and_is_compressed_in_its_full_layers(kind: str) -> None:
+    built = build(kind)
+    models.check(built.config, "setting kv:topk")
+    assert models.layer_types(built.config) == MODELS[kind][3]
+    models.identity(built, own(built))
+    full = MODELS[kind][3]["full_attention"]
+    knobs = {"sink": 2, "window": 8}
+    prompts = [ids(100), ids(70)]
+    dense = decode.generate(built, decode.Job(prompts, 6, frozenset(), keep_logits=True), None)
+    for name, chosen in (("topk", knobs), ("snapkv", {"window": 8})):
+        method = make(name, 0.2, chosen)
+        job = decode.Job(prompts, 6, frozenset(), keep_logits=True)
+        answers = decode.generate(built, job, method)
+        for answer, whole in zip(answers, dense, strict=True):
+            kv = answer.kv
+            assert kv["sparse_steps"] == kv["steps"] == 5
+            assert kv.get("full_layers", 4) == full
+            assert ("bytes_other_layers" in kv) == (full < 4)
+            assert kv["bytes_full_per_token"] == full * 2 * 2 * 8 * 4
+            assert torch.allclose(answer.logits[0], whole.logits[0], atol=1e-4), (
+                "the first comes from the prefill"
+            )
+            assert not torch.allclose(answer.logits[-1], whole.logits[-1], atol=1e-5)
+    agnostic = decode.Job([prompts[0]], 3, frozenset(), after=7, keep_logits=True)
+    whole = decode.generate(built, agnostic, make("topk", 1.0, knobs))[0]
+    assert torch.allclose(whole.logits[0], dense[0].logits[0], atol=2e-4), "the question after a whole cache"
+
+
+def test_an_attention_that_does_more_than_softmax_is_found_at_start_up() -> None:
+    """Gemma 2 caps its scores, which no method does."""
+    torch.manual_seed(0)
+    config = transformers.Gemma2Config(
+        **{**SMALL, "sliding_window": 16, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 0.05}
+    )
+    built = transformers.Gemma2ForCausalLM(config).eval()
+    for parameter in built.parameters():
+        parameter.data.mul_(3 if parameter.dim() > 1 else 1)
+    built.set_attn_implementation("eager")
+    with pytest.raises(IcrError, match="gemma2.*reading every key gives logits that differ"):
+        models.identity(built, "eager")
+    assert own(built) == attention.NAME
