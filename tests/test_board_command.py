@@ -210,18 +210,16 @@ def test_golden_of_real_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFi
     without faults."""
     runs, golden = GOLDEN.parent / name, GOLDEN.with_name(f"board_{name}.md")
     assert main(["check", str(runs)]) == 0
-    assert main(["board", str(runs), "-o", str(tmp_path), "--partial"]) == 0
+    assert main(["board", str(runs), "-o", str(tmp_path)]) == 0
     text = (tmp_path / "board.md").read_text()
     if os.environ.get("ICR_UPDATE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
-    assert main(["board", str(runs), "-o", str(tmp_path / "strict")]) == 0
-    apart = "Not ranked, partial or stale" in (tmp_path / "strict" / "board.md").read_text()
-    assert apart == (name == "smollm2")  # run with --limit; the others are complete
+    assert "Not ranked, partial or stale" not in text  # smollm2 was run with --limit: all of it was
 
 
 def test_a_compressed_run_drops_against_its_own_engine() -> None:
     """The golden SmolLM2 was run in full by two engines; its compressed runs are icr-hf's."""
-    t = table(build(GOLDEN.parent / "smollm2", Options(), partial=True), "drop")
+    t = table(build(GOLDEN.parent / "smollm2", Options()), "drop")
     assert [line.labels[1] for line in t.lines] == ["kv:snapkv@0.5", "kv:steady@0.25", "kv:topk@0.05"]
     assert all(line.cells[0].n == 36 and line.cells[0].value < 0 for line in t.lines)

@@ -142,6 +142,7 @@ def test_hostile_text_stays_text_in_markdown(made: Path) -> None:
     text = (made / "board.md").read_text()
     outside = re.sub(r"(`{3,})sh\n.*?\n\1", "", text, flags=re.S)
     outside = re.sub(r"`[^`\n]*`", "", outside)
+    outside = re.sub(r"</?(?:details|summary|b)>", "", outside)
     assert "<" not in outside and "javascript:alert" in outside and "](javascript" not in outside
     tables = [block for block in outside.split("\n\n") if block.startswith("|")]
     for block in tables:
@@ -152,7 +153,17 @@ def test_hostile_text_in_a_shell_command_is_one_word(made: Path) -> None:
     import shlex
 
     opened = json.loads((made / "board.json").read_text())["open"]
-    call = next(o["command"] for o in opened if "onerror" in o["row"])
+    assert not [
+        o for o in opened if "onerror" in o["row"]
+    ]  # nobody has more of its items: nothing to complete
+    from icr_tasks.leaderboard.ledgers.todo import command
+
+    head = next(
+        head
+        for p in (made.parent / "results").rglob("run.json")
+        if "onerror" in (head := json.loads(p.read_text()))["model"]["id"]
+    )
+    call = command(head, head["tasks"])
     words = shlex.split(call)
     assert words[:3] == ["lm_eval", "--tasks", HOSTILE]
     assert json.loads(words[words.index("--metadata") + 1]) == {"setting": HOSTILE, "prompt": HOSTILE}
@@ -199,7 +210,7 @@ needs_browser = pytest.mark.skipif(
 SORT = """
 const table = d.querySelector("#board table"), heads = [...table.tHead.rows[0].cells];
 const at = heads.findIndex((h) => h.textContent.startsWith("InfiniteBench"));
-const column = () => [...table.tBodies[0].rows].map((r) => r.cells[at].dataset.v);
+const column = () => [...table.tBodies[0].rows].filter((r) => !r.classList.contains("out")).map((r) => r.cells[at].dataset.v);
 heads[at].firstElementChild.click(); const down = column();
 heads[at].firstElementChild.click(); const up = column();
 heads[0].firstElementChild.click();

@@ -23,8 +23,9 @@ from icr_tasks.registry import VIEWS, Entry
 from ..ledgers import ledger
 from ..ledgers.load import Run, load_run, read_head
 from . import render
+from .advice import Advice
 from .cells import Codes, cell, column_of
-from .join import join_prompts, mark_stale, name_variants
+from .join import join_prompts, mark_limited, mark_stale, name_variants
 from .rows import Row
 from .tables import Options, Table
 from .views import in_order
@@ -46,6 +47,8 @@ class Board:
     options: Options = field(default_factory=Options)
     n_runs: int = 0
     n_items: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)  # view -> why it has no table
+    advice: list[Advice] = field(default_factory=list)  # what to use, one a model and benchmark
 
     def __str__(self) -> str:
         """The tables as Markdown."""
@@ -148,6 +151,7 @@ def build(
         why = f"; {len(board.bad)} could not be read: {board.bad[0]}" if board.bad else ""
         raise IcrError(f"no run below {root} to show{why}" + ("; widen the filters" if patterns else ""))
     mark_stale(single)
+    mark_limited(single)
     options.rankings = ranked(root, board.bad) if runs is None else []
     board.rows = name_variants(join_prompts(single))
     chosen = [VIEWS.get(name) for name in views] if views else in_order()

@@ -33,6 +33,7 @@ class Scores:
     at: Places
     score: np.ndarray
     target: int
+    prompt: np.ndarray | None = None  # tokens of each item's prompt, NaN where nobody counted
 
     def same_items(self, other: Scores) -> bool:
         """Whether both hold the same items with the same gold answers."""
@@ -42,8 +43,11 @@ class Scores:
 
 @dataclass
 class Cell:
-    """One task of one run. `status`: complete, partial, stale, error or missing; `reason` where not
-    complete."""
+    """One task of one run. `status`: complete, limited, partial, stale, error or missing; `reason` where not
+    complete.
+
+    `limited`: no run has all items of the task, so that all are compared on what they have (`--limit`).
+    """
 
     status: str
     reason: str = ""
@@ -56,11 +60,13 @@ class Cell:
     counts_as_complete: bool = False  # partial, but the user said to rank it
     identity: Identity | None = None
     marks: tuple[str, ...] = ()  # unofficial data, cut, unfinished: said in the cell on every axis
+    limited: str = ""  # "48 of 100 items", where that is true of every row of the column
 
     @property
     def usable(self) -> bool:
         """May be averaged and ranked."""
-        return (self.status == "complete" or self.counts_as_complete) and self.effect is not None
+        known = self.status in ("complete", "limited") or self.counts_as_complete
+        return known and self.effect is not None
 
 
 def short_column(column: Column) -> str:
@@ -192,13 +198,14 @@ def cell(task: TaskItems, run: str, codes: Codes, head: dict[str, Any] | None = 
 
 def _scores(task: TaskItems, values: np.ndarray, codes: Codes) -> Scores:
     at, order = codes.places(task)
-    values = values[order]
+    values, prompt = values[order], task.n_prompt_tokens[order]
     have = ~np.isnan(values)
     target = hash(task.target_hash[order][have].tobytes())
     if not have.all():
         shared = None if at.shared is None else at.shared[have]
         at, values = Places(at.item[have], at.cluster[have], at.depth[have], shared), values[have]
-    return Scores(at, values, target)
+        prompt = prompt[have]
+    return Scores(at, values, target, prompt)
 
 
 def _depth(value: Any) -> float:

@@ -80,7 +80,9 @@ def _table(table: Table) -> dict[str, Any]:
         for j, (name, n) in enumerate(zip(table.columns, ns, strict=True))
     ]
     grey = (
-        ["Grey rows are partial or stale and not ranked."] if any(not x.ranked for x in table.lines) else []
+        ["Grey rows are not ranked: partial, stale, or reference lines."]
+        if any(not x.ranked for x in table.lines)
+        else []
     )
     return {
         "name": table.name,

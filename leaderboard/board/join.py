@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from .cells import Column
+from .cells import Cell, Column
 from .rows import Row
 
 # What may differ between the runs of one row: benchmarks have prompts and generation lengths of their own.
@@ -42,6 +42,25 @@ def mark_stale(found: list[Row]) -> None:
                     if old != new
                 ]
                 c.status, c.reason, c.counts_as_complete = "stale", "; ".join(changed), False
+
+
+def mark_limited(found: list[Row]) -> None:
+    """Columns that no run has completed: what there is counts, and says how much it is. Beside a complete
+    run a partial one does not."""
+    by_column: dict[Column, list[Cell]] = {}
+    for row in found:
+        for column, c in row.cells.items():
+            by_column.setdefault(column, []).append(c)
+    for cells in by_column.values():
+        partial = [c for c in cells if c.status == "partial" and c.effect is not None]
+        if any(c.status == "complete" for c in cells) or any(c.counts_as_complete for c in cells):
+            continue
+        for c in partial:
+            assert c.effect is not None
+            c.status, c.reason = "limited", f"{c.effect.n} of {c.n_expected or '?'} items"
+        if len({c.reason for c in partial}) == 1 and len(partial) == len(cells):
+            for c in partial:
+                c.limited, c.reason = c.reason, ""
 
 
 def _number(version: str) -> int:

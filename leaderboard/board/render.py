@@ -9,9 +9,11 @@ from typing import Any
 import orjson
 
 from ..text import escape
-from ..text.names import DASH, MINUS, amount, number
+from ..text.names import DASH, MINUS, amount, number, size
 from ..text.printed import settled
 from .tables import Line, Shown, Table
+
+LONG = 15  # lines: longer tables are folded in Markdown
 
 
 def text(cell: Shown) -> str:
@@ -20,6 +22,8 @@ def text(cell: Shown) -> str:
         return DASH
     if cell.kind == "number":
         return amount(cell.value, cell.unit)
+    if cell.kind == "length":
+        return _length(cell)
     signed = cell.kind == "diff"
     shown = number(cell.value, sign=signed)
     if cell.low is not None and cell.high is not None:
@@ -33,6 +37,15 @@ def text(cell: Shown) -> str:
     return shown
 
 
+def _length(cell: Shown) -> str:
+    """`16k [4k, 64k+]`: in tokens, with a plus where nothing longer was measured."""
+    value, low, high = (
+        size(v) + ("+" if cell.unit and v >= float(cell.unit) else "")
+        for v in (cell.value or 0.0, cell.low or 0.0, cell.high or 0.0)
+    )
+    return value if cell.low is None else f"{value} [{low}, {high}]"
+
+
 def same_n(table: Table) -> list[int | None]:
     """N of each column where all its values share it."""
     found = []
@@ -44,7 +57,10 @@ def same_n(table: Table) -> list[int | None]:
 
 def used_heads(table: Table) -> list[int]:
     """Label columns that say something (no prompt column when no row has one)."""
-    return [i for i in range(len(table.heads)) if any(line.labels[i] for line in table.lines)] or [0]
+    said = [i for i in range(len(table.heads)) if any(line.labels[i] for line in table.lines)]
+    if table.shared:
+        said = [i for i in said if len({line.labels[i] for line in table.lines}) > 1] or said[-1:]
+    return said or [0]
 
 
 def _cell(cell: Shown, n: int | None, notes: dict[str, int], mark: Callable[[str, str], str]) -> str:
@@ -55,6 +71,11 @@ def _cell(cell: Shown, n: int | None, notes: dict[str, int], mark: Callable[[str
     if reason:
         shown += f" ({notes.setdefault(reason, len(notes) + 1)})"
     return shown
+
+
+def _at(table: Table, heads: Sequence[int]) -> int:
+    """Which of the shown labels names the setting."""
+    return next((k for k, i in enumerate(heads) if table.heads[i] == "setting"), len(heads) - 1)
 
 
 def _mark_md(shown: str, mark: str) -> str:
@@ -70,9 +91,13 @@ def table_md(table: Table, level: int = 3) -> str:
     ]
     names = [*(table.heads[i] for i in heads), *columns]
     ruler = "|" + "---|" * len(heads) + "---:|" * len(columns)
-    parts = [f"{'#' * level} {escape.markdown(table.title)}", ""]
+    fold = table.folded or len(table.lines) > LONG
+    title, lead = escape.markdown(table.title), escape.markdown(table.lead)
+    parts = [f"{'#' * level} {title}", ""] + ([lead, ""] if lead else [])
+    if fold:
+        parts = [f"<details><summary><b>{title}</b>{': ' if lead else ''}{lead}</summary>", ""]
     for ranked in (True, False):
-        lines = [line for line in table.lines if line.ranked is ranked]
+        lines = [line for line in table.lines if (line.ranked or line.reference) is ranked]
         if not lines:
             continue
         if not ranked:
@@ -80,11 +105,13 @@ def table_md(table: Table, level: int = 3) -> str:
         parts += [f"| {' | '.join(names)} |", ruler]
         for line in lines:
             labels = [escape.code(line.labels[i]) if line.labels[i] else "" for i in heads]
+            if line.reference:
+                labels[_at(table, heads)] += " (reference)"
             cells = [_cell(c, n, notes, _mark_md) for c, n in zip(line.cells, ns, strict=True)]
             parts.append(f"| {' | '.join([*labels, *cells])} |")
     footer = [f"({i}) {escape.markdown(reason)}" for reason, i in notes.items()]
     parts += ["", *(f"- {escape.markdown(note)}" for note in table.notes), *(f"- {note}" for note in footer)]
-    return "\n".join(parts).rstrip()
+    return "\n".join(parts).rstrip() + ("\n\n</details>" if fold else "")
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -131,6 +158,8 @@ def table_latex(table: Table) -> str:
     for line in table.lines:
         labels = [escape.latex(line.labels[i]) for i in heads]
         cells = [_cell(c, n, notes, _mark_tex) for c, n in zip(line.cells, ns, strict=True)]
+        if line.reference:
+            labels[_at(table, heads)] += " (reference)"
         body.append(("" if line.ranked else r"\itshape ") + " & ".join([*labels, *cells]) + r" \\")
     footer = " ".join(f"({i}) {escape.latex(reason)}." for reason, i in notes.items())
     spec = "l" * len(heads) + "r" * len(table.columns)

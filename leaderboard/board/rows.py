@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from ..ledgers.summary import tokens
 from ..pairs.axes import MODEL, SETTING, comparable
 from ..stats import Design
-from ..text.names import SUITE, order
+from ..text.names import SUITE, deployable, order
 from .cells import Cell, Column, design, short_column
 
 
@@ -33,6 +33,11 @@ class Row:
     def name(self) -> str:
         """Model with checkpoint."""
         return self.model + (f"@{self.checkpoint}" if self.checkpoint else "")
+
+    @property
+    def deployable(self) -> bool:
+        """Whether somebody could serve this setting; reference lines are shown and never ranked."""
+        return deployable(self.setting)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -83,8 +88,9 @@ class Row:
         effect = design([p.at for p in parts], columns).score(np.concatenate([p.score for p in parts]))
         said = tuple(dict.fromkeys(f"{short_column(c)} {m}" for c in columns for m in self.cells[c].marks))
         said = (*said[:3], f"and {len(said) - 3} more") if len(said) > 3 else said
-        if all(self.cells[c].status == "complete" for c in columns):
-            return Cell("complete", effect=effect, marks=said)
+        kinds = {self.cells[c].status for c in columns}
+        if kinds <= {"complete", "limited"}:
+            return Cell("limited" if "limited" in kinds else "complete", effect=effect, marks=said)
         return Cell("partial", "average over partial cells", effect, counts_as_complete=True, marks=said)
 
 
@@ -96,10 +102,14 @@ def axes_between(new: Row, base: Row) -> tuple[str, ...]:
 
 
 def difference(
-    new: Row, base: Row, columns: Iterable[Column], axis: str | None = None
+    new: Row,
+    base: Row,
+    columns: Iterable[Column],
+    axis: str | None = None,
+    allow: Collection[str] = (),
 ) -> tuple[Design, np.ndarray, np.ndarray] | str:
     """Design, new and base scores on the same items of these columns; or why they cannot be compared on this
-    axis (None: on those on which the rows differ)."""
+    axis (None: on those on which the rows differ). `allow` waives named checks, as for `icr compare`."""
     columns, chosen = list(columns), (axis,) if axis else axes_between(new, base)
     for column in columns:
         a, b = new.cells.get(column), base.cells.get(column)
@@ -111,7 +121,7 @@ def difference(
         assert a and b and a.scores and b.scores
         if not a.scores.same_items(b.scores):
             return f"{short_column(column)}: other items"
-        if a.identity and b.identity and (refused := comparable(a.identity, b.identity, chosen)):
+        if a.identity and b.identity and (refused := comparable(a.identity, b.identity, chosen, allow)):
             return f"{short_column(column)}: {refused[0].text}"
     ours = [new.cells[c].scores for c in columns]
     theirs = [base.cells[c].scores for c in columns]
@@ -134,7 +144,7 @@ def open_tasks(
         cell = row.cells.get(column)
         if cell is None and column[0] in begun:
             found[names[column]] = ("missing", heads[begun[column[0]]])
-        elif cell is not None and cell.status != "complete":
+        elif cell is not None and cell.status not in ("complete", "limited"):
             found[cell.task] = (f"{cell.status}: {cell.reason}", heads[cell.run])
     return found
 

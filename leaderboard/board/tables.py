@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ..multiple import apart
 from ..stats import Effect
-from ..text.printed import printed, settled
+from ..text.printed import printed
 from .cells import Cell, Column
 from .rows import Row, difference
 
@@ -18,7 +19,7 @@ ALONE = "one cluster: no interval"
 
 @dataclass
 class Shown:
-    """One table cell, in display units. `kind`: score, diff (signed) or number. `runs` are (fingerprint,
+    """One table cell, in display units. `kind`: score, diff (signed), number or length (tokens). `runs` are (fingerprint,
     task)."""
 
     kind: str = "score"
@@ -29,7 +30,7 @@ class Shown:
     reason: str = ""
     mark: str = ""  # best, tied or "" in the column that ranks
     extra: str = ""
-    unit: str = ""
+    unit: str = ""  # of a number; of a length the longest one measured
     runs: tuple[tuple[str, str], ...] = ()
 
 
@@ -40,6 +41,7 @@ class Line:
     labels: tuple[str, ...]
     cells: list[Shown]
     ranked: bool = True
+    reference: bool = False  # nobody could serve it (gold, none, oracle): shown, never ranked
 
 
 @dataclass
@@ -54,6 +56,9 @@ class Table:
     notes: list[str] = field(default_factory=list)
     heads: tuple[str, ...] = HEADS
     key: int | None = None
+    lead: str = ""  # a sentence between title and table
+    shared: bool = False  # labels that all lines share stand in the title and are no column
+    folded: bool = False
 
 
 @dataclass
@@ -75,6 +80,7 @@ def shown(cell: Cell | None, level: float, columns: Sequence[Column] = ()) -> Sh
     if cell.effect is None:
         return Shown(reason=cell.reason, n=0 if cell.run else None, runs=runs)
     parts = [f"{cell.status}: {cell.reason}"] if cell.status in ("partial", "stale") else []
+    parts += [cell.reason] if cell.status == "limited" and cell.reason else []
     if not parts and not math.isfinite(cell.effect.se):
         parts.append(ALONE)
     reason = "; ".join([*parts, *cell.marks])
@@ -114,15 +120,38 @@ def grid(
         cells = [shown(_cell(row, columns), options.level) for _, columns in groups]
         if len(groups) > 1:
             cells.append(shown(row.average(every), options.level))
-        lines.append((row, Line((row.name, row.setting["text"], _prompt(row)), cells, _ranked(row, have))))
+        ranked = row.deployable and _ranked(row, have)
+        labels = (row.name, row.setting["text"], _prompt(row))
+        lines.append((row, Line(labels, cells, ranked, not row.deployable)))
     if not lines:
         return None
     heads = [head for head, _ in groups] + ([average] if len(groups) > 1 else [])
-    ranked = [(row, line) for row, line in lines if line.ranked]
-    _marks([(row, line) for row, line in ranked if line.cells[-1].value is not None], every)
+    _marks([(row, x) for row, x in lines if x.ranked and x.cells[-1].value is not None], every)
     by = _column(options.sort, heads)
-    lines.sort(key=lambda pair: (not pair[1].ranked, *(order(pair[0]) if order else ()), *_by(pair[1], by)))
-    return Table(name, heading, heads, [line for _, line in lines], key=None if order else by)
+    lines.sort(
+        key=lambda pair: (
+            pair[1].reference,
+            not pair[1].ranked,
+            *(order(pair[0]) if order else ()),
+            *_by(pair[1], by),
+        )
+    )
+    found = Table(name, heading, heads, [line for _, line in lines], key=None if order else by)
+    found.notes += limits([row for row, _ in lines], groups)
+    return found
+
+
+def limits(rows: Sequence[Row], groups: Sequence[tuple[str, Sequence[Column]]]) -> list[str]:
+    """Notes on columns of which every row has the same part of the items only."""
+    said: dict[str, list[str]] = {}
+    for name, columns in groups:
+        for text in dict.fromkeys(row.cells[c].limited for row in rows for c in columns if c in row.cells):
+            if text:
+                said.setdefault(text, []).append(name)
+    if len(said) == 1 and len(next(iter(said.values()))) == len(groups):
+        return [f"All rows: {next(iter(said))}."]
+    parts = [f"{text} of {', '.join(names)}" for text, names in said.items()]
+    return [f"All rows: {'; '.join(parts)}."] if parts else []
 
 
 def _cell(row: Row, columns: Sequence[Column]) -> Cell | None:
@@ -152,24 +181,37 @@ def _column(wanted: str | None, heads: Sequence[str]) -> int:
 
 
 def _one_kind(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> list[tuple[Row, Line]]:
-    """The largest group of rows whose cells may stand in one ranking (judge, metric, data, prompt ...); of
-    groups of equal size that with the best row. The others lose their rank and say why."""
+    """The largest group of rows whose cells may stand in one ranking (judge, metric, data, prompt, items of
+    limited runs ...); of groups of equal size that with the best row. The others lose their rank and say
+    why. Where all rows are of one model its prompts are what is compared."""
+    allow = _waived(ranked)
     groups: dict[tuple[object, ...], list[tuple[Row, Line]]] = {}
     for pair in ranked:
-        kinds = tuple(
-            found.kind if (found := pair[0].cells[c].identity) else None
-            for c in columns
-            if c in pair[0].cells
-        )
+        kinds = tuple(_kind(pair[0].cells[c], allow) for c in columns if c in pair[0].cells)
         groups.setdefault(kinds, []).append(pair)
     if len(groups) < 2:
         return ranked
     chosen = max(groups.values(), key=lambda g: (len(g), -min(_by(x, len(x.cells) - 1) for _, x in g)[0]))
     for group in groups.values():
         for row, line in group if group is not chosen else ():
-            paired = difference(row, chosen[0][0], columns)
+            paired = difference(row, chosen[0][0], columns, allow=allow)
             _refuse(line, paired if isinstance(paired, str) else "other conditions")
     return chosen
+
+
+def _waived(ranked: list[tuple[Row, Line]]) -> tuple[str, ...]:
+    one = len({row.name for row, _ in ranked}) == 1
+    return ("prompts",) if one and len({row.prompt for row, _ in ranked}) > 1 else ()
+
+
+def _kind(cell: Cell, allow: Sequence[str]) -> object:
+    """What cells of one ranking have in common; limited runs also their items."""
+    kind: object = cell.identity
+    if cell.identity is not None:
+        kind = (replace(cell.identity, prompt="") if "prompts" in allow else cell.identity).kind
+    if cell.status == "limited" and cell.scores is not None:
+        return kind, len(cell.scores.at.item), hash(cell.scores.at.item.tobytes())
+    return kind
 
 
 def _refuse(line: Line, why: str) -> None:
@@ -179,7 +221,8 @@ def _refuse(line: Line, why: str) -> None:
 
 def _marks(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> None:
     """Best of the ranking column (of rows that print alike the first by name, which stands on top), and the
-    rows whose paired difference to it is within noise (p >= 0.05)."""
+    rows whose paired difference to it is within the noise of all rows that are ranked."""
+    allow = _waived(ranked)
     ranked = _one_kind(ranked, columns)
     if len(ranked) < 2:
         return
@@ -188,10 +231,9 @@ def _marks(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> None:
     for row, other in ranked:
         if row is best:
             continue
-        paired = difference(row, best, columns)
+        paired = difference(row, best, columns, allow=allow)
         if isinstance(paired, str):
             _refuse(other, paired)
             continue
-        found = paired[0].effect(paired[1] - paired[2])
-        if settled(found.p) >= 0.05:
+        if not apart(paired[0].effect(paired[1] - paired[2]), len(ranked)):
             other.cells[-1].mark = "tied"

@@ -31,7 +31,8 @@ _LEGEND = (
     "independent. "
     "N counts items. A dash has no value, its note says why; an average with a dash in it is a dash. "
     "**Bold** is the "
-    "best of the column that ranks, ≈ is within noise of it (paired on the same items, p ≥ 0.05)."
+    "best of the column that ranks, ≈ is within noise of it (paired on the same items, p ≥ 0.05 over all pairs of "
+    "ranked rows)."
 )
 
 
@@ -89,6 +90,11 @@ def markdown(
     if pictures:
         parts += ["## Plots", ""]
         parts += [f"![{escape.markdown(caption)}]({name})\n" for name, (caption, _) in pictures.items()]
+    if board.left_out:
+        parts += ["## Not shown", ""]
+        parts += [
+            f"- {escape.code(name)}: {escape.markdown(why)}." for name, why in board.left_out.items()
+        ] + [""]
     open_rows = todo(board)
     if open_rows:
         parts += ["## To complete", "", "Then `icr collect out -o results` and `icr board` again.", ""]
@@ -137,6 +143,7 @@ def json(board: Board, extra: Sequence[Table]) -> str:
         "published": render.data(extra),
         "open": open_rows,
         "unreadable": board.bad,
+        "left_out": board.left_out,
     }
     return orjson.dumps(body, option=orjson.OPT_INDENT_2).decode() + "\n"
 

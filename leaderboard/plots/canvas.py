@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
+from ..text.escape import visible
 from ..text.names import coordinate as num
 from ..text.names import si as si
 from ..text.names import size
@@ -53,7 +54,7 @@ def safe(text: object) -> str:
         c
         if c in "\t\n" or (c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and c not in "\ufffe\uffff")
         else "\ufffd"
-        for c in str(text)
+        for c in visible(text)
     )
     return escape(kept, {'"': "&quot;", "'": "&#39;"})
 

@@ -36,6 +36,20 @@ def learn(sheet: Mapping[str, Any]) -> None:
         CHANCE.setdefault((str(benchmark), str(dataset)), float(sheet["chance"]))
 
 
+REFERENCE_KINDS = ("none", "gold")
+REFERENCE_RETRIEVERS = ("oracle", "random", "head")
+
+
+def deployable(setting: Mapping[str, Any]) -> bool:
+    """Whether a setting of run.json is one that somebody could serve. Ledgers of older versions do not say
+    it: there `gold`, `none` and the retrievers that know the answer, or look at nothing, are not."""
+    told = setting.get("deployable")
+    if isinstance(told, bool):
+        return told
+    retriever = (setting.get("params") or {}).get("retriever")
+    return setting.get("kind") not in REFERENCE_KINDS and retriever not in REFERENCE_RETRIEVERS
+
+
 def chance(benchmark: str, dataset: str) -> float | None:
     """Score x 100 by guessing, where guessing gives something."""
     share = CHANCE.get((benchmark, dataset))

@@ -119,9 +119,8 @@ def table(rows: Sequence[Row]) -> Table:
             cells.append(
                 Shown("number", v if counted else None, reason="" if counted else "not measured", unit=unit)
             )
-        lines.append(
-            Line((row.name, row.setting["text"], " ".join(p for p in (row.prompt, row.variant) if p)), cells)
-        )
+        labels = (row.name, row.setting["text"], " ".join(p for p in (row.prompt, row.variant) if p))
+        lines.append(Line(labels, cells, row.deployable, not row.deployable))
     notes = [
         "Seconds are those of the lm_eval calls; answers found in a store cost none. Prefill and decode "
         "rates are "

@@ -54,7 +54,8 @@ def table(rows: Sequence[Row], options: Options) -> Table | None:
         for row in rows:
             cells = [_shown(row, at[d], d, options) for d in levels]
             if any(c.value is not None for c in cells):
-                lines.append(Line((row.name, row.setting["text"], row.prompt), cells))
+                labels = (row.name, row.setting["text"], row.prompt)
+                lines.append(Line(labels, cells, row.deployable, not row.deployable))
         if lines:
             heading = f"{title(benchmark)} by depth of the gold passage (0 = start)"
             notes = ["Average over all datasets and lengths that have items at the depth."]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from icr_tasks.registry import view
 
 from ..cells import Column, short_column
 from ..join import started
+from ..partners import compressed, uncompressed
 from ..rows import Row, columns_of, difference, suite_of
 from ..tables import Line, Options, Shown, Table, of_effect
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 
 def tables(rows: Sequence[Row], options: Options) -> list[Table]:
-    """One line a compressed row with a full-context partner of the same model and prompt."""
-    pairs = [(row, full) for row in rows if row.setting.get("kind") == "kv" and (full := _partner(row, rows))]
+    """One line a compressed row with a partner of the same model and prompt that compresses nothing: full
+    context, or the same retrieval alone."""
+    pairs = [(row, full) for row in rows if compressed(row) and (full := uncompressed(row, rows))]
     if not pairs:
         return []
     groups = _groups([row for row, _ in pairs])
@@ -38,35 +40,13 @@ def tables(rows: Sequence[Row], options: Options) -> list[Table]:
     lines.sort(key=lambda line: (line.labels[1], line.labels[0] != base, line.labels))
     heads = [name for name, _ in groups] + (["avg"] if len(groups) > 1 else []) + [f"vs drop of {base}"]
     notes = [
-        "Points lost against the full context of the same model on the same items, with interval; in "
-        "brackets the "
+        "Points lost against the full context of the same model (after retrieval: against the same retrieval "
+        "alone) on the same items, with interval; in brackets the "
         "relative change by the delta method. The average is of points, over datasets.",
         f"Last column: this model's drop minus that of {base} under the same setting (positive: loses less); "
         "choose the reference with --base.",
     ]
     return [Table("drop", "Drop under compression", heads, lines, notes)]
-
-
-def _partner(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The full-context row of the same model: same prompt if there is one, and made like this row if there
-    are several."""
-    same = [r for r in rows if r.setting.get("kind") == "full" and r.key[:2] == row.key[:2]]
-    found = [r for r in same if r.prompt == row.prompt] or same
-    for alike in (
-        lambda r: r.variant == row.variant,
-        lambda r: _made(r) == _made(row),
-        lambda r: _made(r)[0] == _made(row)[0],
-    ):
-        if len(found) > 1:
-            found = [r for r in found if alike(r)] or found
-    return found[0] if len(found) == 1 else None
-
-
-def _made(row: Row) -> tuple[Any, dict[str, Any]]:
-    """Engine and its arguments, without those that name the compression."""
-    inputs = row.heads[0].get("fingerprint_inputs") or {}
-    args = inputs.get("model_args") or {}
-    return inputs.get("engine"), {k: v for k, v in args.items() if k != "kv" and not k.startswith("kv_")}
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Column]]]:

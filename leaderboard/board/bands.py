@@ -1,0 +1,89 @@
+"""Lengths at which settings of one model are compared: nominal ones, or bins of the full prompt's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..ledgers.summary import tokens
+from ..stats import Design, Effect, documents
+from ..text.names import size
+from .cells import Column
+from .rows import Row, difference
+
+LEAST = 20  # clusters: a bin with fewer is not shown
+EDGES = [1024 * 2**k for k in range(11)]  # of the bins, in tokens: 1k to 1M
+
+
+@dataclass(eq=False)
+class Band:
+    """One length: `name` ("32k", or "32k to 64k" for a bin), `tokens` its upper end, its columns, and for a
+    bin a mask of each column's items (shape: items of the column)."""
+
+    name: str
+    tokens: int
+    columns: tuple[Column, ...]
+    masks: tuple[np.ndarray, ...] | None = None
+    _designs: dict[int, tuple[Design, Design]] = field(default_factory=dict, repr=False)
+
+    def paired(self, new: Row, base: Row) -> tuple[Design, np.ndarray, np.ndarray] | str:
+        """Design, new and base scores on the same items of this length; or why they are not compared."""
+        found = difference(new, base, self.columns)
+        if isinstance(found, str) or self.masks is None:
+            return found
+        mask = np.concatenate(self.masks)
+        return self._within(base, found[0], mask), found[1][mask], found[2][mask]
+
+    def score(self, row: Row) -> Effect | str:
+        """The row's own score at this length; or why there is none."""
+        if reason := row.gaps(self.columns):
+            return reason.removeprefix("no average: ")
+        found = self.paired(row, row)
+        return found if isinstance(found, str) else found[0].score(found[1])
+
+    def _within(self, row: Row, whole: Design, mask: np.ndarray) -> Design:
+        """The design of a bin's items, which count equally; kept as long as the whole one is."""
+        if id(whole) not in self._designs:
+            parts = [row.cells[c].scores for c in self.columns]
+            shared = documents([p.at.shared for p in parts if p], [len(p.score) for p in parts if p])
+            made = Design(whole.cluster[mask], None, None, None if shared is None else shared[mask])
+            self._designs[id(whole)] = whole, made
+        return self._designs[id(whole)][1]
+
+
+def bands(full: Row, columns: Sequence[Column]) -> tuple[list[Band], list[str]]:
+    """The lengths of one benchmark's columns, ascending, as the full-context row has them; and what is left
+    out with its reason."""
+    nominal = list(dict.fromkeys(c[2] for c in columns if c[2]))
+    if nominal:
+        return [Band(n, tokens(n), tuple(c for c in columns if c[2] == n)) for n in nominal], []
+    usable = tuple(c for c in columns if (cell := full.cells.get(c)) and cell.usable and cell.scores)
+    if not usable:
+        return [], []
+    counted = [full.cells[c].scores for c in usable]
+    prompts = [p.prompt if p is not None and p.prompt is not None else np.empty(0) for p in counted]
+    if any(not len(p) or np.isnan(p).any() for p in prompts):
+        return [Band("all", 0, usable)], ["lengths: the full-context run counted no prompt tokens"]
+    found, left = [], []
+    bins = [np.searchsorted(EDGES, p, side="left") for p in prompts]
+    for k in sorted({int(b) for part in bins for b in np.unique(part)}):
+        band = Band(_name(k), EDGES[min(k, len(EDGES) - 1)], usable, tuple(b == k for b in bins))
+        clusters = _clusters(band, full)
+        if clusters < LEAST:
+            left.append(f"{band.name} has {clusters} questions or documents, {LEAST} are needed")
+        else:
+            found.append(band)
+    return found, left
+
+
+def _clusters(band: Band, full: Row) -> int:
+    paired = band.paired(full, full)
+    return 0 if isinstance(paired, str) else paired[0].clusters
+
+
+def _name(k: int) -> str:
+    if k == 0:
+        return f"to {size(EDGES[0])}"
+    return f"over {size(EDGES[-1])}" if k == len(EDGES) else f"{size(EDGES[k - 1])} to {size(EDGES[k])}"
