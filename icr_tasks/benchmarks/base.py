@@ -16,7 +16,8 @@ class Unit:
 
     `relevance` is the benchmark's own graded score of a passage (HELMET's reranker), None where it gives
     none. `official_title` is what the benchmark's own template prints where that differs from `title`
-    (Loong).
+    (Loong). `turns` are the chat messages (role, content) of a unit that is part of a conversation; `text`
+    is then what a retriever reads of it.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Unit:
     gold: bool = False
     relevance: float | None = None
     official_title: str = ""
+    turns: tuple[tuple[str, str], ...] = ()
 
     def cut(self, start: int, stop: int) -> Unit:
         """Characters [start, stop) as a unit of their own, under the same titles."""
@@ -39,7 +41,9 @@ class Item:
     (question in HELMET, book in InfiniteBench, filings in Loong). `keys` are breakdown columns (depth,
     difficulty, domain, level ...). `fields` holds what the benchmark's templates or scorer need besides
     (instruction, dict answers, demonstrations ...), JSON-serialisable; its `documents`, if any, say which
-    files the context was read from, in the order shown, and are logged.
+    files the context was read from, in the order shown, and are logged; its `opening` are chat messages
+    [role, content] that precede a conversation in every setting; its `rule` is what a judge has to know of
+    this item besides question and gold.
     """
 
     id: str
@@ -80,7 +84,9 @@ class Prompt:
     setting `none`; without it that setting is refused. `chat=False` is completion style: no chat template,
     `prefill` is the last line of the prompt. `unit` renders one passage, document or chunk ({i}, {title},
     {text}). `cut` names the truncation rule of `context.fit`. `cites` says that the answer names `[DOC i]`.
-    `official_titles` prints a unit's `official_title`, where it has one, in place of its title.
+    `official_titles` prints a unit's `official_title`, where it has one, in place of its title. `turns`: the
+    context is a conversation, whose messages are sent as chat turns before `user`. `ordered`: the order of
+    the units means something, so retrieval keeps it, as that of a conversation. `{n}` counts units from 1.
     """
 
     name: str
@@ -94,29 +100,38 @@ class Prompt:
     cut: str = "passages"
     cites: bool = False
     official_titles: bool = False
+    turns: bool = False
+    ordered: bool = False
     max_gen_toks: int = 2048
     until: tuple[str, ...] = ()
     source: str = ""
 
     def parts(self, units: Sequence[Unit]) -> list[str]:
-        """Each passage, document or chunk rendered, numbered from 0."""
+        """Each passage, document or chunk rendered, numbered from 0 ({i}) or 1 ({n})."""
         titles = [(self.official_titles and u.official_title) or u.title for u in units]
-        return [fill(self.unit, {"i": i, "title": titles[i], "text": u.text}) for i, u in enumerate(units)]
+        return [
+            fill(self.unit, {"i": i, "n": i + 1, "title": titles[i], "text": u.text})
+            for i, u in enumerate(units)
+        ]
 
     def context(self, units: Sequence[Unit]) -> str:
         """The rendered units joined."""
         return self.joiner.join(self.parts(units))
 
-    def messages(self, *, context: str | None, prefill: str = "", **fields: Any) -> list[dict[str, str]]:
+    def messages(
+        self, *, context: str | None, prefill: str = "", turns: Sequence[Sequence[str]] = (), **fields: Any
+    ) -> list[dict[str, str]]:
         """Chat messages; a non-empty prefill (or `self.prefill`) becomes a last assistant message.
 
-        `context=None` uses the no-context form. Raises IcrError when the format has none.
+        `context=None` uses the no-context form. `turns` are earlier (role, content) messages. Raises IcrError
+        when the format has none.
         """
         template = self.user if context is not None else self.no_context
         if template is None:
             raise IcrError(f"prompt {self.name!r} has no form without context; use another prompt or setting")
         user = fill(template, {"context": context or "", **fields})
         out = [{"role": "system", "content": self.system}] if self.system else []
+        out += [{"role": role, "content": content} for role, content in turns]
         out.append({"role": "user", "content": user})
         if prefill or self.prefill:
             out.append({"role": "assistant", "content": prefill or self.prefill})

@@ -148,17 +148,25 @@ class Builder:
             parts = self.prompt.parts(units)
             gold = [part for part, unit in zip(parts, units, strict=True) if unit.gold]
             prefill = GOLD_INTRO + "".join(part + "\n\n" for part in gold)
-        messages = self.prompt.messages(context=context, prefill=prefill, **frame)
+        turns = self._turns(units if context else (), item)
+        messages = self.prompt.messages(context=context, prefill=prefill, turns=turns, **frame)
         if self.system:
             messages = _with_system(messages, self.system)
         if self.template is not None and self.prompt.chat:
             out = self.template(messages, add_generation_prompt=messages[-1]["role"] != "assistant")
         else:
             joiner = "\n\n" if self.prompt.chat else "\n"
-            out = joiner.join(m["content"] for m in messages)
+            out = joiner.join(_labelled(m, bool(turns)) for m in messages)
         text = _text(out)
-        at = text.find(context) if context else -1
-        return out, (at + len(context) if context and at >= 0 else None)
+        last = turns[-1][1] if turns else context or ""  # a conversation's context ends with its last message
+        at = text.rfind(last) if turns else text.find(last)
+        return out, (at + len(last) if last and at >= 0 else None)
+
+    def _turns(self, units: Sequence[Unit], item: Item) -> list[Sequence[str]]:
+        """The messages before the question; none where the prompt has its context as text."""
+        if not self.prompt.turns:
+            return []
+        return [*item.fields.get("opening", ()), *(turn for unit in units for turn in unit.turns)]
 
     def _shrink(
         self, units: Sequence[Unit], frame: dict[str, Any], item: Item, limit: int
@@ -218,6 +226,12 @@ def _text(rendered: Any) -> str:
 
 def _strings(item: Item) -> dict[str, str]:
     return {k: v for k, v in item.fields.items() if isinstance(v, str)}
+
+
+def _labelled(message: dict[str, str], conversation: bool) -> str:
+    """A message as plain text; who says it is told where several people speak."""
+    content = message["content"]
+    return f"{message['role'].capitalize()}: {content}" if conversation else content
 
 
 def _with_system(messages: list[dict[str, str]], system: str) -> list[dict[str, str]]:

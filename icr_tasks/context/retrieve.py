@@ -74,6 +74,7 @@ def retrieve(
     retriever = make(params["retriever"], params, engine)
     pool = candidates(units, setting, tokens, prompt, mode)
     order = retriever.rank(pool, query(item))
+    arrange = "document" if prompt.turns or prompt.ordered else str(params["order"])
     if around := int(params.get("neighbours") or 0):
         if mode == "passages":
             raise IcrError(
@@ -84,7 +85,7 @@ def retrieve(
         shown, spans, n_tokens = _compat(pool, order, k, tokens, prompt)
         whole, ranks = False, None
     else:
-        picked, n_tokens, whole = _choose(pool, order, k, tokens, prompt, str(params["order"]))
+        picked, n_tokens, whole = _choose(pool, order, k, tokens, prompt, arrange)
         shown = list(units) if whole else [pool.unit(i) for i in picked]
         spans = [] if whole else [_span(pool, i) for i in picked]
         ranks = _ranks(item, pool, order, picked, marked=mode == "passages")

@@ -116,7 +116,16 @@ def equivalence(graders: Graders, answers: Sequence[Answer]) -> Grades:
     if graders.judge is None:
         return Grades()
     config = replace(graders.judge, rubric="equiv")
-    cases = [Case(a.doc["question"], gold_text(a.doc["answers"]), a.text, str(a.doc["id"])) for a in answers]
+    cases = [
+        Case(
+            a.doc["question"],
+            gold_text(a.doc["answers"]),
+            a.text,
+            str(a.doc["id"]),
+            rule=str(a.fields.get("rule", "")),
+        )
+        for a in answers
+    ]
     judge = Judge(config, progress=True)
     verdicts = judge.score(cases)
     failed = Counter(v.reason for v in verdicts if not v.ok)
@@ -132,6 +141,13 @@ def equivalence(graders: Graders, answers: Sequence[Answer]) -> Grades:
     }
     scores = {c.id: equiv_metrics(v) for c, v in zip(cases, verdicts, strict=True)}
     return Grades(scores, {"judge_equiv": identity, "judged": judged})
+
+
+def judged(graders: Graders, answers: Sequence[Answer]) -> Grades:
+    """`judge_equiv` where it is the headline: without a judge the sheet says why there is none."""
+    if graders.judge is None:
+        return Grades(sheet={"reasons": {"judge_equiv": "no judge: set judge_base_url and judge_model"}})
+    return equivalence(graders, answers)
 
 
 def choice(graders: Graders, answers: Sequence[Answer]) -> Grades:
@@ -195,6 +211,7 @@ GRADERS: dict[str, Callable[[Graders, Sequence[Answer]], Grades]] = {
     "loong": loong,
     "qa": equivalence,
     "infbench_qa": equivalence,
+    "qa_judged": judged,
     "infbench_mc": choice,
     "longbench": choice,
 }
@@ -203,6 +220,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "loong": ("judge", "judge_zero", "perfect", "judge_parsed", "judge_failed"),
     "qa": ("judge_equiv",),
     "infbench_qa": ("judge_equiv",),
+    "qa_judged": ("judge_equiv",),
     "infbench_mc": _XFINDER,
     "longbench": _XFINDER,
 }

@@ -26,7 +26,7 @@ class _Given(BaseModel):
 
     prompt: str | None = None
     truncation: str | None = None
-    overflow: str = "truncate"
+    overflow: str | None = None
     prepared: bool = True
     allow_partial: bool | None = None
     questions_file: str | None = None
@@ -59,7 +59,7 @@ class Options:
     setting: Setting
     prompt: str | None
     truncation: str | None = None
-    overflow: str = "truncate"
+    overflow: str | None = None  # "truncate" or "skip"; None: as the data sheet says
     data: dict[str, Any] = field(default_factory=dict)
     prepared: bool = True  # use what `icr prepare` made
     embed: dict[str, Any] = field(default_factory=dict)  # engine and address of the retriever's embedder
@@ -77,8 +77,8 @@ class Options:
         setting = _with_engine(Setting.parse(_with_embedder(metadata)), metadata)
         if given.truncation is not None and given.truncation not in RULES:
             raise unknown("truncation", given.truncation, RULES)
-        if given.overflow not in ("truncate", "skip"):
-            raise unknown("overflow", given.overflow, ("truncate", "skip"))
+        if given.overflow not in (None, "truncate", "skip"):
+            raise unknown("overflow", str(given.overflow), ("truncate", "skip"))
         data = given.model_dump(include={"allow_partial", "questions_file"}, exclude_unset=True)
         embed = {k.removeprefix("embed_"): getattr(given, k) for k in EMBEDDING}
         return cls(

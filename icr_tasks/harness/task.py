@@ -188,11 +188,22 @@ class ICRTask(ConfigurableTask):
             template=template,
             system=system,
             demos=self._demos if "{demos}" in self.prompt_format.user else lambda item: "",
-            overflow=self.options.overflow,
+            overflow=self._overflow(),
             truncation=self.options.truncation,
             prepared=prepared.lookup(self, counter),
             embed=self.options.embed,
         )
+
+    def _overflow(self) -> str:
+        """What happens to a prompt above the window. A benchmark that is never cut says so in its sheet."""
+        never = self.sheet.get("overflow") == "skip"
+        if never and (self.options.overflow == "truncate" or self.options.truncation):
+            given = "overflow=truncate" if self.options.overflow else f"truncation={self.options.truncation}"
+            raise IcrError(
+                f"{self.config.task} is never cut: what exceeds the window is not sent and counted; "
+                f"leave {given} out"
+            )
+        return self.options.overflow or ("skip" if never else "truncate")
 
     def _request(self, builder: Builder, doc_id: int, doc: dict[str, Any]) -> PromptInstance:
         item = self._by_id[doc["id"]]
@@ -236,7 +247,7 @@ class ICRTask(ConfigurableTask):
             tokenizer=builder.tokens.name if builder.tokens else None,
             max_model_len=builder.window,
             truncation=self.options.truncation or self.prompt_format.cut,
-            overflow=self.options.overflow,
+            overflow=builder.overflow,
             chat=builder.template is not None and self.prompt_format.chat,
             chat_template_sha=hashlib.sha256(text.encode()).hexdigest()[:16] if text else None,
             n_not_sent=len(self._failed),

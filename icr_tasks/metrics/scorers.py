@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..errors import IcrError
+from ..errors import IcrError, unknown
 from ..registry import METRICS
 from .given import Given, given
 
@@ -32,6 +32,11 @@ def helmet_official(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] |
         **ours,
         **{f"{k}_official": v for k, v in official(text, doc["answers"], completion=True).items()},
     }
+
+
+def qa_judged(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
+    """QA whose headline is a judge's: SubEM and F1 stand beside it."""
+    return {k: v for k, v in qa(text, doc, None).items() if k in BUNDLES["qa_judged"]}
 
 
 def infbench_mc(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
@@ -93,6 +98,7 @@ def loong(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> 
 SCORERS: dict[str, Scorer] = {
     "qa": qa,
     "helmet_official": helmet_official,
+    "qa_judged": qa_judged,
     "infbench_mc": infbench_mc,
     "infbench_qa": infbench_qa,
     "infbench_sum": infbench_sum,
@@ -101,7 +107,7 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
-_COST = ("out_tokens", "thought_tokens", "unfinished", "truncated")
+COST = ("out_tokens", "thought_tokens", "unfinished", "truncated")
 _EQUIV = ("judge_equiv", "judge_equiv_failed")  # where a judge is configured
 _CHOICE = (
     "acc_choice",
@@ -128,12 +134,13 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "em_official",
         "f1_official",
         *_EQUIV,
-        *_COST,
+        *COST,
     ),
-    "infbench_mc": (*_CHOICE, "acc", "acc_v1", *_COST),
-    "infbench_qa": ("subem", "subem_norm", "subem_raw", "f1", "parsed", *_EQUIV, *_COST),
-    "infbench_sum": ("rougeLsum", "rougeL", "rougeL_stem", "rougeLsum_stem", *_COST),
-    "longbench": (*_CHOICE, "acc", "parsed_official", *_COST),
+    "qa_judged": (*_EQUIV, "subem", "subem_norm", "subem_raw", "f1", "parsed", *COST),
+    "infbench_mc": (*_CHOICE, "acc", "acc_v1", *COST),
+    "infbench_qa": ("subem", "subem_norm", "subem_raw", "f1", "parsed", *_EQUIV, *COST),
+    "infbench_sum": ("rougeLsum", "rougeL", "rougeL_stem", "rougeLsum_stem", *COST),
+    "longbench": (*_CHOICE, "acc", "parsed_official", *COST),
     "loong": (
         "judge",
         "judge_zero",
@@ -144,11 +151,11 @@ BUNDLES: dict[str, tuple[str, ...]] = {
         "judge_grounding",
         "judge_correctness",
         "answered",
-        *_COST,
+        *COST,
     ),
 }
 LOWER_IS_BETTER = frozenset(
-    {*_COST, "judge_failed", "judge_equiv_failed", "no_valid_answer_rate", "extract_error_rate"}
+    {*COST, "judge_failed", "judge_equiv_failed", "no_valid_answer_rate", "extract_error_rate"}
 )
 
 
@@ -180,7 +187,7 @@ def of(metrics: Sequence[str]) -> str | None:
     Raises IcrError when no single scorer reports all the others.
     """
     wanted = {m for m in metrics if known(m)}
-    if wanted <= set(_COST):
+    if wanted <= set(COST):
         return None
     for name, names in BUNDLES.items():
         if wanted <= set(names):
@@ -224,7 +231,8 @@ def _registered(name: str, text: str, item: Any) -> float:
 
     entry = METRICS.get(name)
     try:
-        value = float(entry.target(extract_answer(text).text, item))
+        whole = entry.facts.get("reads") == "text"
+        value = float(entry.target(text if whole else extract_answer(text).text, item))
     except Exception as error:  # somebody else's function: its error is named with metric and item
         raise IcrError(
             f"metric {name!r} ({entry.origin}) failed on item {getattr(item, 'id', '?')}: "
@@ -236,9 +244,14 @@ def _registered(name: str, text: str, item: Any) -> float:
 
 
 def metric(
-    name: str, *, higher_is_better: bool = True
+    name: str, *, higher_is_better: bool = True, reads: str = "answer"
 ) -> Callable[[Callable[..., float]], Callable[..., float]]:
-    """Register `function(answer: str, item: Item) -> float` (0 to 1) as a metric that benchmarks may name."""
+    """Register `function(answer: str, item: Item) -> float` (0 to 1) as a metric that benchmarks may name.
+
+    `reads`: "answer" (what the extractor takes for the answer) or "text" (the whole visible text).
+    """
+    if reads not in ("answer", "text"):
+        raise unknown("reads", reads, ("answer", "text"))
     if known(name):
         raise IcrError(f"metric {name!r} is one of icr-tasks itself; choose another name")
-    return METRICS.register(name, higher_is_better=higher_is_better)
+    return METRICS.register(name, higher_is_better=higher_is_better, reads=reads)

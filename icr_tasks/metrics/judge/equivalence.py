@@ -44,7 +44,8 @@ def render(case: Case) -> tuple[str, bool]:
     """(prompt, flagged) of one case; `case.gold` is `gold_text(...)`."""
     response, flagged = defuse(case.response)
     shown = response or "(empty)"
-    fields = {"question": case.question, "gold": case.gold, "response": shown}
+    question = f"{case.question}\n[Rule for this question]: {case.rule}" if case.rule else case.question
+    fields = {"question": question, "gold": case.gold, "response": shown}
     return _PROMPT.format(**fields, reminder=REMINDER if flagged else ""), flagged
 
 

@@ -270,6 +270,7 @@ class Case:
     response: str
     id: str
     documents: str = ""
+    rule: str = ""  # what holds for this item besides (rubric `equiv`)
 
 
 @dataclass(frozen=True, slots=True)

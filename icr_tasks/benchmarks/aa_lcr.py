@@ -1,0 +1,157 @@
+"""AA-LCR (ArtificialAnalysis/AA-LCR): 100 questions over sets of about eight long documents, graded by a judge.
+
+The documents belong to their owners: they are fetched by the user and never shipped.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .. import storage
+from ..errors import IcrError
+from ..metrics import scorers
+from . import flat
+from .base import Item, ItemSet, Prompt, Unit
+from .declare import benchmark, grid
+from .fetch import Remote
+
+EXPECTED = 100
+_CSV, _ZIP = "AA-LCR_Dataset.csv", "AA-LCR_extracted-text.zip"
+_LARGEST = 64 << 20  # bytes of one document; the real ones are below 2 MB
+_FIELDS = {
+    name: str
+    for name in (
+        "document_category",
+        "document_set_id",
+        "question_id",
+        "question",
+        "answer",
+        "data_source_filenames",
+    )
+}
+
+
+def load(
+    dataset: str = "all", length: str | None = None, *, allow_partial: object = None, **_: Any
+) -> ItemSet:
+    """All questions. Raises IcrError for a missing or short table; a document that is missing says so when
+    its prompt is built."""
+    found = flat.load(f"aa_lcr/{_CSV}", "aa_lcr", _FIELDS, _keep, "aa-lcr-1")
+    whole = len(found.rows) == EXPECTED
+    if not whole and not storage.allow_partial(allow_partial):
+        raise storage.short(found.source, "questions", len(found.rows), EXPECTED)
+    items = [_item(found.source.parent / "lcr", row.kept) for row in found.rows]
+    return ItemSet(items, EXPECTED, _CSV, f"sha256:{found.sha256[:16]}", whole)
+
+
+def _keep(record: dict[str, Any]) -> dict[str, Any]:
+    files = [name.strip() for name in record["data_source_filenames"].split(";") if name.strip()]
+    if not files:
+        raise ValueError(f"question {record['question_id']} names no document")
+    return {**{name: record[name] for name in _FIELDS}, "files": files, "tokens": record.get("input_tokens")}
+
+
+def _item(root: Path, kept: dict[str, Any]) -> Item:
+    folder = root / kept["document_category"] / kept["document_set_id"]
+    answer = kept["answer"].replace("\\n", "\n")  # the table writes line breaks as two characters
+    return Item(
+        kept["question_id"],
+        kept["question"],
+        (answer,),
+        kept["document_set_id"],
+        partial(_units, folder, tuple(kept["files"])),
+        keys={"category": kept["document_category"], "official_tokens": int(kept["tokens"] or 0)},
+        fields={"documents": kept["files"]},
+    )
+
+
+def _units(folder: Path, names: Sequence[str]) -> list[Unit]:
+    """The documents in the order of the table, which is the order of the official prompt."""
+    at_hand = {_repaired(path.name): path for path in folder.iterdir()} if folder.is_dir() else {}
+    missing = [name for name in names if _repaired(name) not in at_hand]
+    if missing:
+        raise IcrError(f"{folder} has no {', '.join(missing)}; fetch it:  icr data fetch aa_lcr")
+    return [Unit(name, at_hand[_repaired(name)].read_text(encoding="utf-8"), name) for name in names]
+
+
+def _repaired(name: str) -> str:
+    """A file name whose quotes, dashes and accents an unpacker read as code page 437, as it was meant."""
+    try:
+        return name.encode("cp437").decode("utf-8")
+    except (UnicodeEncodeError, UnicodeDecodeError):
+        return name  # was never garbled
+
+
+def unpack(archive: Path, folder: Path) -> int:
+    """Unpack the documents beside the table, under their right names; returns how many. Raises IcrError for
+    an archive that cannot be read, and for entries that would leave the folder or are too large."""
+    count = 0
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                parts = PurePosixPath(_repaired(info.filename)).parts
+                if not info.filename.endswith(".txt") or "lcr" not in parts or "__MACOSX" in parts:
+                    continue
+                parts = parts[parts.index("lcr") :]
+                if ".." in parts or info.file_size > _LARGEST:
+                    raise IcrError(
+                        f"{archive}: entry {info.filename!r} is refused (outside, or above 64 MiB)"
+                    )
+                storage.write_atomic(folder.joinpath(*parts), zipped.read(info))
+                count += 1
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        archive.unlink(missing_ok=True)
+        raise IcrError(
+            f"{archive}: not a readable archive ({error}); it was removed, fetch it again"
+        ) from error
+    return count
+
+
+@benchmark(
+    "aa_lcr",
+    title="AA-LCR",
+    units="documents",
+    marks_gold=False,
+    chance=None,
+    metrics=scorers.BUNDLES["qa_judged"],
+    prompts={
+        "official": Prompt(
+            "official",
+            user="BEGIN INPUT DOCUMENTS\n\n{context}\n\nEND INPUT DOCUMENTS\n\nAnswer the following question using "
+            "the input documents provided above.\n\nSTART QUESTION\n\n{question}\n\nEND QUESTION\n",
+            no_context="START QUESTION\n\n{question}\n\nEND QUESTION\n",
+            unit="BEGIN DOCUMENT {n}:\n{text}\nEND DOCUMENT {n}",
+            cut="documents",
+            max_gen_toks=4096,
+            source="ArtificialAnalysis/AA-LCR card",
+        )
+    },
+    source="ArtificialAnalysis/AA-LCR",
+    revision="main",
+    license="Apache-2.0; documents belong to their owners",
+    n=EXPECTED,
+    overflow="skip",
+    metric_definition="share of answers that a judge finds to say what the official answer says",
+    cluster="document set",
+    scorer="qa_judged",
+    typical_tokens=100_000,
+    breakdown=["category"],
+)
+class AaLcr:
+    """The table of questions, and one archive of documents which is unpacked."""
+
+    tasks = grid()
+    load = staticmethod(load)
+
+    @staticmethod
+    def files(dataset: str, length: str | None) -> list[Remote]:
+        """Questions and documents."""
+        base = "datasets/ArtificialAnalysis/AA-LCR/resolve/main"
+        return [
+            Remote(f"aa_lcr/{_CSV}", f"{base}/{_CSV}"),
+            Remote(f"aa_lcr/{_ZIP}", f"{base}/extracted_text/{_ZIP}", unpack=unpack),
+        ]
