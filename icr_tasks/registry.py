@@ -214,7 +214,7 @@ def retriever(
     return RETRIEVERS.register(name, params=params, reference=reference)
 
 
-def view(name: str, *, order: int = 1000) -> Callable[[T], T]:
+def view(name: str, *, order: int = 1000, absent: str = "") -> Callable[[T], T]:
     """Decorator of a function that makes tables of a board: `function(board) -> list[icr.Table]`, shown by
-    `order`."""
-    return VIEWS.register(name, order=order)
+    `order`. `absent`: what the board says where there is no table."""
+    return VIEWS.register(name, order=order, absent=absent)

@@ -167,7 +167,10 @@ def made(entry: Entry[Callable[[Board], list[Table]]], board: Board) -> list[Tab
     """The tables of one view. A plugin's view that fails is named among what could not be read; the rest
     stays."""
     if entry.origin == "icr_tasks":
-        return entry.target(board)
+        tables = entry.target(board)
+        if not tables and entry.facts.get("absent"):
+            board.left_out.setdefault(entry.name, entry.facts["absent"])
+        return tables
     try:
         tables = list(entry.target(board))
         if not all(isinstance(table, Table) for table in tables):

@@ -12,6 +12,7 @@ from ..ledgers.load import TaskItems
 from ..pairs.axes import Identity, identity, marks
 from ..stats import Design, Effect, documents, objects
 
+Bounds = tuple[float, float]  # of the gold passage's position, 0 to 1
 Column = tuple[str, str, str]  # benchmark, dataset, length ("" where a benchmark has none)
 
 
@@ -79,8 +80,8 @@ def short_column(column: Column) -> str:
 _DESIGNS: dict[Any, tuple[list[Places], Design]] = {}
 
 
-def design(parts: Sequence[Places], columns: Iterable[Column], depth: float | None = None) -> Design:
-    """The weights and clusters of several cells (of their items at one depth); made once for all rows that
+def design(parts: Sequence[Places], columns: Iterable[Column], depth: Bounds | None = None) -> Design:
+    """The weights and clusters of several cells (of their items in one bin of depth); made once for all rows that
     share them."""
     kept, columns = list(parts), tuple(columns)
     key = (*map(id, kept), columns, depth)
@@ -95,7 +96,7 @@ def design(parts: Sequence[Places], columns: Iterable[Column], depth: float | No
         cluster = np.concatenate([p.cluster for p in kept])
         shared = documents([p.shared for p in kept], [len(p.item) for p in kept])
         if depth is not None:
-            mask = np.concatenate([at_depth(p, depth) for p in kept])
+            mask = np.concatenate([in_bin(p, depth) for p in kept])
             dataset, cell, cluster = dataset[mask], cell[mask], cluster[mask]
             shared = None if shared is None else shared[mask]
         _DESIGNS[key] = (
@@ -105,9 +106,9 @@ def design(parts: Sequence[Places], columns: Iterable[Column], depth: float | No
     return _DESIGNS[key][1]
 
 
-def at_depth(places: Places, depth: float) -> np.ndarray:
-    """Mask of the items at one depth."""
-    return np.abs(places.depth - depth) < 1e-3
+def in_bin(places: Places, bounds: Bounds) -> np.ndarray:
+    """Mask of the items whose gold passage stands within these bounds (the upper one excluded)."""
+    return (places.depth >= bounds[0]) & (places.depth < bounds[1])
 
 
 class Codes:

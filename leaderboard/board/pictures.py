@@ -13,12 +13,12 @@ from ..plots import Dot, Line, Panel, Point, Step, curve, forest, heat, pareto, 
 from ..plots import Row as ForestRow
 from ..text.names import chance, title
 from ..text.printed import printed, settled
-from .cells import Cell, Column, at_depth, short_column
+from .cells import Bounds, Cell, Column, in_bin, short_column
+from .depths import depth_bins
 from .join import started
 from .rows import Row, columns_of, difference, suite_of
 from .tables import Table
 from .views.cost import value
-from .views.depth import depths
 
 LINES = 8  # more lines than this cannot be told apart
 _STEP = re.compile(r"(.*?)[-_/@]?(?:checkpoint|global_step|step)[-_]?(\d+)$")
@@ -82,12 +82,10 @@ def _heats(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
     for row in rows:
         if row.setting.get("kind") != "full" or made >= LINES:
             continue
-        columns = [
-            c for c in columns_of([row]) if c[2] and row.cells[c].usable and len(depths([row], [c])) > 1
-        ]
-        levels = depths([row], columns)
-        if not columns or not 2 <= len(levels) <= 12:
+        bins = depth_bins([row], [c for c in columns_of([row]) if c[2] and row.cells[c].usable])
+        if isinstance(bins, str):
             continue
+        columns, levels = bins.columns, bins.bounds
         lengths = list(dict.fromkeys(c[2] for c in columns))
         grid, n = _matrix(row, columns, levels, lengths)
         panels = [Panel(row.setting["text"], grid, n=n)]
@@ -111,12 +109,12 @@ def _heats(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
         yield (
             f"depth-{_slug(row.name)}-{_slug(row.prompt)}",
             heading,
-            heat(heading, [f"{d:.2g}" for d in levels], lengths, panels),
+            heat(heading, bins.names, lengths, panels),
         )
 
 
 def _matrix(
-    row: Row, columns: Sequence[Column], levels: Sequence[float], lengths: Sequence[str]
+    row: Row, columns: Sequence[Column], levels: Sequence[Bounds], lengths: Sequence[str]
 ) -> tuple[list[list[float | None]], list[list[int]]]:
     """Mean score x 100 and N by depth (rows) and length (columns), datasets with that depth weighted
     equally."""
@@ -127,7 +125,7 @@ def _matrix(
         counts.append([])
         for length in lengths:
             parts = [row.cells[c].scores for c in columns if c[2] == length]
-            found = [s.score[at_depth(s.at, d)] for s in parts if s is not None]
+            found = [s.score[in_bin(s.at, d)] for s in parts if s is not None]
             found = [f for f in found if len(f)]
             grid[-1].append(100 * float(np.mean([f.mean() for f in found])) if found else None)
             counts[-1].append(sum(map(len, found)))

@@ -102,7 +102,7 @@ def _twice(
     return of_effect(ours[0].effect(double), level, kind="diff")
 
 
-@view("drop", order=40)
+@view("drop", order=40, absent="no compressed run beside one of the same model without compression")
 def drop(board: Board) -> list[Table]:
     """Table 3: what compression costs, and whether training reduces that."""
     return tables(board.rows, board.options)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..build import Board
 
 
-@view("lengths", order=30)
+@view("lengths", order=30, absent="no benchmark with nominal lengths")
 def lengths(board: Board) -> list[Table]:
     """Tables 1 and 11: datasets with lengths, averaged over lengths, and by length for each dataset."""
     rows, options = board.rows, board.options

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..build import Board
 
 
-@view("rag", order=50)
+@view("rag", order=50, absent="no retrieval run")
 def rag(board: Board) -> list[Table]:
     """Table 10: each model with its full context and every retrieval budget."""
     rows, options = board.rows, board.options

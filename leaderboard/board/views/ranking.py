@@ -82,7 +82,7 @@ def tables(options: Options) -> list[Table]:
     return found
 
 
-@view("ranking", order=70)
+@view("ranking", order=70, absent="no rank_*.json of icr rank below the results")
 def ranking(board: Board) -> list[Table]:
     """Table 4: how well attention ranks the documents."""
     return tables(board.options)

@@ -22,7 +22,7 @@ def settings_order(row: Row) -> tuple[int, float, str]:
     return kinds.index(kind) if kind in kinds else len(kinds), size, row.setting["text"]
 
 
-@view("settings", order=20)
+@view("settings", order=20, absent="no benchmark without nominal lengths")
 def settings(board: Board) -> list[Table]:
     """Tables 2 and 12: benchmarks without nominal lengths, blocks by setting; foreign tasks have tables of
     their own."""
