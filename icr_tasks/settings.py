@@ -137,6 +137,13 @@ class Setting:
             return {**_method(str(self.method)).params, **{n: o.param for n, o in KV.items()}}
         return {}
 
+    @property
+    def _code(self) -> int:
+        """Version of a KV method's code: how often it was changed so that its answers changed."""
+        if self.kind != "kv" or self.method in (*KV_NATIVE, BY_DESIGN):
+            return 1
+        return int(_method(str(self.method)).facts.get("version", 1))
+
     @cached_property
     def params(self) -> dict[str, Any]:
         """Every knob of this setting (of its first part, where two are combined), defaults filled in; quiet
@@ -170,6 +177,7 @@ class Setting:
             "method": self.method,
             "amount": self.amount,
             "params": self.params,
+            **({"code": self._code} if self._code > 1 else {}),
             **({"then": self.then._fields()} if self.then else {}),
         }
 

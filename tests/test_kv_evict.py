@@ -144,6 +144,22 @@ def test_knobs_that_came_later_leave_old_fingerprints() -> None:
     assert "dense" not in Setting.parse("kv:page@0.05").params
 
 
+def test_a_changed_method_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from icr_tasks import schema
+    from icr_tasks.registry import KV_METHODS
+
+    def recorded() -> tuple[str, ...]:
+        texts = ("kv:keydiff@0.5", "rag@4k+kv:keydiff@0.5", "kv:topk@0.05")
+        return tuple(schema.run_fingerprint({"setting": Setting.parse(t).describe()}) for t in texts)
+
+    before = recorded()
+    monkeypatch.setitem(KV_METHODS.get("keydiff").facts, "version", 3)
+    after = recorded()
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
+    assert Setting.parse("kv:page@0.05").describe()["code"] == 2
+    assert "code" not in Setting.parse("kv:topk@0.05").describe()
+
+
 def test_vllm_refuses_dense_first_layers() -> None:
     with pytest.raises(IcrError, match="dense= needs --model icr-hf"):
         choose.parse("page@0.05,dense=2")

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..errors import IcrError
 from ..kv import choose, make
-from ..kv.hf import attention, decode, models
+from ..kv.hf import attention, decode, models, repeat
 from ..kv.hf.prefills import PrefillStore
 from ..settings import Setting
 from . import identity, session
@@ -218,6 +218,7 @@ class IcrHF(HFLM):
                 after=[self._after(r, ids, setting) for r, ids in zip(requests, prompts, strict=True)],
                 chunk=self.prefill_chunk,
                 prefills=self.prefills,
+                repeat=(self._ids(repeat.WHOLE), self._ids(repeat.FROM)),
             )
             done = decode.generate(self.model, job, method)
         except (IcrError, ValueError) as error:
@@ -253,6 +254,9 @@ class IcrHF(HFLM):
                 "use a shorter length, or max_length= if the model can do more"
             )
         return ids
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _after(self, request: Any, ids: list[int], setting: Setting) -> int:
         """Tokens of the question part, read after compression; 0 in a query-aware run."""

@@ -10,6 +10,7 @@ Queries are grouped by KV head: (kv_heads, group, dim). All heads of a group sha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,21 @@ class Zone:
 
 
 @dataclass
+class Observed:
+    """What a prefill showed of one layer beside its keys and values, for methods that ask for it."""
+
+    layer: int  # place among the full-attention layers, of `layers`
+    layers: int
+    heads: int  # KV heads
+    mean: Tensor | None = None  # (heads, dim) of the queries before their rotary positions
+    cov: Tensor | None = None  # (heads, dim, dim)
+    average: Callable[[int], Tensor] | None = (
+        None  # rotation averaged over the next positions, (dim, dim), x @ it
+    )
+    repeated: Tensor | None = None  # (kv_heads, tokens): most attention from a repetition of the prompt
+
+
+@dataclass
 class Attended:
     """One step: output (kv_heads, group, dim), what was read, and which tokens (bool (kv_heads, tokens) on
     request)."""
@@ -63,6 +79,8 @@ class Method:
     update = 1024
     dense = 0  # first layers that are left as they are
     needs_queries = 0  # how many of the last prefill queries `keep` wants to see
+    moments = False  # whether it wants the mean and covariance of the queries before their rotary positions
+    repeats = False  # whether it wants the prompt repeated
 
     def __init__(self, *, name: str, budget: int | float | None, frees: bool, **knobs: Any) -> None:
         self.name, self.budget, self.frees = name, budget, frees
@@ -80,6 +98,10 @@ class Method:
     def whole(self) -> bool:
         """True for a budget of everything, which the identity checks run."""
         return isinstance(self.budget, float) and self.budget == 1
+
+    def at(self, seen: Observed) -> Any:
+        """This method at one layer, given what the prefill showed of it; itself where that is no matter."""
+        return self
 
     # -- evictors ------------------------------------------------------------------------------------------
 

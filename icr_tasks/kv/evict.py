@@ -41,7 +41,18 @@ class Evictor(Method):
 
     every = 0
     adaptive = False
+    across = False  # whether the heads of all layers share a budget
     floor = FLOOR
+
+    @property
+    def grows(self) -> float:
+        """Share of the cache that grows with every generated token: all of it, or nothing where it rolls."""
+        return 0.0 if self.every == 1 else 1.0
+
+    @property
+    def own_lengths(self) -> bool:
+        """Whether heads keep different numbers of keys."""
+        return self.adaptive
 
     @classmethod
     def check_together(cls, differ: dict[str, object]) -> None:
@@ -74,13 +85,21 @@ class Evictor(Method):
     ) -> list[Tensor]:
         """Positions to keep of each head, ascending, `kept` a head on average. Heads may have different lengths:
         keys[h], values[h] are (tokens, dim); queries (kv_heads, group, q, dim)."""
-        scores = [
-            self.score(k[None], v[None], None if queries is None else queries[h : h + 1], scale)[0]
-            for h, (k, v) in enumerate(zip(keys, values, strict=True))
-        ]
+        scores = self.score_each(keys, values, queries, scale)
         if not self.adaptive:
             return [top(s[None], min(kept, len(s)), self.sink, self.window)[0] for s in scores]
         return divide(scores, kept, self.floor, self.sink, self.window)
+
+    def score_each(
+        self, keys: Sequence[Tensor], values: Sequence[Tensor], queries: Tensor | None, scale: float
+    ) -> list[Tensor]:
+        """The scores of each head, which may have different lengths."""
+        if len({len(one) for one in keys}) == 1:
+            return list(self.score(torch.stack(tuple(keys)), torch.stack(tuple(values)), queries, scale))
+        return [
+            self.score(k[None], v[None], None if queries is None else queries[h : h + 1], scale)[0]
+            for h, (k, v) in enumerate(zip(keys, values, strict=True))
+        ]
 
 
 def top(scores: Tensor, kept: int, sink: int, window: int) -> Tensor:

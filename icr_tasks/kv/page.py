@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         "dense": Whole(0, text="first layers that are read in full; 2 in Quest as released"),
     },
     quiet=("dense",),
+    version=2,  # 1 counted pages from the end of the sink
 )
 class Page(Method):
     """Reads ceil(budget * prompt / page) pages beside sink and window, which are rounded up to whole

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     frees=True,
     knobs={"window": Whole(64), "kernel": Whole(5, low=1, odd=True), **EVICTOR},
     quiet=QUIET,
+    version=2,  # 1 pooled the window as well
 )
 class SnapKV(Evictor):
     """Keeps budget * prompt tokens: the window and the most attended before it."""
@@ -40,13 +41,17 @@ class SnapKV(Evictor):
         """Attention of the window's queries, smoothed: (kv_heads, tokens). queries: (kv_heads, group, window,
         dim)."""
         assert queries is not None
-        heads, n, _ = keys.shape
-        seen = queries.shape[2]
-        logits = (queries @ keys.unsqueeze(1).transpose(2, 3)).float() * scale
-        future = torch.ones(seen, seen, dtype=torch.bool, device=keys.device).triu(1)
-        logits[..., n - seen :].masked_fill_(future, -torch.inf)
-        scores = torch.softmax(logits, -1).sum(2)
+        prefix, seen = window_attention(keys, queries, scale), queries.shape[2]
         # the window's own columns stay out of the pool, as in the released code: they are kept in any case
-        prefix = scores[..., : n - seen]
         smooth = torch.nn.functional.avg_pool1d(prefix, self.kernel, stride=1, padding=self.kernel // 2)
         return torch.nn.functional.pad(smooth.mean(1), (0, seen))
+
+
+def window_attention(keys: Tensor, queries: Tensor, scale: float) -> Tensor:
+    """What the last queries (kv_heads, group, window, dim) attend to before themselves, summed over them:
+    (kv_heads, group, tokens - window)."""
+    n, seen = keys.shape[1], queries.shape[2]
+    logits = (queries @ keys.unsqueeze(1).transpose(2, 3)).float() * scale
+    future = torch.ones(seen, seen, dtype=torch.bool, device=keys.device).triu(1)
+    logits[..., n - seen :].masked_fill_(future, -torch.inf)
+    return torch.softmax(logits, -1).sum(2)[..., : n - seen]

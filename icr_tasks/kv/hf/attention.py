@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import repeat
 from .session import Session
 
 NAME = "icr_kv"
@@ -43,7 +44,10 @@ def forward(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     sinks = kwargs.get("s_aux")
     if session is not None and (slot := session.slot(module.layer_idx)) is not None:
-        session.observe(slot, query, scale)
+        if session.repeating is not None:
+            repeat.score(session, slot, query, key, scale)
+        else:
+            session.observe(slot, query, scale)
         if session.decoding and (session.ragged or (session.sparse and query.shape[2] == 1)):
             return session.attend(slot, query, key, value, scale, sinks), None
         hidden = getattr(module, "masked_key_indices", None)  # kvpress's name, on layers of a masking press

@@ -41,6 +41,11 @@ class RoomyLayer(DynamicLayer):
         self.room = max(self.room, need + 1024)  # the next growth, if the given room was too small
         return new
 
+    def cut(self, tokens: int) -> None:
+        """Forget what came after the first `tokens`."""
+        self.used = tokens
+        self.keys, self.values = self._k[:, :, :tokens], self._v[:, :, :tokens]
+
     def replace(self, keys: Tensor, values: Tensor, room: int) -> None:
         """Keep only these keys and values; the old buffer is freed."""
         self.used, self.room = keys.shape[2], keys.shape[2] + room

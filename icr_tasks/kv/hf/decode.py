@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import IcrError
 from ..base import Method
-from . import attention, joined, models
+from . import attention, joined, models, repeat
 from .cache import full_layers, new_cache, stored_bytes
+from .moments import Moments, Rotary
 from .prefills import TAIL, Prefill, PrefillStore
 from .report import peak_bytes, report, reset_peak
 from .session import Session
@@ -54,6 +56,10 @@ class Job:
     forced: list[int] | None = None
     keep_logits: bool = False
     prefills: PrefillStore | None = None
+    repeat: tuple[list[int], list[int]] = (
+        [],
+        [],
+    )  # tokens that ask for a repetition: from the start, from a place
 
     @property
     def afters(self) -> list[int]:
@@ -120,7 +126,7 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
         job = replace(job, chunk=max(map(len, job.prompts)))
     reset_peak(model.device)
     _forget_masks(model)
-    if several and any(job.afters):
+    if several and (any(job.afters) or (method is not None and method.repeats)):
         parts = [_prepared(model, job.alone(i), method) for i in range(len(job.prompts))]
         ready = joined.join(parts, _Batch(model, job))
     else:
@@ -146,8 +152,15 @@ def _prepared(model: Any, job: Job, method: Method | None) -> joined.Ready:
     (after,) = set(job.afters)
     batch = _Batch(model, job, stock=press is not None)
     width, where = batch.ids.shape[1], full_layers(model.config.get_text_config())
-    shared = job.prefills if press is None and not models.hybrid(model.config) else None
+    moments, repeats = method is not None and method.moments, method is not None and method.repeats
+    shared = None if press is not None or moments or models.hybrid(model.config) else job.prefills
     session = Session(method, batch.pads, where, TAIL if shared else 0)
+    if moments:
+        session.moments = Moments(Rotary(model), method.sink if method else 0)
+    if repeats and models.hybrid(model.config):
+        raise IcrError(
+            f"kv:{method.name if method else ''} repeats the prompt, which layers without full attention cannot undo"
+        )
     with attention.active(session):
         if shared is not None:
             logits, seconds, reused = _shared(batch, session, job, shared)
@@ -157,6 +170,10 @@ def _prepared(model: Any, job: Job, method: Method | None) -> joined.Ready:
                 logits = _prefill(batch, width - after, width if press is not None else job.chunk)
             seconds, reused = _now(model) - start, []
         session.prefilled = width - after
+        if method is not None and repeats and method.applies(width - after):
+            repeat.run(
+                batch, session, job.prompts[0][: width - after], job.repeat, getattr(method, "part", 2048)
+            )
         pads = session.finish_prefill(batch.cache, job.max_new + after)
         batch.repad(pads, after + job.max_new)
         stored = [stored_bytes(batch.cache, b, pad, where) for b, pad in enumerate(pads)]

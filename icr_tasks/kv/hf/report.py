@@ -97,10 +97,10 @@ def _formula(session: Session, row: int, shapes: list[tuple[int, int, int]], lat
         if method is not None and not tally.fallback and layer >= method.dense:
             nominal = method.formula(n, heads, dim, item)  # type: ignore[assignment]
         total = {name: total[name] + nominal[name] for name in total}
-    rolling = method is not None and method.frees and getattr(method, "every", 0) == 1 and not tally.fallback
+    grows = 1.0 if method is None or tally.fallback else getattr(method, "grows", 1.0)
     return {
         "bytes_stored_per_token": round(total["stored"] / n, 2),
-        "bytes_read_per_step": round(total["read"] + (0 if rolling else later)) if tally.steps else None,
+        "bytes_read_per_step": round(total["read"] + later * grows) if tally.steps else None,
         "index_bytes": round(total["index"]),
     }
 

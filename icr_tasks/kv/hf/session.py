@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import Method, Zone, mass, merge
+from ..base import Method, Observed, Zone, mass, merge
+from ..evict import divide
 from . import cache as caches
+from .moments import Moments
 
 _RECENT = 64  # newest keys, which no press hides: what a hidden key's score is held against
 _NO_WEIGHT = -30.0  # e^-30 of a recent key's weight is no weight in any dtype
@@ -66,6 +68,9 @@ class Session:
         self.alive = [True] * len(pads)
         self.untimed = 0.0  # seconds spent on measurements that production would not do
         self.cache: Any = None
+        self.moments: Moments | None = None  # of the queries, where the method wants them
+        self.repeated: list[Tensor] = []  # a layer: scores of a repetition of the prompt, (kv_heads, tokens)
+        self.repeating: tuple[int, int] | None = None  # the part of the prompt that is being repeated
         self.room = 0  # tokens that will come after the prefill
         self._scales = [1.0] * self.layers
         self._queries: list[Tensor | None] = [None] * self.layers
@@ -82,6 +87,8 @@ class Session:
         """Remember the last queries: query (batch, heads, q, dim), after RoPE. Those of generated tokens only where the
         cache is compressed again."""
         self._scales[layer] = scale
+        if self.moments is not None and not self.decoding:
+            self.moments.add(layer, query, self.pads)
         if self.tail and (self.every or not self.decoding):
             seen = self._queries[layer]
             tail = query[:, :, -self.tail :]
@@ -247,10 +254,16 @@ class Session:
         method: Any = self.method
         before = self.cache.layers[self.where[0]].get_seq_length()
         lengths = [before - pad for pad in self.pads]  # of an answer that has ended, more than its tally says
-        self.ragged = self.ragged or bool(getattr(method, "adaptive", False))
+        self.ragged = self.ragged or bool(getattr(method, "own_lengths", False))
+        across = [
+            self._across(b, n) if getattr(method, "across", False) else None for b, n in enumerate(kept)
+        ]
         for slot, place in enumerate(self.where):
             layer = self.cache.layers[place]
-            rows = [self._chosen(slot, b, layer, n) for b, n in enumerate(kept)]
+            rows = [
+                self._chosen(slot, b, layer, n) if (found := across[b]) is None else found[slot]
+                for b, n in enumerate(kept)
+            ]
             if self.ragged:
                 split = [
                     [self._head(layer, b, h, at) for h, at in enumerate(row)] for b, row in enumerate(rows)
@@ -267,7 +280,9 @@ class Session:
 
     def _head(self, layer: Any, b: int, h: int, at: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self._parts(layer, b)
-        return keys[h][at].clone(), values[h][at].clone()
+        if len(at) == len(keys[h]):
+            return keys[h], values[h]
+        return keys[h][at], values[h][at]
 
     def _parts(self, layer: Any, b: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Keys and values of a row, one (tokens, dim) a head."""
@@ -282,9 +297,32 @@ class Session:
         if kept is None:
             return [torch.arange(one.shape[0], device=one.device) for one in keys]
         queries = self._tail(slot, b, len(keys))
+        method = method.at(self._observed(slot, b, len(keys)))
         if not self.decoding and not self.ragged:
             return method.keep(keys, values, queries, self._scales[slot])
         return method.keep_each(keys, values, queries, self._scales[slot], kept)
+
+    def _across(self, b: int, kept: int | None) -> list[list[Tensor]] | None:
+        """Positions that stay in each layer and head, where all layers share a budget; None for a row as it is."""
+        method: Any = self.method
+        if kept is None:
+            return None
+        scores: list[Tensor] = []
+        for slot, place in enumerate(self.where):
+            keys, values = self._parts(self.cache.layers[place], b)
+            own = method.at(self._observed(slot, b, len(keys)))
+            scores += own.score_each(keys, values, self._tail(slot, b, len(keys)), self._scales[slot])
+        found = divide(scores, kept, method.floor, method.sink, method.window)
+        each = len(found) // self.layers
+        return [found[i * each : (i + 1) * each] for i in range(self.layers)]
+
+    def _observed(self, slot: int, b: int, heads: int) -> Observed:
+        seen = Observed(slot, self.layers, heads)
+        if self.moments is not None:
+            seen.mean, seen.cov, seen.average = self.moments.of(slot, b)
+        if self.repeated:
+            seen.repeated = self.repeated[slot]
+        return seen
 
     def _tail(self, layer: int, b: int, kv_heads: int) -> Tensor | None:
         queries = self._queries[layer]
