@@ -123,7 +123,7 @@ def test_yaml_files_are_current_and_complete() -> None:
         if "metadata" in config and "icr" in config["metadata"]:
             sheet = config["metadata"]["icr"]
             assert sheet["revision"] and sheet["cluster"] and sheet["metric_definition"] and sheet["license"]
-    assert len(names) == 24 + 4 + 12 + 2 + (13 + 11) + 4 + 2 + 1 + (3 * 8 + 4) + (4 + 1) + 1 + 2
+    assert len(names) == 24 + 4 + 12 + 2 + (13 + 11) + 4 + 2 + 1 + (3 * 8 + 4) + (4 + 1) + 1 + 2 + (11 + 1) + (9 + 1)
 
 
 def test_bad_input_ends_with_one_clear_error(tmp_path: Path) -> None:
