@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .errors import IcrError
+
 if TYPE_CHECKING:
     import torch
 else:
@@ -24,4 +26,15 @@ else:
 
     torch = _Lazy("torch")
 
-__all__ = ["torch"]
+
+def needs(module: str, extra: str, what: str) -> Any:
+    """An optional package. Raises IcrError with the way to install it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise IcrError(
+            f"{what} need the package {module} ({error}); pip install icr-tasks[{extra}]"
+        ) from error
+
+
+__all__ = ["needs", "torch"]

@@ -175,7 +175,8 @@ SPEED_ONLY = _words(
     gpu_memory_utilization swap_space cpu_offload_gb num_gpu_blocks_override max_num_seqs max_num_batched_tokens
     enable_prefix_caching enforce_eager max_parallel_loading_workers disable_log_stats disable_tqdm use_tqdm
     download_dir embed_url store samples prefill_store prefill_store_gb
-    in_flight num_concurrent max_retries timeout header verify_certificate ca_cert_path"""
+    in_flight num_concurrent max_retries timeout header verify_certificate ca_cert_path
+    price budget_usd spent api_key_env on_model_change"""
 )
 # The same for graders, below their prefixes: where a judge is served does not change what it says.
 _GRADERS = ("judge_", "xfinder_")

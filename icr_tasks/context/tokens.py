@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ..errors import IcrError
@@ -127,6 +128,11 @@ class TokenCounter:
         ]
 
 
+def _on_hub(name: str) -> bool:
+    """Whether a served model's name is that of a tokenizer too: a hub id or a folder."""
+    return "/" in name or Path(name).is_dir()
+
+
 @lru_cache(maxsize=4)
 def _load(name: str, revision: str | None, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
@@ -145,9 +151,12 @@ def counter(metadata: Mapping[str, Any], lm: Any = None) -> TokenCounter | None:
         return None
     if name is None and callable(getattr(lm, "tokenizer", None)):
         return TokenCounter(lm.tokenizer)
+    served = name is None and metadata.get("base_url") and not metadata.get("pretrained")
     name = name or metadata.get("pretrained") or metadata.get("model")
     if not name:
         raise IcrError(_NO_TOKENIZER)
+    if served and not _on_hub(str(name)):
+        return None  # a name of the server's own, such as gpt-5: nothing is counted and nothing is cut
     revision = metadata.get("tokenizer_revision") or metadata.get("revision")
     return TokenCounter(_load(str(name), revision, bool(metadata.get("trust_remote_code"))))
 

@@ -47,7 +47,7 @@ PATCHES = (
     ),
     Patch(
         "lm_eval.api.registry:model_registry",
-        "icr-vllm, icr-hf and icr-replay are found by --model",
+        "icr-vllm, icr-hf, icr-api and icr-replay are found by --model",
         f"{_LM_EVAL}/4013 (merged, not released: entry points for models; the patch steps aside for it)",
     ),
     Patch(
@@ -135,6 +135,7 @@ MODELS = {
     "icr-replay": "icr_tasks.engines.replay:ReplayLM",
     "icr-vllm": "icr_tasks.engines.vllm:IcrVLLM",
     "icr-hf": "icr_tasks.engines.hf:IcrHF",
+    "icr-api": "icr_tasks.engines.served.model:IcrAPI",
 }
 
 

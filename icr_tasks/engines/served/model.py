@@ -1,0 +1,329 @@
+"""`--model icr-api`: a model behind an OpenAI-compatible address.
+
+    lm_eval --model icr-api --model_args model=M,base_url=http://localhost:8000/v1,store=answers/ \
+        --apply_chat_template --tasks icr_helmet_rag_nq_32k
+
+Differences from `--model local-chat-completions`: each answer is stored as it finishes (`store=`) and never
+paid for twice; one refused prompt fails one item; prices and a hard cap (`price=`, `budget_usd=`); all stop
+strings count; thoughts that a server's parser takes out are kept; what a server refuses to be told is left
+out, and recorded; a prompt that the server cut, or another model under the same name, is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import os
+import queue
+import shlex
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from lm_eval.api.model import LM
+from tqdm import tqdm
+
+from ...errors import IcrError, unknown
+from ...schema import Redactor, redact_text, redact_url, secrets_in
+from .. import answers, identity, session
+from ..answers import AnswerStore
+from . import price as prices
+from .client import Ask, Client, Server
+from .dialect import Dialect, Reply
+from .listing import Listing, listing
+from .spending import BudgetReached, Spending
+
+log = logging.getLogger("icr_tasks")
+_PATHS = ("/chat/completions", "/completions", "/models")
+_CUT, _CHARACTERS = (
+    2,
+    10,
+)  # the server read less than half of what was counted, and fewer tokens than this many characters each
+# What lm_eval adds, and what tells the task which tokenizer counts.
+_IGNORED = (
+    *("batch_size", "max_batch_size", "device", "pretrained", "tokenizer", "tokenizer_revision", "revision"),
+    *("tokenizer_backend", "tokenized_requests", "trust_remote_code", "max_gen_toks", "eos_string"),
+)
+
+
+class ModelChanged(IcrError):
+    """Another model answers under the same name as before."""
+
+
+class IcrAPI(LM):
+    """A served model. `base_url` ends in /v1 (or names /chat/completions); prompts with a chat template go to
+    /chat/completions, others to /completions. `price` in USD per million tokens, `budget_usd` the cap."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        base_url: str | None = None,
+        *,
+        store: str | None = None,
+        num_concurrent: int = 16,
+        timeout: float = 600.0,
+        max_retries: int = 6,
+        max_length: int | None = None,
+        price: Mapping[str, float] | None = None,
+        budget_usd: float | None = None,
+        spent: str | None = None,
+        api_key: str | None = None,
+        api_key_env: str | None = None,
+        header: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        think_end_token: str | None = None,
+        on_model_change: str = "refuse",
+        verify_certificate: bool = True,
+        **rest: Any,
+    ) -> None:
+        super().__init__()
+        known = [n for n in inspect.signature(IcrAPI.__init__).parameters if n not in ("self", "rest")]
+        for name in rest:
+            if name not in _IGNORED:
+                raise unknown("argument of icr-api", name, (*known, *_IGNORED))
+        model = model or rest.get("pretrained")
+        if not model or not base_url:
+            raise IcrError("icr-api needs model=NAME and base_url=http://HOST:PORT/v1")
+        if on_model_change not in ("refuse", "record"):
+            raise unknown("on_model_change", on_model_change, ("refuse", "record"))
+        self.model, self.on_model_change = str(model), on_model_change
+        self.price = prices.Price.parse(price)
+        limit = prices.budget(budget_usd, self.price)
+        if limit is not None and not (store or spent):
+            raise IcrError(
+                "budget_usd needs store=FOLDER: finished answers, and what was spent, are kept there"
+            )
+        own = {"extra": extra, "seed": seed, "header": header}
+        self.server = _server(self.model, base_url, _key(api_key, api_key_env, base_url), own)
+        self.server.concurrency, self.server.timeout = max(int(num_concurrent), 1), float(timeout)
+        self.server.retries, self.server.verify = int(max_retries), bool(verify_certificate)
+        self.server.think_end = think_end_token
+        self.listing: Listing = listing(self.server)
+        self.max_length = int(max_length) if max_length else self.listing.window
+        self.dialect = Dialect(
+            "max_completion_tokens" if "api.openai.com" in self.server.root else "max_tokens"
+        )
+        self.spending = Spending(spent or store, self.server.shown, self.model, limit)
+        self.seen: dict[str, int] = {}  # names and builds that answered
+        self.answers_as: str | None = None
+        same = {
+            "model": self.model,
+            "base_url": self.server.shown,
+            "extra": extra,
+            "seed": seed,
+            "end": think_end_token,
+        }
+        self.store = AnswerStore(store, identity.engine({**same, "engine": "icr-api"})) if store else None
+
+    # -- what lm_eval and our tasks ask of a model ---------------------------------------------------------
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The model's name: its server has the template."""
+        return self.model
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """None that this side knows: the server renders messages."""
+        return ""
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> Any:
+        """The messages as lm_eval's JsonChatStr."""
+        from lm_eval.models.api_models import JsonChatStr
+
+        return JsonChatStr(json.dumps(chat_history, ensure_ascii=False))
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answers in request order; a refused prompt gives "" and its reason in what is recorded with it."""
+        with tqdm(total=len(requests), desc="icr-api", disable=disable_tqdm) as bar:
+            try:
+                return answers.answer(requests, self.store, self.stream, lambda index, stored: bar.update())
+            except BudgetReached as error:
+                raise BudgetReached(f"{error}{_command()}") from None
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Refused: served models tell no likelihoods of a prompt."""
+        raise IcrError(
+            "icr-api generates only; tasks that score likelihoods need --model vllm or local-completions"
+        )
+
+    loglikelihood_rolling = loglikelihood  # type: ignore[assignment]
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What answered and how it was asked, for the results file."""
+        told: dict[str, Any] = {
+            "served": {"answered_as": dict(self.seen), **self.listing.record(), **self.dialect.record()}
+        }
+        if self.price is not None:
+            told["price"] = self.price.record()
+            told["spent_usd"] = round(self.spending.spent, 6)
+        return told
+
+    # -- answers -------------------------------------------------------------------------------------------
+
+    def stream(self, requests: Sequence[Any], order: list[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """(index, text, measured) of each request as it finishes; asked in a thread of its own, so that a
+        notebook's loop is not in the way."""
+        settings = [session.setting_of(requests[i]) for i in order]
+        session.refuse(settings, _refusal)
+        done: queue.SimpleQueue[tuple[int, Reply | None, dict[str, Any]] | BaseException | None] = (
+            queue.SimpleQueue()
+        )
+        client = Client(self.server, self.dialect, self.price, self.spending, self._known)
+        running: dict[str, Any] = {}
+
+        async def ask() -> None:
+            running["loop"], running["task"] = asyncio.get_running_loop(), asyncio.current_task()
+            await client.run(iter(order), lambda i: self._ask(requests[i]), lambda *one: done.put(one))
+
+        def work() -> None:
+            try:
+                asyncio.run(ask())
+                done.put(None)
+            except BaseException as error:  # handed to the caller's thread
+                done.put(error)
+
+        thread = threading.Thread(target=work, name="icr-api", daemon=True)
+        thread.start()
+        try:
+            while (one := done.get()) is not None:
+                if isinstance(one, BaseException):
+                    raise one
+                i, reply, found = one
+                yield i, *self._measured(requests[i], reply, found)
+        finally:
+            if thread.is_alive() and running:  # interrupted, or the caller cannot store
+                running["loop"].call_soon_threadsafe(running["task"].cancel)
+            thread.join()
+
+    def _ask(self, request: Any) -> Ask:
+        prompt, kwargs = request.args
+        if isinstance(prompt, str):
+            return Ask(prompt, kwargs)
+        messages = json.loads(prompt.prompt)
+        if messages[-1]["role"] != "assistant":
+            return Ask(messages, kwargs)
+        if not self.listing.continues:
+            raise IcrError(
+                f"the prompt begins the answer itself, which {self.server.shown} is not known to "
+                "continue; take another "
+                "prompt, setting gold@only instead of gold, or a vLLM or SGLang server"
+            )
+        return Ask(messages, kwargs, {"add_generation_prompt": False, "continue_final_message": True})
+
+    def _measured(
+        self, request: Any, reply: Reply | None, found: dict[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        if reply is None:
+            log.warning("%s doc %s: %s", request.task_name, request.doc_id, found["error"])
+            return "", found
+        usage = reply.usage
+        told = {"prompt": usage.prompt, "cached": usage.cached, "output": usage.out}
+        found["engine_tokens"] = {name: n for name, n in told.items() if n is not None}
+        found["finish_reason"] = reply.finish
+        found["served"] = {
+            k: v for k, v in (("model", reply.model), ("build", reply.build)) if v
+        } | self.dialect.record()
+        n_chars, size = len(answers.text_of(request.args[0])), getattr(request, "size", 0)
+        if usage.prompt and usage.prompt * _CUT < size and usage.prompt * _CHARACTERS < n_chars:
+            found["error"] = (
+                f"server: it read {usage.prompt} tokens of a prompt of {n_chars} characters (about {size} "
+                "tokens): it cuts "
+                "prompts; raise its window (Ollama: num_ctx) or pass max_length="
+            )
+            log.warning("%s doc %s: %s", request.task_name, request.doc_id, found["error"])
+            return "", found
+        return reply.text or "", found
+
+    def _known(self, reply: Reply) -> None:
+        """Note who answered. Raises ModelChanged where the server says another model than before."""
+        name = reply.model or self.model
+        label = f"{name} ({reply.build})" if reply.build else name
+        self.seen[label] = self.seen.get(label, 0) + 1
+        before = self.answers_as or self._before()
+        if before is None:
+            asked, said = (n.rpartition("/")[2].lower() for n in (self.model, name))
+            if not (said.startswith(asked) or asked.startswith(said)):
+                log.warning("%s answers as model %r, not %r", self.server.shown, name, self.model)
+        elif name != before and self.on_model_change == "refuse":
+            raise ModelChanged(
+                f"{self.server.shown} answered as model {before!r} before and as {name!r} now: these are "
+                "not answers of "
+                "one model; name the version in model=, take another store=, or pass on_model_change=record"
+            )
+        self.answers_as = name
+
+    def _before(self) -> str | None:
+        """The model that gave the stored answers."""
+        if (store := self.store) is None:
+            return None
+        told = (((store.get(key) or {}).get("served") or {}).get("model") for key in sorted(store.keys()))
+        return next((str(model) for model in told if model), None)
+
+
+def _command() -> str:
+    """The command of this process, without credentials, where it is one that can be run again."""
+    name = Path(sys.argv[0]).name
+    if name not in ("lm_eval", "lm-eval", "icr"):
+        return ""
+    return ":\n  " + redact_text(shlex.join([name, *sys.argv[1:]]))
+
+
+def _refusal(setting: Any) -> str | None:
+    if setting is not None and setting.compressed:
+        return (
+            f"setting {setting} changes the KV cache, which a served model does not let us do; use icr-vllm "
+            "or icr-hf"
+        )
+    return None
+
+
+def _key(given: str | None, env: str | None, base_url: str) -> str | None:
+    """The key given, of the named variable, else $ICR_API_KEY; $OPENAI_API_KEY goes to OpenAI's own host
+    alone."""
+    if given:
+        return str(given)
+    if env:
+        if not os.environ.get(env):
+            raise IcrError("api_key_env names a variable that is not set; export it, or leave the option out")
+        return os.environ[env]
+    own = os.environ.get("ICR_API_KEY")
+    return own or (
+        os.environ.get("OPENAI_API_KEY") if urlsplit(base_url).hostname == "api.openai.com" else None
+    )
+
+
+def _server(model: str, base_url: str, key: str | None, own: Mapping[str, Any]) -> Server:
+    """The address taken apart: credentials into headers, the path up to /v1."""
+    try:
+        parts = urlsplit(base_url.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise IcrError(f"base_url cannot be read ({error}); write it as http://localhost:8000/v1") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise IcrError(
+            f"base_url {redact_url(base_url)!r} is not http(s); write it as http://localhost:8000/v1"
+        )
+    path = parts.path.rstrip("/")
+    for end in _PATHS:
+        path = path.removesuffix(end)
+    host = f"[{host}]" if ":" in host else host
+    root = urlunsplit((parts.scheme, f"{host}:{port}" if port else host, path, "", ""))
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if parts.username is not None and not key:
+        import base64
+        from urllib.parse import unquote
+
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    headers |= {str(k): str(v) for k, v in (own["header"] or {}).items()}
+    redact = Redactor(key, *secrets_in({"url": base_url, "header": headers}))
+    extra = {**(own["extra"] or {}), **({"seed": int(own["seed"])} if own["seed"] is not None else {})}
+    return Server(root, root, model, headers, redact, dict(parse_qsl(parts.query)), extra=extra, asked=extra)
