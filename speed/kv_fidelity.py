@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from icr_tasks.kv import make
-from icr_tasks.kv.hf import attention, decode
+from icr_tasks.kv.hf import attention, decode, repeat
 from icr_tasks.kv.hf.cache import new_cache
 from icr_tasks.kv.hf.report import report
 from icr_tasks.kv.hf.session import Session
@@ -36,6 +36,7 @@ SETTINGS = (
     "kv:cluster@0.018,update=256,estimation=0",
     "kv:cluster@0.05,update=256",
     "kv:cluster@0.018,update=256,build=fast",
+    "kv:cluster@0.018,update=256,build=naive",
     "kv:page@0.018",
     "kv:page@0.05",
     "kv:page@0.25",
@@ -44,6 +45,12 @@ SETTINGS = (
     "kv:snapkv@0.25",
     "kv:snapkv@0.5",
     "kv:keydiff@0.25",
+    "kv:snapkv@0.25,adaptive",
+    "kv:chunkkv@0.25",
+    "kv:expected@0.25",
+    "kv:expected@0.5",
+    "kv:kvzip@0.25",
+    "kv:kvzip@0.5",
     "kv:keydiff@0.5",
     "kv:streaming@0.25",
     "kv:streaming@0.5",
@@ -59,8 +66,10 @@ class _Observer:
 class Prefilled:
     """One text's dense prefill, from which each method starts on its own copy of the cache."""
 
-    def __init__(self, model: Any, ids: list[int], steps: int) -> None:
-        self.job = decode.Job([ids[:-steps]], steps, frozenset(), forced=ids[-steps:], keep_logits=True)
+    def __init__(self, model: Any, ids: list[int], steps: int, ask: tuple[list[int], list[int]]) -> None:
+        self.job = decode.Job(
+            [ids[:-steps]], steps, frozenset(), forced=ids[-steps:], keep_logits=True, repeat=ask
+        )
         self.model, self.layers = model, model.config.num_hidden_layers
         self.batch = decode._Batch(model, self.job)
         self.seen = Session(_Observer(), [0], self.layers)  # type: ignore[arg-type]
@@ -72,6 +81,9 @@ class Prefilled:
         """Logits (steps, vocabulary) and the measurements."""
         parsed = Setting.parse(setting)
         method = make(str(parsed.method), parsed.amount, dict(parsed.extra)) if parsed.compressed else None
+        if method is not None and (method.moments or method.repeats):  # they watch a prefill of their own
+            answer = decode.generate(self.model, self.job, method)[0]
+            return torch.stack(answer.logits), answer.kv
         session, steps = Session(method, [0], self.layers), self.job.max_new
         session._queries, session._scales = list(self.seen._queries), self.seen._scales
         self.batch.cache = new_cache(self.model.config, self.cache.get_seq_length() + steps)
@@ -116,7 +128,10 @@ def measure(model_path: str, texts: list[Path], lengths: list[int], steps: int, 
                 continue
             with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
                 ids = tokenizer(file.read(8 * (n + steps)), verbose=False)["input_ids"][: n + steps]
-            prefilled = Prefilled(model, ids, steps)
+            ask = [
+                tokenizer(text, add_special_tokens=False)["input_ids"] for text in (repeat.WHOLE, repeat.FROM)
+            ]
+            prefilled = Prefilled(model, ids, steps, (ask[0], ask[1]))
             full, _ = prefilled.run("full")
             for setting in todo:
                 logits, kv = prefilled.run(setting)

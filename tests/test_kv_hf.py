@@ -150,7 +150,7 @@ def test_left_padded_batches_agree_with_batch_1_in_any_order(name: str | None) -
     assert batch[2].kv["fallback"] == (name is not None)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "kivi"])
 def test_bytes_are_those_of_the_tensors(name: str) -> None:
     kv = ours(model(), [prompt(150)], small(name))[0].kv
     per_token = 2 * 2 * 8 * 4 * 2  # keys and values, KV heads, dimension, bytes, layers

@@ -17,7 +17,8 @@ from icr_tasks.kv.base import mass  # noqa: E402
 from icr_tasks.kv.evict import divide  # noqa: E402
 
 READERS = [name for name, spec in METHODS.items() if not spec.frees]
-TOLD = ("duo", "expected", "kvzip")  # by what a prefill shows, or by a file: tests/test_kv_scores.py
+# judged by what a prefill shows, or by a file (tests/test_kv_scores.py), or keep every token (tests/test_kv_kivi.py)
+TOLD = ("duo", "expected", "kvzip", "kivi")
 EVICTORS = [name for name, spec in METHODS.items() if spec.frees and name not in TOLD]
 HEADS, GROUP, DIM = 2, 3, 8
 SCALE = DIM**-0.5
@@ -319,7 +320,7 @@ def test_keydiff_drops_the_average_key() -> None:
     assert 7 in make("keydiff", 0.1).keep(keys, keys, None, 1.0)[0].tolist()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "duo"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("duo", "kivi")])
 def test_one_rule_for_short_prompts(name: str) -> None:
     """A prompt of which nothing can be left out is read in full by every method; no budget is an error."""
     for budget in (0.001, 0.05, 0.5, 2, 500):

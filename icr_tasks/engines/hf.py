@@ -106,6 +106,7 @@ class IcrHF(HFLM):
                     f"setting {found} is an option of vLLM; use --model vllm, or another kv method here"
                 )
             models.check(self.model.config, f"setting {found}")
+            make(str(found.kv.method), _budget(found.kv), _knobs(found.kv))  # what its knobs forbid
         return found
 
     def _check_identity(self) -> None:

@@ -109,6 +109,9 @@ def stored_bytes(cache: Any, row: int, pad: int, where: Sequence[int]) -> int:
     total = 0
     for layer in (cache.layers[i] for i in where):
         parts: list[Tensor]
+        if (rows := getattr(layer, "rows", None)) is not None:
+            total += rows[row].size()
+            continue
         if isinstance(layer, RaggedLayer):
             parts = [t for pair in layer.heads[row] for t in pair]
         else:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .cache import RaggedLayer
+from .coded import CodedLayer
 from .session import Session
 
 
@@ -35,16 +36,20 @@ def join(parts: list[Ready], batch: Any) -> Ready:
     session.ragged = any(part.session.ragged for part in parts)
     session.untimed = sum(part.session.untimed for part in parts)
     session.cache = batch.cache
-    width = max(part.batch.cache.get_seq_length() for part in parts)
+    lengths = [part.batch.cache.get_seq_length() for part in parts]
+    width = max(lengths)
     for i in first.where:
         layers = [part.batch.cache.layers[i] for part in parts]
         if session.ragged:
             batch.cache.layers[i] = RaggedLayer([row for layer in layers for row in layer.heads], layers[0])
+        elif isinstance(layers[0], CodedLayer):
+            batch.cache.layers[i] = layers[0]
+            layers[0].rows = [row for layer in layers for row in layer.rows]
         else:
             batch.cache.layers[i].update(
                 *(left_padded([getattr(x, n) for x in layers], width) for n in ("keys", "values"))
             )
-    session.pads = [0 if session.ragged else width - part.batch.cache.get_seq_length() for part in parts]
+    session.pads = [0 if session.ragged else width - n for n in lengths]
     if first.every and first.tail:
         tails = [part.session.observed()[0] for part in parts]
         longest = max((t.shape[2] for tail in tails for t in tail), default=0)

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from ..base import Method, Observed, Zone, mass, merge
 from ..evict import divide
+from ..kivi import Kivi
 from . import cache as caches
+from .coded import CodedLayer
 from .moments import Moments
 
 _RECENT = 64  # newest keys, which no press hides: what a hidden key's score is held against
@@ -40,6 +42,7 @@ class Tally:
     index_bytes: int = 0
     build_seconds: float = 0.0
     masses: list[float] = field(default_factory=list)
+    coded: bool = False  # some keys or values are stored in fewer bits
     since: int = 0  # tokens since the last compression
     compressions: int = 0  # those while decoding
     left_out: float = 0.0  # tokens not read in the step that is running, summed over layers
@@ -218,6 +221,8 @@ class Session:
         if hasattr(self.method, "press"):
             for tally in self.tallies:  # kvpress has thinned the cache during the prefill
                 tally.prompt, tally.fallback = self.prefilled, False
+        elif isinstance(self.method, Kivi):
+            self._code(self.method)
         elif self.method is not None and self.method.frees:
             start = time.perf_counter()
             self._evict([None if t.fallback else self.method.n_kept(t.prompt) for t in self.tallies])
@@ -230,6 +235,13 @@ class Session:
             self._queries = [None] * self.layers
         self.decoding = True
         return self.pads
+
+    def _code(self, method: Kivi) -> None:
+        start = time.perf_counter()
+        for place in self.where:
+            self.cache.layers[place] = CodedLayer(self.cache.layers[place], self.pads, method)
+        for tally in self.tallies:
+            tally.build_seconds = (time.perf_counter() - start) / len(self.tallies)
 
     def _index(self, cache: Any) -> None:
         assert self.method is not None
@@ -343,19 +355,29 @@ class Session:
             tally.steps += tokens
             tally.since += tokens
             if not self.sparse:
-                earlier = tokens * (tokens - 1) // 2
-                for number, layer in enumerate(cache.layers[i] for i in self.where):
-                    now = layer.tokens(b) if self.ragged else layer.keys.shape[2] - self.pads[b]
-                    length = now * tokens - earlier
-                    whole = (tally.prompt + tally.steps) * tokens - earlier
-                    item = layer.keys.element_size()
-                    per_token = layer.keys.shape[1] * (layer.keys.shape[3] + layer.values.shape[3]) * item
-                    self._count(b, round(length * per_token), length - self._masked[number] * tokens, whole)
-            tally.sparse_steps += tokens * (tally.left_out > 0)
-            tally.whole += tokens * (tally.read > 0 and tally.left_out == 0)
+                self._count_dense(b, tokens)
+            less = tally.left_out > 0 or tally.coded
+            tally.sparse_steps += tokens * less
+            tally.whole += tokens * (tally.read > 0 and not less)
             tally.left_out = tally.read = 0.0
         self._masked = [0.0] * self.layers
         return bool(self.every) and self._again()
+
+    def _count_dense(self, b: int, tokens: int) -> None:
+        """What the last `tokens` steps read of everything that is stored."""
+        tally, earlier = self.tallies[b], tokens * (tokens - 1) // 2
+        for number, layer in enumerate(self.cache.layers[i] for i in self.where):
+            whole = (tally.prompt + tally.steps) * tokens - earlier
+            if isinstance(layer, CodedLayer):
+                row = layer.rows[b]
+                tally.coded = tally.coded or row.coded_values is not None or row.coded_keys is not None
+                self._count(b, row.size() * tokens, whole, whole)
+                continue
+            now = layer.tokens(b) if self.ragged else layer.keys.shape[2] - self.pads[b]
+            length = now * tokens - earlier
+            item = layer.keys.element_size()
+            per_token = layer.keys.shape[1] * (layer.keys.shape[3] + layer.values.shape[3]) * item
+            self._count(b, round(length * per_token), length - self._masked[number] * tokens, whole)
 
     def _again(self) -> bool:
         """Compress rows whose `every` generated tokens are there, to what they had after the prefill (a budget in
