@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 
 from icr_tasks.harness.run import manager
+from icr_tasks.storage import cache_root, fingerprint, write_atomic
 
 WORDS = [
     f"{a}{b}" for a in ("lo", "mi", "ka", "tre", "su", "ven") for b in ("ra", "dol", "ne", "fi", "stu", "mar")
@@ -70,3 +71,65 @@ def scores(found: Any, say: Callable[[dict[str, Any]], str], template: Any = Non
     for instance in found.instances:
         rows.append(found.process_results(instance.doc, [instance.filtered_resps["none"]]))
     return {name: sum(r[name] for r in rows) / len(rows) for name in rows[0]}
+
+
+def everything(root: Path) -> dict[str, str]:
+    """Small files of every benchmark in their official shapes below `root`; leaf task -> its headline."""
+    edges = "aa -> bb\ncc -> bb\nbb -> dd"
+    walk = f"Walk.\nThe graph has the following edges:\n{edges}\n\n\nOperation:\nFind the parents of node bb.\n\nEnd."
+    record = {
+        "prompt": walk,
+        "answer_nodes": ["aa", "cc"],
+        "problem_type": "parents",
+        "prompt_chars": len(walk),
+    }
+    parquet(root / "graphwalks" / "graphwalks_128k_and_shorter.parquet", [record])
+    (root / "aa_lcr" / "lcr" / "Legal" / "s1").mkdir(parents=True)
+    (root / "aa_lcr" / "lcr" / "Legal" / "s1" / "a.txt").write_text("The mill was built by Petra.")
+    (root / "aa_lcr" / "AA-LCR_Dataset.csv").write_text(
+        "document_category,document_set_id,question_id,question,answer,data_source_filenames,input_tokens\n"
+        "Legal,s1,1,Who built the mill?,Petra,a.txt,9\n"
+    )
+    session = [[{"role": "user", "content": "My bike is in the cellar."}]]
+    memory = {
+        "question_id": "x1",
+        "question_type": "multi-session",
+        "question": "Where is my bike?",
+        "answer": "in the cellar",
+        "question_date": "2023/06/02 (Fri) 10:00",
+        "haystack_session_ids": ["s1"],
+        "haystack_dates": ["2023/05/20 (Sat) 18:00"],
+        "haystack_sessions": session,
+        "answer_session_ids": ["s1"],
+    }
+    (root / "longmemeval").mkdir()
+    (root / "longmemeval" / "longmemeval_s_cleaned.json").write_text(json.dumps([memory]))
+    question = {
+        "id": "p1",
+        "context": "A long text.",
+        "language": "English",
+        "token_length": "8k",
+        "primary_task": "T5",
+        "secondary_task": "T5.1 Sets",
+        "contextual_requirement": "Full",
+        "question_nonthinking": "Which? Output [Answer] and then one a line.",
+        "question_thinking": "Which?",
+        "answer": ["x y"],
+        "difficulty": "Easy",
+    }
+    (root / "longbench_pro").mkdir()
+    (root / "longbench_pro" / "longbench_pro.json").write_text(json.dumps([question]))
+    rows = [mrcr_row(2, 1, 5000, n) for n in range(2)]
+    for part in (0, 1):
+        path = parquet(root / "mrcr" / f"2needle_{part}.parquet", [rows[part]])
+        note = cache_root() / "official_tokens" / f"{fingerprint(path)[:24]}-o200k_base.json"
+        write_atomic(note, b'{"1": 5000}')  # counted before: no encoding is asked for
+    return {
+        "icr_graphwalks_parents_128k": "graph_f1",
+        "icr_aa_lcr": "subem",
+        "icr_longmemeval_s": "subem",
+        "icr_longbench_pro_8k": "lbpro",
+        "icr_mrcr_2needle_8k": "mrcr",
+        "icr_synth_latent_1k": "subem",
+        "icr_synth_order_4k": "order",
+    }

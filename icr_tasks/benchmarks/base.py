@@ -43,7 +43,8 @@ class Item:
     (instruction, dict answers, demonstrations ...), JSON-serialisable; its `documents`, if any, say which
     files the context was read from, in the order shown, and are logged; its `opening` are chat messages
     [role, content] that precede a conversation in every setting; its `rule` is what a judge has to know of
-    this item besides question and gold.
+    this item besides question and gold. `sealed`: the benchmark asks that its texts never appear in plain
+    text; logs hold their hashes.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Item:
     options: tuple[str, ...] = ()
     keys: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from .. import __version__, plugins
 from ..metrics import scorers
 from ..storage import cache_root, write_atomic
 from .declare import Benchmark, Group, Task, all_benchmarks
+from .groups import across
 
 _CLASS = "!function icr_tasks.harness.task.ICRTask"
 OURS = Path(__file__).parents[1] / "tasks"
@@ -75,6 +76,8 @@ def files(benchmarks: Sequence[Benchmark] | None = None) -> dict[str, str]:
         for group in found.groups:
             name = "_".join(["group", group.name.removeprefix(start).strip("_")]).strip("_")
             made[f"{found.name}/{name}.yaml"] = _group(group)
+    if benchmarks is None:
+        made |= {f"groups/{group.name}.yaml": _group(group) for group in across()}
     return {path: render(config) for path, config in made.items()}
 
 

@@ -2,7 +2,7 @@
 
 icr data fetch helmet --datasets nq,hotpotqa --lengths 4k,32k
 icr data fetch infbench --dry-run
-icr data ls
+icr data ls --known
 """
 
 from __future__ import annotations
@@ -38,11 +38,17 @@ def main(argv: list[str]) -> int:
     )
     fetch.add_argument("--from", dest="base", help="mirror: a URL or folder that holds the files unpacked")
     fetch.add_argument(
+        "--accept-license", action="store_true", help="where the data's licence must be accepted by you"
+    )
+    fetch.add_argument(
         "--dry-run", action="store_true", help="print what would be fetched, with sizes where known"
     )
-    verbs.add_parser("ls", help="what is on disk")
+    ls = verbs.add_parser("ls", help="what is on disk")
+    ls.add_argument("--known", action="store_true", help="every benchmark, with licence, items and source")
     args = parser.parse_args(argv)
-    return _ls() if args.verb == "ls" else _fetch(args)
+    if args.verb == "fetch":
+        return _fetch(args)
+    return _known() if args.known else _ls()
 
 
 def _split(text: str | None, kind: str, known: Sequence[str]) -> list[str]:
@@ -62,6 +68,8 @@ def _fetch(args: argparse.Namespace) -> int:
     if found.files is None:
         print(f"{found.title} needs no files: its data are generated")
         return 0
+    if (terms := found.facts.get("accept")) and not (args.accept_license or args.dry_run):
+        raise IcrError(f"{found.title}: {terms} Accept it with --accept-license")
     root, remotes = _target(), list(_wanted(found, args))
     if args.dry_run:
         return _show(remotes, root, args.base)
@@ -131,10 +139,36 @@ def _show(remotes: Sequence[Remote], root: Path, base: str | None) -> int:
     return 0
 
 
+def _known() -> int:
+    """One line a benchmark: items are those of one leaf task where that number is fixed."""
+    rows = [("name", "tasks", "items", "at hand", "licence", "source")]
+    root = _target()
+    for found in benchmarks.all_benchmarks():
+        files = {
+            r.target: r
+            for t in found.tasks
+            for r in (found.files(t.dataset, t.length) if found.files else ())
+        }
+        have = sum((root / target).is_file() for target in files)
+        counts = sorted({int(n) for t in found.tasks if (n := found.sheet(t).get("n"))})
+        items = "generated" if found.files is None else "/".join(map(str, counts)) or "as in the file"
+        there = "-" if found.files is None else f"{have} of {len(files)} files"
+        facts = found.sheet(found.tasks[0])
+        rows.append(
+            (found.name, str(len(found.tasks)), items, there, str(facts["license"]), str(facts["source"]))
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    for row in rows:
+        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
 def _ls() -> int:
     root = _target()
     files = (
-        sorted(p for p in root.rglob("*") if p.is_file() and p.suffix in (".jsonl", ".json"))
+        sorted(
+            p for p in root.rglob("*") if p.is_file() and p.suffix in (".jsonl", ".json", ".parquet", ".csv")
+        )
         if root.is_dir()
         else []
     )

@@ -87,15 +87,17 @@ class Builder:
             "truncated": truncated,
             "n_units": len(units or []),
             "n_units_kept": len(kept),
-            "dropped": [u.title or u.id for i, u in enumerate(units or []) if i not in shown][:50]
+            "dropped": [
+                u.id if item.sealed else u.title or u.id for i, u in enumerate(units or []) if i not in shown
+            ][:50]
             if truncated
             else [],
             "n_gold": n_gold if self.marks_gold else None,
             "gold_kept": len(gold_ids) if self.marks_gold else None,
             "gold_ids": gold_ids,
             "retrieval": retrieval,
-            "head": text[:_HEAD_TAIL],
-            "tail": text[-_HEAD_TAIL:],
+            "head": "" if item.sealed else text[:_HEAD_TAIL],
+            "tail": "" if item.sealed else text[-_HEAD_TAIL:],
             "error": None,
         }
         return Built(rendered, digest, boundary)

@@ -3,6 +3,7 @@ answer."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from typing import Any
@@ -26,17 +27,28 @@ class Docs(list):
 
 
 def light(item: Item) -> dict[str, Any]:
-    """What lm-eval logs as `doc`: no context, but the files it was read from where the item names them."""
+    """What lm-eval logs as `doc`: no context, but the files it was read from where the item names them. Of a
+    sealed item only hashes."""
+    shown = _hash if item.sealed else str
     doc: dict[str, Any] = {
         "id": item.id,
-        "question": item.question,
-        "answers": list(item.answers),
+        "question": shown(item.question),
+        "answers": [shown(answer) for answer in item.answers],
         "cluster": item.cluster,
     }
     doc["keys"] = dict(item.keys)
     if "documents" in item.fields:
         doc["documents"] = item.fields["documents"]
     return {**doc, "options": list(item.options)} if item.options else doc
+
+
+def unsealed(doc: dict[str, Any], item: Item) -> dict[str, Any]:
+    """The document with the texts that its log must not show, for scorers and judges."""
+    return {**doc, "question": item.question, "answers": list(item.answers)} if item.sealed else doc
+
+
+def _hash(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 class PromptInstance(Instance):

@@ -32,7 +32,7 @@ from ..metrics.visible import opens_thought
 from ..registry import METRICS
 from ..schema import redacted
 from . import grading
-from .instance import Docs, PromptInstance, light
+from .instance import Docs, PromptInstance, light, unsealed
 from .options import Options
 from .saving import begin, check_output_path
 
@@ -341,7 +341,8 @@ class ICRTask(ConfigurableTask):
         for instance in self._instances:
             item_id = instance.doc["id"]
             if instance.resps and item_id not in self._failed:
-                yield instance.doc, self._by_id[item_id].fields, self._given[item_id].text
+                item = self._by_id[item_id]
+                yield unsealed(instance.doc, item), item.fields, self._given[item_id].text
 
     def process_results(self, doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
         """Metrics of one item; empty for an item that was not sent."""
@@ -361,6 +362,7 @@ class ICRTask(ConfigurableTask):
         )
         marker = scorers.asks_marker(self.prompt_format.user)
         item = self._by_id[doc["id"]]
+        doc = unsealed(dict(doc), item)
         scores = scorers.score(scorer, seen, doc, cites, marker=marker, more=self._more, item=item)
         if self._tokens is not None:
             scores["thought_tokens"] = float(seen.thought_tokens(self._tokens.count))

@@ -127,10 +127,10 @@ def slurm(study: Study, todo: list[list[Cell]], jobs: int) -> int:
     print("submitted: " + ", ".join(job.job_id for job in submitted), file=sys.stderr)
     failed = 0
     for job in submitted:
-        error = job.exception()
-        if error is not None:
-            print(f"job {job.job_id} failed: {error}", file=sys.stderr)
-        failed += error is not None or job.result() != 0
+        broke = job.exception()
+        if broke is not None:
+            print(f"job {job.job_id} failed: {broke}", file=sys.stderr)
+        failed += broke is not None or job.result() != 0
     return failed
 
 

@@ -1,0 +1,180 @@
+"""BrowseComp-Plus (Tevatron/browsecomp-plus): hard questions with gold, evidence and hard negative documents.
+
+Nothing of it may stand in plain text where a crawler finds it: files stay encrypted, they are decrypted in
+memory, and logs hold hashes. The key is the canary sentence on the data set's card, which the user passes in
+ICR_BROWSECOMP_PLUS_CANARY; it is not written here on purpose.
+
+Contexts are padded with a question's own negatives to a nominal length, as HELMET does with its distractors.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from .. import storage
+from ..errors import IcrError
+from ..metrics import scorers
+from . import flat, lines
+from .base import Item, ItemSet, Prompt, Unit
+from .declare import Group, benchmark, grid
+from .fetch import Remote
+from .synth.names import rng
+
+EXPECTED = 830
+KEY = "ICR_BROWSECOMP_PLUS_CANARY"
+LENGTHS = {f"{n}k": n << 10 for n in (32, 64, 128, 256, 512)} | {"1M": 1 << 20}
+_CHARS = 4  # a token, of nominal lengths: no tokenizer is asked
+_PARTS = 6  # parquet files
+_LISTS = ("gold_docs", "evidence_docs", "negative_docs")
+_FIELDS: lines.Fields = {"query_id": str, "query": str, "answer": str, **dict.fromkeys(_LISTS, list)}
+
+
+def load(
+    dataset: str = "all", length: str | None = None, *, allow_partial: object = None, **_: Any
+) -> ItemSet:
+    """All questions at a nominal length. Raises IcrError without the key, with another key, or for short data."""
+    key = os.environ.get(KEY, "")
+    if not key:
+        raise IcrError(
+            f"BrowseComp-Plus is encrypted: set {KEY} to the canary sentence on the card of "
+            "Tevatron/browsecomp-plus"
+        )
+    files = sorted((storage.data_root() / "browsecomp_plus").glob("test-*.parquet"))
+    names = [f"browsecomp_plus/{f.name}" for f in files] or [_name(0)]
+    items: list[Item] = []
+    sums = []
+    for name in names:
+        found = flat.load(name, "browsecomp_plus", _FIELDS, _keep, "browsecomp-1")
+        sums.append(found.sha256[:12])
+        items += [_item(found, row, key, str(length)) for row in found.rows]
+    whole = len(items) == EXPECTED
+    if not whole and not storage.allow_partial(allow_partial):
+        raise storage.short(found.source.parent, "questions", len(items), EXPECTED)
+    return ItemSet(items, EXPECTED, "test-*.parquet", "sha256:" + "+".join(sums), whole)
+
+
+def _name(part: int) -> str:
+    return f"browsecomp_plus/test-{part:05d}-of-{_PARTS:05d}.parquet"
+
+
+def decrypted(text: str, key: str) -> str:
+    """One field: base64 of the text, xor the repeated sha256 of the key. Raises IcrError for another key."""
+    try:
+        data = base64.b64decode(text, validate=True)
+        pad = hashlib.sha256(key.encode()).digest()
+        return bytes(b ^ pad[n % len(pad)] for n, b in enumerate(data)).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise IcrError(
+            f"a field does not decrypt with the sentence in {KEY}; copy it from the card"
+        ) from error
+
+
+def _keep(record: dict[str, Any]) -> dict[str, Any]:
+    for name in _LISTS:
+        for doc in record[name]:
+            if not isinstance(doc, dict) or not isinstance(doc.get("text"), str) or doc.get("docid") is None:
+                raise ValueError(f"field {name!r} has a document without docid and text")
+    if not record["evidence_docs"]:
+        raise ValueError("a question without evidence documents")
+    return {k: record[k] for k in ("query_id", "query", "answer")}
+
+
+def _item(found: flat.Records, row: Any, key: str, length: str) -> Item:
+    kept = row.kept
+    question, answer = decrypted(kept["query"], key), decrypted(kept["answer"], key)
+    units = partial(_units, found, row, key, length)
+    return Item(
+        kept["query_id"], question, (answer,), kept["query_id"], units, keys={"length": length}, sealed=True
+    )
+
+
+def _units(found: flat.Records, row: Any, key: str, length: str) -> list[Unit]:
+    """Evidence and as many of the question's negatives as the nominal length holds, in seeded order."""
+    record = found.read(row)
+    gold = {_docid(d, key) for d in record["gold_docs"]}
+    chosen: dict[str, Unit] = {}
+    for name in ("evidence_docs", "gold_docs"):
+        for doc in record[name]:
+            docid = _docid(doc, key)
+            chosen.setdefault(docid, Unit(_public(docid), decrypted(doc["text"], key), gold=True))
+    left = LENGTHS[length] * _CHARS - sum(len(u.text) for u in chosen.values())
+    negatives = [d for d in record["negative_docs"] if _docid(d, key) not in {*chosen, *gold}]
+    r = rng("browsecomp_plus", row.kept["query_id"])
+    r.shuffle(negatives)  # the same for all lengths: a longer context holds the shorter one
+    for doc in negatives:
+        text = decrypted(doc["text"], key)
+        if len(text) > left:
+            break
+        left -= len(text)
+        chosen[_docid(doc, key)] = Unit(_public(_docid(doc, key)), text)
+    return _mixed(list(chosen.values()))
+
+
+def _mixed(units: Sequence[Unit]) -> list[Unit]:
+    """An order that says nothing of what is gold, and keeps that of a shorter context in a longer one."""
+    return sorted(units, key=lambda u: hashlib.sha256(f"order/{u.id}".encode()).hexdigest())
+
+
+def _docid(doc: dict[str, Any], key: str) -> str:
+    docid = str(doc["docid"])
+    return docid if docid.isdigit() else decrypted(docid, key)
+
+
+def _public(docid: str) -> str:
+    return "d-" + hashlib.sha256(docid.encode()).hexdigest()[:12]
+
+
+@benchmark(
+    "browsecomp_plus",
+    title="BrowseComp-Plus",
+    units="documents",
+    marks_gold=True,
+    chance=None,
+    metrics=scorers.BUNDLES["qa_judged"],
+    prompts={
+        "documents": Prompt(
+            "documents",
+            user="Answer the question from the documents below.\n\n{context}\n\nQuestion: {question}\n\nReason briefly, "
+            "then end with a line in this form:\nThe answer is: <your answer>",
+            no_context="Question: {question}\n\nReason briefly, then end with a line in this form:\nThe answer is: "
+            "<your answer>",
+            unit="[DOC {n}]\n{text}",
+            cut="documents",
+            max_gen_toks=4096,
+            source="ours: the data set prescribes an agent, not a prompt",
+        )
+    },
+    source="Tevatron/browsecomp-plus",
+    revision="main",
+    license="MIT (an earlier card: Apache-2.0)",
+    n=EXPECTED,
+    overflow="skip",
+    metric_definition="share of answers that a judge finds to say what the official answer says",
+    cluster="question",
+    scorer="qa_judged",
+)
+class BrowseCompPlus:
+    """One data set at six nominal lengths."""
+
+    tasks = grid(length=LENGTHS)
+    groups = [
+        Group(
+            "icr_browsecomp_plus",
+            "BrowseComp-Plus",
+            [f"icr_browsecomp_plus_{n}" for n in LENGTHS],
+            "judge_equiv",
+        )
+    ]
+    load = staticmethod(load)
+
+    @staticmethod
+    def files(dataset: str, length: str | None) -> list[Remote]:
+        """The encrypted parquet files."""
+        base = "datasets/Tevatron/browsecomp-plus/resolve/main/data"
+        return [Remote(_name(n), f"{base}/{_name(n).split('/')[1]}") for n in range(_PARTS)]
