@@ -70,7 +70,9 @@ class Digest(TypedDict, total=False):
     error: str | None
     retrieval: dict[str, Any]
     kv: dict[str, Any]
-    timing: dict[str, float]  # seconds by stage
+    timing: dict[str, float]  # seconds by stage; `wall`: by the clock since the answer before
+    device: str  # "2 x NVIDIA H100"
+    usage: dict[str, float]  # what a served model counted: tokens_in, _cached, _out, _reasoning, usd
     engine_tokens: dict[str, int]
 
 

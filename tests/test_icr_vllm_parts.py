@@ -102,7 +102,30 @@ def test_answers_are_stored_as_they_come_and_never_made_twice(tmp_path: Path) ->
     asked[2] = _Request("ok")
     assert answers.answer(asked, again, stream) == ["B", "A", "OK", "A"]
     # what was measured comes back with every answer: stored, new, and of two equal requests
-    assert [request.found for request in asked] == [{"timing": {"engine": 1.0}}] * 4
+    assert [request.found["timing"]["engine"] for request in asked] == [1.0] * 4
+    assert all(request.found["timing"]["wall"] >= 0 for request in asked)
+
+
+def test_wall_seconds_add_up_to_the_time_of_the_engine(tmp_path: Path) -> None:
+    """However requests overlap, and although two equal ones are generated once; a stored answer keeps the
+    seconds of its own generation."""
+    import time
+
+    def stream(requests: Any, order: list[int]) -> Any:
+        time.sleep(0.05)  # three run side by side, and end together
+        for i in order:
+            yield i, "x", {"timing": {"engine": 0.05}}
+
+    store = AnswerStore(tmp_path, {})
+    asked = [_Request(p) for p in ("a", "b", "c", "a")]
+    since = time.perf_counter()
+    answers.answer(asked, store, stream)
+    spent = time.perf_counter() - since
+    walls = [request.found["timing"]["wall"] for request in asked]
+    assert 0.05 <= sum(walls) <= spent + 0.001 and sum(w > 0.04 for w in walls) == 1
+    again = [_Request(p) for p in ("a", "b", "c")]
+    answers.answer(again, AnswerStore(tmp_path, {}), stream)
+    assert [r.found["timing"]["wall"] for r in again] == walls[:3]
 
 
 def test_sampled_repeats_differ_and_settings_that_change_the_cache_are_kept_apart() -> None:

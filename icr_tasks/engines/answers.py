@@ -214,11 +214,29 @@ def through(
             yield i, record["text"], found, True
     if store is not None and waiting and (n := len(keys) - sum(map(len, waiting.values()))):
         log.info("%d of %d answers taken from %s", n, len(keys), store.path)
-    for i, text, found in generate([same[0] for same in waiting.values()]) if waiting else ():
+    for i, text, found in timed(generate([same[0] for same in waiting.values()])) if waiting else ():
         if store is not None and "error" not in found:
             store.put(keys[i], {"text": text, **found})
         for same in waiting[keys[i]]:
             yield same, text, found, False
+            if "timing" in found:  # generated once: the next one with this prompt took no time
+                found = {**found, "timing": {**found["timing"], "wall": 0.0}}
+
+
+def timed(
+    stream: Iterable[tuple[int, str, dict[str, Any]]],
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The stream, each answer with the seconds by the clock since the one before it (`timing["wall"]`): they
+    add up to the time the engine was busy, however many requests run side by side."""
+    source = iter(stream)
+    while True:
+        since = time.perf_counter()
+        try:
+            i, text, found = next(source)
+        except StopIteration:
+            return
+        wall = round(time.perf_counter() - since, 4)
+        yield i, text, {**found, "timing": {**(found.get("timing") or {}), "wall": wall}}
 
 
 def answer(

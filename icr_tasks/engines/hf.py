@@ -234,8 +234,18 @@ class IcrHF(HFLM):
             text = postprocess_generated_text(self.tok_decode(answer.tokens), until, self.think_end_token)
             ended = len(answer.tokens) < kwargs["max_gen_toks"] or self._stopped(answer.tokens, until)
             found = {"kv": {"setting": str(kv or "full"), **answer.kv}, "timing": answer.timing}
+            found["device"] = self._runs_on()
             out.append((text, {**found, "finish_reason": "stop" if ended else "length"}))
         return out
+
+    def _runs_on(self) -> str:
+        """`1 x NVIDIA H100 80GB HBM3`, or the processor."""
+        import torch
+
+        where = self.model.device
+        name = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
+        spread = {str(d) for d in (getattr(self.model, "hf_device_map", None) or {}).values()}
+        return identity.devices(name, count=max(len(spread - {"cpu", "disk"}), 1))
 
     def _kwargs(self, given: dict[str, Any], setting: Setting) -> dict[str, Any]:
         kwargs = dict(normalize_gen_kwargs(given, self.max_gen_toks))

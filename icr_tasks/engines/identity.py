@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +36,16 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+
+def devices(name: str, args: Mapping[str, Any] | None = None, count: int = 1) -> str:
+    """`2 x NVIDIA H100`: what answers are made on; the number also from an engine's arguments."""
+    for option in _PARALLEL:
+        count *= int((args or {}).get(option) or 1)
+    return f"{count} x {name}"
 
 
 @lru_cache(maxsize=1)

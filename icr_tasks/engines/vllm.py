@@ -167,6 +167,12 @@ class IcrVLLM(VLLM):
         self.model.llm_engine.add_request(name, tokens, params, lora_request=self.lora_request)
         return len(ids), until
 
+    def _runs_on(self) -> str:
+        """`2 x NVIDIA H100 80GB HBM3`: what the engine runs on, asked without touching CUDA here."""
+        from vllm.platforms import current_platform
+
+        return identity.devices(str(current_platform.get_device_name(0)), self.model_args)
+
     def _finish(self, output: Any, until: list[str], seconds: float) -> tuple[str, dict[str, Any]]:
         text = postprocess_generated_text(output.outputs[0].text, until, self.think_end_token)
         stats = output.metrics
@@ -181,6 +187,7 @@ class IcrVLLM(VLLM):
         }
         found: dict[str, Any] = {"timing": timing, "engine_tokens": tokens}
         found["finish_reason"] = output.outputs[0].finish_reason
+        found["device"] = self._runs_on()
         kv = self.kv.measured(output.request_id, tokens["prompt"], tokens["output"])
         if kv is None and self.cache_dtype != "auto":
             kv = {"setting": f"kv:{self.cache_dtype}"}

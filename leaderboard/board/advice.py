@@ -22,6 +22,7 @@ from ..text.names import title
 from ..text.printed import printed, settled
 from .bands import Band, bands
 from .cells import Column, short_column
+from .costs import macro
 from .partners import full_of
 from .rows import Row, columns_of, difference
 from .sentence import sentence
@@ -167,11 +168,15 @@ def _setting(row: Row, full: Row, found: list[Band], whole: Band) -> Setting:
         [_use(row, full, b) for b in found],
         _use(row, full, whole),
         not row.deployable,
-        read=value(row, "KV read"),
-        prompt=value(row, "prompt tokens / item"),
+        read=_percent(macro(row, whole.columns, "kv read share")) or value(row, "KV read"),
+        prompt=macro(row, whole.columns, "prompt"),
     )
     line.reach, line.reach_reason = _reach(row, found)
     return line
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else settled(100 * share)
 
 
 def _use(row: Row, full: Row, band: Band) -> Use:

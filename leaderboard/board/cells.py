@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from ..ledgers.load import TaskItems
 from ..pairs.axes import Identity, identity, marks
 from ..stats import Design, Effect, documents, objects
+from .costs import per_item
 
 Bounds = tuple[float, float]  # of the gold passage's position, 0 to 1
 Column = tuple[str, str, str]  # benchmark, dataset, length ("" where a benchmark has none)
@@ -61,6 +62,7 @@ class Cell:
     counts_as_complete: bool = False  # partial, but the user said to rank it
     identity: Identity | None = None
     marks: tuple[str, ...] = ()  # unofficial data, cut, unfinished: said in the cell on every axis
+    cost: dict[str, float] = field(default_factory=dict)  # means an item, by name (`costs.per_item`)
     limited: str = ""  # "48 of 100 items", where that is true of every row of the column
 
     @property
@@ -189,6 +191,7 @@ def cell(task: TaskItems, run: str, codes: Codes, head: dict[str, Any] | None = 
     made.scores = _scores(task, values, codes)
     made.identity = None if head is None else identity(task, head, codes.places(task)[1])
     made.marks = marks(sheet)
+    made.cost = per_item(task)
     made.effect = design([made.scores.at], [column_of(task)]).score(made.scores.score)
     made.reason = sheet.get("reason") or ""
     if not task.complete:

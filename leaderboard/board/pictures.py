@@ -12,13 +12,13 @@ from ..ledgers.summary import tokens
 from ..plots import Dot, Line, Panel, Point, Step, curve, forest, heat, pareto, trend
 from ..plots import Row as ForestRow
 from ..text.names import chance, title
-from ..text.printed import printed, settled
+from ..text.printed import printed
 from .cells import Bounds, Cell, Column, in_bin, short_column
+from .costs import macro
 from .depths import depth_bins
 from .join import started
 from .rows import Row, columns_of, difference, suite_of
 from .tables import Table
-from .views.cost import value
 
 LINES = 8  # more lines than this cannot be told apart
 _STEP = re.compile(r"(.*?)[-_/@]?(?:checkpoint|global_step|step)[-_]?(\d+)$")
@@ -136,10 +136,13 @@ def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
+# plot -> (cost, words)
 _AXES = {
-    "tokens": "prompt tokens an item",
-    "kv-stored": "measured KV bytes stored an item",
-    "kv-read": "measured KV bytes read in a decode step",
+    "tokens": ("prompt", "prompt tokens an item"),
+    "kv-stored": ("kv stored", "measured KV bytes stored an item"),
+    "kv-read": ("kv read", "measured KV bytes read in a decode step"),
+    "seconds": ("device", "device seconds an item"),
+    "usd": ("usd", "USD an item"),
 }
 
 
@@ -149,11 +152,11 @@ def _paretos(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
     columns = suite_of(columns_of(rows))
     groups = [[c for c in columns if not c[2]], columns]
     for columns in groups:
-        usable = [r for r in rows if columns and r.average(columns).usable]
+        usable = [r for r in rows if columns and r.deployable and r.average(columns).usable]
         if len(usable) < 2:
             continue
         heading = "average of " + ", ".join(dict.fromkeys(title(c[0]) for c in columns))
-        for name, label in _AXES.items():
+        for name, (_, label) in _AXES.items():
             dots = [d for r in usable if (d := _dot(r, columns, name))]
             if len({d.x for d in dots}) > 1:
                 caption = f"Score ({heading}) against {label}"
@@ -162,10 +165,8 @@ def _paretos(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
 
 
 def _dot(row: Row, columns: Sequence[Column], name: str) -> Dot | None:
-    x = value(row, "KV read / step" if name == "kv-read" else "prompt tokens / item")
-    if name == "kv-stored":
-        each = value(row, "KV stored / token")
-        x = settled(x * each) if x and each else None
+    """Cost and score of the same items; no dot where one of their cells has no cost."""
+    x = macro(row, columns, _AXES[name][0])
     point = _point(row.average(columns))
     if not x or point is None:
         return None

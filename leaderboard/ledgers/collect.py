@@ -48,6 +48,15 @@ class Means:
             total[1] += 1
             self.largest[name] = max(value, self.largest.get(name, value))
 
+    def merge(self, other: Means) -> None:
+        """Count the records of another one."""
+        self.n += other.n
+        for name, (total, n) in other._sums.items():
+            mine = self._sums.setdefault(name, [0.0, 0])
+            mine[0] += total
+            mine[1] += n
+            self.largest[name] = max(other.largest[name], self.largest.get(name, other.largest[name]))
+
     def means(self) -> dict[str, float]:
         """Name -> mean over the records that have it; `n_items` counts records."""
         return {"n_items": self.n, **{name: total / n for name, (total, n) in self._sums.items()}}
@@ -62,6 +71,7 @@ def _numbers(record: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]
 
 
 _NONE: dict[str, Any] = {}
+_TASK_KV = ("bytes_read_per_step", "bytes_stored_per_token", "read_fraction", "stored_fraction")
 
 
 def main(argv: list[str]) -> int:
@@ -188,13 +198,18 @@ def _stream(
             continue
         chosen = taken(chosen)
         run["tasks"][task] = chosen.sheet
+        own = Means()
         for part in ledger.batched(chosen.rows, 200):
             if tally:
                 tally.add(task, chosen.sheet, part)
             for row in part:
                 if "kv" in row:
-                    kv.add(row["kv"])
+                    own.add(row["kv"])
             yield from part
+        if own.n:
+            kv.merge(own)
+            means = own.means()
+            chosen.sheet["kv"] = {name: means[name] for name in _TASK_KV if name in means}
         for name, value in (chosen.sheet.get("seconds") or {}).items():
             run["seconds"][name] = run["seconds"].get(name, 0.0) + value
         for name, value in chosen.tokens.items():
@@ -243,7 +258,7 @@ def _read(
         _count(found, counts, rows, [sent for _, sent, _ in part])
         counts["filter"] = part[-1][2]
         found.rows += rows
-    sums = counts.pop("sums")
+    sums, counts["tokens"] = counts.pop("sums"), found.tokens
     counts["means"] = {metric: total / n for metric, (total, n) in sums.items()}
     whole = counts["n_expected"] is not None and counts["n_scored"] >= counts["n_expected"]
     counts["status"] = "complete" if whole else "partial" if path else "error"
@@ -284,9 +299,30 @@ def _count(found: Result, counts: dict[str, Any], rows: list[Any], sent: list[An
     cached = [n for one in sent if (n := (one.get("engine_tokens") or _NONE).get("cached")) is not None]
     if cached:  # prefix-cache hits
         tokens["cached"] = tokens.get("cached", 0) + sum(cached)
+    _usage(tokens, counts, rows)
+    for one in sent:
+        if device := one.get("device"):
+            counts["devices"][device] = counts["devices"].get(device, 0) + 1
     timings = [timing for one in sent if (timing := one.get("timing"))]
+    counts["n_timed"] += sum(1 for timing in timings if "wall" in timing)
     for stage in dict.fromkeys(chain.from_iterable(timings)):
         seconds[stage] = seconds.get(stage, 0.0) + sum(timing.get(stage, 0.0) for timing in timings)
+
+
+def _usage(tokens: dict[str, int], counts: dict[str, Any], rows: list[Any]) -> None:
+    """What a served model counted and charged, and the tokens of thoughts."""
+    for name, field in (("cached", "tokens_cached"), ("reasoning", "tokens_reasoning")):
+        told = [row[field] for row in rows if field in row]
+        if told:
+            tokens[name] = tokens.get(name, 0) + sum(told)
+    thoughts = [
+        row["n_thought_tokens"] for row in rows if "n_thought_tokens" in row and "tokens_reasoning" not in row
+    ]
+    if thoughts:
+        tokens["reasoning"] = tokens.get("reasoning", 0) + sum(thoughts)
+    prices = [row["usd"] for row in rows if "usd" in row]
+    if prices:
+        counts["usd"] = counts.get("usd", 0.0) + sum(prices)
 
 
 def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
@@ -322,6 +358,8 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
         "n_truncated": 0,
         "n_unfinished": 0,
         "n_thoughts": 0,
+        "n_timed": 0,
+        "devices": {},
         "sums": {},
     }
 

@@ -164,7 +164,7 @@ def taken(result: Result) -> Result:
     """The result with its rows, read now where it is a kept one."""
     if result.fetch is not None:
         result.rows, result.fetch = result.fetch(), None
-        result.tokens = {
+        result.tokens = result.sheet.get("tokens") or {
             "prompt": sum(row.get("n_prompt_tokens") or 0 for row in result.rows),
             "output": sum(row.get("n_out_tokens") or 0 for row in result.rows),
         }

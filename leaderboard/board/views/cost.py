@@ -1,4 +1,5 @@
-"""What a row costs: tokens, seconds, memory and measured KV bytes, summed or averaged over its runs."""
+"""What a row costs an item and a right answer: tokens, seconds of the engine and its devices, dollars, memory
+and measured KV bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from icr_tasks.registry import view
 
 from ...text.printed import settled
+from .. import costs
 from ..rows import Row
 from ..tables import Line, Shown, Table
 
@@ -16,20 +18,11 @@ if TYPE_CHECKING:
     from ..build import Board
 
 Head = dict[str, Any]
+Of = Callable[[Row], float | None]
 
 
 def _items(head: Head) -> int:
     return sum(t.get("n_scored") or 0 for t in head["tasks"].values())
-
-
-def _sum(path: str) -> Callable[[Sequence[Head]], float | None]:
-    """Sum of a value over runs; None unless every run has it."""
-
-    def total(heads: Sequence[Head]) -> float | None:
-        found = [_at(h, path) for h in heads]
-        return sum(v for v in found if v is not None) if found and None not in found else None
-
-    return total
 
 
 def _at(head: Head, path: str) -> float | None:
@@ -40,81 +33,87 @@ def _at(head: Head, path: str) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _ratio(top: str, bottom: str) -> Callable[[Sequence[Head]], float | None]:
-    def ratio(heads: Sequence[Head]) -> float | None:
-        over, under = _sum(top)(heads), _sum(bottom)(heads)
-        return over / under if over is not None and under else None
+def _ratio(top: str, bottom: str) -> Of:
+    """Quotient of two sums over a row's runs; None unless every run has both."""
+
+    def ratio(row: Row) -> float | None:
+        over, under = ([_at(h, path) for h in row.heads] for path in (top, bottom))
+        if None in over or None in under or not sum(v or 0.0 for v in under):
+            return None
+        return sum(v or 0.0 for v in over) / sum(v or 0.0 for v in under)
 
     return ratio
 
 
-def _per_item(path: str) -> Callable[[Sequence[Head]], float | None]:
-    def share(heads: Sequence[Head]) -> float | None:
-        total, n = _sum(path)(heads), sum(map(_items, heads))
-        return total / n if total is not None and n else None
-
-    return share
+def _largest(path: str) -> Of:
+    return lambda row: max((v for h in row.heads if (v := _at(h, path)) is not None), default=None)
 
 
-def _max(path: str) -> Callable[[Sequence[Head]], float | None]:
-    def largest(heads: Sequence[Head]) -> float | None:
-        return max((v for h in heads if (v := _at(h, path)) is not None), default=None)
+def _mean(path: str, scale: float = 1.0) -> Of:
+    """Mean over a row's runs, weighted by their items."""
 
-    return largest
-
-
-def _mean(path: str) -> Callable[[Sequence[Head]], float | None]:
-    def mean(heads: Sequence[Head]) -> float | None:
-        found = [(v, _items(h)) for h in heads if (v := _at(h, path)) is not None]
+    def mean(row: Row) -> float | None:
+        found = [(v, _items(h)) for h in row.heads if (v := _at(h, path)) is not None]
         n = sum(w for _, w in found)
-        return sum(v * w for v, w in found) / n if n else None
+        return scale * sum(v * w for v, w in found) / n if n else None
 
     return mean
 
 
-def _percent(path: str) -> Callable[[Sequence[Head]], float | None]:
-    mean = _mean(path)
-    return lambda heads: None if (share := mean(heads)) is None else 100 * share
+def _each(name: str) -> Of:
+    return lambda row: costs.mean(row, name)
 
 
-def _cut(heads: Sequence[Head]) -> float | None:
-    tasks = [t for h in heads for t in h["tasks"].values()]
+def _right(name: str) -> Of:
+    return lambda row: costs.per_right(row, name)
+
+
+def _cut(row: Row) -> float | None:
+    tasks = [t for h in row.heads for t in h["tasks"].values()]
     n = sum(t.get("n_scored") or 0 for t in tasks)
     return 100 * sum(t.get("n_truncated") or 0 for t in tasks) / n if n else None
 
 
-# column -> (unit, value of a row's runs)
-COSTS: dict[str, tuple[str, Callable[[Sequence[Head]], float | None]]] = {
-    "prompt tokens / item": ("", _per_item("tokens.prompt")),
-    "answer tokens / item": ("", _per_item("tokens.output")),
-    "seconds": ("s", _sum("seconds.total")),
+# column -> (unit, value of a row)
+COSTS: dict[str, tuple[str, Of]] = {
+    "prompt tokens / item": ("", _each("prompt")),
+    "cached tokens / item": ("", _each("cached")),
+    "answer tokens / item": ("", _each("output")),
+    "reasoning tokens / item": ("", _each("reasoning")),
+    "wall s / item": ("s", _each("wall")),
+    "device s / item": ("s", _each("device")),
+    "USD / item": ("", _each("usd")),
+    "prompt tokens / right answer": ("", _right("prompt")),
+    "device s / right answer": ("s", _right("device")),
+    "USD / right answer": ("", _right("usd")),
     "prefill tokens / s, a request": ("", _ratio("tokens.prompt", "seconds.prefill")),
     "decode tokens / s, a request": ("", _ratio("tokens.output", "seconds.decode")),
-    "peak memory": ("B", _max("peak_memory_bytes")),
+    "peak memory": ("B", _largest("peak_memory_bytes")),
     "KV stored / token": ("B", _mean("kv.bytes_stored_per_token")),
     "KV read / step": ("B", _mean("kv.bytes_read_per_step")),
-    "KV stored": ("%", _percent("kv.stored_fraction")),
-    "KV read": ("%", _percent("kv.read_fraction")),
-    "attention kept": ("%", _percent("kv.mass_kept")),
+    "KV stored": ("%", _mean("kv.stored_fraction", 100)),
+    "KV read": ("%", _mean("kv.read_fraction", 100)),
+    "attention kept": ("%", _mean("kv.mass_kept", 100)),
     "prompts cut": ("%", _cut),
 }
+_MAY_BE_ZERO = ("prompts cut", "cached tokens / item", "reasoning tokens / item")
 
 
 def value(row: Row, name: str) -> float | None:
     """One cost of a row."""
-    found = COSTS[name][1](row.heads)
+    found = COSTS[name][1](row)
     return None if found is None else settled(found)
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """All costs; what no row measured is left out. Zero tokens mean that nobody counted."""
+    """All costs; what no row measured is left out. Zero prompt or answer tokens mean that nobody counted."""
     columns = [n for n in COSTS if any(value(r, n) for r in rows)]
     lines = []
     for row in rows:
         cells = []
         for name in columns:
             v = value(row, name)
-            counted = v is not None and (v > 0 or name == "prompts cut")
+            counted = v is not None and (v > 0 or name in _MAY_BE_ZERO)
             unit = COSTS[name][0]
             cells.append(
                 Shown("number", v if counted else None, reason="" if counted else "not measured", unit=unit)
@@ -122,13 +121,30 @@ def table(rows: Sequence[Row]) -> Table:
         labels = (row.name, row.setting["text"], " ".join(p for p in (row.prompt, row.variant) if p))
         lines.append(Line(labels, cells, row.deployable, not row.deployable))
     notes = [
-        "Seconds are those of the lm_eval calls; answers found in a store cost none. Prefill and decode "
-        "rates are "
-        "those one request sees while others run beside it. KV bytes are measured: stored after prefill, "
-        "for each token "
-        "of the prompt, and read in each decode step; the shares are of what full attention stores and reads."
+        "Wall seconds are those in which the engine generated, device seconds are times its devices; an answer "
+        "from a store or a replay keeps those of its own generation. A right answer is a point of the score: "
+        "total cost over the points of the same items. Prefill and decode rates are those one request sees "
+        "while others run beside it. KV bytes are measured: stored after prefill, for each token of the "
+        "prompt, and read in each decode step; the shares are of what full attention stores and reads.",
+        *_made_on(rows),
     ]
-    return Table("cost", "Cost", columns, sorted(lines, key=lambda line: line.labels), notes)
+    return Table("cost", "Cost", columns, sorted(lines, key=lambda x: (x.reference, x.labels)), notes)
+
+
+def _made_on(rows: Sequence[Row]) -> list[str]:
+    """On what devices the answers were made."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        sheets = [t for h in row.heads for t in h["tasks"].values()]
+        for name, count in dict.fromkeys(costs.devices(s) for s in sheets):
+            if count:
+                found.setdefault(f"{count} x {name}", []).append(row.label)
+    if len(found) == 1 and len(next(iter(found.values()))) == len(rows):
+        return [f"Devices: {next(iter(found))}."]
+    parts = [
+        f"{d}: {', '.join(n[:3])}{f' and {len(n) - 3} more' if len(n) > 3 else ''}" for d, n in found.items()
+    ]
+    return [f"Devices: {'; '.join(parts)}."] if parts else []
 
 
 @view("cost", order=80)

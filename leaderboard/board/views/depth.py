@@ -45,7 +45,8 @@ def _shown(row: Row, bins: DepthBins, k: int, options: Options) -> Shown:
 @view("depth", order=60)
 def depth(board: Board) -> list[Table]:
     """Score by position of the gold passage (0 = start), averaged over datasets and lengths."""
-    found, why = [], []
+    found: list[Table] = []
+    why: list[str] = []
     columns = columns_of(board.rows)
     for benchmark in dict.fromkeys(c[0] for c in columns):
         own: list[Column] = [c for c in columns if c[0] == benchmark]
