@@ -15,7 +15,7 @@ if importlib.util.find_spec("kvpress") is None:
 from test_kv_vllm_task import _model as wide_model
 
 from icr_tasks.kv import choose
-from icr_tasks.kv.press import PRESS_FREES, PRESS_MASKS
+from icr_tasks.kv.press import _AWARE_ONLY, PRESS_FREES, PRESS_MASKS
 from icr_tasks.settings import Setting
 
 TEXT = "The river Ilessdell runs through Dorovgate. " * 6
@@ -35,27 +35,42 @@ def _run(engine: Any, text: str) -> dict[str, Any]:
     setting = Setting.parse(text)
     asked = PromptInstance(
         doc={},
-        prompt=TEXT,
+        prompt=TEXT + "Which river?",
         gen_kwargs={"until": [], "do_sample": False, "max_gen_toks": 6},
         digest="{}",
         task="t",
         doc_id=0,
         repeats=1,
         setting=setting,
+        boundary=len(TEXT),
     )
-    engine.generate_until([asked], disable_tqdm=True)
-    return choose.verify_all(setting, [asked.found])[0]
+    asked.answer = engine.generate_until([asked], disable_tqdm=True)[0]
+    return {**choose.verify_all(setting, [asked.found])[0], "answer": asked.answer}
 
 
 @pytest.mark.parametrize("name", PRESS_FREES)
-def test_a_press_frees_what_it_was_asked_to(engine: Any, name: str) -> None:
-    found = _run(engine, f"kv:press.{name}@0.5")
+@pytest.mark.parametrize("split", ["", ",query-agnostic"])
+def test_a_press_frees_what_it_was_asked_to(engine: Any, name: str, split: str) -> None:
+    found = _run(engine, f"kv:press.{name}@0.5{split}")
+    if split and name in _AWARE_ONLY:
+        assert "leave query-agnostic out" in found["error"]
+        return
     assert "error" not in found, found
-    assert 0.4 < found["kv"]["stored_fraction"] < 0.75
+    assert found["kv"]["stored_fraction"] == pytest.approx(0.5, abs=0.05)
+    assert found["kv"]["attended_fraction"] < 0.6
 
 
 @pytest.mark.parametrize("name", PRESS_MASKS)
-def test_a_masking_press_says_that_it_frees_nothing(engine: Any, name: str) -> None:
-    found = _run(engine, f"kv:press.{name}@0.5")
+@pytest.mark.parametrize("split", ["", ",query-agnostic"])
+def test_a_masking_press_says_that_it_frees_nothing(engine: Any, name: str, split: str) -> None:
+    found = _run(engine, f"kv:press.{name}@0.5{split}")
     assert "error" not in found, found
     assert found["kv"]["stored_fraction"] == pytest.approx(1.0)
+    assert found["kv"]["attended_fraction"] < 0.75
+
+
+@pytest.mark.parametrize("name", PRESS_FREES + PRESS_MASKS)
+def test_a_press_that_keeps_everything_is_full_attention_and_an_error(engine: Any, name: str) -> None:
+    whole = _run(engine, f"kv:press.{name}@1.0")
+    assert "left no key out" in whole["error"]
+    assert whole["answer"] == _run(engine, "full")["answer"]

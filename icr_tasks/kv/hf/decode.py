@@ -150,6 +150,8 @@ def _prepared(model: Any, job: Job, method: Method | None) -> joined.Ready:
     """Prompts prefilled, compressed, and their questions read: what is left is to decode."""
     press = getattr(method, "press", None)
     (after,) = set(job.afters)
+    if press is not None:
+        method.ask(after)  # type: ignore[union-attr]
     batch = _Batch(model, job, stock=press is not None)
     width, where = batch.ids.shape[1], full_layers(model.config.get_text_config())
     moments, repeats = method is not None and method.moments, method is not None and method.repeats

@@ -195,12 +195,12 @@ class Session:
         counts those that really get no weight from any query of their group, because the press has
         overwritten them.
 
-        query (1, heads, 1, dim), keys (1, kv_heads, tokens, dim).
+        query (1, heads, q, dim), of which the last is looked at; keys (1, kv_heads, tokens, dim).
         """
-        if not self.decoding or query.shape[2] != 1:
+        if not self.decoding:
             return
         start = time.perf_counter()
-        grouped = query[0, :, 0].view(keys.shape[1], -1, query.shape[-1]).float()
+        grouped = query[0, :, -1].view(keys.shape[1], -1, query.shape[-1]).float()
         recent = grouped @ keys[0, :, -_RECENT:].transpose(1, 2).float()
         _, heads, at = places
         hidden = (grouped[heads] * keys[0, heads, at].unsqueeze(1).float()).sum(-1)  # (places, group)
