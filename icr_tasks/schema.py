@@ -1,7 +1,5 @@
 """What crosses rooms, decided here and nowhere else: the typed records, what the fingerprint of a run is made
-of, which options only change speed, and what is a secret.
-
-Every room, the leaderboard included, may import this file; it imports none.
+of, which options only change speed, and what is a secret. Every room may import this file; it imports none.
 """
 
 from __future__ import annotations
@@ -110,6 +108,7 @@ class LedgerRow(TypedDict, total=False):
     error: str | None
     retrieval: dict[str, Any]
     kv: dict[str, Any]
+    tokens_in: int  # as a served model's server counts; also tokens_cached, tokens_out, tokens_reasoning, usd
 
 
 class RunHead(TypedDict, total=False):
@@ -128,6 +127,7 @@ class RunHead(TypedDict, total=False):
     status: str  # complete, partial or error
     seconds: dict[str, float]
     tokens: dict[str, int]
+    usage: dict[str, float]  # sums of a served model's
     kv: dict[str, float]
     versions: dict[str, str]
 
@@ -176,9 +176,8 @@ SPEED_ONLY = _words(
     tensor_parallel_size pipeline_parallel_size data_parallel_size data_parallel_backend distributed_executor_backend
     gpu_memory_utilization swap_space cpu_offload_gb num_gpu_blocks_override max_num_seqs max_num_batched_tokens
     enable_prefix_caching enforce_eager max_parallel_loading_workers disable_log_stats disable_tqdm use_tqdm
-    download_dir embed_url store samples prefill_store prefill_store_gb
-    in_flight num_concurrent max_retries timeout header verify_certificate ca_cert_path
-    price budget_usd spent api_key_env on_model_change"""
+    download_dir embed_url store samples prefill_store prefill_store_gb price budget_usd spent api_key_env
+    in_flight num_concurrent max_retries timeout header verify_certificate ca_cert_path on_model_change"""
 )
 # The same for graders, below their prefixes: where a judge is served does not change what it says.
 _GRADERS = ("judge_", "xfinder_")

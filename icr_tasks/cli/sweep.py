@@ -58,7 +58,8 @@ def main(argv: list[str]) -> int:
     if args.dry_run:
         from ..sweep import plan
 
-        print(plan.table(plan.plan(found, chosen, args.sample, args.rate), args.rate))
+        rows = plan.plan(found, chosen, args.sample, args.rate)
+        print(plan.table(rows, args.rate, found.out / "answers"))
         return 0
     try:
         return finish.run(found, chosen, args.executor, args.jobs)

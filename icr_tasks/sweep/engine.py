@@ -17,6 +17,7 @@ from ..engines.answers import AnswerStore
 from ..errors import IcrError, unknown
 from .cells import Cell
 from .records import Folder
+from .study import SERVED
 
 _IN_FLIGHT = {"vllm": 64}  # batches of this many requests; elsewhere few, because a kill loses one batch
 _FEW = 8
@@ -86,10 +87,11 @@ class Engine:
         check_names([cell.engine])
         auto = "auto" if "vllm" in cell.engine else 1
         loading = {"batch_size": cell.loading.get("batch_size", auto), "device": cell.loading.get("device")}
-        streams = cell.engine == "icr-vllm" and cell.in_flight
-        args = {**cell.args, **({"in_flight": cell.in_flight} if streams else {})}
+        args = {**cell.args, **_given(cell, folder)}
         model: Any = get_model(cell.engine).create_from_arg_obj(args, loading)
         self.store = store_of(cell, folder)
+        if cell.engine == SERVED:
+            model.history = self.store
         self.damaged = self.store.damaged
         own = getattr(model, "stream", None)
         size = cell.in_flight or _IN_FLIGHT.get(cell.engine, _FEW)
@@ -103,6 +105,16 @@ class Engine:
     ) -> list[str]:
         """Answers in request order, from the store or the model."""
         return answers.answer(requests, self.store, self.stream, done)
+
+
+def _given(cell: Cell, folder: Folder) -> dict[str, Any]:
+    """What the study tells an engine of ours beside the model's arguments."""
+    if cell.engine == "icr-vllm":
+        return {"in_flight": cell.in_flight} if cell.in_flight else {}
+    if cell.engine == SERVED:
+        own = {"num_concurrent": cell.in_flight} if cell.in_flight else {}
+        return {**own, **({"spent": str(folder.answers)} if cell.args.get("price") else {})}
+    return {}
 
 
 def store_of(cell: Cell, folder: Folder) -> AnswerStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from . import records
+from . import costs, records
 from .cells import Cell
 from .executors import EXECUTORS, parts
 from .records import Folder
@@ -33,13 +33,16 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
     if code in (2, 130):
         return code
     print(records.write(folder, show=True))
+    for line in costs.said(chosen, folder.answers):
+        print(line)
     left = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
     for cell in left:
         record = folder.record(cell.fingerprint) or {"reason": "not run"}
         print(f"not done: {cell.name}: {record.get('reason')}", file=sys.stderr)
     if left:
         print(
-            f"{len(left)} of {len(chosen)} cells are not done; `icr status {found.path}` shows why",
+            f"{len(left)} of {len(chosen)} cells are not done; `icr status {found.path}` shows why; go on with: "
+            f"icr sweep {found.path}",
             file=sys.stderr,
         )
     return 1 if left else code

@@ -8,13 +8,16 @@ With a sample, only the first items of a cell are built and the count is scaled 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..context import tokens as counting
 from ..engines import answers
+from ..engines.served.dialect import length_of
 from ..errors import IcrError
 from ..harness import run
 from .cells import Cell, units
+from .costs import estimate
 from .engine import import_plugins, quiet
 from .progress import clock, guess
 from .records import Folder, columns, states
@@ -34,6 +37,7 @@ class Row:
     exact: bool
     note: str = ""
     seconds: float | None = None
+    most: int = 256  # tokens an answer may have
 
 
 def plan(study: Study, cells: list[Cell], sample: int, rate: float | None) -> list[Row]:
@@ -86,7 +90,8 @@ def _row(cell: Cell, state: str, sample: int) -> tuple[Row, list[tuple[str, int]
     scale = total / max(len(task.instances), 1)
     count = round(scale * sum(size for _, size in built))
     note = f"{not_sent} of {len(task.instances)} cannot be sent" if not_sent else ""
-    return Row(cell, state, total, count, count, scale == 1, note), built
+    most = max((length_of(r.args[1]) for r in task.instances), default=256)
+    return Row(cell, state, total, count, count, scale == 1, note, most=most), built
 
 
 def _share(rows: list[Row], prompts: list[tuple[str, int, int]], caches: bool) -> None:
@@ -120,8 +125,8 @@ def _common(a: str, b: str) -> int:
     return low
 
 
-def table(rows: list[Row], rate: float | None) -> str:
-    """The matrix, then totals by model."""
+def table(rows: list[Row], rate: float | None, answers: Path | None = None) -> str:
+    """The matrix, then totals by model; what served models would cost where the study's `answers` are named."""
     head = ("model", "setting", "prompt", "task", "state", "items", "tokens", "to prefill", "time")
     lines = columns([head, *(_cells(row) for row in rows)], right=(5, 6, 7, 8))
     loads = len({row.cell.load_key for row in rows if row.state != "done"})
@@ -138,6 +143,7 @@ def table(rows: list[Row], rate: float | None) -> str:
         lines.append("time: unknown; give --rate TOKENS_PER_SECOND, or run one cell and it is measured")
     else:
         lines.append(f"time: about {clock(seconds)}" + (" (at the given rate, prefill only)" if rate else ""))
+    lines += estimate(rows, answers) if answers is not None else []
     lines += [f"- {row.cell.name}: {row.note}" for row in rows if row.note]
     if any(not row.exact for row in rows):
         lines.append(

@@ -243,6 +243,7 @@ def _facts(samples: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[str, An
             k: sum((d.get("engine_tokens") or {}).get(k, 0) for d in digests)
             for k in ("prompt", "cached", "output")
         },
+        "usd": round(sum((d.get("usage") or {}).get("usd", 0.0) for d in digests), 6),
     }
 
 

@@ -5,6 +5,7 @@
       - name: qwen3-8b
         model: icr-vllm                     # any lm-eval model name
         model_args: {pretrained: Qwen/Qwen3-8B, max_model_len: 131072}
+      - {name: gpt, endpoint: https://HOST/v1, model: M, price: {input: 0.1, output: 0.4}, budget_usd: 20}
     settings: [full, rag@32k, none]
     prompts: [ao]
     tasks: [icr_helmet_rag_nq, {task: icr_infbench_qa, limit: 50}]
@@ -24,7 +25,11 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from ..checked import Record, check
+from ..engines.served.address import root_of
+from ..engines.served.price import Price, budget
 from ..errors import IcrError
+
+SERVED = "icr-api"  # the lm-eval model that an entry with an address becomes
 
 
 def _names(values: list[Any]) -> list[Any]:
@@ -68,6 +73,10 @@ class ModelEntry(RunKeys):
     batch_size: int | str = ""
     device: str = ""
     in_flight: Count = 1
+    endpoint: str = ""  # a served model: `model` is then the name that the server knows
+    tokenizer: str = ""
+    price: Any = None
+    budget_usd: Any = None
 
 
 class TaskEntry(RunKeys):
@@ -163,6 +172,12 @@ def _model(entry: Any, where: str) -> dict[str, Any]:
         pairs = [part.partition("=") for part in args.split(",") if part]
         args = {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
     args = {k: _expand(v) if isinstance(v, str) else v for k, v in args.items()}
+    if entry.get("endpoint"):
+        entry, args = _served(entry, args, where)
+    elif named := [key for key in ("price", "budget_usd") if key in entry]:
+        raise IcrError(f"{where}: `{named[0]}` is for a served model; write its address as `endpoint:`")
+    elif "tokenizer" in entry:
+        args["tokenizer"] = entry["tokenizer"]
     name = (
         entry.get("name")
         or Path(str(args.get("pretrained") or args.get("model") or entry.get("model", "model"))).name
@@ -175,6 +190,19 @@ def _model(entry: Any, where: str) -> dict[str, Any]:
         "model_args": args,
         "tasks": tasks,
     }
+
+
+def _served(entry: dict[str, Any], args: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An entry with an address as one of `icr-api`, its price and cap checked."""
+    if not entry.get("model"):
+        raise IcrError(f"{where}: an `endpoint` needs `model`, the name that its server knows")
+    address = _expand(entry["endpoint"])
+    root_of(address)
+    price = Price.parse(entry.get("price"), f"{where}: price")
+    cap = budget(entry.get("budget_usd"), price, f"{where}: budget_usd")
+    own = {"model": entry["model"], "base_url": address, "price": entry.get("price"), "budget_usd": cap}
+    own["tokenizer"] = entry.get("tokenizer")
+    return {**entry, "model": SERVED}, {**args, **{k: v for k, v in own.items() if v is not None}}
 
 
 def _tasks(entries: list[Any], where: str) -> list[dict[str, Any]]:

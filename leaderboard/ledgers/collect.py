@@ -22,7 +22,7 @@ import orjson
 from icr_tasks.errors import IcrError
 from icr_tasks.schema import run_fingerprint
 
-from . import ledger, lm_eval_files
+from . import ledger, lm_eval_files, usages
 from .merge import Result, Rules, Source, best, pinned, taken, there
 from .summary import Tally, table
 from .unfinished import LOUD, cut_note
@@ -188,6 +188,7 @@ def _stream(
 ) -> Iterator[dict[str, Any]]:
     """Rows of all tasks, each from its best result; fills in the run's counts while they pass."""
     kv, totals = Means(), {}
+    usage: dict[str, float] = {}
     for task in sorted({*tasks, *kept}):
         read = [
             partial(_read, run["fingerprint"], task, *source, rules, bad) for source in tasks.get(task, ())
@@ -205,6 +206,7 @@ def _stream(
             for row in part:
                 if "kv" in row:
                     own.add(row["kv"])
+            usages.add(usage, part)
             yield from part
         if own.n:
             kv.merge(own)
@@ -216,6 +218,8 @@ def _stream(
             run["tokens"][name] = run["tokens"].get(name, 0) + value
         totals[chosen.source] = chosen.total
     run["seconds"]["total"] = sum(totals.values())
+    if usage:
+        run["usage"] = usage
     if kv.n:
         run["kv"] = {**_shares(run["tasks"]), **kv.means()}
         run["peak_memory_bytes"] = kv.largest.get("peak_memory_bytes")
@@ -299,7 +303,7 @@ def _count(found: Result, counts: dict[str, Any], rows: list[Any], sent: list[An
     cached = [n for one in sent if (n := (one.get("engine_tokens") or _NONE).get("cached")) is not None]
     if cached:  # prefix-cache hits
         tokens["cached"] = tokens.get("cached", 0) + sum(cached)
-    _usage(tokens, counts, rows)
+    usages.count(tokens, counts, rows)
     for one in sent:
         if device := one.get("device"):
             counts["devices"][device] = counts["devices"].get(device, 0) + 1
@@ -307,22 +311,6 @@ def _count(found: Result, counts: dict[str, Any], rows: list[Any], sent: list[An
     counts["n_timed"] += sum(1 for timing in timings if "wall" in timing)
     for stage in dict.fromkeys(chain.from_iterable(timings)):
         seconds[stage] = seconds.get(stage, 0.0) + sum(timing.get(stage, 0.0) for timing in timings)
-
-
-def _usage(tokens: dict[str, int], counts: dict[str, Any], rows: list[Any]) -> None:
-    """What a served model counted and charged, and the tokens of thoughts."""
-    for name, field in (("cached", "tokens_cached"), ("reasoning", "tokens_reasoning")):
-        told = [row[field] for row in rows if field in row]
-        if told:
-            tokens[name] = tokens.get(name, 0) + sum(told)
-    thoughts = [
-        row["n_thought_tokens"] for row in rows if "n_thought_tokens" in row and "tokens_reasoning" not in row
-    ]
-    if thoughts:
-        tokens["reasoning"] = tokens.get("reasoning", 0) + sum(thoughts)
-    prices = [row["usd"] for row in rows if "usd" in row]
-    if prices:
-        counts["usd"] = counts.get("usd", 0.0) + sum(prices)
 
 
 def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from icr_tasks.storage import Evaluation as Evaluation
 from icr_tasks.storage import evaluations as evaluations
 from icr_tasks.storage import why
 
+from . import usages
+
 _NOT_SCORES = frozenset({"out_tokens", "thought_tokens", "truncated", "unfinished", "bypass"})
 _NUMBER = frozenset({int, float, bool})
 _KEPT = ("retrieval", "kv", "thoughts")  # of the prompt digest, whole
-USAGE = ("tokens_in", "tokens_cached", "tokens_out", "tokens_reasoning", "usd")  # of served models
 _sha256 = hashlib.sha256
 _NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
 
@@ -205,7 +206,7 @@ def _row(sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[
     if type(thought := sample.get("thought_tokens")) in _NUMBER and thought:
         row["n_thought_tokens"] = int(thought)
     if usage := of("usage"):
-        row.update({name: usage[name] for name in USAGE if name in usage})
+        row.update({name: usage[name] for name in usages.FIELDS if name in usage})
         for name, told in (("n_prompt_tokens", "tokens_in"), ("n_out_tokens", "tokens_out")):
             if row[name] is None:  # no tokenizer here: the server's own count
                 row[name] = usage.get(told)

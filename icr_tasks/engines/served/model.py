@@ -15,7 +15,6 @@ import asyncio
 import inspect
 import json
 import logging
-import os
 import queue
 import shlex
 import sys
@@ -23,23 +22,22 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from lm_eval.api.model import LM
 from tqdm import tqdm
 
 from ...errors import IcrError, unknown
-from ...schema import Redactor, redact_text, redact_url, secrets_in
+from ...schema import redact_text
 from .. import answers, identity, session
 from ..answers import AnswerStore
 from . import price as prices
-from .client import Ask, Client, Server
+from .address import key_of, server_of
+from .client import Ask, Client
 from .dialect import Dialect, Reply
 from .listing import Listing, listing
 from .spending import BudgetReached, Spending
 
 log = logging.getLogger("icr_tasks")
-_PATHS = ("/chat/completions", "/completions", "/models")
 _CUT, _CHARACTERS = (
     2,
     10,
@@ -100,7 +98,7 @@ class IcrAPI(LM):
                 "budget_usd needs store=FOLDER: finished answers, and what was spent, are kept there"
             )
         own = {"extra": extra, "seed": seed, "header": header}
-        self.server = _server(self.model, base_url, _key(api_key, api_key_env, base_url), own)
+        self.server = server_of(self.model, base_url, key_of(api_key, api_key_env, base_url), own)
         self.server.concurrency, self.server.timeout = max(int(num_concurrent), 1), float(timeout)
         self.server.retries, self.server.verify = int(max_retries), bool(verify_certificate)
         self.server.think_end = think_end_token
@@ -112,6 +110,7 @@ class IcrAPI(LM):
         self.spending = Spending(spent or store, self.server.shown, self.model, limit)
         self.seen: dict[str, int] = {}  # names and builds that answered
         self.answers_as: str | None = None
+        self.history: AnswerStore | None = None  # of a sweep, which stores for this model
         same = {
             "model": self.model,
             "base_url": self.server.shown,
@@ -225,8 +224,6 @@ class IcrAPI(LM):
             log.warning("%s doc %s: %s", request.task_name, request.doc_id, found["error"])
             return "", found
         usage = reply.usage
-        told = {"prompt": usage.prompt, "cached": usage.cached, "output": usage.out}
-        found["engine_tokens"] = {name: n for name, n in told.items() if n is not None}
         found["finish_reason"] = reply.finish
         found["served"] = {
             k: v for k, v in (("model", reply.model), ("build", reply.build)) if v
@@ -262,7 +259,7 @@ class IcrAPI(LM):
 
     def _before(self) -> str | None:
         """The model that gave the stored answers."""
-        if (store := self.store) is None:
+        if (store := self.store or self.history) is None:
             return None
         told = (((store.get(key) or {}).get("served") or {}).get("model") for key in sorted(store.keys()))
         return next((str(model) for model in told if model), None)
@@ -283,47 +280,3 @@ def _refusal(setting: Any) -> str | None:
             "or icr-hf"
         )
     return None
-
-
-def _key(given: str | None, env: str | None, base_url: str) -> str | None:
-    """The key given, of the named variable, else $ICR_API_KEY; $OPENAI_API_KEY goes to OpenAI's own host
-    alone."""
-    if given:
-        return str(given)
-    if env:
-        if not os.environ.get(env):
-            raise IcrError("api_key_env names a variable that is not set; export it, or leave the option out")
-        return os.environ[env]
-    own = os.environ.get("ICR_API_KEY")
-    return own or (
-        os.environ.get("OPENAI_API_KEY") if urlsplit(base_url).hostname == "api.openai.com" else None
-    )
-
-
-def _server(model: str, base_url: str, key: str | None, own: Mapping[str, Any]) -> Server:
-    """The address taken apart: credentials into headers, the path up to /v1."""
-    try:
-        parts = urlsplit(base_url.strip())
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise IcrError(f"base_url cannot be read ({error}); write it as http://localhost:8000/v1") from error
-    if parts.scheme not in ("http", "https") or not host:
-        raise IcrError(
-            f"base_url {redact_url(base_url)!r} is not http(s); write it as http://localhost:8000/v1"
-        )
-    path = parts.path.rstrip("/")
-    for end in _PATHS:
-        path = path.removesuffix(end)
-    host = f"[{host}]" if ":" in host else host
-    root = urlunsplit((parts.scheme, f"{host}:{port}" if port else host, path, "", ""))
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    if parts.username is not None and not key:
-        import base64
-        from urllib.parse import unquote
-
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    headers |= {str(k): str(v) for k, v in (own["header"] or {}).items()}
-    redact = Redactor(key, *secrets_in({"url": base_url, "header": headers}))
-    extra = {**(own["extra"] or {}), **({"seed": int(own["seed"])} if own["seed"] is not None else {})}
-    return Server(root, root, model, headers, redact, dict(parse_qsl(parts.query)), extra=extra, asked=extra)

@@ -42,8 +42,7 @@ class Spending:
         self._paid, self._read_to = 0.0, 0
         if folder is None:
             return
-        name = hashlib.sha256(f"{address}\0{model}".encode()).hexdigest()[:12]
-        self.path = Path(folder) / f"spent-{name}.jsonl"
+        self.path = self.place(folder, address, model)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_RDWR, 0o644)
@@ -53,6 +52,12 @@ class Spending:
             ) from error
         with locked(self._file):
             self._refresh()
+
+    @staticmethod
+    def place(folder: str | Path, address: str, model: str) -> Path:
+        """Where the journal of this model lies."""
+        name = hashlib.sha256(f"{address}\0{model}".encode()).hexdigest()[:12]
+        return Path(folder) / f"spent-{name}.jsonl"
 
     @property
     def spent(self) -> float:
