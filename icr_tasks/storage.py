@@ -254,8 +254,22 @@ def _results(root: Path) -> list[Path]:
 
 def why(raw: bytes, error: Exception, otherwise: str) -> str:
     """Python's own reader takes NaN and Infinity; JSON does not."""
+    constants: list[str] = []
     try:
-        json.loads(raw)
+        json.loads(raw, parse_constant=constants.append)
     except ValueError:
+        constants.clear()
+    if not constants:
         return f"not valid JSON ({error}); {otherwise}"
     return "NaN or Infinity in place of a score; the metric failed, score again with icr-replay"
+
+
+def lenient(raw: bytes) -> Any:
+    """A JSON line that holds half of a surrogate pair in a text: Python writes and reads such, JSON has no such
+    character, so it becomes the replacement character. Raises ValueError for everything else that is no JSON."""
+
+    def no(name: str) -> Any:
+        raise ValueError(name)
+
+    read = json.loads(raw, parse_constant=no)
+    return orjson.loads(json.dumps(read, ensure_ascii=False).encode("utf-8", "replace"))

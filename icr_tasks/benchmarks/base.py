@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -107,6 +108,12 @@ class Prompt:
     max_gen_toks: int = 2048
     until: tuple[str, ...] = ()
     source: str = ""
+
+    @property
+    def sha(self) -> str:
+        """16 hex digits of everything that is sent beside context and question."""
+        texts = (self.user, self.system, self.no_context, self.prefill, self.chat, self.unit, self.joiner)
+        return hashlib.sha256(repr((*texts, self.cites, self.turns)).encode()).hexdigest()[:16]
 
     def parts(self, units: Sequence[Unit]) -> list[str]:
         """Each passage, document or chunk rendered, numbered from 0 ({i}) or 1 ({n})."""

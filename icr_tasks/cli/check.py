@@ -14,6 +14,7 @@ import orjson
 
 from ..errors import IcrError
 from ..leaderboard.ledgers.check import MANY, check
+from ..leaderboard.ledgers.ledger import run_files
 from ..leaderboard.ledgers.load import Task, read_head
 from ..leaderboard.pairs import axes
 from ..leaderboard.text.names import count, plain
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
 def _ranking(root: Path) -> list[str]:
     """What a board will not rank together, and what it marks: differences between the runs of a task."""
     known, marked = [], []
-    for path in sorted(root.rglob("run.json")):
+    for path in run_files(root):
         try:
             head = read_head(path)
         except IcrError:

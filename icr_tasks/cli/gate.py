@@ -25,6 +25,7 @@ import orjson
 
 from ..errors import IcrError
 from ..leaderboard.ledgers import load, todo
+from ..leaderboard.ledgers.ledger import run_files
 from ..leaderboard.pairs import baseline, reports, several
 from ..leaderboard.pairs import gate as rerun
 from ..leaderboard.pairs.axes import CHECKPOINT
@@ -164,7 +165,7 @@ def _candidates(args: argparse.Namespace) -> list[tuple[load.Run | None, str]]:
     for spec in args.candidate:
         path = Path(spec)
         inside = path.is_dir() and not (path / "run.json").is_file()
-        if inside and len(runs := load.load(path) if any(path.rglob("run.json")) else []) > 1:
+        if inside and len(runs := load.load(path) if run_files(path) else []) > 1:
             found += [(run, str(run.folder)) for run in runs]
             continue
         try:
@@ -271,7 +272,7 @@ def _baseline(args: argparse.Namespace, new: load.Run) -> tuple[load.Run, dict[s
         pin = baseline.pinned(args.baselines, name, new)
         run = baseline.resolve(args.results, vars(pin), name)
         return run, pin.first if pin.first["items_sha256"] != pin.items_sha256 else None
-    if Path(name).is_dir() and len([*Path(name).rglob("run.json")]) > 1:
+    if Path(name).is_dir() and len(run_files(Path(name))) > 1:
         return _of_setting(Path(name), new), None
     try:
         return load.find(args.results, name), None

@@ -120,6 +120,7 @@ class ICRTask(ConfigurableTask):
             plugins=plugins.load(),
             **self.benchmark.about(sheet["dataset"]),
             prompt=self.prompt_format.name,
+            instruction_sha=self.prompt_format.sha,
         )
         if self.prompt_format.name == "official" and "metric_official" in sheet:
             sheet["metric"] = sheet["metric_official"]  # the benchmark's own scorer, under its own wording

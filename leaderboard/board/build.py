@@ -144,7 +144,7 @@ def build(
         for run in _runs(root, patterns, board.bad) if runs is None else runs:
             if seen:
                 seen(run)
-            single.append(_row(run, codes, patterns, partial))
+            single.append(_row(run, codes, patterns, partial, root))
             board.n_runs += 1
             board.n_items += sum(map(len, run.tasks.values()))
     if not single:
@@ -182,7 +182,7 @@ def made(entry: Entry[Callable[[Board], list[Table]]], board: Board) -> list[Tab
 
 
 def _runs(root: Path, patterns: dict[str, list[str]], bad: list[str]) -> Iterator[Run]:
-    paths = sorted(p for p in root.rglob("run.json") if not p.parent.name.startswith("."))
+    paths = ledger.run_files(root)
     if not paths:
         what = "holds no run.json" if root.is_dir() else "is not a folder"
         raise IcrError(f"{root} {what}; write ledgers there with `icr collect OUT -o {root}`")
@@ -219,10 +219,12 @@ def _passes(values: dict[str, Any], patterns: dict[str, list[str]]) -> bool:
     return all(any(fnmatchcase(str(v), p) for p in patterns[k]) for k, v in values.items() if k in patterns)
 
 
-def _row(run: Run, codes: Codes, patterns: dict[str, list[str]], partial: bool) -> Row:
+def _row(run: Run, codes: Codes, patterns: dict[str, list[str]], partial: bool, root: Path) -> Row:
     model = run.head["model"]
     checkpoint = str(model.get("revision") or model.get("adapter") or (model.get("weights_hash") or "")[:8])
     row = Row(run.model, checkpoint, run.head["setting"], run.prompt, [run.head])
+    if run.folder.is_relative_to(root):
+        row.folder = str(run.folder.relative_to(root))
     for task in run.tasks.values():
         if _passes(_place(task.name, task.sheet), patterns):
             made = cell(task, run.fingerprint, codes, run.head)

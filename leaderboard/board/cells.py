@@ -191,6 +191,8 @@ def cell(task: TaskItems, run: str, codes: Codes, head: dict[str, Any] | None = 
     made.scores = _scores(task, values, codes)
     made.identity = None if head is None else identity(task, head, codes.places(task)[1])
     made.marks = marks(sheet)
+    if made.n_expected and int(have.sum()) > made.n_expected:
+        made.marks += (f"{int(have.sum())} items, {made.n_expected} expected",)
     made.cost = per_item(task)
     made.effect = design([made.scores.at], [column_of(task)]).score(made.scores.score)
     made.reason = sheet.get("reason") or ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
+from ..ledgers.check import began
 from .cells import Cell, Column
 from .rows import Row
 
@@ -13,14 +13,9 @@ _NOT_A_VARIANT = ("prompt", "gen_kwargs", "gen_kwargs_cli", "max_model_len", "tr
 
 
 def started(head: dict[str, Any]) -> float:
-    """When a run began, as a number that sorts; 0 when unknown."""
-    value = head.get("started")
-    if isinstance(value, int | float):
-        return float(value)
-    try:
-        return datetime.fromisoformat(str(value)).timestamp()
-    except ValueError:
-        return 0.0
+    """When a run began, as a number that sorts; 0 when unknown, or when it is a time to come."""
+    value = began(head)
+    return value if value is not None else 0.0
 
 
 def mark_stale(found: list[Row]) -> None:
@@ -121,7 +116,19 @@ def name_variants(found: list[Row]) -> list[Row]:
             for row, values in zip(group, flat, strict=True):
                 parts = [f"{k.split('.')[-1]}={values[k]}" for k in differing if k in values]
                 row.variant = " ".join(parts)[:80] or row.runs[0][:6]
+            _tell_copies_apart(group)
     return found
+
+
+def _tell_copies_apart(group: list[Row]) -> None:
+    """Two runs of one fingerprint (a copy with other items) are named by their folders."""
+    by_variant: dict[str, list[Row]] = {}
+    for row in group:
+        by_variant.setdefault(row.variant, []).append(row)
+    for rows in by_variant.values():
+        if len(rows) > 1:
+            for number, row in enumerate(rows, 1):
+                row.variant += f" in {row.folder}" if row.folder else f" #{number}"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

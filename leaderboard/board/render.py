@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from ..text import escape
-from ..text.names import DASH, MINUS, amount, number, size
+from ..text.names import DASH, MINUS, amount, number, shortened, size
 from ..text.printed import settled
 from .tables import Line, Shown, Table
 
@@ -92,7 +92,7 @@ def table_md(table: Table, level: int = 3) -> str:
     names = [*(table.heads[i] for i in heads), *columns]
     ruler = "|" + "---|" * len(heads) + "---:|" * len(columns)
     fold = table.folded or len(table.lines) > LONG
-    title, lead = escape.markdown(table.title), escape.markdown(table.lead)
+    title, lead = escape.markdown(shortened(table.title, 160)), escape.markdown(table.lead)
     parts = [f"{'#' * level} {title}", ""] + ([lead, ""] if lead else [])
     if fold:
         parts = [f"<details><summary><b>{title}</b>{': ' if lead else ''}{lead}</summary>", ""]
@@ -104,7 +104,7 @@ def table_md(table: Table, level: int = 3) -> str:
             parts += [*([""] if parts[-1] else []), "Not ranked, partial or stale:", ""]
         parts += [f"| {' | '.join(names)} |", ruler]
         for line in lines:
-            labels = [escape.code(line.labels[i]) if line.labels[i] else "" for i in heads]
+            labels = [escape.code(shortened(line.labels[i])) if line.labels[i] else "" for i in heads]
             if line.reference:
                 labels[_at(table, heads)] += " (reference)"
             cells = [_cell(c, n, notes, _mark_md) for c, n in zip(line.cells, ns, strict=True)]
@@ -156,7 +156,7 @@ def table_latex(table: Table) -> str:
     names += [escape.latex(c) + (f" ({n})" if n else "") for c, n in zip(table.columns, ns, strict=True)]
     body = []
     for line in table.lines:
-        labels = [escape.latex(line.labels[i]) for i in heads]
+        labels = [escape.latex(shortened(line.labels[i])) for i in heads]
         cells = [_cell(c, n, notes, _mark_tex) for c, n in zip(line.cells, ns, strict=True)]
         if line.reference:
             labels[_at(table, heads)] += " (reference)"

@@ -27,6 +27,7 @@ class Row:
     heads: list[dict[str, Any]]
     cells: dict[Column, Cell] = field(default_factory=dict)
     variant: str = ""
+    folder: str = ""  # below the results, of the first run
     _averages: dict[tuple[Column, ...], Cell] = field(default_factory=dict, repr=False)
 
     @property

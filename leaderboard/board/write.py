@@ -14,6 +14,7 @@ from icr_tasks.storage import write_atomic
 
 from ..ledgers.todo import command
 from ..text import escape
+from ..text.names import shortened
 from . import render
 from .html import page as _page
 from .items import Items
@@ -100,7 +101,7 @@ def markdown(
         parts += ["## To complete", "", "Then `icr collect out -o results` and `icr board` again.", ""]
         for label, matters, call in open_rows:
             parts += [
-                f"{escape.code(label)}: {escape.markdown('; '.join(matters))}",
+                f"{escape.code(shortened(label, 160))}: {escape.markdown('; '.join(matters))}",
                 "",
                 escape.fence(call),
                 "",

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import gzip
 import math
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import orjson
 from icr_tasks.errors import IcrError
 from icr_tasks.schema import found_secrets, read_head, run_fingerprint
 
-from .ledger import ITEMS, rows, slug
+from .ledger import ITEMS, rows, run_files, slug
 
 _NAMES = {"run.json", ITEMS}
 MANY = 20  # problems shown a run
@@ -40,7 +42,7 @@ class Report:
 
 def check(root: Path) -> Report:
     """Look at every run below `root`. Raises IcrError where there is nothing to look at."""
-    paths = sorted(root.rglob("run.json"))
+    paths = run_files(root)
     if not paths:
         what = "holds no run.json" if root.is_dir() else "is not a folder"
         raise IcrError(f"{root} {what}; write ledgers there with `icr collect OUT -o {root}`")
@@ -76,6 +78,8 @@ def _head(folder: Path, head: dict[str, Any]) -> Iterator[str]:
     want = (slug(str(head["model"]["id"])), slug(str(head["setting"]["text"])), str(head["fingerprint"]))
     if folder.parts[-3:] != want:
         yield f"{path}: belongs into {'/'.join(want)}; move the folder there"
+    if head.get("started") is not None and began(head) is None:
+        yield f"{path}: started {str(head['started'])[:40]!r} is no time before tomorrow; collect the run again"
     inputs = head.get("fingerprint_inputs")
     if not isinstance(inputs, dict) or run_fingerprint(inputs) != head["fingerprint"]:
         yield f"{path}: fingerprint {head['fingerprint']} does not follow from fingerprint_inputs; collect the run again"
@@ -92,6 +96,18 @@ def _head(folder: Path, head: dict[str, Any]) -> Iterator[str]:
             yield f"{path}: {name} states no n_expected or task_version; collect the run again"
         if sheet.get("benchmark") and not (sheet.get("metric") and sheet.get("data_revision")):
             yield f"{path}: {name} states no metric or data_revision; unpinned data cannot be ranked"
+
+
+def began(head: dict[str, Any]) -> float | None:
+    """When a run began, in seconds since 1970; None where that is not told, no time, or a time to come."""
+    value = head.get("started")
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value).timestamp()
+        except ValueError:
+            return None
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if known and 0 < value < time.time() + 86400 else None
 
 
 def _private(head: dict[str, Any]) -> Iterator[str]:

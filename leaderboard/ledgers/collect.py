@@ -334,6 +334,7 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
         "suite",
         "chance",
         "origin",
+        "instruction_sha",
     )  # what reports need to know of the benchmark; absent before them
     return {
         **{name: sheet.get(name) for name in kept},

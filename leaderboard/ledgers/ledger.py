@@ -109,7 +109,23 @@ def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every whole run below `root`. Raises IcrError naming a run.json that is not one of ours."""
-    return ((path.parent, read_head(path)) for path in sorted(root.rglob("run.json")))
+    return ((path.parent, read_head(path)) for path in run_files(root))
+
+
+def run_files(root: Path) -> list[Path]:
+    """Every run.json at or below `root`, sorted; through symbolic links too (a tree of links to a store), each
+    folder once. Folders that start with a dot are being written."""
+    found, seen = [], set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        here = os.stat(folder)
+        if (here.st_dev, here.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if "run.json" in files:
+            found.append(Path(folder) / "run.json")
+    return sorted(found)
 
 
 def rows(path: Path) -> Iterator[tuple[int, Any]]:

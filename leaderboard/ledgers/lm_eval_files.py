@@ -15,7 +15,7 @@ from icr_tasks.schema import answering, digest
 from icr_tasks.schema import run_fingerprint as run_fingerprint
 from icr_tasks.storage import Evaluation as Evaluation
 from icr_tasks.storage import evaluations as evaluations
-from icr_tasks.storage import why
+from icr_tasks.storage import lenient, why
 
 from . import usages
 
@@ -35,7 +35,10 @@ def samples(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 sample = loads(raw)
             except orjson.JSONDecodeError as error:
-                raise IcrError(f"{path}:{number}: {why(raw, error, 'the file is cut off')}") from error
+                try:
+                    sample = lenient(raw)
+                except ValueError:
+                    raise IcrError(f"{path}:{number}: {why(raw, error, 'the file is cut off')}") from error
             if type(sample) is not dict or not sample.keys() >= _NEEDED:
                 gone = (
                     ", ".join(sorted(_NEEDED - sample.keys()))

@@ -150,7 +150,7 @@ def load(
     added to it. Raises IcrError where there is no run at all.
     """
     root = Path(root)
-    paths = sorted(p for p in root.rglob("run.json") if not p.parent.name.startswith("."))
+    paths = ledger.run_files(root)
     if not paths:
         what = "is not a folder" if not root.is_dir() else "holds no run.json"
         raise IcrError(f"{root} {what}; write ledgers there with `icr collect OUT -o {root}`")
@@ -225,7 +225,7 @@ def find(results: str | Path, spec: str) -> Run:
     if (path / "run.json").is_file():
         return load_run(path)
     root = path if path.is_dir() else Path(results)
-    heads = [(p, read_head(p)) for p in sorted(root.rglob("run.json")) if not p.parent.name.startswith(".")]
+    heads = [(p, read_head(p)) for p in ledger.run_files(root)]
     hits = (
         heads
         if path.is_dir()

@@ -94,6 +94,12 @@ def plain(text: object) -> str:
     ).strip()
 
 
+def shortened(text: str, most: int = 96) -> str:
+    """A long name with its middle left out."""
+    head = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:head]} … {text[-(most - 3 - head) :]}"
+
+
 def number(value: float, *, sign: bool = False) -> str:
     """One decimal, a true minus, no minus zero."""
     text = f"{settled(value):{'+' if sign else ''}.1f}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from icr_tasks.registry import view
 
-from ...text.names import title
+from ...text.names import shortened, title
 from ...text.printed import settled
 from ..advice import ALL, KEPT, Advice, Setting, Use, advise
 from ..rows import Row
@@ -33,7 +33,7 @@ def use(board: Board) -> list[Table]:
     """What to use: full context, retrieval or compression, up to which length."""
     board.advice, without = advise(board.rows)
     if not board.advice:
-        why = "; ".join(f"{name}: {reason}" for name, reason in without.items())
+        why = "; ".join(f"{shortened(name)}: {reason}" for name, reason in without.items())
         board.left_out["use"] = why or "no run with full context"
         return []
     names = _names(board.advice)
@@ -135,7 +135,7 @@ def _summary(advice: Sequence[Advice], level: float, without: dict[str, str]) ->
         reach = [_extra(line, "") if line else Shown("length", reason="none") for line in (one.full, best)]
         name = best.row.setting["text"] if best else ""
         lines.append(Line((one.model, title(one.benchmark), name), [*cells, *reach]))
-    notes = [f"{name}: {why}." for name, why in without.items()]
+    notes = [f"{shortened(name)}: {why}." for name, why in without.items()]
     columns = ["full context", "best against full", "effective length, full", "effective length, best"]
     heads = ("model", "benchmark", "best setting")
     return Table("use", "What to use", columns, lines, notes, heads)
