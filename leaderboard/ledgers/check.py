@@ -100,14 +100,15 @@ def _head(folder: Path, head: dict[str, Any]) -> Iterator[str]:
 
 def began(head: dict[str, Any]) -> float | None:
     """When a run began, in seconds since 1970; None where that is not told, no time, or a time to come."""
-    value = head.get("started")
+    value: Any = head.get("started")
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value).timestamp()
         except ValueError:
             return None
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if known and 0 < value < time.time() + 86400 else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 < value < time.time() + 86400 else None
 
 
 def _private(head: dict[str, Any]) -> Iterator[str]:
