@@ -14,6 +14,7 @@ from ..schema import redact_text
 
 # command -> ("package.module:function", one-line help). Targets starting with "." are relative to icr_tasks.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "doctor": (".cli.doctor:main", "what works here, why what does not, and the next command to type"),
     "data": (".cli.data:main", "fetch and verify benchmark data"),
     "lm-eval": (".cli.lm_eval:main", "run lm_eval with our tasks and models, without start-up hook"),
     "tasks-path": (".cli.lm_eval:tasks_path", "print the folder for lm_eval --include_path"),

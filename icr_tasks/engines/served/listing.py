@@ -61,6 +61,8 @@ def listing(server: Server, timeout: float = 15.0) -> Listing:
     entries = [e for e in data if isinstance(e, dict)] if isinstance(data, list) else []
     names = tuple(str(e.get("id")) for e in entries)
     mine = next((e for e in entries if e.get("id") == server.model), None)
+    if not server.model and len(entries) == 1:
+        mine = entries[0]
     if mine is None:
         return Listing(models=names)
     window = next((w for key in _WINDOWS if type(w := mine.get(key)) is int and w > 0), None)
