@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from icr_tasks.benchmarks.base import Unit
 from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
-from icr_tasks.ranking import attention, rank, report
+from icr_tasks.ranking import attention, calibrated, rank, report
 from icr_tasks.ranking.attention import Spans, locate
+from icr_tasks.ranking.calibrated import Signal
 from icr_tasks.ranking.rank import Ranked, relevance
 
 
@@ -162,7 +163,7 @@ def test_a_model_built_to_retrieve_ranks_gold_far_above_chance(
             "24",
             "--no-chat-template",
             "--definition",
-            "attention,paper_code",
+            "attention,calibrated,paper_code",
             "--dtype",
             "float32",
             "-o",
@@ -173,6 +174,9 @@ def test_a_model_built_to_retrieve_ranks_gold_far_above_chance(
     found = json.loads((tmp_path / "out" / "rank_icr_synth_rag_1k.json").read_text())
     methods: dict[str, Any] = found["methods"]
     best = methods["attention/question/token"]["ndcg@10"]
+    for name in ("calibrated/sum", "calibrated/token", "calibrated/heads"):
+        assert methods[name]["ndcg@10"]["low"] > methods["random"]["ndcg@10"]["high"], name
+    assert len(found["retrieval_heads"]) == 2
     assert found["n_items"] == 24 and best["low"] > methods["random"]["ndcg@10"]["high"]
     assert "| random |" in capsys.readouterr().out
 
@@ -245,3 +249,43 @@ def test_bad_input(
     tasks = [] if "--tasks" in args else ["--tasks", "icr_synth_rag_512"]
     assert main(["rank", *model, *tasks, "--limit", "2", *args]) != 0
     assert words in capsys.readouterr().err
+
+
+def _signal(gold: int, strong: int, bias: float = 0.0) -> Signal:
+    """Two layers of two heads over four documents; head `strong` looks at the gold, the others at document 3."""
+    mass = np.zeros((2, 2, 4))
+    mass[:, :, 3] = bias
+    mass[strong // 2, strong % 2, gold] = 0.5
+    return Signal(mass, np.full(4, 10), np.eye(4)[gold], None)
+
+
+def test_retrieval_heads_are_chosen_on_other_questions() -> None:
+    signals = [_signal(i % 3, 2, bias=0.2) for i in range(8)]
+    clusters = [f"q{i}" for i in range(8)]
+    found = calibrated.held_out(clusters, signals)
+    assert found is not None
+    assert all(chosen[0] == (1, 0) for chosen in found[1])
+    assert calibrated.choose(signals, 1) == [(1, 0)]
+    alone = calibrated.by_heads(signals[1], [(1, 0)])
+    assert alone.argmax() == 1
+    # the half with another strong head does not choose its own
+    mixed = [_signal(i % 3, 2 if i % 2 else 1) for i in range(8)]
+    _, chosen = calibrated.held_out(clusters, mixed) or ([], [])
+    assert [c[0] for c in chosen] == [(1, 0), (0, 1)]
+    assert calibrated.held_out(clusters[:3], signals[:3]) is None
+
+
+def test_calibration_takes_away_what_any_question_gives() -> None:
+    """A document that attracts attention whatever is asked loses it; by hand on two heads' sums."""
+    asked, plain = np.array([[[0.5, 0.4]]]), np.array([[[0.45, 0.1]]])
+    signal = Signal(asked - plain, np.array([10, 5]), np.array([0.0, 1.0]), None)
+    found = calibrated.scores(signal)
+    assert found["calibrated/sum"].round(9).tolist() == [0.05, 0.3]
+    assert found["calibrated/token"].round(9).tolist() == [0.005, 0.06]
+
+
+def test_a_question_before_the_documents_is_no_ranking() -> None:
+    text = "who is alpha? [DOC 0]\nalpha [DOC 1]\nbeta"
+    spans = locate(text, ["[DOC 0]\nalpha", "[DOC 1]\nbeta"], "who is alpha", tiny.tokenizer(), special=False)
+    assert rank._before(spans)
+    assert not rank._before(locate(text + " who", ["[DOC 0]\nalpha"], "who", tiny.tokenizer(), special=False))

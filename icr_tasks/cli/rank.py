@@ -5,8 +5,9 @@ model.
     icr rank --model MODEL --tasks icr_synth_rag_1k --results results/MODEL/full/0123456789ab
 
 Attention is the model's own (after RoPE, causal, normalised), from the question's tokens and from the last
-token, summed over a document's tokens or per token. `--definition paper_code` adds the score of the paper's
-released code.
+token, summed over a document's tokens or per token. `--definition calibrated` subtracts what a question without
+content gives, over all heads and over retrieval heads chosen on other questions; `paper_code` adds the score of
+the paper's released code.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import orjson
 
 from ..errors import IcrError, unknown
 
-DEFINITIONS = ("attention", "paper_code")
+DEFINITIONS = ("attention", "calibrated", "paper_code")
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--prompt", help="ao (default), id, idc, idq, judge, official")
     parser.add_argument(
-        "--definition", default="attention", help="attention, paper_code, or both with a comma"
+        "--definition", default="attention", help="attention, calibrated, paper_code, or several with commas"
     )
     parser.add_argument("--limit", type=int, help="items per task")
     parser.add_argument(
@@ -114,6 +115,7 @@ def _report(
 ) -> dict[str, Any]:
     from ..ranking import rank, report
 
+    chosen = rank.add_retrieval_heads(items)
     correlation = {}
     if args.results:
         scores = report.task_scores(args.results, name)
@@ -136,6 +138,7 @@ def _report(
         "tokens": sum(i.n_tokens for i in items) / len(items),
         "methods": report.summary(items),
         "best_head": report.best_head(items),
+        **({"retrieval_heads": chosen} if chosen else {}),
         "correlation": correlation,
         "items": [
             {

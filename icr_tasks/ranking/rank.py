@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..benchmarks.base import Unit
 from ..context.build import DoesNotFit
 from ..context.tokens import Chat
 from ..errors import IcrError
-from . import attention
+from . import attention, calibrated
 from .attention import Spans, locate
 
 # ---- ranking -------------------------------------------------------------------------------------
@@ -113,6 +113,7 @@ class Ranked:
     rows: dict[str, dict[str, float]]
     by_head: np.ndarray
     seconds: float
+    signal: calibrated.Signal | None = None
 
 
 def relevance(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -128,19 +129,29 @@ def relevance(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def rank_item(
-    model: Any, spans: Spans, units: Sequence[Unit], question: str, definitions: Sequence[str]
-) -> tuple[dict[str, dict[str, float]], np.ndarray]:
+    model: Any,
+    spans: Spans,
+    units: Sequence[Unit],
+    question: str,
+    definitions: Sequence[str],
+    plain: Spans | None = None,
+) -> tuple[dict[str, dict[str, float]], np.ndarray, calibrated.Signal | None]:
     """Metrics of every method on one prompt, and NDCG@10 by (layer, head) from the question (else the last)
-    token."""
+    token. `plain` is the same prompt with a question without content, which calibrated scores subtract."""
     gold, graded = relevance(units)
     texts = [u.text for u in units]
     rows = {
         name: all_metrics(f(texts, question, spans.counts), gold, graded) for name, f in BASELINES.items()
     }
     rows["random"] = random_metrics(gold, graded)
-    heads = np.zeros((0, 0))
+    heads, signal = np.zeros((0, 0)), None
+    found = attention.attend(model, spans) if {"attention", "calibrated"} & {*definitions} else {}
+    if plain is not None:
+        mass = found["question"] - attention.attend(model, plain)["question"]
+        signal = calibrated.Signal(mass, spans.counts, gold, graded)
+        for name, mean in calibrated.scores(signal).items():
+            rows[name] = all_metrics(mean, gold, graded)
     if "attention" in definitions:
-        found = attention.attend(model, spans)
         for query, sums in found.items():
             mean = sums.mean((0, 1))
             rows[f"attention/{query}/sum"] = all_metrics(mean, gold, graded)
@@ -149,7 +160,7 @@ def rank_item(
         heads = np.array([[all_metrics(h, gold, None)["ndcg@10"] for h in layer] for layer in best])
     if "paper_code" in definitions:
         rows["paper_code"] = all_metrics(attention.scores(model, spans), gold, graded)
-    return rows, heads
+    return rows, heads, signal
 
 
 def run(
@@ -183,10 +194,35 @@ def run(
             continue
         parts = builder.prompt.parts(units)
         spans = locate(str(built.prompt), parts, item.question, tokenizer, special=not chat)
-        rows, heads = rank_item(model, spans, units, item.question, definitions)
-        yield Ranked(
-            item.id, item.cluster, len(units), len(spans.ids), rows, heads, time.perf_counter() - started
-        )
+        plain = None
+        if _before(spans):
+            yield f"{item.id}: its question stands before the documents only, so that no token of it attends to them"
+            continue
+        if "calibrated" in definitions:
+            asked = builder.build(replace(item, question=calibrated.CONTENT_FREE))
+            plain = locate(str(asked.prompt), parts, calibrated.CONTENT_FREE, tokenizer, special=not chat)
+            if not (len(spans.question) and len(plain.question)):
+                yield f"{item.id}: the prompt does not hold its question, so it cannot be calibrated"
+                continue
+        rows, heads, signal = rank_item(model, spans, units, item.question, definitions, plain)
+        seconds = time.perf_counter() - started
+        yield Ranked(item.id, item.cluster, len(units), len(spans.ids), rows, heads, seconds, signal)
+
+
+def _before(spans: Spans) -> bool:
+    first = int(np.argmax(spans.document >= 0))
+    return len(spans.question) > 0 and int(spans.question.max()) < first
+
+
+def add_retrieval_heads(items: Sequence[Ranked]) -> list[list[tuple[int, int]]] | None:
+    """Add the row `calibrated/heads` to items that were calibrated; returns the heads that each half chose for the other."""
+    signals = [i.signal for i in items if i.signal is not None]
+    found = calibrated.held_out([i.cluster for i in items], signals) if len(signals) == len(items) else None
+    if found is None:
+        return None
+    for item, signal, scored in zip(items, signals, found[0], strict=True):
+        item.rows["calibrated/heads"] = all_metrics(scored, signal.gold, signal.graded)
+    return found[1]
 
 
 def peak_memory() -> dict[str, int]:
