@@ -202,7 +202,8 @@ def test_checkpoints_are_rows(tmp_path: Path) -> None:
         "m@step-2",
         "m@step-3",
     }
-    assert [p.name for p in (tmp_path / "b").glob("trend-*")] == ["trend-m-full-ao.svg"]
+    drawn = sorted(p.name for p in (tmp_path / "b").glob("trend-*"))
+    assert drawn == ["trend-m-full-ao.dark.svg", "trend-m-full-ao.svg"]
 
 
 def test_the_drop_is_against_the_full_run_of_the_same_engine(tmp_path: Path) -> None:

@@ -67,11 +67,17 @@ def test_formats_agree(tree: Path, board: Board) -> None:
     )
 
 
-def test_items_csv_holds_every_item(tree: Path, board: Board, tmp_path: Path) -> None:
-    main(["board", str(tree), "-o", str(tmp_path)])
-    with (tmp_path / "items.csv").open() as file:
-        rows = list(csv.DictReader(file))
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_file_of_items_holds_every_item(form: str, tree: Path, board: Board, tmp_path: Path) -> None:
+    main(["board", str(tree), "-o", str(tmp_path), "--items", form])
+    if form == "csv":
+        with (tmp_path / "items.csv").open() as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "items.parquet").to_pylist()
+        assert {r["item"] for r in rows} and all(r["error"] is None for r in rows)
     assert len(rows) == board.n_items
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
     mean = np.mean(
         [
             float(r["score"])

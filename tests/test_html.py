@@ -17,6 +17,7 @@ import browser
 import pytest
 
 from icr_tasks.cli import main
+from icr_tasks.leaderboard import plots
 
 HOSTILE = "</script><img src=x onerror=alert(1)>|`\"'&{{js}}\u202e=1+1\n[x](javascript:alert(1))"
 
@@ -90,7 +91,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hostile_run(root)
     samples(base / "out", root)
     assert (
-        main(["board", str(root), "-o", str(base / "board"), "--samples", str(base / "out"), "--published"])
+        main(
+            ["board", str(root), "-o", str(base / "board"), "--items", "csv", "--published"]
+            + ["--samples", str(base / "out")]
+        )
         == 0
     )
     return base / "board"
@@ -121,11 +125,12 @@ class Tags(HTMLParser):
 
 def test_hostile_text_stays_text_in_html(made: Path) -> None:
     text = (made / "board.html").read_text()
+    text = text.replace(plots.bundle(), "")  # Vega's own scripts, as they are on the registry
     parser = Tags()
     parser.feed(text)
     assert not parser.open
     tags = [tag for tag, _ in parser.seen]
-    assert tags.count("script") == 2 and "img" not in tags and "iframe" not in tags
+    assert tags.count("script") == 3 and "img" not in tags and "iframe" not in tags
     for tag, attributes in parser.seen:
         assert not [a for a in attributes if a.startswith("on")], (tag, attributes)
         assert not attributes.get("href") or attributes["href"].startswith("#")
@@ -142,7 +147,10 @@ def test_hostile_text_stays_text_in_markdown(made: Path) -> None:
     text = (made / "board.md").read_text()
     outside = re.sub(r"(`{3,})sh\n.*?\n\1", "", text, flags=re.S)
     outside = re.sub(r"`[^`\n]*`", "", outside)
-    outside = re.sub(r"</?(?:details|summary|b)>", "", outside)
+    for source in re.findall(r'srcset="([^"]*)"|src="([^"]*)"', outside):
+        assert re.fullmatch(r"[A-Za-z0-9._@=-]+\.svg", "".join(source))
+    ours = r'</?details>|</?summary>|</?b>|<source media="[^"<>]*" srcset="[^"<>]*">|<img src="[^"<>]*" alt="[^"<>]*">|</?picture>'
+    outside = re.sub(ours, "", outside)
     assert "<" not in outside and "javascript:alert" in outside and "](javascript" not in outside
     tables = [block for block in outside.split("\n\n") if block.startswith("|")]
     for block in tables:
@@ -193,7 +201,7 @@ def test_hostile_text_in_svg(made: Path) -> None:
         assert re.fullmatch(r"[A-Za-z0-9._@=-]+", path.name)
         root = ElementTree.fromstring(path.read_text())
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
-        assert tags <= {"svg", "title", "desc", "style", "rect", "path", "circle", "text"}, path.name
+        assert tags <= {"svg", "g", "title", "desc", "rect", "path", "line", "text", "tspan"}, path.name
         names.append(path.name)
     assert len(names) >= 8
 
@@ -235,6 +243,80 @@ const found = {hidden: detail.hidden, title: d.getElementById("detail-title").te
 d.dispatchEvent(new w.KeyboardEvent("keydown", {key: "Escape"}));
 return {...found, closed: detail.hidden};
 """
+
+
+DRAW = """
+d.getElementById("pictures").scrollIntoView();
+const places = [...d.querySelectorAll(".chart")];
+for (let k = 0; k < 100 && !places.every((p) => p.dataset.drawn); k++) { places.forEach((p) => p.scrollIntoView()); await new Promise((go) => setTimeout(go, 50)); }
+const select = d.querySelector("#picture-length select");
+const before = d.querySelector("#picture-length .chart").textContent;
+select.value = select.options[1].value; select.dispatchEvent(new w.Event("change"));
+await new Promise((go) => setTimeout(go, 400));
+const chart = d.querySelector("#picture-length .chart");
+return {groups: [...d.querySelectorAll("figure")].map((f) => f.id), svgs: places.map((p) => p.querySelectorAll("svg").length),
+  words: places.map((p) => p.getAttribute("aria-label").length), changed: chart.textContent !== before, text: chart.textContent,
+  above: d.querySelector("#pictures").offsetTop < d.querySelector("#drop").offsetTop,
+  sticky: w.getComputedStyle(d.querySelector("table.view td.l")).position};
+"""
+STATE = """
+const input = d.getElementById("filter");
+input.value = "base kv"; input.dispatchEvent(new w.Event("input"));
+const heads = [...d.querySelector("#drop table").tHead.rows[0].cells];
+heads.at(-1).firstElementChild.click();
+const [a, b] = [d.getElementById("run-a"), d.getElementById("run-b")];
+const pick = (s, start) => { s.value = [...s.options].find((o) => o.textContent.startsWith(start)).value; s.dispatchEvent(new w.Event("change")); };
+pick(a, "org/base-7b full"); pick(b, "org/base-7b kv:topk");
+const hash = w.location.hash, said = d.getElementById("two-text").textContent;
+const rows = [...d.querySelectorAll("#flips tbody tr")].map((r) => [...r.cells].map((c) => c.textContent));
+input.value = ""; input.dispatchEvent(new w.Event("input")); a.value = ""; b.value = "";
+w.location.hash = hash;
+await new Promise((go) => setTimeout(go, 200));
+return {hash, said, rows, q: input.value, a: a.value, b: b.value, again: d.getElementById("two-text").textContent,
+  sorted: d.querySelector("#drop table").tHead.rows[0].cells[heads.length - 1].getAttribute("aria-sort"),
+  hidden: [...d.querySelectorAll("#drop tbody tr")].filter((r) => r.hidden).length};
+"""
+AVERAGE = """
+const cell = [...d.querySelectorAll("#board tbody td.go")].find((c) => c.dataset.runs.split(" ").length > 3);
+cell.click();
+const found = [...d.querySelectorAll("#items tbody tr")];
+return {n: found.length, tasks: new Set(found.map((r) => r.cells[0].textContent)).size, text: d.getElementById("detail-text").textContent};
+"""
+
+
+@needs_browser
+def test_charts_are_drawn_offline_and_chosen(made: Path) -> None:
+    found, errors = browser.visit(made / "board.html", DRAW)
+    assert errors == []
+    assert {"picture-length", "picture-choice", "picture-cost", "picture-drop"} <= set(found["groups"])
+    assert set(found["svgs"]) == {1} and min(found["words"]) > 40
+    assert found["changed"] and "context length (tokens)" in found["text"]
+    assert found["above"] and found["sticky"] == "sticky"
+
+
+@needs_browser
+def test_the_address_holds_the_state_and_two_runs_stand_side_by_side(made: Path) -> None:
+    found, errors = browser.visit(made / "board.html", STATE)
+    assert errors == []
+    assert "q=base+kv" in found["hash"] and "sort=drop" in found["hash"] and "&b=" in found["hash"]
+    assert (found["q"], found["again"]) == ("base kv", found["said"]) and found["a"] and found["b"]
+    assert found["sorted"] in ("ascending", "descending") and found["hidden"] > 0
+    gains = [float(r[4]) - float(r[3]) for r in found["rows"]]
+    up, down = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
+    assert up and down and f"B better on {up}, A better on {down}" in found["said"]
+    assert abs(gains[0]) == max(map(abs, gains)) and 0 in gains  # flips first
+
+
+@needs_browser
+def test_an_average_opens_the_items_of_all_its_tasks(made: Path) -> None:
+    found, errors = browser.visit(made / "board.html", AVERAGE)
+    assert errors == []
+    assert (
+        found["tasks"] > 3
+        and found["n"] > 20
+        and "items.csv" in found["text"]
+        or "items shown." in found["text"]
+    )
 
 
 @needs_browser

@@ -76,9 +76,8 @@ def main(argv: list[str]) -> int:
     if args.flips:
         _write("flips", args.flips, flips.markdown(joined, base, new, samples=args.samples, limit=args.limit))
     if args.plot:
-        _write(
-            "plot", args.plot, forest.of_comparison(compare.compare(joined), f"{base.label} to {new.label}")
-        )
+        drawn = forest.of_comparison(compare.compare(joined), f"{base.label} to {new.label}")
+        _write("plot", args.plot, drawn.svg())
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`icr board RESULTS [-o board]`: ledgers -> board.md, board.html, board.json, items.csv and SVG plots.
+"""`icr board RESULTS [-o board]`: ledgers -> board.md, board.html, board.json and pictures (SVG, light and dark).
 
     icr board results/ -o board/                       # everything, into one folder
     icr board results/ --view drop --format tsv        # one view, to standard output
@@ -91,12 +91,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--html-items", type=int, default=20000, metavar="N", help="items in board.html, all cells together"
     )
+    parser.add_argument(
+        "--items", choices=["csv", "parquet"], help="with -o: also every item, as items.csv or items.parquet"
+    )
     args = parser.parse_args(argv)
     for view in args.view or ():
         VIEWS.get(view)  # raises for an unknown name
     from .write import Items, write
 
-    items = Items(args.out, args.html_items, args.samples) if args.out or args.format == "html" else None
+    items = (
+        Items(args.out, args.html_items, args.samples, args.items)
+        if args.out or args.format == "html"
+        else None
+    )
     board = build(
         args.results,
         Options(args.base, args.sort),

@@ -1,5 +1,5 @@
-"""board.html: one file without network; the tables are in it as HTML, the script only sorts, filters and
-opens items.
+"""board.html: one file without network; the tables are in it as HTML, the script sorts, filters, opens items,
+compares two runs and draws the charts.
 
 `page/board.html` is a Jinja template with autoescape: names and answers are text there, whatever is in them.
 """
@@ -13,10 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import plots
 from ..text import escape
 from ..text.names import count
 from ..text.printed import printed, settled
 from . import render
+from .pictures import GROUPS, Picture
 from .tables import Line, Shown, Table
 
 if TYPE_CHECKING:
@@ -30,28 +32,59 @@ def page(
     board: Board,
     items: Items | None,
     tables: Sequence[Table],
-    pictures: dict[str, tuple[str, str]],
+    pictures: Sequence[Picture],
     todo: Sequence[tuple[str, list[str], str]],
 ) -> str:
-    """The page. Its script is allowed by hash, so that no other script could run."""
+    """The page. Its scripts are allowed by hash, so that no other script could run; charts are JSON that Vega
+    reads without evaluating code (its interpreter of expressions)."""
     from markupsafe import Markup
 
-    script = (_FOLDER / "board.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    scripts = [(_FOLDER / "board.js").read_text(encoding="utf-8")]
+    if pictures:
+        scripts.insert(0, plots.bundle())
     summary = f"{board.n_runs} runs, {len(board.rows)} rows, {count(board.n_items)} items. "
     summary += "Scores x 100 with 95 % intervals, clustered; ≈ is within noise of the best. Click a cell for its items."
-    # Markup: our own files, the charts (made by us, their texts escaped) and JSON that cannot end its element
+    cells = items.sample() if items else {}
+    keys = {key: n for n, key in enumerate(cells)}
+    shown = [_table(render.leading(t), keys) for t in tables]
+    data = {
+        "cells": cells,
+        "keys": list(keys),
+        "runs": {
+            c["run"]: " ".join(p for p in (c["model"], c["setting"], c["prompt"]) if p)
+            for c in cells.values()
+        },
+        "file": items.file if items else "",
+        "charts": [{"title": p.chart.title, "about": p.chart.words, "spec": p.chart.spec} for p in pictures],
+        "themes": [plots.config(False), plots.config(True)] if pictures else [],
+    }
+    # Markup: our own files and JSON that cannot end its element
     return _template().render(
-        hash=Markup(f"sha256-{digest}"),
+        hashes=Markup(" ".join(f"'sha256-{_digest(script)}'" for script in scripts)),
         css=Markup((_FOLDER / "board.css").read_text(encoding="utf-8")),
-        js=Markup(script),
+        scripts=[Markup(script) for script in scripts],
         summary=summary,
-        tables=[_table(t) for t in tables],
-        plots=[Markup(svg.strip()) for _, svg in pictures.values()],
+        first=shown[:1],
+        tables=shown[1:],
+        groups=_groups(pictures),
+        needs="" if plots.available() else plots.NEEDS,
         todo=todo,
         bad=board.bad,
-        data=Markup(escape.script_json({"cells": items.sample() if items else {}})),
+        data=Markup(escape.script_json(data)),
     )
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _groups(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    """One figure a group: where it has several pictures the reader chooses."""
+    found: dict[str, dict[str, Any]] = {}
+    for n, p in enumerate(pictures):
+        group = found.setdefault(p.group, {"name": p.group, "title": GROUPS[p.group], "charts": []})
+        group["charts"].append({"n": n, "title": p.chart.title})
+    return list(found.values())
 
 
 @lru_cache(maxsize=1)
@@ -73,7 +106,7 @@ def _template() -> Any:
     return made.get_template("board.html")
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _table(table: Table, keys: dict[str, int]) -> dict[str, Any]:
     heads, ns = render.used_heads(table), render.same_n(table)
     columns = [
         {"name": name, "n": n, "key": j == table.key}
@@ -87,23 +120,24 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
+        "lead": table.lead,
         "labels": [table.heads[i] for i in heads],
         "columns": columns,
-        "lines": [_line(line, heads, ns) for line in table.lines],
+        "lines": [_line(line, heads, ns, keys) for line in table.lines],
         "notes": [*table.notes, *grey],
     }
 
 
-def _line(line: Line, heads: Sequence[int], ns: Sequence[int | None]) -> dict[str, Any]:
+def _line(line: Line, heads: Sequence[int], ns: Sequence[int | None], keys: dict[str, int]) -> dict[str, Any]:
     return {
         "labels": [line.labels[i] for i in heads],
         "find": " ".join(line.labels).lower(),
-        "cells": [_cell(c, n) for c, n in zip(line.cells, ns, strict=True)],
+        "cells": [_cell(c, n, keys) for c, n in zip(line.cells, ns, strict=True)],
         "ranked": line.ranked,
     }
 
 
-def _cell(cell: Shown, n: int | None) -> dict[str, Any]:
+def _cell(cell: Shown, n: int | None, keys: dict[str, int]) -> dict[str, Any]:
     about = [
         cell.reason,
         cell.extra if cell.kind == "score" else "",
@@ -111,7 +145,7 @@ def _cell(cell: Shown, n: int | None) -> dict[str, Any]:
     ]
     if cell.low is not None and cell.high is not None:
         about.insert(0, f"[{cell.low:.2f}, {cell.high:.2f}]")
-    runs = "\n".join(" ".join(r) for r in cell.runs)
+    runs = " ".join(str(keys[key]) for r in cell.runs if (key := " ".join(r)) in keys)
     return {
         "text": render.text(cell),
         "tied": cell.mark == "tied",

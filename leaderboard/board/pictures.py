@@ -1,139 +1,87 @@
-"""Which plots a board gets, and their data."""
+"""Which pictures a board gets, in the order in which they are read: what to use, lengths, cost, depth, drop,
+checkpoints. Their data come from the rows; `plots` draws."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..ledgers.summary import tokens
-from ..plots import Dot, Line, Panel, Point, Step, curve, forest, heat, pareto, trend
+from ..plots import Chart, Dot, Step, forest, pareto, trend
 from ..plots import Row as ForestRow
-from ..text.names import chance, title
-from ..text.printed import printed
-from .cells import Bounds, Cell, Column, in_bin, short_column
+from ..text.names import title
+from .cells import Column, short_column
 from .costs import macro
-from .depths import depth_bins
 from .join import started
+from .picture_depth import heats
+from .picture_lengths import choices, curves, models, point
 from .rows import Row, columns_of, difference, suite_of
 from .tables import Table
 
-LINES = 8  # more lines than this cannot be told apart
+if TYPE_CHECKING:
+    from .build import Board
+
+STATIC = 4  # models that get pictures of their own in board.md; board.html lets the reader choose among more
 _STEP = re.compile(r"(.*?)[-_/@]?(?:checkpoint|global_step|step)[-_]?(\d+)$")
+GROUPS = {
+    "length": "Score by context length",
+    "choice": "What to use",
+    "models": "Models under one setting",
+    "cost": "Score against cost",
+    "depth": "Depth",
+    "drop": "Points lost under compression",
+    "trend": "Checkpoints",
+}
 
 
-def plots(rows: Sequence[Row], tables: Sequence[Table]) -> dict[str, tuple[str, str]]:
-    """File name -> (caption, SVG)."""
-    found: dict[str, tuple[str, str]] = {}
-    for maker in (_curves, _heats, _paretos, _drops, _trends):
-        for name, caption, svg in maker(rows, tables):
-            found[f"{name}.svg"] = (caption, svg)
-    return found
+@dataclass(frozen=True)
+class Picture:
+    """`name` of its files, `group` of GROUPS; `static`: also files, not only in board.html."""
+
+    name: str
+    group: str
+    chart: Chart
+    static: bool = True
 
 
-Made = Iterator[tuple[str, str, str]]
+def pictures(board: Board) -> list[Picture]:
+    """All of them; names are unique."""
+    rows = board.rows
+    found: dict[str, Picture] = {}
+    shown = models(rows)
+    for k, own in enumerate(shown):
+        for name, chart in curves(own):
+            _add(found, "length", f"length-{name}", chart, k < STATIC)
+    for k, (name, chart) in enumerate(choices(board.advice)):
+        _add(found, "choice", f"choice-{name}", chart, k < STATIC)
+    for name, chart in _models(rows):
+        _add(found, "models", name, chart, True)
+    for name, chart in _paretos(rows):
+        _add(found, "cost", name, chart, True)
+    for k, own in enumerate(shown):
+        for name, chart in heats(own):
+            _add(found, "depth", f"depth-{name}", chart, k < STATIC)
+    for chart in _drops(board.tables):
+        _add(found, "drop", "drop", chart, True)
+    for k, (name, chart) in enumerate(_trends(rows)):
+        _add(found, "trend", f"trend-{name}", chart, k < STATIC)
+    return list(found.values())
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._@=-]+", "_", text)[:60]
+def _add(found: dict[str, Picture], group: str, name: str, chart: Chart, static: bool) -> None:
+    name = re.sub(r"[^A-Za-z0-9._@=-]+", "_", name)[:80]
+    while name in found:
+        name += "-2"
+    found[name] = Picture(name, group, chart, static)
 
 
-def _curves(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
-    columns = [c for c in columns_of(rows) if c[2]]
-    for benchmark in dict.fromkeys(c[0] for c in columns):
-        own = [c for c in columns if c[0] == benchmark]
-        datasets = list(dict.fromkeys(c[1] for c in own))
-        for dataset in [None, *datasets] if len(datasets) > 1 else datasets:
-            used = [c for c in own if dataset in (None, c[1])]
-            by = {length: [c for c in used if c[2] == length] for length in dict.fromkeys(c[2] for c in used)}
-            lines = [_line(row, by) for row in rows]
-            lines = [line for line in lines if any(line.points.values())]
-            if len(by) < 2 or not lines:
-                continue
-            lines.sort(key=lambda line: (-printed(_height(line)), line.name))
-            name = "average over datasets" if dataset is None else "" if dataset == "rag" else dataset
-            more = f", best {LINES} of {len(lines)} rows" if len(lines) > LINES else ""
-            heading = f"{title(benchmark)} {name}".strip() + f" by context length{more}"
-            svg = curve(heading, lines[:LINES], chance=chance(benchmark, dataset or ""))
-            yield f"length-{_slug(benchmark)}-{_slug(dataset or 'average')}", heading, svg
-
-
-def _line(row: Row, by: dict[str, list[Column]]) -> Line:
-    return Line(row.label, {tokens(length): _point(row.average(columns)) for length, columns in by.items()})
-
-
-def _point(cell: Cell) -> Point | None:
-    if not cell.usable or cell.effect is None:
-        return None
-    return Point(*cell.effect.in_points(), cell.effect.n)
-
-
-def _height(line: Line) -> float:
-    found = [p.mean for p in line.points.values() if p]
-    return math.fsum(found) / len(found)
-
-
-def _heats(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
-    """Per model the full context beside its first other setting, and their difference; else the full context
-    alone."""
-    made = 0
-    for row in rows:
-        if row.setting.get("kind") != "full" or made >= LINES:
-            continue
-        bins = depth_bins([row], [c for c in columns_of([row]) if c[2] and row.cells[c].usable])
-        if isinstance(bins, str):
-            continue
-        columns, levels = bins.columns, bins.bounds
-        lengths = list(dict.fromkeys(c[2] for c in columns))
-        grid, n = _matrix(row, columns, levels, lengths)
-        panels = [Panel(row.setting["text"], grid, n=n)]
-        for other in rows:
-            if (
-                other.key[:2] == row.key[:2]
-                and other.setting.get("kind") in ("kv", "rag")
-                and len(panels) == 1
-            ):
-                if isinstance(difference(other, row, columns), str):
-                    continue
-                theirs, n = _matrix(other, columns, levels, lengths)
-                panels.append(Panel(other.setting["text"], theirs, n=n))
-                gap = [
-                    [_minus(a, b) for a, b in zip(x, y, strict=True)]
-                    for x, y in zip(theirs, grid, strict=True)
-                ]
-                panels.append(Panel(f"{other.setting['text']} - full", gap, difference=True, n=n))
-        made += 1
-        heading = f"{row.name} {row.prompt}: score by depth and length".replace(" :", ":")
-        yield (
-            f"depth-{_slug(row.name)}-{_slug(row.prompt)}",
-            heading,
-            heat(heading, bins.names, lengths, panels),
-        )
-
-
-def _matrix(
-    row: Row, columns: Sequence[Column], levels: Sequence[Bounds], lengths: Sequence[str]
-) -> tuple[list[list[float | None]], list[list[int]]]:
-    """Mean score x 100 and N by depth (rows) and length (columns), datasets with that depth weighted
-    equally."""
-    grid: list[list[float | None]] = []
-    counts: list[list[int]] = []
-    for d in levels:
-        grid.append([])
-        counts.append([])
-        for length in lengths:
-            parts = [row.cells[c].scores for c in columns if c[2] == length]
-            found = [s.score[in_bin(s.at, d)] for s in parts if s is not None]
-            found = [f for f in found if len(f)]
-            grid[-1].append(100 * float(np.mean([f.mean() for f in found])) if found else None)
-            counts[-1].append(sum(map(len, found)))
-    return grid, counts
-
-
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
+def _models(rows: Sequence[Row]) -> Iterator[tuple[str, Chart]]:
+    """Models as lines, under the full context: who holds out longest."""
+    full = [r for r in rows if r.setting.get("kind") == "full"]
+    if len({r.name for r in full}) > 1:
+        for name, chart in curves(full, across=True):
+            yield f"models-{name}", chart
 
 
 # plot -> (cost, words)
@@ -146,34 +94,34 @@ _AXES = {
 }
 
 
-def _paretos(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
+def _paretos(rows: Sequence[Row]) -> Iterator[tuple[str, Chart]]:
     """Score against prompt tokens, and against measured KV bytes an item, over the columns most rows
     share."""
     columns = suite_of(columns_of(rows))
     groups = [[c for c in columns if not c[2]], columns]
     for columns in groups:
-        usable = [r for r in rows if columns and r.deployable and r.average(columns).usable]
+        usable = [r for r in rows if columns and r.average(columns).usable]
         if len(usable) < 2:
             continue
         heading = "average of " + ", ".join(dict.fromkeys(title(c[0]) for c in columns))
         for name, (_, label) in _AXES.items():
             dots = [d for r in usable if (d := _dot(r, columns, name))]
             if len({d.x for d in dots}) > 1:
-                caption = f"Score ({heading}) against {label}"
-                yield f"pareto-{name}", caption, pareto(caption, dots, x_label=label)
+                yield f"pareto-{name}", pareto(f"Score ({heading}) against {label}", dots, x_label=label)
         return
 
 
 def _dot(row: Row, columns: Sequence[Column], name: str) -> Dot | None:
     """Cost and score of the same items; no dot where one of their cells has no cost."""
     x = macro(row, columns, _AXES[name][0])
-    point = _point(row.average(columns))
-    if not x or point is None:
+    found = point(row.average(columns))
+    if not x or found is None:
         return None
-    return Dot(row.label, row.setting.get("kind") or "full", x, point.mean, point.low, point.high)
+    kind = row.setting["text"] if len(row.setting["text"]) <= 24 else row.setting.get("kind") or "full"
+    return Dot(row.label, kind, x, found.mean, found.low, found.high, not row.deployable)
 
 
-def _drops(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
+def _drops(tables: Sequence[Table]) -> Iterator[Chart]:
     for table in tables:
         if table.name != "drop":
             continue
@@ -187,10 +135,10 @@ def _drops(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
             else:
                 found.append(ForestRow(name, None, note=c.reason))
         heading = f"Points lost under compression ({table.columns[at]})"
-        yield "drop", heading, forest(heading, found, x_label="points, compressed - full context")
+        yield forest(heading, found, x_label="points, compressed - full context")
 
 
-def _trends(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
+def _trends(rows: Sequence[Row]) -> Iterator[tuple[str, Chart]]:
     """Checkpoints of one training run: same name but for a step number, or one model in several revisions."""
     groups: dict[tuple[str, str, str], list[tuple[int, float, Row]]] = {}
     for row in rows:
@@ -209,7 +157,7 @@ def _trends(rows: Sequence[Row], tables: Sequence[Table]) -> Made:
         steps = [_step(row, ordered[0], columns) for row in ordered]
         what = short_column(columns[0]) if len(columns) == 1 else f"average of {len(columns)} cells"
         heading = f"{family} {setting}: change since {steps[0].name} ({what})"
-        yield f"trend-{_slug(family)}-{_slug(setting)}-{_slug(prompt)}", heading, trend(heading, steps)
+        yield f"{family}-{setting}-{prompt}", trend(heading, steps)
 
 
 def _step(row: Row, first: Row, columns: Sequence[Column]) -> Step:

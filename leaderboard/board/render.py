@@ -4,6 +4,7 @@ FORMATS."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -46,6 +47,21 @@ def _length(cell: Shown) -> str:
     return value if cell.low is None else f"{value} [{low}, {high}]"
 
 
+def leading(table: Table) -> Table:
+    """The table with the column that ranks as its first: seen without scrolling where a page is narrow."""
+    at = table.key
+    if table.shared:  # every column ranks
+        return table
+    if at is None and any(line.cells[-1].mark for line in table.lines):
+        at = len(table.columns) - 1
+    if not at:
+        return table
+    order = [at, *(j for j in range(len(table.columns)) if j != at)]
+    lines = [replace(line, cells=[line.cells[j] for j in order]) for line in table.lines]
+    columns = [table.columns[j] for j in order]
+    return replace(table, columns=columns, lines=lines, key=None if table.key is None else 0)
+
+
 def same_n(table: Table) -> list[int | None]:
     """N of each column where all its values share it."""
     found = []
@@ -84,6 +100,7 @@ def _mark_md(shown: str, mark: str) -> str:
 
 def table_md(table: Table, level: int = 3) -> str:
     """One table in Markdown; empty cells carry a number that the notes below explain."""
+    table = leading(table)
     notes: dict[str, int] = {}
     heads, ns = used_heads(table), same_n(table)
     columns = [

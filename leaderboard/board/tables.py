@@ -117,9 +117,9 @@ def grid(
         have = [c for c in every if c in row.cells]
         if not have:
             continue
-        cells = [shown(_cell(row, columns), options.level) for _, columns in groups]
+        cells = [_shown(row, columns, options.level) for _, columns in groups]
         if len(groups) > 1:
-            cells.append(shown(row.average(every), options.level))
+            cells.append(_shown(row, every, options.level))
         ranked = row.deployable and _ranked(row, have)
         labels = (row.name, row.setting["text"], _prompt(row))
         lines.append((row, Line(labels, cells, ranked, not row.deployable)))
@@ -152,6 +152,13 @@ def limits(rows: Sequence[Row], groups: Sequence[tuple[str, Sequence[Column]]]) 
         return [f"All rows: {next(iter(said))}."]
     parts = [f"{text} of {', '.join(names)}" for text, names in said.items()]
     return [f"All rows: {'; '.join(parts)}."] if parts else []
+
+
+def _shown(row: Row, columns: Sequence[Column], level: float) -> Shown:
+    """A cell of a table, with the runs and tasks behind it: an average has several."""
+    made = shown(_cell(row, columns), level)
+    made.runs = made.runs or tuple((row.cells[c].run, row.cells[c].task) for c in columns if c in row.cells)
+    return made
 
 
 def _cell(row: Row, columns: Sequence[Column]) -> Cell | None:

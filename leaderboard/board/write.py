@@ -1,8 +1,9 @@
-"""Writes a board: board.md, board.json, board.html, items.csv and the plots; every file is whole or
+"""Writes a board: board.md, board.json, board.html, the pictures and, where asked for, a file of all items; every file is whole or
 absent."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,14 @@ import orjson
 from icr_tasks.errors import IcrError
 from icr_tasks.storage import write_atomic
 
+from .. import plots
 from ..ledgers.todo import command
 from ..text import escape
 from ..text.names import shortened
 from . import render
 from .html import page as _page
 from .items import Items
-from .pictures import plots
+from .pictures import GROUPS, Picture, pictures
 from .rows import columns_of, open_tasks
 from .tables import Table
 from .views.published import findings, tables
@@ -39,15 +41,18 @@ _LEGEND = (
 
 def write(board: Board, out: Path, items: Items, *, published: bool = False) -> list[Path]:
     """Write all files below `out`; returns their paths. Raises IcrError where that is impossible."""
-    pictures = plots(board.rows, board.tables)
+    drawn = charts(board)
     extra = tables() if published else []
-    found: dict[str, str] = {name: svg for name, (_, svg) in pictures.items()}
-    found["board.md"] = markdown(board, pictures, extra, published)
+    found: dict[str, str] = {}
+    for p in drawn:
+        if p.static:
+            found |= {f"{p.name}.svg": p.chart.svg(), f"{p.name}.dark.svg": p.chart.svg(dark=True)}
+    found["board.md"] = markdown(board, drawn, extra, published)
     found["board.json"] = json(board, extra)
-    found["board.html"] = _page(board, items, [*board.tables, *extra], pictures, todo(board))
+    found["board.html"] = _page(board, items, [*board.tables, *extra], drawn, todo(board))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        written = [items.close()]
+        written = items.close()
         for name, text in found.items():
             write_atomic(out / name, text.encode())
             written.append(out / name)
@@ -58,7 +63,12 @@ def write(board: Board, out: Path, items: Items, *, published: bool = False) -> 
 
 def page(board: Board, items: Items | None, shown: Sequence[Table]) -> str:
     """The page alone, for standard output."""
-    return _page(board, items, shown, plots(board.rows, board.tables), todo(board))
+    return _page(board, items, shown, charts(board), todo(board))
+
+
+def charts(board: Board) -> list[Picture]:
+    """The pictures of a board; none where the extra that draws them is not installed."""
+    return pictures(board) if plots.available() else []
 
 
 def todo(board: Board) -> list[tuple[str, list[str], str]]:
@@ -76,21 +86,28 @@ def todo(board: Board) -> list[tuple[str, list[str], str]]:
     return sorted(found)
 
 
-def markdown(
-    board: Board, pictures: dict[str, tuple[str, str]], extra: Sequence[Table], published: bool
-) -> str:
-    """board.md: tables first, each with its notes; plots are linked; then what is missing and how to get
-    it."""
+def markdown(board: Board, drawn: Sequence[Picture], extra: Sequence[Table], published: bool) -> str:
+    """board.md: the first picture, the tables, each with its notes, the other pictures folded; then what is
+    missing and how to get it."""
     parts = [
         "# Board",
         "",
         f"{board.n_runs} runs, {len(board.rows)} rows, {board.n_items} items. {_LEGEND}",
         "",
     ]
+    static = [p for p in drawn if p.static]
+    parts += [f"Pictures: {plots.NEEDS}.", ""] * (not plots.available())
+    parts += [part for p in static[:1] for part in (_picture(p), "")]
     parts += [part for table in board.tables for part in (render.table_md(table, 2), "")]
-    if pictures:
-        parts += ["## Plots", ""]
-        parts += [f"![{escape.markdown(caption)}]({name})\n" for name, (caption, _) in pictures.items()]
+    if static[1:]:
+        parts += ["## Pictures", ""]
+        for group in dict.fromkeys(p.group for p in static[1:]):
+            own = [p for p in static[1:] if p.group == group]
+            parts += [f"<details><summary>{GROUPS[group]} ({len(own)})</summary>", ""]
+            parts += [part for p in own for part in (_picture(p), "")]
+            parts += ["</details>", ""]
+    if more := len(drawn) - len(static):
+        parts += [f"board.html has {more} more, of models further down.", ""]
     if board.left_out:
         parts += ["## Not shown", ""]
         parts += [
@@ -118,6 +135,15 @@ def markdown(
         parts += [part for table in extra for part in (render.table_md(table), "")]
         parts += [findings(), ""]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _picture(picture: Picture) -> str:
+    """Both themes of a picture, for Markdown as GitHub shows it."""
+    name, about = picture.name, html.escape(escape.visible(picture.chart.title))
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{name}.dark.svg">'
+        f'<img src="{name}.svg" alt="{about}"></picture>'
+    )
 
 
 def json(board: Board, extra: Sequence[Table]) -> str:

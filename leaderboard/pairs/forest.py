@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..plots import Row, forest
+from ..plots import Chart, Row, forest
 from ..text.printed import printed
 from .compare import Comparison, Line
 from .gate import Verdict
@@ -13,15 +13,15 @@ from .gate import Verdict
 CELLS = 12  # the cells that moved most; the table has all
 
 
-def of_gate(found: Verdict, title: str) -> str:
-    """SVG of the gated endpoints, each with its margin; interval 1 - 2 alpha, as the verdict reads it."""
+def of_gate(found: Verdict, title: str) -> Chart:
+    """The the gated endpoints, each with its margin; interval 1 - 2 alpha, as the verdict reads it."""
     level = 1 - 2 * found.alpha
     rows = [_row(e.line, level, margin=100 * e.margin, note=e.verdict) for e in found.endpoints]
     return forest(title, rows or [Row("suite", None, note=found.verdict)])
 
 
-def of_comparison(found: Comparison, title: str, level: float = 0.95) -> str:
-    """SVG of suite and benchmarks, then the cells that moved most."""
+def of_comparison(found: Comparison, title: str, level: float = 0.95) -> Chart:
+    """Suite and benchmarks, then the cells that moved most."""
     # cells that moved alike keep the order of their names
     by_move = sorted(found.cells, key=lambda line: -abs(printed(100 * line.delta.mean)))
     moved = by_move[:CELLS] if len(found.cells) > 1 else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 from xml.sax import saxutils
@@ -13,6 +14,7 @@ import orjson
 
 from icr_tasks.errors import IcrError
 
+from .. import plots
 from ..ledgers.load import Run
 from ..text import escape
 from ..text.names import count, interval, plain, points
@@ -158,7 +160,7 @@ def write(
     *,
     summary: bool = True,
 ) -> None:
-    """gate.md, gate.json, gate.xml and gate.svg; gate.md is also appended to $GITHUB_STEP_SUMMARY when that
+    """gate.md, gate.json, gate.xml and, with the extra [board], gate.svg; gate.md is also appended to $GITHUB_STEP_SUMMARY when that
     is set."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +168,11 @@ def write(
         body = orjson.dumps(data(found, base, new, first), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
         (folder / "gate.json").write_bytes(body + b"\n")
         (folder / "gate.xml").write_text(junit(found), encoding="utf-8")
-        (folder / "gate.svg").write_text(forest.of_gate(found, f"Gate: {found.verdict}"), encoding="utf-8")
+        if plots.available():
+            drawn = forest.of_gate(found, f"Gate: {found.verdict}").svg()
+            (folder / "gate.svg").write_text(drawn, encoding="utf-8")
+        else:
+            print(f"note: no gate.svg: {plots.NEEDS}", file=sys.stderr)
         if summary:
             summarise(text)
     except OSError as error:

@@ -1,14 +1,20 @@
-"""Score against context length: one line a row of the board, 95 % intervals, gaps drawn as gaps."""
+"""Score against context length: one line a setting, 95 % intervals, gaps drawn as gaps, names at the line ends."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..text.names import size as count
 from ..text.printed import printed
-from .canvas import SERIES, Canvas, nice_ticks, num, short, spread, tenth, width
+from .chart import Chart, Sheet, altair, clean, short, unchecked
+from .scales import count, labelled, nice_ticks, spread, tenth, two
+from .theme import SERIES, SHAPES
+
+LABELS = 12  # more names than this cannot be read beside a plot
+_HEIGHT, _GAP = 280, 16.0
 
 
 @dataclass(frozen=True)
@@ -23,116 +29,171 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """A named line; `points` by context length in tokens, None where a cell is empty."""
+    """A named line; `points` by context length in tokens, None where a cell is empty. A `reference` (no
+    setting that anybody would serve) is drawn thin, dashed and grey."""
 
     name: str
     points: dict[int, Point | None]
+    reference: bool = False
 
 
-_TOP, _BOTTOM, _LEFT, _HEIGHT = 44, 44, 48, 360
-
-
+@unchecked
 def curve(
     title: str, lines: Sequence[Line], *, chance: float | None = None, y_label: str = "score x 100"
-) -> str:
-    """SVG. x is log2 of the length, y starts at 0. Two lines or fewer get bands, more get whiskers."""
+) -> Chart:
+    """x is log2 of the length, y starts at 0. Two lines or fewer get bands, more get offset whiskers."""
+    alt, sheet = altair(), Sheet()
+    if len(lines) > LABELS:
+        title = f"{title} (the first {LABELS} of {len(lines)})"
+        lines = lines[:LABELS]
     xs = sorted({x for line in lines for x in line.points})
-    labels = [short(line.name, 44) for line in lines]
-    right = max([80.0, *(width(label) + 28 for label in labels)])
-    plot = max(60 * len(xs), 300)
-    size = (int(_LEFT + plot + right), max(_HEIGHT, 70 + 18 * len(lines)))
-    canvas = Canvas(size, title)
-    canvas.text(_LEFT, 22, title, cls="title")
-    low, high = _TOP, size[1] - _BOTTOM
     top = max([p.high for line in lines for p in line.points.values() if p] + [chance or 0, 1])
     ticks = [t for t in nice_ticks(0, min(top, 100.0)) if t <= 100]
-    side = 18
-
-    def px(x: int) -> float:
-        if len(xs) < 2:
-            return _LEFT + plot / 2
-        return (
-            _LEFT
-            + side
-            + (plot - 2 * side)
-            * (math.log2(x or 1) - math.log2(xs[0] or 1))
-            / (math.log2(xs[-1]) - math.log2(xs[0] or 1))
-        )
-
-    def py(y: float) -> float:
-        return high - (high - low) * min(y, ticks[-1]) / ticks[-1]
-
-    for t in ticks:
-        canvas.line(_LEFT, py(t), _LEFT + plot, py(t), "grid")
-        canvas.text(_LEFT - 8, py(t) + 4, num(t), cls="soft small", anchor="end")
-    for x in xs:
-        canvas.line(px(x), high, px(x), high + 4, "axis")
-        canvas.text(px(x), high + 18, count(x), cls="soft small", anchor="middle")
-    canvas.text(_LEFT + plot / 2, size[1] - 8, "context length (tokens)", cls="soft small", anchor="middle")
-    canvas.text(14, (low + high) / 2, y_label, cls="soft small", anchor="middle", turn=-90)
+    width, height = max(64 * len(xs), 320), max(_HEIGHT, int(_GAP) * len(lines) + 20)
+    domain = [two(math.log2(xs[0] or 1) - 0.35), two(math.log2(xs[-1] or 1) + 0.35)] if xs else [0, 1]
+    data = _rows(lines, xs, (domain[1] - domain[0]) / width)
+    ends = _ends(lines, data, ticks[-1], height)
+    x = alt.X(
+        "x:Q",
+        scale=alt.Scale(domain=domain, nice=False),
+        axis=alt.Axis(
+            title="context length (tokens)", **labelled({two(math.log2(v or 1)): count(v) for v in xs})
+        ),
+    )
+    y = alt.Y(
+        "mean:Q", scale=alt.Scale(domain=[0, ticks[-1]]), axis=alt.Axis(title=clean(y_label), values=ticks)
+    )
+    pick = alt.selection_point(name="pick", fields=["name"], on="click", clear="dblclick")
+    fade = alt.condition(pick, alt.value(1), alt.value(0.12))
+    names = [clean(line.name) for line in lines if not line.reference]
+    colour = alt.Color("name:N", legend=None, scale=alt.Scale(domain=names))
+    shape = alt.Shape(
+        "name:N",
+        legend=None,
+        scale=alt.Scale(domain=names, range=[SHAPES[i % SERIES] for i in range(len(names))] or ["circle"]),
+    )
+    main = sheet([r for r in data if not r["reference"]])
+    stands = Counter(r["run"] for r in data)
+    alone = sheet([r for r in data if not r["reference"] and stands[r["run"]] == 1])
+    grey = sheet([r for r in data if r["reference"]])
+    bands = len(lines) <= 2
+    lows, highs = alt.Y("low:Q"), alt.Y2("high:Q")
+    layers: list[Any] = []
     if chance is not None:
-        canvas.line(_LEFT, py(chance), _LEFT + plot, py(chance), "axis dash")
-        canvas.text(_LEFT + 4, py(chance) - 4, f"chance {num(chance)}", cls="soft small")
+        at = sheet([{"mean": chance, "text": f"chance {chance:g}"}])
+        layers += [
+            at.mark_rule(style="soft", strokeDash=[5, 4]).encode(y=y),
+            at.mark_text(style="soft", align="left", dx=4, dy=-6, fontSize=11).encode(
+                y=y, x=alt.value(0), text="text:N"
+            ),
+        ]
+    layers.append(
+        grey.mark_line(style="soft", strokeWidth=1.3, strokeDash=[2, 3]).encode(
+            x=x, y=y, detail="run:N", opacity=fade
+        )
+    )
+    if bands:
+        layers.append(
+            main.mark_area(opacity=0.18).encode(x=x, y=lows, y2=highs, color=colour, detail="run:N")
+        )
+    if stands:
+        whiskers = alone if bands else main  # a band needs two points
+        layers.append(
+            whiskers.mark_rule(strokeWidth=1.2).encode(x=x, y=lows, y2=highs, color=colour, opacity=fade)
+        )
+    layers.append(main.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, detail="run:N", opacity=fade))
+    layers.append(
+        main.mark_point(filled=True, size=52, opacity=1).encode(
+            x=x, y=y, color=colour, shape=shape, opacity=fade, tooltip="tip:N"
+        )
+    )
+    layers.append(
+        grey.mark_point(style="soft", filled=True, size=14, opacity=1).encode(
+            x=x, y=y, opacity=fade, tooltip="tip:N"
+        )
+    )
+    for rows, reference in (
+        ([e for e in ends if not e["reference"]], False),
+        ([e for e in ends if e["reference"]], True),
+    ):
+        label = sheet(rows)
+        where = {
+            "x": alt.value(alt.ExprRef("width")),
+            "y": alt.Y("y:Q", scale=alt.Scale(domain=[0, ticks[-1]])),
+        }
+        if not reference:
+            layers.append(
+                label.mark_point(filled=True, size=52, xOffset=10, opacity=1).encode(
+                    **where, color=colour, shape=shape
+                )
+            )
+        text = label.mark_text(
+            style="soft" if reference else "ink",
+            align="left",
+            dx=20 if not reference else 6,
+            baseline="middle",
+            cursor="pointer",
+            fontSize=12,
+        )
+        text = text.encode(**where, text="text:N", opacity=fade)
+        layers.append(text if reference else text.add_params(pick))
+    chart = alt.layer(*layers).properties(width=width, height=height).resolve_scale(shape="shared")
+    return Chart(clean(title), _words(lines), sheet.spec(chart, title))
+
+
+def _rows(lines: Sequence[Line], xs: Sequence[int], pixel: float) -> list[dict[str, Any]]:
+    """One row a point. `run` names a stretch without a gap: a length that no point of this line has is a gap
+    like an empty cell. Lines stand a few pixels beside each other, so that whiskers do not hide whiskers."""
+    found: list[dict[str, Any]] = []
+    drawn = [i for i, line in enumerate(lines) if not line.reference]
+    step = min(5.0, 24 / max(len(drawn), 1)) if len(lines) > 2 else 0.0
     for i, line in enumerate(lines):
-        _draw(
-            canvas,
-            line,
-            i,
-            xs,
-            px,
-            py,
-            bands=len(lines) <= 2,
-            shift=(i - (len(lines) - 1) / 2) * min(5, 24 / max(len(lines), 1)),
-        )
-    _labels(canvas, lines, labels, py, _LEFT + plot, low, high)
-    return canvas.render(_words(lines))
-
-
-def _runs(line: Line, xs: Sequence[int]) -> list[list[tuple[int, Point]]]:
-    """Stretches without a gap. A length that no point of this line has is a gap like an empty cell."""
-    found: list[list[tuple[int, Point]]] = [[]]
-    for x in xs:
-        point = line.points.get(x)
-        if point is None:
-            found.append([])
-        else:
-            found[-1].append((x, point))
-    return [run for run in found if run]
-
-
-def _draw(
-    canvas: Canvas, line: Line, i: int, xs: Sequence[int], px, py, *, bands: bool, shift: float
-) -> None:  # type: ignore[no-untyped-def]
-    shift = 0 if bands else shift
-    for run in _runs(line, xs):
-        if bands and len(run) > 1:
-            edge = [(px(x), py(p.high)) for x, p in run] + [(px(x), py(p.low)) for x, p in reversed(run)]
-            canvas.path(edge, f"band f{i % SERIES}", closed=True)
-        canvas.path(
-            [(px(x) + shift, py(p.mean)) for x, p in run],
-            f"line s{i % SERIES}" + (" dash" if i >= SERIES else ""),
-        )
-        for x, p in run:
-            if not bands or len(run) == 1:
-                canvas.line(px(x) + shift, py(p.low), px(x) + shift, py(p.high), f"thin s{i % SERIES}")
+        shift = (drawn.index(i) - (len(drawn) - 1) / 2) * step * pixel if i in drawn else 0.0
+        run = 0
+        for x in xs:
+            p = line.points.get(x)
+            if p is None:
+                run += 1
+                continue
             tip = f"{line.name}, {count(x)}: {tenth(p.mean)} [{tenth(p.low)}, {tenth(p.high)}], N={p.n}"
-            canvas.marker(px(x) + shift, py(p.mean), i, tip)
+            found.append(
+                {
+                    "name": clean(line.name),
+                    "reference": line.reference,
+                    "run": f"{i}.{run}",
+                    "x": round(math.log2(x or 1) + shift, 4),
+                    "mean": two(p.mean),
+                    "low": two(p.low),
+                    "high": two(min(p.high, 100.0)),
+                    "tip": clean(tip),
+                }
+            )
+    return found
 
 
-def _labels(
-    canvas: Canvas, lines: Sequence[Line], labels: Sequence[str], py, x: float, low: float, high: float
-) -> None:  # type: ignore[no-untyped-def]
-    ends = []
-    for line in lines:
-        last = [line.points[k] for k in sorted(line.points) if line.points[k] is not None]
-        ends.append(py(printed(last[-1].mean)) if last and last[-1] else high)
-    for i, (y, label) in enumerate(zip(spread(ends, 16, low, high), labels, strict=True)):
-        canvas.marker(x + 8, y, i)
-        canvas.text(x + 18, y + 4, label)
+def _ends(
+    lines: Sequence[Line], data: Sequence[dict[str, Any]], top: float, height: int
+) -> list[dict[str, Any]]:
+    """Where each name stands: at the height of its last point, and apart from the others."""
+    last = {}
+    for row in data:
+        last[row["name"]] = row["mean"]
+    wanted = [printed(last.get(clean(line.name), 0.0)) for line in lines]
+    gap = _GAP * top / height
+    places = spread(wanted, gap, 0.0, max(top, gap * len(lines)))
+    return [
+        {
+            "name": clean(line.name),
+            "text": short(clean(line.name), 40),
+            "y": two(y),
+            "reference": line.reference,
+        }
+        for line, y in zip(lines, places, strict=True)
+    ]
 
 
 def _words(lines: Sequence[Line]) -> str:
-    """The same content as text, for readers of the file without eyes on it."""
+    """The same content as text."""
     rows = []
     for line in lines:
         cells = [

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from .canvas import Canvas, nice_ticks, num, short, tenth, width
+from .chart import Chart, Sheet, altair, clean, short, unchecked
+from .scales import nice_ticks, signed, tenth, two
+
+ROWS = 30  # more rows than this are a table, not a picture
+_STEP = 24
 
 
 @dataclass(frozen=True)
@@ -20,48 +25,60 @@ class Row:
     note: str = ""
 
 
-def forest(title: str, rows: Sequence[Row], *, x_label: str = "difference in points, new - base") -> str:
-    """SVG: zero line, one interval a row, the margin as a short bar at -margin, the verdict at the right."""
-    names = [short(r.name, 40) for r in rows]
-    left = max([60.0, *(width(n) + 20 for n in names)])
-    notes = [_note(r) for r in rows]
-    plot, step, top = 340, 26, 40
-    size = (int(left + plot + max([60.0, *(width(n, 11) + 24 for n in notes)])), top + step * len(rows) + 52)
-    canvas = Canvas(size, title)
-    canvas.text(12, 22, title, cls="title")
-    ends = (
-        [0.0]
-        + [v for r in rows if r.delta is not None for v in (r.low, r.high)]
-        + [-r.margin for r in rows if r.margin]
-    )
+@unchecked
+def forest(title: str, rows: Sequence[Row], *, x_label: str = "difference in points, new - base") -> Chart:
+    """Zero line, one interval a row, the margin as a short bar at -margin, numbers and verdict at the right."""
+    alt, sheet = altair(), Sheet()
+    if len(rows) > ROWS:
+        title = f"{title} (the first {ROWS} of {len(rows)})"
+        rows = rows[:ROWS]
+    ends = [0.0, *(v for r in rows if r.delta is not None for v in (r.low, r.high))]
+    ends += [-r.margin for r in rows if r.margin]
     ticks = nice_ticks(min(ends), max(ends), 6)
-    bottom = top + step * len(rows)
-
-    def px(x: float) -> float:
-        return left + plot * (x - ticks[0]) / (ticks[-1] - ticks[0])
-
-    for t in ticks:
-        canvas.line(px(t), top, px(t), bottom, "axis" if t == 0 else "grid")
-        canvas.text(px(t), bottom + 16, num(t) if t <= 0 else f"+{num(t)}", cls="soft small", anchor="middle")
+    width, height = 320, _STEP * max(len(rows), 1)
     margins = " (bar: margin)" if any(r.margin for r in rows) else ""
-    canvas.text(left + plot / 2, size[1] - 10, x_label + margins, cls="soft small", anchor="middle")
-    for i, (row, name, note) in enumerate(zip(rows, names, notes, strict=True)):
-        y = top + step * (i + 0.5)
-        canvas.text(left - 12, y + 4, name, anchor="end")
-        canvas.text(left + plot + 12, y + 4, note, cls="small")
-        if row.margin:
-            canvas.line(px(-row.margin), y - 9, px(-row.margin), y + 9, "line s1")
-        if row.delta is None:
-            canvas.text(px(0), y + 4, "–", cls="soft", anchor="middle")
-            continue
-        canvas.line(px(row.low), y, px(row.high), y, "line s0")
-        canvas.marker(px(row.delta), y, 0, f"{row.name}: {note}")
-    return canvas.render("; ".join(f"{r.name}: {n}" for r, n in zip(rows, notes, strict=True)))
+    axis = alt.Axis(title=clean(x_label) + margins, grid=True, **signed(ticks))
+    x = alt.X("x:Q", scale=alt.Scale(domain=[ticks[0], ticks[-1]], nice=False), axis=axis)
+    names = {f"{i}": short(clean(r.name), 44) for i, r in enumerate(rows)}
+    place = alt.Scale(domain=[0, len(rows) or 1], reverse=True)
+    y = alt.Y("y:Q", scale=place, axis=None)
+    data = [_row(i, names[f"{i}"], r) for i, r in enumerate(rows)]
+    known = sheet([d for d in data if "x" in d])
+    every = sheet(data or [{}])
+    bars = sheet(
+        [
+            {"x": two(-r.margin), "y": i + 0.12, "y2": i + 0.88, "c": "1"}
+            for i, r in enumerate(rows)
+            if r.margin
+        ]
+    )
+    colour = alt.Color("c:N", legend=None, scale=alt.Scale(domain=["0", "1"]))
+    layers = [
+        sheet([{"x": 0}]).mark_rule(style="soft").encode(x=x),
+        bars.mark_rule(strokeWidth=2.5).encode(x=x, y=y, y2="y2:Q", color=colour),
+        known.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=colour),
+        known.mark_point(filled=True, size=60, opacity=1).encode(x=x, y=y, color=colour, tooltip="tip:N"),
+        every.mark_text(style="ink", align="right", dx=-12, fontSize=12).encode(
+            x=alt.value(0), y=y, text="name:N"
+        ),
+        every.mark_text(style="soft", align="left", dx=12, fontSize=11).encode(
+            x=alt.value(alt.ExprRef("width")), y=y, text="note:N"
+        ),
+    ]
+    chart = alt.layer(*layers).properties(width=width, height=height)
+    return Chart(clean(title), "; ".join(f"{r.name}: {_note(r)}" for r in rows), sheet.spec(chart, title))
+
+
+def _row(i: int, name: str, row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {"y": i + 0.5, "name": name, "note": short(clean(_note(row)), 60), "c": "0"}
+    if row.delta is not None:
+        found |= {"x": two(row.delta), "low": two(row.low), "high": two(row.high)}
+        found["tip"] = clean(f"{row.name}: {_note(row)}")
+    return found
 
 
 def _note(row: Row) -> str:
     if row.delta is None:
-        return row.note
+        return "– " + row.note
     delta, low, high = (tenth(v, sign=True) for v in (row.delta, row.low, row.high))
-    shown = f"{delta} [{low}, {high}]"
-    return "  ".join(part for part in (shown, row.note) if part)
+    return "  ".join(part for part in (f"{delta} [{low}, {high}]", row.note) if part)

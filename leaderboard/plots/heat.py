@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..text.printed import settled
-from .canvas import Canvas, safe, short, tenth, width
+from .chart import Chart, Sheet, altair, clean, short, unchecked
+from .scales import tenth, two
+from .theme import DIVERGING, SEQUENTIAL
+
+_CELL = (54, 30)
+BELOW = "depth: where the gold passage stands in the context, 0 = start"
 
 
 @dataclass(frozen=True)
@@ -20,80 +26,112 @@ class Panel:
     n: Sequence[Sequence[int]] | None = None
 
 
-_CELL = (52, 30)
-# White to dark blue, and vermillion - white - blue: both read without red-green vision, and in grey.
-_SEQUENTIAL = ((247, 251, 255), (158, 202, 225), (49, 130, 189), (8, 48, 107))
-_DIVERGING = ((179, 66, 0), (247, 190, 140), (247, 247, 247), (146, 197, 222), (5, 90, 160))
-
-
-def heat(title: str, depths: Sequence[str], lengths: Sequence[str], panels: Sequence[Panel]) -> str:
-    """SVG: rows are depths (0 = start of the context), columns lengths, one panel a setting.
+@unchecked
+def heat(title: str, depths: Sequence[str], lengths: Sequence[str], panels: Sequence[Panel]) -> Chart:
+    """Rows are depths of the gold passage (0 = start of the context), columns lengths, one panel a setting.
 
     Scores share the fixed scale 0-100; differences share one symmetric scale of at least +-10.
     """
-    left = max((width(d, 11) for d in depths), default=0.0) + 36
-    wide, tall = _CELL[0] * len(lengths), _CELL[1] * len(depths)
-    room = max(wide, 150)
-    size = (int(left + (room + 28) * len(panels)) + 4, 74 + tall + 34)
-    canvas = Canvas(size, title)
-    canvas.text(left, 22, title, cls="title")
+    alt, sheet = altair(), Sheet()
     spans = [abs(v) for p in panels if p.difference for row in p.cells for v in row if v is not None]
     span = max([10.0, *spans])
-    for k, panel in enumerate(panels):
-        x0 = left + k * (room + 28)
-        canvas.text(x0, 50, short(panel.title, int(room / 6.4)), cls="small")
-        for i, depth in enumerate(depths):
-            y = 60 + i * _CELL[1]
-            if k == 0:
-                canvas.text(left - 8, y + 19, depth, cls="soft small", anchor="end")
-            for j in range(len(lengths)):
-                _cell(
-                    canvas,
-                    panel,
-                    i,
-                    j,
-                    x0 + j * _CELL[0],
-                    y,
-                    span,
-                    f"{panel.title}, depth {depth}, {lengths[j]}",
-                )
+    made = [_panel(alt, sheet, p, depths, lengths, span, first=k == 0) for k, p in enumerate(panels)]
+    chart = alt.hconcat(*made, spacing=18)
+    words = "; ".join(
+        f"{p.title}: "
+        + ", ".join(
+            f"depth {d} at {x} {tenth(v)}"
+            for d, row in zip(depths, p.cells, strict=True)
+            for x, v in zip(lengths, row, strict=True)
+            if v is not None
+        )
+        for p in panels
+    )
+    return Chart(clean(title), words, sheet.spec(chart, title, BELOW))
+
+
+def _panel(
+    alt: Any,
+    sheet: Sheet,
+    panel: Panel,
+    depths: Sequence[str],
+    lengths: Sequence[str],
+    span: float,
+    *,
+    first: bool,
+) -> Any:
+    data = []
+    for i, depth in enumerate(depths):
         for j, length in enumerate(lengths):
-            canvas.text(x0 + (j + 0.5) * _CELL[0], 60 + tall + 16, length, cls="soft small", anchor="middle")
-    canvas.text(
-        left, size[1] - 8, "context length; rows: position of the gold passage, 0 = start", cls="soft small"
+            value = panel.cells[i][j]
+            where = {"i": i, "j": j}
+            if value is None:
+                data.append(where | {"text": "–", "fill": None, "ink": None, "tip": "no value"})
+                continue
+            fill = colour(value, span) if panel.difference else colour(value)
+            n = f", N={panel.n[i][j]}" if panel.n else ""
+            tip = f"{panel.title}, depth {depth}, {length}: {tenth(value, sign=panel.difference)}{n}"
+            data.append(
+                where
+                | {
+                    "text": number(value, sign=panel.difference),
+                    "fill": fill,
+                    "ink": ink(fill),
+                    "tip": clean(tip),
+                }
+            )
+    names = {"i": [clean(d) for d in depths], "j": [clean(x) for x in lengths]}
+    for row in data:
+        row |= {"depth": names["i"][row["i"]], "length": names["j"][row["j"]]}
+    x = alt.X(
+        "length:N",
+        sort=names["j"],
+        scale=alt.Scale(padding=0.03),
+        axis=alt.Axis(title="context length", labelAngle=0, domain=False, ticks=False),
     )
-    canvas.text(12, 60 + tall / 2, "depth", cls="soft small", anchor="middle", turn=-90)
-    return canvas.render()
-
-
-def _cell(canvas: Canvas, panel: Panel, i: int, j: int, x: float, y: float, span: float, name: str) -> None:
-    value = panel.cells[i][j]
-    w, h = _CELL
-    if value is None:
-        canvas.add(f'<rect class="grid" fill="none" x="{x:g}" y="{y:g}" width="{w - 2}" height="{h - 2}"/>')
-        canvas.text(x + w / 2 - 1, y + 19, "–", cls="soft", anchor="middle")
-        return
-    value = settled(value)
-    colour = _mix(_DIVERGING, (value / span + 1) / 2) if panel.difference else _mix(_SEQUENTIAL, value / 100)
-    ink = "#fff" if _luminance(colour) < 0.36 else "#111"
-    shown = f"{value:+.0f}" if panel.difference else f"{value:.0f}"
-    n = f", N={panel.n[i][j]}" if panel.n else ""
-    fill = "#{:02x}{:02x}{:02x}".format(*colour)
-    canvas.add(f'<rect fill="{fill}" x="{x:g}" y="{y:g}" width="{w - 2}" height="{h - 2}">')
-    canvas.parts[-1] += f"<title>{safe(f'{name}: {tenth(value)}{n}')}</title></rect>"
-    canvas.text(
-        x + w / 2 - 1, y + 19, "0" if shown in ("+0", "-0") else shown, anchor="middle", style=f"fill:{ink}"
+    y = alt.Y(
+        "depth:N",
+        sort=names["i"],
+        scale=alt.Scale(padding=0.03),
+        axis=alt.Axis(title="depth", ticks=False) if first else None,
+    )
+    base = sheet(data)
+    filled = base.transform_filter("datum.fill !== null")
+    empty = base.transform_filter("datum.fill === null")
+    layers = [
+        filled.mark_rect().encode(x=x, y=y, color=alt.Color("fill:N", scale=None), tooltip="tip:N"),
+        filled.mark_text(fontSize=12).encode(x=x, y=y, text="text:N", color=alt.Color("ink:N", scale=None)),
+        empty.mark_text(style="soft").encode(x=x, y=y, text="text:N"),
+    ]
+    heading = alt.Title(
+        short(clean(panel.title), 34), fontSize=12, fontWeight="normal", offset=6, frame="group"
+    )
+    return alt.layer(*layers).properties(
+        width=max(_CELL[0] * len(lengths), 130), height=_CELL[1] * len(depths), title=heading
     )
 
 
-def _mix(stops: Sequence[tuple[int, int, int]], share: float) -> tuple[int, int, int]:
-    """Colour at `share` (0-1) of a piecewise linear scale."""
+def number(value: float, *, sign: bool = False) -> str:
+    """A whole number for a cell."""
+    shown = f"{settled(value):{'+' if sign else ''}.0f}"
+    return "0" if shown in ("+0", "-0") else shown
+
+
+def colour(value: float, span: float | None = None) -> str:
+    """Of a score (0-100) or, with a span, of a difference in [-span, span]; as `#rrggbb`."""
+    share = settled(value) / 100 if span is None else (settled(value) / span + 1) / 2
+    stops = SEQUENTIAL if span is None else DIVERGING
     at = min(max(share, 0.0), 1.0) * (len(stops) - 1)
     k = min(int(at), len(stops) - 2)
-    a, b, t = stops[k], stops[k + 1], at - k
-    return (round(a[0] + (b[0] - a[0]) * t), round(a[1] + (b[1] - a[1]) * t), round(a[2] + (b[2] - a[2]) * t))
+    a, b, t = _rgb(stops[k]), _rgb(stops[k + 1]), two(at - k)
+    return "#{:02x}{:02x}{:02x}".format(*(round(p + (q - p) * t) for p, q in zip(a, b, strict=True)))
 
 
-def _luminance(colour: tuple[int, int, int]) -> float:
-    r, g, b = ((c / 255) ** 2.2 for c in colour)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+def ink(fill: str) -> str:
+    """Black or white, whichever is read on this colour."""
+    r, g, b = ((c / 255) ** 2.2 for c in _rgb(fill))
+    return "#ffffff" if 0.2126 * r + 0.7152 * g + 0.0722 * b < 0.36 else "#111111"
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from icr_tasks.errors import IcrError
 from icr_tasks.storage import write_atomic
 
+from ...leaderboard import plots
 from ...leaderboard.pairs.seeds import Pooled
 from ..curves import chart, history, page
 from .results import Results, equal_tokens
@@ -94,16 +95,19 @@ ALPHA = 0.05
 
 
 def write(study: Study, begin: str, into: Path | None = None) -> str:
-    """Write report.md, forest.svg and, for GRPO, reward.svg into the study's folder; returns the report."""
+    """Write report.md, forest.svg (with the extra [board]) and, for GRPO, reward.svg into the study's folder;
+    returns the report."""
     found = Results(study, begin)
     text = render(found)
     write_atomic(study.out / "report.md", f"# Study: {study.name}\n\n{text}\n".encode())
-    write_atomic(study.out / "forest.svg", forest(found).encode())
+    if plots.available():
+        write_atomic(study.out / "forest.svg", forest(found).svg().encode())
     if drawn := rewards(found):
         write_atomic(study.out / "reward.svg", drawn.encode())
     if into:
         insert(into, study.name, text)
-    return f"{text}\n\n{study.out / 'report.md'}, {study.out / 'forest.svg'}; ledgers: {study.out / 'eval' / 'results'}"
+    picture = study.out / "forest.svg" if plots.available() else f"no forest.svg ({plots.NEEDS})"
+    return f"{text}\n\n{study.out / 'report.md'}, {picture}; ledgers: {study.out / 'eval' / 'results'}"
 
 
 def render(found: Results) -> str:
@@ -232,18 +236,15 @@ def cost(found: Results) -> str:
     return "\n".join(lines) + f"\n\n{equal_tokens(costs)} Numbers are means over seeds."
 
 
-def forest(found: Results) -> str:
+def forest(found: Results) -> plots.Chart:
     """Every comparison over all tasks with its interval over questions and seeds."""
-    from icr_tasks.leaderboard.plots import Row
-    from icr_tasks.leaderboard.plots import forest as draw
-
     rows = []
     for setting in found.settings():
         for arm, against in comparisons(found.study):
             total = found.pooled(arm, against, setting).total
             name = f"{arm} - {against}" + f", {setting}" * (len(found.settings()) > 1)
-            rows.append(Row(name, *total.in_points()))
-    return draw(
+            rows.append(plots.Row(name, *total.in_points()))
+    return plots.forest(
         f"Study: {found.study.name}",
         rows,
         x_label="difference in points, 95 % interval over questions and seeds",

@@ -46,36 +46,142 @@ function fill(row, values, tag) {
   }
 }
 
+const name = (item, occ) => (occ ? `${item} #${occ}` : item);
+const elsewhere = () => (data.file ? `all are in ${data.file}` : "icr board --items parquet writes all");
+
 function open(cell) {
-  const keys = cell.dataset.runs.split("\n").filter((k) => k in data.cells);
+  const keys = cell.dataset.runs.split(" ").map((n) => data.keys[n]);
   const head = document.querySelector("#items thead tr"), body = document.querySelector("#items tbody");
   head.replaceChildren(); body.replaceChildren();
   const row = cell.parentNode, th = cell.closest("table").tHead.rows[0].children[cell.cellIndex];
   $("detail-title").textContent = `${[...row.querySelectorAll(".l")].map((c) => c.textContent).join(" · ")} · ${th.textContent}: ${cell.textContent}`;
   const found = keys.map((k) => data.cells[k]);
   const shown = found.reduce((n, c) => n + c.rows.length, 0), all = found.reduce((n, c) => n + c.n, 0);
-  $("detail-text").textContent = found.length
-    ? `Runs ${[...new Set(found.map((c) => c.run))].join(", ")}; ${shown} of ${all} items shown, all are in items.csv.` +
-      (found.some((c) => c.rows.some((r) => r.length > 7)) ? "" : " Questions and answers are shown when the board is built with --samples.")
-    : "No items of this cell are in the page; all are in items.csv.";
   const texts = found.some((c) => c.rows.some((r) => r.length > 7));
+  $("detail-text").textContent =
+    `Runs ${[...new Set(found.map((c) => c.run))].join(", ")}; ${shown} of ${all} items shown${shown < all ? `, ${elsewhere()}` : ""}.` +
+    (texts ? "" : " Questions and answers are shown when the board is built with --samples.");
   fill(head, ["task", "item", "length", "depth", "score", "prompt tokens", "cut", "error", ...(texts ? ["question", "gold", "answer"] : [])], "th");
   for (const c of found) for (const r of c.rows) {
     const line = document.createElement("tr");
     const [item, occ, depth, score, tokens, cut, error, ...rest] = r;
-    fill(line, [c.task, occ ? `${item} #${occ}` : item, c.length, depth ?? "", score ?? "–", tokens ?? "", cut ? "yes" : "", error, ...rest], "td");
+    fill(line, [c.task, name(item, occ), c.length, depth ?? "", score ?? "–", tokens ?? "", cut ? "yes" : "", error, ...rest], "td");
     body.append(line);
   }
   $("detail").hidden = false;
   $("detail").scrollTop = 0;
 }
 
-document.querySelectorAll("table.view thead th").forEach((th) => th.firstElementChild.addEventListener("click", () => sortBy(th)));
+// Two runs: items joined by task, item and occurrence.
+const byRun = Object.create(null);
+for (const c of Object.values(data.cells)) (byRun[c.run] ??= Object.create(null))[c.task] = c;
+
+function options(select, values) {
+  select.replaceChildren(...values.map(([value, text]) => Object.assign(document.createElement("option"), {value, textContent: text})));
+}
+
+function tasks() {
+  const [a, b] = [byRun[$("run-a").value] ?? {}, byRun[$("run-b").value] ?? {}];
+  const kept = $("run-task").value, both = Object.keys(a).filter((t) => t in b);
+  options($("run-task"), [["", `all ${both.length} tasks of both`], ...both.map((t) => [t, t])]);
+  if (both.includes(kept)) $("run-task").value = kept;
+}
+
+function two() {
+  const [a, b] = [byRun[$("run-a").value] ?? {}, byRun[$("run-b").value] ?? {}], only = $("run-task").value;
+  const rows = [];
+  for (const task of Object.keys(a).filter((t) => t in b && (!only || t === only))) {
+    const theirs = new Map(b[task].rows.map((r) => [`${r[0]}\0${r[1]}`, r]));
+    for (const r of a[task].rows) {
+      const s = theirs.get(`${r[0]}\0${r[1]}`);
+      if (s) rows.push({task, r, s, d: (s[3] ?? 0) - (r[3] ?? 0)});
+    }
+  }
+  const up = rows.filter((x) => x.d > 0), down = rows.filter((x) => x.d < 0);
+  const sum = rows.reduce((n, x) => n + x.d, 0);
+  $("two-text").textContent = rows.length
+    ? `${rows.length} items in both: B better on ${up.length}, A better on ${down.length}, the same on ${rows.length - up.length - down.length}; ` +
+      `B - A over these ${(100 * sum / rows.length).toFixed(1)} points. icr compare has the interval over all items.`
+    : "These two have no item in common on this page.";
+  const head = document.querySelector("#flips thead tr"), body = document.querySelector("#flips tbody");
+  head.replaceChildren(); body.replaceChildren();
+  const texts = rows.some((x) => x.r.length > 7 || x.s.length > 7);
+  fill(head, ["task", "item", "depth", "score A", "score B", ...(texts ? ["question", "gold", "answer A", "answer B"] : [])], "th");
+  rows.sort((x, y) => Math.abs(y.d) - Math.abs(x.d) || x.d - y.d);
+  for (const {task, r, s, d} of rows.slice(0, 500)) {
+    const line = document.createElement("tr");
+    fill(line, [task, name(r[0], r[1]), r[2] ?? "", r[3] ?? "–", s[3] ?? "–", ...(texts ? [r[7] ?? s[7], r[8] ?? s[8], r[9], s[9]] : [])], "td");
+    if (d) line.children[d > 0 ? 4 : 3].classList.add("up");
+    body.append(line);
+  }
+  $("flips").hidden = !rows.length;
+}
+
+const runs = Object.entries(data.runs).map(([run, text]) => [run, `${text} (${run.slice(0, 6)})`]).sort((a, b) => (a[1] < b[1] ? -1 : 1));
+for (const id of ["run-a", "run-b"]) options($(id), [["", "choose a run"], ...runs]);
+$("two").hidden = runs.length < 2;
+
+// The state of the page is in its address, so that a link opens what the sender saw: #?q=words&sort=table,column,up&a=run&b=run&task=name
+const state = () => new URLSearchParams(location.hash.startsWith("#?") ? location.hash.slice(2) : "");
+function keep(changes) {
+  const now = state();
+  for (const [key, value] of Object.entries(changes)) value ? now.set(key, value) : now.delete(key);
+  history.replaceState(null, "", `#?${now}`);
+  $("link").hidden = !now.size;
+}
+function restore() {
+  const now = state();
+  $("link").hidden = !now.size;
+  if (!now.size) return;
+  $("filter").value = now.get("q") ?? "";
+  filter();
+  const [table, column, way] = (now.get("sort") ?? "").split(",");
+  const th = [...(document.getElementById(table)?.querySelectorAll("thead th") ?? [])][Number(column)];
+  if (th) { sortBy(th); if ((th.getAttribute("aria-sort") === "ascending") !== (way === "up")) sortBy(th); }
+  for (const [id, key] of [["run-a", "a"], ["run-b", "b"]]) if (now.get(key) in data.runs) $(id).value = now.get(key);
+  if ($("run-a").value && $("run-b").value) { tasks(); $("run-task").value = now.get("task") ?? ""; two(); $("two").scrollIntoView(); }
+}
+
+// Charts: one a group, drawn one after the other; expressions are interpreted, not evaluated.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function narrowed(spec) {
+  const room = document.documentElement.clientWidth;
+  if (room >= 640 || !spec.layer || typeof spec.width !== "number") return spec;
+  return {...spec, width: Math.max(150, Math.min(spec.width, room - 220))};
+}
+async function draw(place) {
+  const chart = data.charts[place.dataset.chart];
+  await window.vegaEmbed(place, narrowed(chart.spec), {
+    config: data.themes[dark.matches ? 1 : 0], actions: false, renderer: "svg", ast: true, tooltip: {theme: dark.matches ? "dark" : "light"},
+  });
+  place.setAttribute("role", "img");
+  place.setAttribute("aria-label", `${chart.title}. ${chart.about}`);
+  place.dataset.drawn = place.dataset.chart;
+}
+const places = [...document.querySelectorAll(".chart")];
+places.forEach((place) => {
+  place.parentNode.querySelector("select")?.addEventListener("change", (e) => { place.dataset.chart = e.target.value; draw(place); });
+});
+(async () => { for (const place of places) await draw(place); })();
+dark.addEventListener("change", () => places.filter((p) => p.dataset.drawn).forEach(draw));
+
+document.querySelectorAll("table.view thead th").forEach((th) => th.firstElementChild.addEventListener("click", () => {
+  sortBy(th);
+  keep({sort: [th.closest("section").id, th.cellIndex, th.getAttribute("aria-sort") === "ascending" ? "up" : "down"].join(",")});
+}));
 document.querySelectorAll("td.go").forEach((cell) => {
   cell.addEventListener("click", () => open(cell));
   cell.addEventListener("keydown", (e) => { if (e.key === "Enter") open(cell); });
 });
-$("filter").addEventListener("input", filter);
+$("filter").addEventListener("input", () => { filter(); keep({q: $("filter").value.trim()}); });
+for (const id of ["run-a", "run-b", "run-task"]) $(id).addEventListener("change", () => {
+  if (id !== "run-task") tasks();
+  if ($("run-a").value && $("run-b").value) two();
+  keep({a: $("run-a").value, b: $("run-b").value, task: $("run-task").value});
+});
+$("link").addEventListener("click", () => navigator.clipboard?.writeText(location.href).then(() => { $("link").textContent = "Copied"; }));
+addEventListener("hashchange", restore);
+restore();
 $("close").addEventListener("click", () => { $("detail").hidden = true; });
 document.addEventListener("keydown", (e) => { if (e.key === "Escape") $("detail").hidden = true; });
 document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,207 @@
+"""Every item of a board in one file, written run by run: items.csv or items.parquet, only where asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+
+from icr_tasks.errors import IcrError
+
+from ..ledgers.load import Run, TaskItems
+from ..text import escape
+
+NAMES = (
+    "run", "model", "setting", "prompt", "task", "benchmark", "dataset", "length", "metric", "item", "occ", "cluster",
+    "depth", "score", "prompt_tokens", "answer_tokens", "truncated", "error",
+)  # fmt: skip
+
+
+class ItemFile(Protocol):
+    """A file of items under construction; `path` is where `close` puts it."""
+
+    path: Path
+
+    def write(self, run: Run, task: TaskItems, score: list[float]) -> None:
+        """Append the items of one task of one run; `score` is NaN where an item has none."""
+
+    def close(self) -> Path:
+        """Put the file in place and return its path."""
+
+
+def _fixed(run: Run, task: TaskItems) -> tuple[str, ...]:
+    """What all items of a task share, in the order of NAMES."""
+    sheet = task.sheet
+    dataset, metric = str(sheet.get("dataset") or ""), str(sheet.get("metric") or "")
+    return (
+        run.fingerprint,
+        run.model,
+        run.setting,
+        run.prompt,
+        task.name,
+        task.benchmark,
+        dataset,
+        task.length,
+        metric,
+    )
+
+
+def _cannot(path: Path, error: OSError) -> IcrError:
+    return IcrError(f"cannot write {path}: {error.strerror or error}; choose another folder with -o")
+
+
+class _File:
+    """Written beside its place under a name of this process, put there whole."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / name
+        self.temporary = folder / f".{name}.{os.getpid()}"
+
+    def close(self) -> Path:
+        self.temporary.replace(self.path)
+        return self.path
+
+
+class CsvFile(_File):
+    """items.csv; texts that a spreadsheet would read as a formula are quoted."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "items.csv")
+        self._last: dict[str, tuple[list[Any], list[str]]] = {}
+        self._scores, self._counts = _Words("g"), _Words(".0f")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: TextIO = self.temporary.open("w", encoding="utf-8", newline="\n", buffering=1 << 20)
+        except OSError as error:
+            raise _cannot(self.path, error) from error
+        self._file.write(",".join(NAMES) + "\n")
+
+    def close(self) -> Path:
+        """Put items.csv in place."""
+        self._file.close()
+        return super().close()
+
+    def write(self, run: Run, task: TaskItems, score: list[float]) -> None:
+        """Append a task's items."""
+        head = ",".join(map(escape.csv, _fixed(run, task)))
+        columns = zip(
+            self._who(task),
+            map(self._scores.__getitem__, score),
+            map(self._counts.__getitem__, task.n_prompt_tokens.tolist()),
+            map(self._counts.__getitem__, task.n_out_tokens.tolist()),
+            task.truncated.astype(int).tolist(),
+            strict=True,
+        )
+        lines = [f"{head},{who},{s},{p},{o},{cut}," for who, s, p, o, cut in columns]
+        for i, error in task.errors.items():
+            lines[i] += escape.csv(error)
+        if lines:
+            self._file.write("\n".join(lines) + "\n")
+
+    def _who(self, task: TaskItems) -> list[str]:
+        """item,occ,cluster,depth of each row; runs of the same items share the text."""
+        depth = task.keys.get("depth")
+        key = [
+            task.item.tolist(),
+            task.occ.tolist(),
+            task.cluster.tolist(),
+            [None] * len(task) if depth is None else depth.tolist(),
+        ]
+        last = self._last.get(task.name)
+        if last is None or last[0] != key:
+            rows = zip(*key, strict=True)
+            made = [f"{escape.csv(i)},{occ},{escape.csv(c)},{_depth(d)}" for i, occ, c, d in rows]
+            last = self._last[task.name] = (key, made)
+        return last[1]
+
+
+class ParquetFile(_File):
+    """items.parquet, a row group a task of a run: texts as they are, null where there is no value."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "items.parquet")
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise IcrError('parquet needs the extra [board]: pip install "icr-tasks[board]"') from None
+        self._arrow = pyarrow
+        kinds = {"occ": pyarrow.int32(), "depth": pyarrow.float64(), "score": pyarrow.float64(),
+                 "prompt_tokens": pyarrow.int64(), "answer_tokens": pyarrow.int64(), "truncated": pyarrow.bool_()}  # fmt: skip
+        self._schema = pyarrow.schema([(n, kinds.get(n, pyarrow.string())) for n in NAMES])
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = pyarrow.parquet.ParquetWriter(self.temporary, self._schema, compression="zstd")
+        except OSError as error:
+            raise _cannot(self.path, error) from error
+
+    def close(self) -> Path:
+        """Put items.parquet in place."""
+        self._writer.close()
+        return super().close()
+
+    def write(self, run: Run, task: TaskItems, score: list[float]) -> None:
+        """Append a task's items."""
+        n = len(task)
+        if not n:
+            return
+        depth = task.keys.get("depth")
+        depths = (
+            [None] * n
+            if depth is None
+            else [d if isinstance(d, int | float) else None for d in depth.tolist()]
+        )
+        values: list[Any] = [[_text(v)] * n for v in _fixed(run, task)]
+        values += [
+            list(map(_text, task.item.tolist())),
+            task.occ.tolist(),
+            list(map(_text, task.cluster.tolist())),
+            depths,
+        ]
+        values += [
+            _known(score),
+            _known(task.n_prompt_tokens),
+            _known(task.n_out_tokens),
+            task.truncated.astype(bool).tolist(),
+        ]
+        values.append([_text(task.errors[i]) if i in task.errors else None for i in range(n)])
+        arrays = [self._arrow.array(v, f.type) for v, f in zip(values, self._schema, strict=True)]
+        self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
+
+
+FORMS: dict[str, type[CsvFile] | type[ParquetFile]] = {"csv": CsvFile, "parquet": ParquetFile}
+
+
+def _text(value: Any) -> str | None:
+    """A lone surrogate has no UTF-8."""
+    return None if value is None else str(value).encode("utf-8", "replace").decode()
+
+
+def _known(values: Any) -> list[Any]:
+    """Numbers, None for NaN; whole ones as integers where all are counts."""
+    array = np.asarray(values, float)
+    whole = np.array_equal(array[~np.isnan(array)] % 1, np.zeros((~np.isnan(array)).sum()))
+    return [None if v != v else int(v) if whole else v for v in array.tolist()]
+
+
+class _Words(dict[float, str]):
+    """Numbers as text, NaN as nothing; values repeat, so each is written once."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+
+    def __missing__(self, value: float) -> str:
+        if value != value:
+            return ""
+        if len(self) > 1 << 16:
+            self.clear()
+        found = self[value] = format(value, self.form)
+        return found
+
+
+def _depth(value: Any) -> str:
+    return (
+        f"{value:g}" if isinstance(value, int | float) else escape.csv(value if value is None else str(value))
+    )

@@ -1,0 +1,126 @@
+"""A chart: a Vega-Lite spec made with Altair, its words, and the static picture of it.
+
+chart = curve("HELMET-RAG by context length", lines)
+chart.svg(); chart.svg(dark=True)       # static, the same bytes each time in one environment
+chart.spec                              # what board.html draws, with `bundle()` and no network
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, wraps
+from importlib.util import find_spec
+from typing import Any, ParamSpec
+from xml.sax.saxutils import escape
+
+from icr_tasks.errors import IcrError
+
+from ..text.escape import visible
+from .theme import config
+
+P = ParamSpec("P")
+NEEDS = 'pictures need the extra [board]: pip install "icr-tasks[board]"'
+
+
+def available() -> bool:
+    """Whether charts can be drawn: Altair makes them, vl-convert turns them into SVG and brings the scripts."""
+    return find_spec("altair") is not None and find_spec("vl_convert") is not None
+
+
+def altair() -> Any:
+    """Altair, loaded at first use. Raises IcrError naming the extra where it is not installed."""
+    if not available():
+        raise IcrError(NEEDS)
+    import altair as found
+
+    return found
+
+
+def clean(text: object) -> str:
+    """Text for a chart, one line; characters that XML forbids are shown as the replacement character."""
+    return "".join(
+        " "
+        if c in "\t\n"
+        else c
+        if (c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and c not in "\ufffe\uffff")
+        else "\ufffd"
+        for c in visible(text)
+    )
+
+
+def short(text: str, limit: int) -> str:
+    """Text cut to `limit` characters in the middle, where names differ least."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 1) // 2
+    return text[:head] + "…" + text[len(text) - (limit - 1 - head) :]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`words` say what the picture shows, for readers without eyes on it. `rows` of it that found no place are
+    named in the title."""
+
+    title: str
+    words: str
+    spec: dict[str, Any]
+
+    def svg(self, *, dark: bool = False) -> str:
+        """The static picture, as a whole file."""
+        altair()
+        import vl_convert
+
+        drawn = vl_convert.vegalite_to_svg(self.spec | {"config": config(dark)})
+        head, body = re.match(r"(<svg [^>]*)>(.*)", drawn, re.S).groups()  # type: ignore[union-attr]
+        title, words = (escape(clean(t), {'"': "&quot;", "'": "&#39;"}) for t in (self.title, self.words))
+        head = re.sub(r' (?:xmlns:xlink|version|class)="[^"]*"', "", head)
+        return f'{head} role="img" aria-label="{title}"><title>{title}</title><desc>{words}</desc>{body}\n'
+
+
+class Sheet:
+    """The data of one chart: rows that several layers draw stand in its spec once, under a name."""
+
+    def __init__(self) -> None:
+        self.sets: dict[str, list[dict[str, Any]]] = {}
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Any:
+        """An Altair chart over these rows."""
+        alt, name = altair(), f"d{len(self.sets)}"
+        self.sets[name] = rows
+        return alt.Chart(alt.NamedData(name=name))
+
+    def spec(self, chart: Any, title: str, below: str = "") -> dict[str, Any]:
+        """The spec of a finished chart under a title and a line `below` it; no theme of Altair's in it."""
+        lines = textwrap.wrap(clean(title), 74, break_long_words=True)[:3] or [""]
+        under = {"subtitle": below} if below else {}
+        heading = altair().Title(lines if len(lines) > 1 else lines[0], **under)
+        found = chart.properties(title=heading).to_dict(validate=False)
+        found.pop("config", None)
+        return found | {"datasets": self.sets}
+
+
+def unchecked(make: Callable[P, Chart]) -> Callable[P, Chart]:
+    """Draws without checking every part against Vega-Lite's schema: that takes 20 times as long as drawing,
+    and the tests check whole charts."""
+
+    @wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Chart:
+        with altair().utils.schemapi.debug_mode(False):
+            return make(*args, **kwargs)
+
+    return made
+
+
+@lru_cache(maxsize=1)
+def bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from the installed vl-convert: nothing is fetched."""
+    altair()
+    import vl_convert
+
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    # either would end or change the element that holds it
+    script = script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return f"(() => {{{script}\n}})();"  # its names stay its own

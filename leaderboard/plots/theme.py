@@ -1,0 +1,79 @@
+"""How every chart looks: colours in light and dark, fonts, axes. A chart's spec names no colour of a theme, so
+one spec serves both.
+
+Colours follow Okabe and Ito, darkened on white and lightened on dark so that thin lines stay readable, and
+every series also has its own marker. A picture paints its own background: an image tag follows the system's
+theme, the page around it may not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LIGHT = ("#0072b2", "#c44a00", "#00805c", "#a3437f", "#9a6a00", "#3f3f9f", "#5b6770", "#8a1c1c")
+DARK = ("#56b4e9", "#ff8a4c", "#2fcfa0", "#e69fcf", "#f0c04a", "#a8a8ff", "#b4bec6", "#ff8f8f")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "stroke")
+SERIES = len(LIGHT)
+FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+# White to dark blue, and vermillion - white - blue: both read without red-green vision, and in grey. The same in
+# both themes: the ink in a cell follows the cell.
+SEQUENTIAL = ("#f7fbff", "#9ecae1", "#3182bd", "#08306b")
+DIVERGING = ("#b34200", "#f7be8c", "#f7f7f7", "#92c5de", "#055aa0")
+_PAPER = {
+    False: ("#ffffff", "#1f2328", "#59636e", "#e4e8ec"),
+    True: ("#0d1117", "#e6edf3", "#9aa5b1", "#262d36"),
+}
+
+
+def config(dark: bool) -> dict[str, Any]:
+    """Vega-Lite's `config` of a theme. Marks take `ink`, `soft`, `grid` (a line of the
+    grid) and `hole` (the paper) as styles."""
+    back, ink, soft, grid = _PAPER[dark]
+    axis = {
+        "labelColor": soft,
+        "titleColor": soft,
+        "tickColor": soft,
+        "domainColor": soft,
+        "gridColor": grid,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelLimit": 320,
+    }
+    return {
+        "aria": False,
+        "background": back,
+        "font": FONT,
+        "padding": 10,
+        "view": {"stroke": None},
+        "title": {
+            "color": ink,
+            "fontSize": 14,
+            "fontWeight": 600,
+            "anchor": "start",
+            "offset": 12,
+            "lineHeight": 18,
+            "subtitleColor": soft,
+            "subtitleFontSize": 11,
+            "subtitlePadding": 5,
+        },
+        "axis": axis,
+        "axisX": {"grid": False},
+        "axisY": {"domain": False, "ticks": False},
+        "legend": {
+            "labelColor": ink,
+            "titleColor": soft,
+            "titleFontWeight": "normal",
+            "titleFontSize": 11,
+            "labelLimit": 260,
+            "symbolStrokeWidth": 2,
+        },
+        "header": {"labelColor": ink, "titleColor": soft},
+        "range": {"category": list(DARK if dark else LIGHT)},
+        "style": {
+            "ink": {"color": ink},
+            "soft": {"color": soft},
+            "grid": {"color": grid},
+            "hole": {"color": back},
+        },
+    }
