@@ -43,7 +43,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--length", default="512", help="nominal lengths to mix, comma-separated: 512,1k,4k")
     made.add_argument("--domain", default="", help="comma-separated: biography,business,arts,geography")
-    made.add_argument("--kinds", default="", help="comma-separated: single,hop,comparison,yesno")
+    made.add_argument(
+        "--family", default="rag", help="comma-separated: rag,latent,order (docs/benchmarks.md)"
+    )
+    made.add_argument(
+        "--kinds",
+        default="",
+        help="comma-separated: single,hop,comparison,yesno; latent: class,link,chain; order: ith,latest,count",
+    )
     made.add_argument("--passages", type=int, help="passages a row, instead of a length")
     group = {option: stage for stage, options in reversed(STAGE_OPTIONS.items()) for option in options}
     groups: dict[str, Any] = {}
@@ -109,12 +116,14 @@ def _synth(args: argparse.Namespace, cfg: Config) -> int:
     for domain in domains:
         if domain is not None and domain not in DOMAINS:
             raise unknown("domain", domain, DOMAINS)
-    options = {
+    options: dict[str, Any] = {
         "lengths": _list(args.length),
         "domains": domains,
         "kinds": _list(args.kinds),
         "passages": args.passages,
     }
+    if (families := _list(args.family)) != ["rag"]:
+        options["families"] = families
     entry = synth.run(args.output, n=args.synth, dev=cfg.dev, seed=cfg.seed, **options)
     manifest = Manifest.load(args.output)
     report.write_report(args.output, manifest)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks import benchmarks
-from icr_tasks.errors import IcrError
+from icr_tasks.benchmarks.base import Item
+from icr_tasks.errors import IcrError, unknown
 
 from . import pack
 from .pack import split
@@ -22,35 +23,32 @@ def rows(
     *,
     seed: int = 0,
     domains: Sequence[str | None] = (None,),
+    families: Sequence[str] = ("rag",),
     **options: object,
 ) -> Iterator[Record]:
-    """`n` rows, an equal share of each length and domain; passages in a seeded shuffle, so gold positions are
-    uniform.
+    """`n` rows, an equal share of each family, length and domain; passages in a seeded shuffle, so gold
+    positions are uniform (but those of `order`, whose order is what is asked).
 
-    `options` go to the generator (`kinds`, `passages`). Raises IcrError for unknown lengths, domains and
-    kinds.
+    `options` go to the generator (`kinds`, `passages`). Raises IcrError for unknown families, lengths, domains
+    and kinds.
     """
     if n < 1:
         raise IcrError(f"--synth {n}: at least one row is needed")
-    mixes = [(length, domain) for domain in domains for length in lengths]
-    parts = {
-        mix: benchmarks.load(
-            "synth", "rag", mix[0], seed=seed, n=n, split="train", domain=mix[1], **options
-        ).items
-        for mix in mixes
-    }
+    mixes = [(family, length, domain) for family in families for domain in domains for length in lengths]
+    parts = {mix: _items(mix, seed=seed, n=n, **options) for mix in mixes}
     # Question kinds cycle with the number; dealing the mixes out in that order would tie each length to some
     # kinds.
     deal = [mixes[number % len(mixes)] for number in range(n)]
     random.Random(f"{seed}/mix").shuffle(deal)
-    for number, (length, domain) in enumerate(deal):
-        item = parts[length, domain][number]
+    for number, (family, length, domain) in enumerate(deal):
+        item = parts[family, length, domain][number]
         units = list(item.units())
-        random.Random(f"{seed}/{item.id}/{length}").shuffle(units)
+        if family != "order":
+            random.Random(f"{seed}/{item.id}/{length}").shuffle(units)
         gold = [i for i, u in enumerate(units) if u.gold]
         yield {
             "id": f"{item.id}-{length}",
-            "dataset": "synth",
+            "dataset": "synth" if family == "rag" else f"synth_{family}",
             "domain": domain or "synth",
             "question": item.question,
             "answers": list(item.answers),
@@ -60,6 +58,23 @@ def rows(
             "original_ids": gold,
             "n_dropped": 0,
         }
+
+
+FAMILIES = ("rag", "latent", "order")
+
+
+def _items(mix: tuple[str, str, str | None], **options: Any) -> Sequence[Item]:
+    """Training items of (family, length, domain). Sets of names are left out: a reward reads one answer."""
+    family, length, domain = mix
+    if family not in FAMILIES:
+        raise unknown("synth family", family, FAMILIES)
+    if family == "rag":
+        return benchmarks.load("synth", "rag", length, split="train", domain=domain, **options).items
+    if domain is not None:
+        raise IcrError(f"--domain {domain}: only the family rag has domains")
+    if family == "order":
+        options["kinds"] = options.get("kinds") or ("ith", "latest", "count")
+    return benchmarks.load(f"synth_{family}", "all", length, split="train", **options).items
 
 
 def run(folder: Path, *, n: int, dev: float, seed: int, **options: Any) -> dict[str, Any]:
