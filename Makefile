@@ -1,4 +1,4 @@
-# make demo | train-demo | test | types | setup | lint | lock      VENV=path chooses the environment (default .venv)
+# make demo | train-demo | test | types | setup | lint | lock | compat      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
 # What is installed: the checkout itself, or a built wheel (WHEEL=dist/x.whl), which is what CI tests.
@@ -12,7 +12,7 @@ STAMP := $(VENV)/.icr-stack
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo train-demo test lint lock types
+.PHONY: setup demo train-demo test lint lock types compat
 
 demo: setup
 	$(BIN)/icr demo -o demo-out
@@ -36,8 +36,8 @@ $(STAMP): requirements/cpu.txt
 	@cp requirements/cpu.txt $(STAMP)
 
 lint: setup
-	$(BIN)/ruff check icr_tasks leaderboard training tests speed
-	$(BIN)/ruff format --check icr_tasks leaderboard training tests speed
+	$(BIN)/ruff check icr_tasks leaderboard training tests speed .ci
+	$(BIN)/ruff format --check icr_tasks leaderboard training tests speed .ci
 
 lock:
 	$(BIN)/uv pip compile requirements/cpu.in --override requirements/cpu-overrides.txt --python-version 3.11 \
@@ -47,3 +47,7 @@ lock:
 types: setup
 	cp pyproject.toml $(VENV)/icr-pyproject.toml
 	cd $(VENV) && bin/python -m mypy --config-file icr-pyproject.toml -p icr_tasks && bin/lint-imports icr-pyproject.toml
+
+# Newest lm-eval, vllm, transformers and trl: is every name this package touches still in their sources? docs/compat.md.
+compat: setup
+	$(BIN)/python -P .ci/compat.py $(COMPAT_ARGS)
