@@ -4,6 +4,7 @@ icr sweep study.yaml --dry-run           # the matrix, token counts, estimated p
 icr sweep study.yaml                     # runs what is not done; Ctrl-C and kill lose only requests in flight
 icr sweep study.yaml --jobs 4            # four engines at once (four GPUs); also: --executor slurm|ray
 icr sweep study.yaml --only rag          # cells whose name or fingerprint contains the text
+icr sweep study.yaml --until-gate main   # a fifth of the questions at a time, until the gate is decided
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ..errors import IcrError
+from .gate import add_judging
 
 
 def main(argv: list[str]) -> int:
@@ -39,6 +41,14 @@ def main(argv: list[str]) -> int:
         metavar="TEXT",
         help="only cells whose name or fingerprint contains TEXT; repeat to narrow",
     )
+    parser.add_argument("--until-gate", metavar="BASELINE", help="stop when the gate against it is decided")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="ledgers of the baseline's runs (default: results)",
+    )
+    add_judging(parser)
     parser.add_argument("--executor", default="local", choices=("local", "slurm", "ray"))
     parser.add_argument("--jobs", type=int, default=1, help="engines at once (default 1)")
     args = parser.parse_args(argv)
@@ -62,6 +72,21 @@ def main(argv: list[str]) -> int:
         print(plan.table(rows, args.rate, found.out / "answers"))
         return 0
     try:
+        if args.until_gate:
+            if args.executor != "local" or args.jobs > 1:
+                raise IcrError("--until-gate runs in this process: leave --executor and --jobs out")
+            from ..sweep import until
+
+            gate = until.Gate(
+                args.until_gate,
+                args.baselines,
+                args.results,
+                args.margin,
+                args.benchmark_margin,
+                dict(args.margin_for),
+                args.alpha,
+            )
+            return until.run(found, chosen, gate)
         return finish.run(found, chosen, args.executor, args.jobs)
     except KeyboardInterrupt:
         print(f"interrupted: finished answers are kept; go on with: icr sweep {args.study}", file=sys.stderr)

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -24,6 +27,20 @@ class Docs(list):
     def features(self) -> dict[str, None]:
         """Column names, as keys."""
         return dict.fromkeys(self[0] if self else ())
+
+
+def part_of(items: Sequence[Item], share: float) -> list[Item]:
+    """The items of a share of the questions, in their order: by a hash of the cluster, so that every length and
+    depth keeps the same questions and a larger share holds all of a smaller one. Where one cluster is most of the
+    data (Loong's filings), single items are chosen."""
+    if share >= 1:
+        return list(items)
+    sizes = Counter(item.cluster for item in items)
+    single = max(sizes.values(), default=0) > len(items) / 5
+    unit = [item.id if single else item.cluster for item in items]
+    order = sorted(set(unit), key=lambda name: hashlib.sha256(f"part {name}".encode()).digest())
+    kept = set(order[: math.ceil(share * len(order))])
+    return [item for item, name in zip(items, unit, strict=True) if name in kept]
 
 
 def light(item: Item) -> dict[str, Any]:

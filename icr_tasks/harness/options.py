@@ -28,6 +28,7 @@ class _Given(BaseModel):
     truncation: str | None = None
     overflow: str | None = None
     prepared: bool = True
+    part: float | None = None
     allow_partial: bool | None = None
     questions_file: str | None = None
     embed_engine: str | None = None
@@ -64,6 +65,7 @@ class Options:
     prepared: bool = True  # use what `icr prepare` made
     embed: dict[str, Any] = field(default_factory=dict)  # engine and address of the retriever's embedder
     graders: Graders = Graders()  # judge and extractor
+    part: float = 1.0  # share of the questions, the same ones for every task of a benchmark
 
     @classmethod
     def parse(cls, metadata: Mapping[str, Any]) -> Options:
@@ -79,6 +81,8 @@ class Options:
             raise unknown("truncation", given.truncation, RULES)
         if given.overflow not in (None, "truncate", "skip"):
             raise unknown("overflow", str(given.overflow), ("truncate", "skip"))
+        if given.part is not None and not 0 < given.part <= 1:
+            raise IcrError(f"part {given.part:g}: a share of the questions, above 0 and at most 1")
         data = given.model_dump(include={"allow_partial", "questions_file"}, exclude_unset=True)
         embed = {k.removeprefix("embed_"): getattr(given, k) for k in EMBEDDING}
         return cls(
@@ -90,6 +94,7 @@ class Options:
             given.prepared,
             {name: value for name, value in embed.items() if value},
             Graders.parse(metadata),
+            given.part or 1.0,
         )
 
 

@@ -32,7 +32,7 @@ from ..metrics.visible import opens_thought
 from ..registry import METRICS
 from ..schema import redacted
 from . import grading
-from .instance import Docs, PromptInstance, light, unsealed
+from .instance import Docs, PromptInstance, light, part_of, unsealed
 from .options import Options
 from .saving import begin, check_output_path
 
@@ -104,7 +104,7 @@ class ICRTask(ConfigurableTask):
         """Read the items (not their contexts) and note where they come from."""
         sheet = self.sheet
         items = self.benchmark.load(sheet["dataset"], sheet.get("length"), **self.options.data)
-        self.items: list[Item] = list(items.items)
+        self.items: list[Item] = part_of(items.items, self.options.part)
         self.dataset = {"test": Docs(light(item) for item in self.items)}
         self._by_id = {item.id: item for item in self.items}
         if len(self._by_id) != len(self.items):
