@@ -23,7 +23,8 @@ from tqdm import tqdm
 from ..errors import IcrError
 from ..kv import choose, make
 from ..kv.hf import attention, decode, models, repeat
-from ..kv.hf.prefills import PrefillStore
+from ..kv.hf.joined import Documents
+from ..kv.hf.prefills import OnePrefill, PrefillStore
 from ..settings import Setting
 from . import identity, session
 from .answers import AnswerStore, through
@@ -39,6 +40,7 @@ class IcrHF(HFLM):
     `kv=METHOD` and `kv_<knob>=` choose a setting here, else the task's setting counts. `prefill_chunk`:
     tokens per dense prefill pass. `store`: folder for finished answers, which are never generated twice.
     `prefill_store`: folder for dense prefills (up to `prefill_store_gb`), which all settings share.
+    `compress_once`: every question comes after the compression of its document, which is done once for all of them.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class IcrHF(HFLM):
         store: str | None = None,
         prefill_store: str | None = None,
         prefill_store_gb: float = 20,
+        compress_once: bool = False,
         **kwargs: Any,
     ) -> None:
         self.asked = choose.from_args(kwargs)
         for name in [k for k in kwargs if k == "kv" or k.startswith(choose.PREFIX)]:
             del kwargs[name]
+        self.documents = Documents() if compress_once else None
         self.prefill_chunk, backend = int(prefill_chunk), kwargs.pop("attn_implementation", None)
         if backend not in (None, "sdpa"):
             raise IcrError(
@@ -82,9 +86,11 @@ class IcrHF(HFLM):
                 "store= and prefill_store= need pretrained= as a name or folder, which tells weights apart"
             )
         args = {**kwargs, "pretrained": pretrained, "dtype": str(self.model.dtype)}
+        args |= {"compress_once": True} if compress_once else {}
         same = identity.engine(args) if store or prefill_store else {}
         self.store = AnswerStore(store, {**same, "engine": "icr-hf"}) if store else None
-        self.prefills = None
+        self.prefills: PrefillStore | None = None
+        self.last: OnePrefill | None = None  # within a call whose settings share prefills
         if prefill_store:
             here = {"on": self.model.device.type, "chunk": self.prefill_chunk, **identity.versions()}
             self.prefills = PrefillStore(prefill_store, {**same, **here}, prefill_store_gb)
@@ -107,6 +113,11 @@ class IcrHF(HFLM):
                 )
             models.check(self.model.config, f"setting {found}")
             make(str(found.kv.method), _budget(found.kv), _knobs(found.kv))  # what its knobs forbid
+            if self.documents is not None and not _agnostic(found.kv):
+                raise IcrError(
+                    f"compress_once asks every question after the compression: write {found},query-agnostic, or leave "
+                    "compress_once out"
+                )
         return found
 
     def _check_identity(self) -> None:
@@ -150,7 +161,7 @@ class IcrHF(HFLM):
         session.begin(requests)
         done: dict[int, tuple[str, dict[str, Any]]] = {}
         with tqdm(total=len(requests), desc="icr-hf", disable=disable_tqdm) as bar:
-            for setting, part in session.by_setting(asked, range(len(requests))).items():
+            for setting, part in self._order(requests, asked):
                 if setting in refused:
                     log.error("%s: %s", setting, refused[setting])
                     answers: Any = ((i, "", {"error": refused[setting]}) for i in part)
@@ -163,6 +174,28 @@ class IcrHF(HFLM):
                     bar.update()
         self._refuse_inert(requests, [done[i][1] for i in range(len(requests))])
         return [done[i][0] for i in range(len(requests))]
+
+    def _order(
+        self, requests: Sequence[Any], asked: Sequence[Setting | None]
+    ) -> Iterator[tuple[Setting | None, list[int]]]:
+        """Requests that are answered together. Where settings or questions share a prefill (and batches would not be larger
+        otherwise), all of one document come before the next, so that memory holds one document's cache whatever the
+        number of settings; else all of one setting."""
+        everything = range(len(requests))
+        alone = self.batch_size in (1, "1") and self.prefills is None and len(set(asked)) > 1
+        if self.documents is None and not alone:
+            yield from session.by_setting(asked, everything).items()
+            return
+        self.last = OnePrefill()
+        groups: dict[str, list[int]] = {}
+        for i in everything:
+            text = requests[i].args[0]
+            groups.setdefault(
+                text[: session.boundary_of(requests[i])] if self.documents else text, []
+            ).append(i)
+        for group in groups.values():
+            yield from session.by_setting(asked, group).items()
+        self.last = None
 
     def _generate(
         self, requests: Sequence[Any], which: list[int], setting: Setting
@@ -218,7 +251,9 @@ class IcrHF(HFLM):
                 stop=lambda tokens: self._stopped(tokens, until),
                 after=[self._after(r, ids, setting) for r, ids in zip(requests, prompts, strict=True)],
                 chunk=self.prefill_chunk,
-                prefills=self.prefills,
+                prefills=self.prefills or self.last,
+                documents=self.documents,
+                name=str(kv or "full"),
                 repeat=(self._ids(repeat.WHOLE), self._ids(repeat.FROM)),
             )
             done = decode.generate(self.model, job, method)
@@ -271,7 +306,7 @@ class IcrHF(HFLM):
 
     def _after(self, request: Any, ids: list[int], setting: Setting) -> int:
         """Tokens of the question part, read after compression; 0 in a query-aware run."""
-        if setting.kv is None or not _agnostic(setting.kv):
+        if self.documents is None and (setting.kv is None or not _agnostic(setting.kv)):
             return 0
         offset = session.boundary_of(request)
         if offset is None:

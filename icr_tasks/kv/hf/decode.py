@@ -20,7 +20,7 @@ from ..base import Method
 from . import attention, joined, models, repeat
 from .cache import full_layers, new_cache, stored_bytes
 from .moments import Moments, Rotary
-from .prefills import TAIL, Prefill, PrefillStore
+from .prefills import TAIL, OnePrefill, Prefill, PrefillStore
 from .report import peak_bytes, report, reset_peak
 from .session import Session
 
@@ -55,7 +55,11 @@ class Job:
     chunk: int = 4096
     forced: list[int] | None = None
     keep_logits: bool = False
-    prefills: PrefillStore | None = None
+    prefills: PrefillStore | OnePrefill | None = None
+    documents: joined.Documents | None = (
+        None  # compress a document once for all questions that follow each other
+    )
+    name: str = ""  # of the setting, as `documents` knows it
     repeat: tuple[list[int], list[int]] = (
         [],
         [],
@@ -148,12 +152,36 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
 
 def _prepared(model: Any, job: Job, method: Method | None) -> joined.Ready:
     """Prompts prefilled, compressed, and their questions read: what is left is to decode."""
-    press = getattr(method, "press", None)
     (after,) = set(job.afters)
+    batch = _Batch(model, job, stock=getattr(method, "press", None) is not None)
+    width, documents = batch.ids.shape[1], job.documents if after else None
+    if documents is None:
+        done = _compressed(batch, job, method)
+        session = done.session
+    else:
+        ids = job.prompts[0][: width - after]
+        found = documents.get(ids, job.name)
+        if found is None:
+            found = _compressed(batch, replace(job, prefills=job.prefills or documents.prefill), method)
+            documents.put(ids, job.name, found)
+        done, session = found, found.fork()
+        session.room = job.max_new + after
+    batch.cache, logits = session.cache, done.logits
+    batch.repad(session.pads, after + job.max_new)
+    with attention.active(session):
+        start = _now(model)
+        if after:
+            logits = _question(batch, session, width - after, models.linear(model.config))
+        asked = _now(model) - start
+    return joined.Ready(batch, session, logits, done.stored, done.prefill, asked, done.reused)
+
+
+def _compressed(batch: _Batch, job: Job, method: Method | None) -> joined.Compressed:
+    """Everything before the question, prefilled and compressed."""
+    model, press, after = batch.model, getattr(method, "press", None), job.afters[0]
+    width, where = batch.ids.shape[1], full_layers(model.config.get_text_config())
     if press is not None:
         method.ask(after)  # type: ignore[union-attr]
-    batch = _Batch(model, job, stock=press is not None)
-    width, where = batch.ids.shape[1], full_layers(model.config.get_text_config())
     moments, repeats = method is not None and method.moments, method is not None and method.repeats
     shared = None if press is not None or moments or models.hybrid(model.config) else job.prefills
     session = Session(method, batch.pads, where, TAIL if shared else 0)
@@ -177,13 +205,8 @@ def _prepared(model: Any, job: Job, method: Method | None) -> joined.Ready:
                 batch, session, job.prompts[0][: width - after], job.repeat, getattr(method, "part", 2048)
             )
         pads = session.finish_prefill(batch.cache, job.max_new + after)
-        batch.repad(pads, after + job.max_new)
         stored = [stored_bytes(batch.cache, b, pad, where) for b, pad in enumerate(pads)]
-        start = _now(model)
-        if after:
-            logits = _question(batch, session, width - after, models.linear(model.config))
-        asked = _now(model) - start
-    return joined.Ready(batch, session, logits, stored, seconds, asked, reused)
+    return joined.Compressed(session, logits, stored, seconds, reused)
 
 
 def _forget_masks(model: Any) -> None:
@@ -201,7 +224,7 @@ def _now(model: Any) -> float:
 
 
 def _shared(
-    batch: _Batch, session: Session, job: Job, store: PrefillStore
+    batch: _Batch, session: Session, job: Job, store: PrefillStore | OnePrefill
 ) -> tuple[Tensor, float, list[bool]]:
     """Logits after the prefill, the seconds of the runs that computed it, and of which rows that was an
     earlier one.
@@ -227,7 +250,9 @@ def _shared(
     return logits, sum(f.seconds for f in found), [reused for _, reused in rows]
 
 
-def _one(model: Any, session: Session, job: Job, store: PrefillStore, ids: list[int]) -> tuple[Prefill, bool]:
+def _one(
+    model: Any, session: Session, job: Job, store: PrefillStore | OnePrefill, ids: list[int]
+) -> tuple[Prefill, bool]:
     """The prefill of one prompt, and whether an earlier run computed it."""
     found = store.get(ids, session.tail)
     if found is not None:

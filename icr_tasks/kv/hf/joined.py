@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from .cache import RaggedLayer
 from .coded import CodedLayer
+from .prefills import OnePrefill
 from .session import Session
 
 
@@ -25,6 +28,41 @@ class Ready:
     prefill: float
     question: float
     reused: list[bool]
+
+
+@dataclass
+class Compressed:
+    """One document after its compression, before any question."""
+
+    session: Session
+    logits: Tensor
+    stored: list[int]
+    prefill: float
+    reused: list[bool]
+
+    def fork(self) -> Session:
+        """A copy of the state, with its cache, that a question may write to."""
+        return copy.deepcopy(self.session, {id(self.session.method): self.session.method})
+
+
+class Documents:
+    """The last document under each setting: one compression for all its questions. Nothing of an earlier one is kept."""
+
+    def __init__(self) -> None:
+        self.prefill = OnePrefill()
+        self.compressions = 0
+        self._ids: tuple[int, ...] = ()
+        self._name = ""
+        self._found: Compressed | None = None
+
+    def get(self, ids: Sequence[int], name: str) -> Compressed | None:
+        """The compressed document of these tokens under the setting `name`, or None."""
+        return self._found if (tuple(ids), name) == (self._ids, self._name) else None
+
+    def put(self, ids: Sequence[int], name: str, found: Compressed) -> None:
+        """Keep this one and forget the last."""
+        self._ids, self._name, self._found = tuple(ids), name, found
+        self.compressions += 1
 
 
 def join(parts: list[Ready], batch: Any) -> Ready:

@@ -40,6 +40,24 @@ class Prefill:
     seconds: float
 
 
+class OnePrefill:
+    """The prefill of the last prompt, in memory: what settings and questions that follow each other share."""
+
+    def __init__(self) -> None:
+        self._ids: tuple[int, ...] = ()
+        self._found: Prefill | None = None
+
+    def get(self, ids: Sequence[int], tail: int) -> Prefill | None:
+        """The prefill of these tokens, or None: another prompt's, or with fewer last queries than `tail`."""
+        found = self._found if tuple(ids) == self._ids else None
+        enough = found is not None and found.queries[0].shape[2] >= min(tail, len(ids))
+        return found if enough else None
+
+    def put(self, ids: Sequence[int], found: Prefill) -> None:
+        """Keep this one and forget the last."""
+        self._ids, self._found = tuple(ids), found
+
+
 class PrefillStore:
     """Prefills of one engine in a folder. `identity` names everything but the tokens that the numbers depend
     on.

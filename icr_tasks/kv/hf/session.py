@@ -233,6 +233,7 @@ class Session:
             self._index(cache)
         if not self.every:
             self._queries = [None] * self.layers
+        self.moments, self.repeated = None, []
         self.decoding = True
         return self.pads
 
