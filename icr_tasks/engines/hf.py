@@ -268,7 +268,8 @@ class IcrHF(HFLM):
         for answer in done:
             text = postprocess_generated_text(self.tok_decode(answer.tokens), until, self.think_end_token)
             ended = len(answer.tokens) < kwargs["max_gen_toks"] or self._stopped(answer.tokens, until)
-            found = {"kv": {"setting": str(kv or "full"), **answer.kv}, "timing": answer.timing}
+            found: dict[str, Any] = {"kv": {"setting": str(kv or "full"), **answer.kv}}
+            found["timing"] = answer.timing
             found["device"] = self._runs_on()
             out.append((text, {**found, "finish_reason": "stop" if ended else "length"}))
         return out
