@@ -35,7 +35,13 @@ def normalize(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKD", text)
     folded = "".join(c for c in folded if not unicodedata.combining(c)).translate(_FOLD)
-    return normalize_official(folded) or " ".join(folded.lower().split())
+    return normalize_official(folded) or _whole(folded)
+
+
+def _whole(folded: str) -> str:
+    """Lower case without punctuation, articles kept; a text of punctuation alone as it stands."""
+    words = folded.lower().split()
+    return " ".join(" ".join(words).translate(_PUNCTUATION).split()) or " ".join(words)
 
 
 _FOLD = str.maketrans(

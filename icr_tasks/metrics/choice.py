@@ -10,7 +10,7 @@ import re
 from .extract import strip_thoughts
 
 _LETTERS = "ABCD"
-_LAST_LETTER = re.compile(r"\b[A-D]\b(?!.*\b[A-D]\b)")
+_LETTER = re.compile(r"\b[A-D]\b")
 _MARKERS = ("answer is:", "answer:", "answer is", "option is")
 _NOISE = str.maketrans(dict.fromkeys("\n\"'.,?!{}", " "))
 
@@ -41,8 +41,9 @@ def acc_v1(generation: str, text: str, letter: str) -> float:
 def acc(generation: str, text: str, letter: str) -> float:
     """The newest official scorer (51d9b37b): the last letter of the first line that has one, else the old
     rules."""
-    found = _LAST_LETTER.search(generation.strip())
-    if found and found[0] in (text, letter):
+    lines = (_LETTER.findall(line) for line in generation.strip().split("\n"))
+    found = next(filter(None, lines), None)
+    if found and found[-1] in (text, letter):
         return 1.0
     return acc_v1(generation, text, letter)
 

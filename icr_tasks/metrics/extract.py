@@ -24,13 +24,13 @@ class Extracted(NamedTuple):
 
 
 _CONTROL = re.compile(r"<\|[a-z_]+\|>|</s>|<s>|<\|?(?:end|eot)[^>]*>", re.I)
-_NEXT_TURN = re.compile(r"\n\s*(?:Question|Human|User|Q)\s*\d*\s*:", re.I)
+_NEXT_TURN = re.compile(r"\n[^\S\n]*(?:Question|Human|User|Q)[ \t]{0,4}\d{0,4}[ \t]{0,4}:", re.I)
 _EMPHASIS = r"[*_`]{0,3}"
 _LEAD = r"(?:(?:my|the|so the|therefore,? the)\s+)?(?:(?:final|correct|short|concise|best)\s+)*"
 # "Answer: X" anywhere in a line; "answer is X" also without a colon. A bare mention ("to answer the
 # question") is no marker.
 _MARKER = re.compile(
-    rf"{_EMPHASIS}\b{_LEAD}answer{_EMPHASIS}[ \t]*(?:(?:to\s+(?:the|this|your)\s+question\s+)?{_EMPHASIS}(?:is|was|are|would be)\b{_EMPHASIS}\s*:?|:){_EMPHASIS}"
+    rf"{_EMPHASIS}\b(?<!long )(?<!detailed )(?<!longer ){_LEAD}answer{_EMPHASIS}[ \t]*(?:(?:to\s+(?:the|this|your)\s+question\s+)?{_EMPHASIS}(?:is|was|are|would be)\b{_EMPHASIS}\s*:?|:){_EMPHASIS}"
     rf"|^[ \t#>*_]{{0,12}}(?:\d+[.)]\s*)?{_LEAD}answer[*_ \t#]*$",  # a heading: the answer is on the next line
     re.I | re.M,
 )
@@ -53,12 +53,15 @@ _VERB = re.compile(
     r"\b(?:is|are|was|were|be|been|has|have|had|does|do|did|can|could|will|would|may|might|must|shall|should|says?|said|states?"
     r"|mentions?|shows?|indicates?|refers?|became|becomes|won|made|makes|comes|came|took|takes|gives?|gave|led|[a-z]{3,}ed)\b"
 )
+_DASH = re.compile(r"\s[—–-]{1,2}\s")  # a comment follows, not the sentence: "Yahoo! Inc. — as it says"
 _NEXT_FIELD = re.compile(
-    r"\n\s*(?:\*\*|#|\[DOC|Relevant doc|Quote \d|Explanation|Reason|Note|Question|Source|Document|Justification|Human:|User:)",
+    r"\n[^\S\n]*(?:\*\*|#|\[DOC|Relevant doc|Quote \d|Explanation|Reason|Note|Question|Source|Document|Justification|Human:|User:)",
     re.I,
 )
 _DOCS = re.compile(
-    r"\A\s*(?:\[\s*DOC[^\]]*\][\s,;:]*)+(?=\S)|(?<=\S)[\s,;]*(?:\[\s*DOC[^\]]*\][\s,;.]*)+\Z", re.I
+    r"\A\s*(?:\[\s*DOC[^\]]{0,80}\][\s,;:]*){1,99}(?=\S)"
+    r"|(?<=[^\s,;])[\s,;]*(?:\[\s*DOC[^\]]{0,80}\][\s,;.]*){1,99}\Z",
+    re.I,
 )
 _NUMBERED = re.compile(r"\A\W*\d{1,2}[.)]\Z")
 _LABEL = re.compile(
@@ -67,7 +70,7 @@ _LABEL = re.compile(
 )
 # Lines that say nothing: a number of a list, a heading, a lead-in, tags, punctuation alone.
 _EMPTY = re.compile(
-    r"\s*(?:#{1,6}\s.*|\(?\d{1,2}[.)][*_]*|[!-/:-@\[-`{-~\s]*|(?:\[\s*DOC[^\]]*\]\W*)+|</?\w+>|[^\n]{0,160}:\s*[*_]*|(?:sure|certainly|of course|okay|ok|yes, sure)[!.,]?)\s*",
+    r"\s*(?:#{1,6}\s.*|\(?\d{1,2}[.)][*_]*|[!-/:-@\[-`{-~\s]*|(?:\[\s*DOC[^\]]{0,80}\]\W*)+|</?\w+>|[^\n]{0,160}:\s*[*_]*|(?:sure|certainly|of course|okay|ok|yes, sure)[!.,]?)\s*",
     re.I,
 )
 _BULLET = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)]|[-*•–])[ \t]+", re.M)
@@ -84,18 +87,22 @@ def strip_thoughts(text: str) -> str:
 def _own_turn(text: str) -> str:
     """The text before the model starts to play the next turn itself (a few-shot habit): it has answered
     before."""
-    for cut in _NEXT_TURN.finditer(text):
-        if _answered(text[: cut.start()]):
-            return text[: cut.start()]
-    return text
+    cuts = [cut.start() for cut in _NEXT_TURN.finditer(text)]
+    said = _answered(text) if cuts else 0
+    return text[: next((cut for cut in cuts if cut >= said), None)]
 
 
-def _answered(text: str) -> bool:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return any(_says_something(line) for line in lines) or any(
-        re.search(r"\w", line) and not line.rstrip().endswith(":") and not line.lstrip().startswith("#")
-        for line in lines
-    )
+def _answered(text: str) -> int:
+    """Where the first line ends that answers something, beyond the text where none does."""
+    at = 0
+    for line in text.split("\n"):
+        at += len(line) + 1
+        plain = (
+            re.search(r"\w", line) and not line.rstrip().endswith(":") and not line.lstrip().startswith("#")
+        )
+        if plain or _says_something(line):
+            return at - 1
+    return at + 1
 
 
 def extract_answer(text: str) -> Extracted:
@@ -140,6 +147,8 @@ def _value(text: str, start: int) -> str:
         rest = text[start:].split("\n", 1)[0].strip()
         quote = rest[:1] if rest[:1] in "\"'" else ""
         return _clean(rest[1:].split(quote, 1)[0] if quote else re.split(r"[,}\]]", rest, maxsplit=1)[0])
+    if isinstance(value, dict) and len(value) == 1:
+        value = next(iter(value.values()))  # {"answer": {"text": X}}
     if isinstance(value, list):
         value = ", ".join(str(v) for v in value)
     return "" if value is None or isinstance(value, dict) else _clean(str(value))
@@ -166,7 +175,7 @@ def _span(rest: str) -> str:
         rest = rest[fence.end() :] if fence else rest
     if tag := _TAG.match(rest):
         rest = tag[2].strip()
-    if docs := re.match(r"(?:\s*\[\s*DOC[^\]]*\][\s,;:]*)+(?=\S)", rest, re.I):
+    if docs := re.match(r"(?:\s*\[\s*DOC[^\]]{0,80}\][\s,;:]*){1,99}(?=\S)", rest, re.I):
         rest = rest[docs.end() :]
     cut = _NEXT_FIELD.search(rest)
     line = (rest[: cut.start()] if cut else rest).split("\n", 1)[0]
@@ -174,12 +183,13 @@ def _span(rest: str) -> str:
     if box:
         return box[1]
     for end in _SENTENCE_END.finditer(line):
-        head, tail = line[: end.start() + 1], line[end.end() :]
+        # Bounded looks, since a line may have ten million signs.
+        head, tail = line[max(0, end.start() - 39) : end.start() + 1], line[end.end() : end.end() + 2_000]
         # "St. Louis", "Mamma Mia! Here We Go Again", "1. FC Köln": a name goes on. A sentence follows when it
         # has a verb.
         if _NUMBERED.match(head) or (end[0][0] == "." and _ABBREVIATION.search(head)):
             continue
-        following = _SENTENCE_END.split(tail, maxsplit=1)[0]
+        following = _DASH.split(_SENTENCE_END.split(tail, maxsplit=1)[0], maxsplit=1)[0]
         comment = end[0][0] != "." and re.match(
             r"\s*[\"“(]*(?:An?|The)\s+[a-z]", tail
         )  # "... Rabbit? A film"

@@ -13,6 +13,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_MARKERS, _SPAN = (
+    200,
+    4_000,
+)  # how many markers and how far behind them one looks: a text may have ten million signs
 _MARKUP = re.compile(r"\*\*|__|`+(?:json)?|\$|~~|^#{1,6}\s+|^>\s+", re.M)
 _LATEX = re.compile(r"\\(?:text(?:bf|rm|tt|it)?|mathrm|mathbf|textbf|fbox)\s*\{([^{}]*)\}")
 _BOX = re.compile(
@@ -46,8 +50,8 @@ _REFUSAL = re.compile(
     r"|all\s+of\s+the\s+above|I'm\s+sorry|I\s+am\s+sorry|as\s+an\s+AI)\b",
     re.I,
 )
-_TURN = re.compile(r"(?<=\S)\s*\n\s*(?:Question|Human|User|Q|Answer the)\s*\d*\s*:.*\Z", re.S | re.I)
-_SALUTATION = re.compile(r"^\W*Dear\b[^\n]{0,60},?\s*$", re.M)
+_TURN = re.compile(r"\n[^\S\n]*(?:Question|Human|User|Q|Answer the)[ \t]{0,4}\d{0,4}[ \t]{0,4}:", re.I)
+_SALUTATION = re.compile(r"^[^\w\n]*Dear\b[^\n]{0,60},?\s*$", re.M)
 _SKIP = re.compile(
     r"[\s:=\"'“‘*_>\-–—]*(?:(?:the|is|that|therefore|option|choice|letter|answer|number|labell?ed|following|most\s+likely)\b"
     r"[\s:\"'“‘*]*)*",
@@ -64,7 +68,9 @@ def pick(text: str, options: Sequence[str]) -> str | None:
     known = [_plain(option) for option in options]
     body = _LATEX.sub(r"\1", text)
     boxes = [inner for pair in _BOX.findall(body) for inner in pair if inner.strip()]
-    body = _TURN.sub("", _MARKUP.sub("", body)).strip()
+    body = _MARKUP.sub("", body).strip()
+    if turn := _TURN.search(body):
+        body = body[: turn.start()].strip()
     for span in (*reversed(boxes), *_spans(_BOX.sub(" ", body))):
         found = _resolve(_MARKUP.sub("", span), known)
         if found is not None:
@@ -89,8 +95,8 @@ def pick(text: str, options: Sequence[str]) -> str | None:
 
 def _spans(body: str) -> Iterator[str]:
     """What follows each marker up to the end of its sentence, the last marker first."""
-    for match in reversed(list(_MARKER.finditer(body))):
-        rest = body[match.end() :].lstrip(" \t:*\"'“")
+    for match in reversed(list(_MARKER.finditer(body))[-_MARKERS:]):
+        rest = body[match.end() : match.end() + _SPAN].lstrip(" \t:*\"'“")
         if not rest.split("\n", 1)[0].strip():
             rest = rest.lstrip()
         if _NOT.match(rest):
@@ -125,9 +131,9 @@ def _resolve(span: str, known: Sequence[str], *, alone: bool = False, leading: b
     )
     if more and more[1].upper() != letter and (more[1].isupper() or not closed):
         return ""
-    listed = {m.upper() for m in re.findall(rf"^\s*[(\[]?([{letters}])[)\].:]\s+\S", "\n" + after, re.M)} - {
-        letter
-    }
+    listed = {
+        m.upper() for m in re.findall(rf"^[^\S\n]*[(\[]?([{letters}])[)\].:]\s+\S", "\n" + after, re.M)
+    } - {letter}
     if leading and listed and len(listed) + 1 >= len(known) - 1:
         return ""  # all options told again, none picked
     own, said = known[letters.index(letter)], _plain(after)
@@ -166,7 +172,7 @@ def _letters_named(text: str, n: int) -> list[str]:
     """Letters in brackets or after "option" in order, each once."""
     forms = rf"[(\[]([{LETTERS[:n]}])[)\]]|\b(?:option|choice|answer|letter)\s+[(\[\"'“]?([{LETTERS[:n]}])\b"
     found = re.findall(forms, text) + [
-        (m, "") for m in re.findall(rf"^\s*([{LETTERS[:n]}])[.):]\s", text, re.M)
+        (m, "") for m in re.findall(rf"^[^\S\n]*([{LETTERS[:n]}])[.):]\s", text, re.M)
     ]
     return list(dict.fromkeys(a or b for a, b in found))
 
