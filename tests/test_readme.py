@@ -25,6 +25,8 @@ RUN_BY = {
     "icr plan --tasks": ("test_plan.py", ["plan", "--settings", "--margin"]),
     "icr collect out -o results": ("test_gate_docs.py", ["icr collect"]),
     "icr board results/ -o board/": ("test_board.py", ["board", "-o"]),
+    "icr doctor": ("test_doctor.py", ["doctor"]),
+    "icr export eee results/ -o out": ("test_export.py", ["export", "eee"]),
     "icr sweep study.yaml": ("test_sweep.py", ["sweep"]),
     "icr status study.yaml": ("test_sweep.py", ["status"]),
     "icr prepare": ("test_retrieve_prepare.py", ["prepare"]),

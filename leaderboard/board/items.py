@@ -15,6 +15,7 @@ from ..ledgers import lm_eval_files
 from ..ledgers.load import Run, TaskItems
 from .item_files import FORMS
 
+Texts = dict[tuple[str, str, str, int], tuple[str, str, str]]
 Key = tuple[str, str, int]  # task, item, occurrence
 _TEXT = 400  # characters of question and answer in the page
 _MISSING = float("nan")
@@ -28,7 +29,7 @@ class Items:
     ) -> None:
         self.cells: dict[str, dict[str, Any]] = {}
         self.limit = limit
-        self.texts = _texts(samples) if samples else {}
+        self.texts = texts_of(samples) if samples else {}
         self._sink = FORMS[form](out) if out and form else None
         self.file = self._sink.path.name if self._sink else ""
         self._room = 400  # items of a cell; halved while there are too many in all
@@ -119,10 +120,10 @@ def _json(value: float) -> float | None:
     return value if value == value else None
 
 
-def _texts(outs: Sequence[Path]) -> dict[tuple[str, str, str, int], tuple[str, str, str]]:
-    """(run, task, item, occurrence) -> question, gold, answer, cut to a readable length, in one pass over the
-    files."""
-    found: dict[tuple[str, str, str, int], tuple[str, str, str]] = {}
+def texts_of(outs: Sequence[Path], limit: int | None = _TEXT) -> Texts:
+    """(run, task, item, occurrence) -> question, gold, answer, each cut to `limit` characters, in one pass over
+    the files."""
+    found: Texts = {}
     for evaluation in lm_eval_files.evaluations(list(outs)):
         for task, path in evaluation.samples.items():
             run = run_fingerprint(lm_eval_files.identity(evaluation.results, task))
@@ -133,11 +134,10 @@ def _texts(outs: Sequence[Path]) -> dict[tuple[str, str, str, int], tuple[str, s
                 seen[item] = occ = seen.get(item, -1) + 1
                 gold = "; ".join(map(str, doc.get("answers") or [sample.get("target", "")]))
                 answer = str((sample.get("filtered_resps") or [""])[0])
-                found[run, task, item, occ] = tuple(
-                    _cut(t) for t in (str(doc.get("question", "")), gold, answer)
-                )  # type: ignore[assignment]
+                question = _cut(str(doc.get("question", "")), limit)
+                found[run, task, item, occ] = (question, _cut(gold, limit), _cut(answer, limit))
     return found
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
+def _cut(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
