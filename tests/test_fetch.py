@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from icr_tasks.benchmarks import helmet_rag
+from icr_tasks.benchmarks import helmet_rag, infbench
 from icr_tasks.benchmarks.fetch import Remote, download, extract
 from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
@@ -201,7 +201,7 @@ def test_mirror_and_unknown_names(hub: Hub, tmp_path: Path, capsys: pytest.Captu
     assert "Did you mean 'helmet'" in capsys.readouterr().err
 
 
-FILE = "datasets/xinrongzhang2022/InfiniteBench/resolve/main/longbook_choice_eng.jsonl"
+FILE = "datasets/xinrongzhang2022/InfiniteBench/resolve/" + infbench.REVISION + "/longbook_choice_eng.jsonl"
 
 
 def _hub_process(code: str, hub: Hub, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -223,7 +223,7 @@ def test_a_hub_is_asked_through_its_own_library(hub: Hub, tmp_path: Path) -> Non
     """Token, cache, one copy on the disk, resuming after a break, offline mode; the secret stays out of
     messages."""
     body = noise(300_000)
-    hub.files["/" + FILE], hub.commits["/" + FILE] = body, "a" * 40
+    hub.files["/" + FILE], hub.commits["/" + FILE] = body, infbench.REVISION
     hub.break_after["/" + FILE] = 100_000
     offline = {"HF_HUB_OFFLINE": "1", "HF_TOKEN": "hf_secret"}
     done = _hub_process(FETCH, hub, tmp_path, **offline)

@@ -14,20 +14,20 @@ import errno
 import os
 import re
 import shutil
-import tarfile
 import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from http.client import HTTPException
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from ..errors import IcrError
 from ..schema import redact_text
 from ..storage import replacing, sha256
+from .archives import extract as extract
+from .net import endpoint, open_at, secure
 
 _BLOCK = 1 << 20
 _TRIES = 5
@@ -50,13 +50,9 @@ class Remote:
     unpack: Callable[[Path, Path], Any] | None = None
 
 
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-
-
 def hub(path: str) -> str:
     """URL of a dataset file: `$HF_ENDPOINT` (default the public hub) + path."""
-    return f"{_endpoint()}/{path}"
+    return f"{endpoint()}/{path}"
 
 
 _IN_REPOSITORY = re.compile(r"(?:(datasets|spaces)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
@@ -68,12 +64,13 @@ def _from_hub(remote: Remote, target: Path) -> bool:
 
     Raises IcrError for a file that does not exist, is not accessible, or is not cached in offline mode.
     """
-    found = _IN_REPOSITORY.fullmatch(remote.url.removeprefix(f"{_endpoint()}/"))
-    if not found or not remote.url.startswith(f"{_endpoint()}/"):
+    found = _IN_REPOSITORY.fullmatch(remote.url.removeprefix(f"{endpoint()}/"))
+    if not found or not remote.url.startswith(f"{endpoint()}/"):
         return False
     import huggingface_hub
     from huggingface_hub import errors
 
+    secure(remote.url)
     kind, repository, revision, name = found.groups()
     try:
         cached = huggingface_hub.hf_hub_download(
@@ -81,7 +78,7 @@ def _from_hub(remote: Remote, target: Path) -> bool:
             name,
             repo_type=kind and kind.removesuffix("s"),
             revision=revision,
-            endpoint=_endpoint(),
+            endpoint=endpoint(),
             library_name="icr-tasks",
         )
     except (errors.FileMetadataError, errors.LocalEntryNotFoundError, errors.HfHubHTTPError) as error:
@@ -111,7 +108,7 @@ def _from_hub(remote: Remote, target: Path) -> bool:
         raise IcrError(f"{remote.url}: {_said(error)}; run the command again to go on") from error
     except Exception as error:  # its HTTP client's own errors, whichever client that version has
         raise IcrError(f"{remote.url}: {_said(error)}; run the command again to go on") from error
-    _verify(remote, Path(cached), keep=True)
+    _verify(_as_told(remote, Path(cached)), Path(cached), keep=True)
     with replacing(target) as place:
         source = Path(cached).resolve()
         try:
@@ -121,21 +118,16 @@ def _from_hub(remote: Remote, target: Path) -> bool:
     return True
 
 
+def _as_told(remote: Remote, cached: Path) -> Remote:
+    """With the sha256 that the hub itself gives for a large file: its cache names the file by it."""
+    named = cached.resolve().name
+    told = named if re.fullmatch(r"[0-9a-f]{64}", named) else None
+    return replace(remote, sha256=remote.sha256 or told)
+
+
 def _said(error: BaseException) -> str:
     """The first line of an error, without credentials."""
     return redact_text(next(iter(str(error).strip().splitlines()), type(error).__name__))
-
-
-def _open(url: str, start: int = 0) -> Any:
-    """Open a URL or a local path, from byte `start`. The token is sent to the hub only and never shown."""
-    if "://" not in url:
-        file = open(url, "rb")  # noqa: SIM115  (the caller closes it)
-        file.seek(start)
-        return file
-    headers = {"User-Agent": "icr-tasks"} | ({"Range": f"bytes={start}-"} if start else {})
-    if (token := os.environ.get("HF_TOKEN")) and url.startswith(hub("")):
-        headers["Authorization"] = f"Bearer {token}"
-    return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
 
 
 def download(remote: Remote, root: Path) -> Path:
@@ -173,7 +165,7 @@ def _resume(remote: Remote, part: Path) -> None:
     have = part.stat().st_size if part.is_file() else 0
     if remote.size is not None and have >= remote.size:
         return
-    with _open(remote.url, have) as source:
+    with open_at(remote.url, have) as source:
         if have and getattr(source, "status", 206) == 200:
             have = 0  # the server ignored the range and sends everything
         length = _length(source)
@@ -216,6 +208,9 @@ def _verify(remote: Remote, part: Path, *, keep: bool = False) -> None:
         raise IcrError(
             f"{remote.url}: {size} bytes, expected {remote.size}; the partial file was removed, run again"
         )
+    if (wrong := _not_that(remote, part)) is not None:
+        part.unlink()
+        raise IcrError(f"{remote.url}: {wrong}; it was removed")
     if remote.sha256 is not None:
         with part.open("rb") as file:
             digest = sha256(file)
@@ -226,72 +221,23 @@ def _verify(remote: Remote, part: Path, *, keep: bool = False) -> None:
             )
 
 
-class _Counting:
-    """Counts what passes, for the progress bar, and remembers nothing."""
-
-    def __init__(self, source: IO[bytes], bar: Any) -> None:
-        self._source, self._bar = source, bar
-
-    def read(self, size: int = -1) -> bytes:
-        block = self._source.read(size)
-        self._bar.update(len(block))
-        return block
+_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|\?xml)", re.I)
+_BEGINS = {".zip": b"PK", ".gz": b"\x1f\x8b"}
 
 
-def extract(url: str, wanted: Iterable[str], root: Path, prefix: str, size: int | None = None) -> list[Path]:
-    """Stream a .tar.gz and write the wanted members (paths inside the archive) below root/prefix.
-
-    Members that exist are kept, so a run that was cut off fetches only what is missing. Raises IcrError for
-    entries that would leave the folder, for missing members and for a broken stream.
-    """
-    left = {name: _inside(root / prefix, name) for name in wanted}
-    done = [path for path in left.values() if path.is_file()]
-    left = {name: path for name, path in left.items() if not path.is_file()}
-    if not left:
-        return done
-    try:
-        with (
-            _open(url) as source,
-            tqdm(total=size, unit="B", unit_scale=True, desc="archive", delay=1) as bar,
-            tarfile.open(fileobj=_Counting(source, bar), mode="r|gz") as archive,  # type: ignore[call-overload]
-        ):
-            for member in archive:
-                path = left.get(_clean(member.name, root / prefix))
-                if path is None:
-                    continue
-                if not member.isfile():
-                    raise IcrError(f"{url}: {member.name} is a link or device, not a file; refused")
-                _write(archive.extractfile(member), path)
-                done.append(path)
-                del left[_clean(member.name, root / prefix)]
-                if not left:
-                    return done
-    except (tarfile.TarError, EOFError, HTTPException, OSError) as error:
-        kept = f"{len(done)} finished files are kept; run the command again for the other {len(left)}"
-        raise IcrError(f"{url}: {error}; {kept}") from error
-    raise IcrError(f"{url} has no {', '.join(sorted(left))}; {len(done)} files were written")
-
-
-def _clean(name: str, folder: Path) -> str:
-    _inside(folder, name)
-    return str(PurePosixPath(name))
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The path of an archive entry, refused when it would leave the folder."""
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts:
-        raise IcrError(f"archive entry {name!r} would be written outside {folder}; refused")
-    return folder.joinpath(*pure.parts)
-
-
-def _write(source: IO[bytes] | None, path: Path) -> None:
-    assert source is not None  # isfile() was checked
-    with replacing(path) as part, part.open("wb") as sink:
-        for block in _blocks(source):
-            sink.write(block)
-
-
-def _blocks(source: IO[bytes]) -> Iterator[bytes]:
-    while block := source.read(_BLOCK):
-        yield block
+def _not_that(remote: Remote, part: Path) -> str | None:
+    """What a file obviously is in place of what was asked for (a page that says sorry, a file cut off), for a
+    source that gives neither size nor hash."""
+    size = part.stat().st_size
+    with part.open("rb") as file:
+        first = file.read(512)
+        file.seek(max(0, size - 1))
+        last = file.read(1)
+    if _PAGE.match(first) and not remote.target.endswith((".html", ".xml")):
+        return "the server sent a web page, not the file"
+    begins = _BEGINS.get(Path(remote.target).suffix)
+    if begins is not None and not first.startswith(begins):
+        return f"the server sent something that is no {Path(remote.target).suffix} archive"
+    if remote.sha256 is None and remote.target.endswith(".jsonl") and last not in (b"\n", b"}", b""):
+        return "the file is cut off"
+    return None

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,7 @@ from ..errors import IcrError
 from ..metrics import scorers
 from ..storage import allow_partial as partial_allowed
 from ..storage import data_root, fingerprint, require, short
-from . import lines
+from . import archives, lines
 from .base import Item, ItemSet, Prompt, Unit
 from .declare import Task, benchmark
 from .fetch import Remote
@@ -29,7 +28,11 @@ from .fetch import Remote
 EXPECTED = 295
 REVISION = "e05a1fd3ebd89d16dcca4fbeb8e761c82609f819"
 QUESTIONS_SHA256 = "cd640d3ca0e41d3638153506e3caee109850b30de0a4e829862232a2b6302da8"
-DOCUMENTS = "http://alibaba-research.oss-cn-beijing.aliyuncs.com/loong/doc.zip"
+# The documents stood in the repository until they were replaced by a link to an archive without a hash: the last
+# commit that has them, and `archives.manifest` of the 574 financial ones.
+DOCUMENTS_COMMIT = "494f5fb8362440e03323572c2b18e762e7f2b1da"
+DOCUMENTS = f"https://codeload.github.com/MozerWang/Loong/tar.gz/{DOCUMENTS_COMMIT}"
+DOCUMENTS_MANIFEST = "7181fc8261e0c15277f65eaf13187aa0e876d58ef51c4b5134db62caab34edc2"
 _REPOSITORY = "https://raw.githubusercontent.com/MozerWang/Loong"
 _ALL: lines.Fields = {"type": str, "language": str}
 _FIELDS: lines.Fields = {
@@ -184,21 +187,13 @@ def components(groups: list[list[str]]) -> list[str]:
 
 
 def unpack(archive: Path, folder: Path) -> int:
-    """Unpack the financial documents of doc.zip into `folder`; returns how many. Entries that leave it are
-    refused."""
-    count = 0
-    with zipfile.ZipFile(archive) as zipped:
-        for info in zipped.infolist():
-            parts = PurePosixPath(info.filename).parts
-            if ".." in parts or PurePosixPath(info.filename).is_absolute():
-                raise IcrError(f"{archive}: entry {info.filename!r} would leave {folder}; refused")
-            if "financial" not in parts or not info.filename.endswith(".txt") or parts[-1].startswith("."):
-                continue
-            target = folder / "doc" / "financial" / parts[-1]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(zipped.read(info))
-            count += 1
-    return count
+    """Unpack the financial documents into `folder`/doc/financial; returns how many. IcrError for an archive
+    that is broken or holds other documents than the official ones."""
+    return archives.unpack(archive, folder / "doc" / "financial", _financial, DOCUMENTS_MANIFEST)
+
+
+def _financial(path: PurePosixPath) -> bool:
+    return "financial" in path.parts and path.suffix == ".txt" and not path.name.startswith(".")
 
 
 # ---- prompts -------------------------------------------------------------------------------------
@@ -263,5 +258,5 @@ class LoongFin:
             Remote(
                 "loong/loong.jsonl", f"{_REPOSITORY}/{REVISION}/data/loong.jsonl", sha256=QUESTIONS_SHA256
             ),
-            Remote("loong/doc.zip", DOCUMENTS, unpack=unpack),
+            Remote("loong/documents.tar.gz", DOCUMENTS, unpack=unpack),
         ]

@@ -83,9 +83,9 @@ def _fetch(args: argparse.Namespace) -> int:
         assert archive is not None
         members = [r for r in remotes if r.archive == archive]
         prefix = members[0].target.split("/")[0]
-        extract(
-            hub(archive[0]), [r.target.removeprefix(f"{prefix}/") for r in members], root, prefix, archive[1]
-        )
+        names = {r.target.removeprefix(f"{prefix}/"): r.sha256 for r in members}
+        hashes = {name: told for name, told in names.items() if told}
+        extract(hub(archive[0]), names, root, prefix, archive[1], hashes)
         print(f"{len(members)} files below {root / prefix}")
     for remote in remotes:
         if (
