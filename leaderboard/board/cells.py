@@ -36,6 +36,7 @@ class Scores:
     score: np.ndarray
     target: int
     prompt: np.ndarray | None = None  # tokens of each item's prompt, NaN where nobody counted
+    evidence: np.ndarray | None = None  # share of the evidence in each prompt, NaN where not known
 
     def same_items(self, other: Scores) -> bool:
         """Whether both hold the same items with the same gold answers."""
@@ -206,12 +207,13 @@ def _scores(task: TaskItems, values: np.ndarray, codes: Codes) -> Scores:
     at, order = codes.places(task)
     values, prompt = values[order], task.n_prompt_tokens[order]
     have = ~np.isnan(values)
+    evidence = None if task.evidence is None else task.evidence[order][have]
     target = hash(task.target_hash[order][have].tobytes())
     if not have.all():
         shared = None if at.shared is None else at.shared[have]
         at, values = Places(at.item[have], at.cluster[have], at.depth[have], shared), values[have]
         prompt = prompt[have]
-    return Scores(at, values, target, prompt)
+    return Scores(at, values, target, prompt, evidence)
 
 
 def _depth(value: Any) -> float:

@@ -78,6 +78,7 @@ class TaskItems(Task):
     prompt_hash: np.ndarray
     target_hash: np.ndarray
     errors: dict[int, str]
+    evidence: np.ndarray | None = None  # share of the known evidence in the prompt; None: no item tells
 
     def __len__(self) -> int:
         return len(self.item)
@@ -293,7 +294,26 @@ def columns(rows: Sequence[dict[str, Any]], shown: str | None = None) -> dict[st
         **{name: _hashes(of[name]) if name in of else none for name in _COMPARED},
         "target_hash": _hashes(of["target_hash"]),
         "errors": {i: str(error) for i, error in enumerate(of["error"]) if error},
+        "evidence": _evidence(rows),
     }
+
+
+def _evidence(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
+    """Share of the evidence that each prompt held, NaN where it is not known: of a retrieved prompt what
+    retrieval recorded; of any other, and where a route went on to the whole context, the gold passages kept."""
+    if not any(row.get("retrieval") or row.get("gold_kept") for row in rows):
+        return None
+    return np.array([_GONE if (v := _share(row)) is None else v for row in rows], float)
+
+
+def _share(row: dict[str, Any]) -> float | None:
+    found, kept = row.get("retrieval") or {}, row.get("gold_kept")
+    went_on = (row.get("route") or {}).get("went_on")
+    if found and not went_on and not found.get("whole"):
+        return found.get("recall")
+    if kept and kept[1]:
+        return kept[0] / kept[1]
+    return None if found.get("recall") is None else 1.0  # the whole context, in which the answer stands
 
 
 def _fields(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Sequence[Any]]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def rag(board: Board) -> list[Table]:
     """Table 10: each model with its full context and every retrieval budget."""
     rows, options = board.rows, board.options
-    kept = [r for r in rows if r.setting.get("kind") in ("full", "rag")]
-    models = {r.name for r in kept if r.setting["kind"] == "rag"}
+    kept = [r for r in rows if r.setting.get("kind") in ("full", "rag", "route")]
+    models = {r.name for r in kept if r.setting["kind"] in ("rag", "route")}
     kept = [r for r in kept if r.name in models]
     columns = suite_of(columns_of(kept))
     columns = [c for c in columns if not c[2]] or columns

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def settings_order(row: Row) -> tuple[int, float, str]:
-    kinds = ("full", "gold", "none", "kv", "rag")
+    kinds = ("full", "gold", "none", "kv", "rag", "route")
     kind, amount = row.setting.get("kind"), row.setting.get("amount")
     size = -float(amount) if isinstance(amount, int | float) else 0.0
     return kinds.index(kind) if kind in kinds else len(kinds), size, row.setting["text"]
