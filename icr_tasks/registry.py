@@ -173,7 +173,10 @@ KV_METHODS: Registry[Any] = Registry(
     "kv method", "icr_tasks.kv", reserved=("native", "task", "full", *cache_types.NATIVE)
 )
 RETRIEVERS: Registry[Any] = Registry("retriever", "icr_tasks.context.retrieval")
-ROUTES: Registry[Any] = Registry("route")  # how `route:NAME@amount` decides, question by question
+# `facts["retrieves"]`: the first step is rag@amount, whose options the route takes as well.
+ROUTES: Registry[Any] = Registry(
+    "route", "icr_tasks.context.routes"
+)  # how `route:NAME@amount` decides, question by question
 VIEWS: Registry[Any] = Registry("view", "icr_tasks.leaderboard.board.views")
 EXPORTS: Registry[Any] = Registry("export", "icr_tasks.leaderboard.export")
 

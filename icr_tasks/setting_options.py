@@ -8,6 +8,7 @@ nothing); beside them it is recorded with its default.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from .errors import IcrError
 from .params import Flag, Name, Param, Tokens, Whole, Word
 from .params import parse_tokens as parse_tokens
+from .registry import Entry
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,37 @@ def check_rag(merged: Mapping[str, Any], k: int) -> None:
         raise IcrError(
             "paper_compat keeps k - 2048 tokens in score order: it needs k above 2k and no other order"
         )
+
+
+def kv_budget(name: str, text: str, entry: Entry[Any], values: Mapping[str, Any]) -> int | float:
+    """The budget of a KV method: a share of the prompt (a number with a point) or tokens (whole, 2 or more)."""
+    whole = re.fullmatch(r"\+?\d+[kKmM]?", text)
+    if whole and text.lstrip("+0") == "1":
+        raise IcrError(
+            f"kv budget {text} may mean the whole cache or one token; write kv:{name}@1.0, or a token count "
+            "above 1"
+        )
+    if whole and text.strip("+0kKmM"):
+        tokens = parse_tokens(text.lstrip("+"))
+        if name.startswith("press."):
+            raise IcrError(f"kv:{name} takes a share, e.g. kv:{name}@0.5, not {text} tokens")
+        held = [knob for knob in entry.facts.get("inside", ()) if values.get(knob)]
+        if tokens < (least := sum(values[knob] for knob in held)):
+            raise IcrError(
+                f"kv:{name}@{text} keeps fewer tokens than {' + '.join(held)} ({least}); raise the budget "
+                f"or lower {held[-1]}="
+            )
+        return tokens
+    try:
+        share = float(text.rstrip("kKmM") if whole else text)
+    except ValueError:
+        raise IcrError(
+            f"kv budget {text!r} is not a number; write the kept share, e.g. kv:{name}@0.05, or tokens, "
+            f"kv:{name}@1k"
+        ) from None
+    if not 0 < share <= 1:
+        raise IcrError(
+            f"kv budget {text} is outside (0, 1]; it is the share of the cache kept or read (tokens: "
+            "1024, 4k)"
+        )
+    return share

@@ -31,6 +31,7 @@ from .setting_options import (
     RAG,
     SPLITS,
     check_rag,
+    kv_budget,
     parse_tokens,
     show_tokens,
 )
@@ -103,8 +104,15 @@ class Setting:
 
     @property
     def rag(self) -> Setting | None:
-        """The part that retrieves; None where nothing is retrieved."""
-        return self.context if self.kind == "rag" else None
+        """The part that retrieves (the first step of a route that does); None where nothing is retrieved."""
+        if self.kind != "route":
+            return self.context if self.kind == "rag" else None
+        entry = ROUTES.get(str(self.method))
+        if not entry.facts.get("retrieves"):
+            return None
+        return Setting(
+            "rag", amount=self.amount, extra=tuple(o for o in self.extra if o[0] not in entry.params)
+        )
 
     @property
     def kv(self) -> Setting | None:
@@ -121,7 +129,7 @@ class Setting:
     @property
     def deployable(self) -> bool:
         """True for what somebody could serve; gold, none and retrievers like `oracle` are reference lines."""
-        if self.kind == "rag":
+        if self.rag:
             return not RETRIEVERS.get(self.params["retriever"]).facts.get("reference", False)
         return self.kind in ("full", "kv", "route")
 
@@ -132,7 +140,7 @@ class Setting:
             own = RETRIEVERS.get(_retriever(dict(self.extra))).params
             return {**{name: option.param for name, option in RAG.items()}, **own}
         if self.kind == "route":
-            return ROUTES.get(str(self.method)).params
+            return {**(self.rag._declared if self.rag else {}), **ROUTES.get(str(self.method)).params}
         if self.kind == "kv" and self.method not in (*KV_NATIVE, BY_DESIGN):
             return {**_method(str(self.method)).params, **{n: o.param for n, o in KV.items()}}
         return {}
@@ -150,6 +158,8 @@ class Setting:
         ones and empty names only where they are given."""
         given = dict(self.extra)
         quiet: Collection[str] = ()
+        if self.kind == "route" and self.rag:
+            return {**self.rag.params, **ROUTES.get(str(self.method)).defaults, **given}
         defaults = {name: param.default for name, param in self._declared.items()}
         if self.kind == "rag":
             defaults = _rag_defaults(self._declared, given, int(self.amount or 0))
@@ -329,15 +339,17 @@ def _rag(kind: str, name: str | None, amount: str | None, options: Sequence[str]
 def _route(kind: str, name: str | None, amount: str | None, options: Sequence[str]) -> Setting:
     if name is None or amount is None:
         raise IcrError("setting 'route' needs a name and a token budget: route:NAME@4k")
-    if not ROUTES:
-        raise IcrError(f"no route is registered, so route:{name} cannot run; use full, rag@k or kv:METHOD")
-    entry = ROUTES.get(name)
+    entry, retrieving = ROUTES.get(name), ()
+    if entry.facts.get("retrieves"):
+        own = [o for o in options if o.partition("=")[0].strip() in entry.params]
+        retrieving = _rag("rag", None, amount, [o for o in options if o not in own]).extra
+        options = own
     given = _given(f"route:{name}", options, entry.params)
     for option in given:
         if option not in entry.params:
             raise unknown(f"route:{name} parameter", option, entry.params)
     values = _values(f"route:{name}", given, entry.params)
-    return Setting(kind, name, parse_tokens(amount), _changed(values, entry.defaults))
+    return Setting(kind, name, parse_tokens(amount), retrieving + _changed(values, entry.defaults))
 
 
 # -- kv ----------------------------------------------------------------------------------------------------
@@ -369,39 +381,7 @@ def _kv(kind: str, name: str | None, amount: str | None, options: Sequence[str])
             raise unknown(f"kv:{name} parameter", option, [*declared, *SPLITS])
     values = _values(f"kv:{name}", given, declared)
     plain = {n: param.default for n, param in declared.items()}
-    size = entry.facts.get("budget") if amount is None else _budget(name, amount, entry, {**plain, **values})
+    size = (
+        entry.facts.get("budget") if amount is None else kv_budget(name, amount, entry, {**plain, **values})
+    )
     return Setting(kind, name, size, _changed(values, plain))
-
-
-def _budget(name: str, text: str, entry: Entry[Any], values: Mapping[str, Any]) -> int | float:
-    """A share of the prompt (a number with a point) or a number of tokens (whole, 2 or more)."""
-    whole = re.fullmatch(r"\+?\d+[kKmM]?", text)
-    if whole and text.lstrip("+0") == "1":
-        raise IcrError(
-            f"kv budget {text} may mean the whole cache or one token; write kv:{name}@1.0, or a token count "
-            "above 1"
-        )
-    if whole and text.strip("+0kKmM"):
-        tokens = parse_tokens(text.lstrip("+"))
-        if name.startswith("press."):
-            raise IcrError(f"kv:{name} takes a share, e.g. kv:{name}@0.5, not {text} tokens")
-        held = [knob for knob in entry.facts.get("inside", ()) if values.get(knob)]
-        if tokens < (least := sum(values[knob] for knob in held)):
-            raise IcrError(
-                f"kv:{name}@{text} keeps fewer tokens than {' + '.join(held)} ({least}); raise the budget "
-                f"or lower {held[-1]}="
-            )
-        return tokens
-    try:
-        share = float(text.rstrip("kKmM") if whole else text)
-    except ValueError:
-        raise IcrError(
-            f"kv budget {text!r} is not a number; write the kept share, e.g. kv:{name}@0.05, or tokens, "
-            f"kv:{name}@1k"
-        ) from None
-    if not 0 < share <= 1:
-        raise IcrError(
-            f"kv budget {text} is outside (0, 1]; it is the share of the cache kept or read (tokens: "
-            "1024, 4k)"
-        )
-    return share

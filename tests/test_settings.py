@@ -138,7 +138,9 @@ def test_budgets_are_shares_or_tokens(text: str, amount: object, printed: str) -
         ("kv:topk,query-awre", "query-aware"),
         ("route", "needs a name and a token budget"),
         ("route:self", "needs a name and a token budget"),
-        ("route:self@4k", "no route is registered"),
+        ("route:sefl@4k", "Did you mean 'self'"),
+        ("route:self@4k,hybird", "Did you mean 'hybrid'"),
+        ("route:self@512,chunk=1k", "cannot hold one chunk"),
         ("", "unknown setting"),
         ("gold@all", "no parameters except @only"),
     ],
@@ -280,6 +282,7 @@ def test_names_and_parameters_of_others_are_written_like_ours() -> None:
         "kv:thin@0.5,b",
         "kv:thin@100,every=8",
         "route:ask@4k,tries=2",
+        "route:self@4k,hybrid,iterate=2",
     ):
         assert str(Setting.parse(text)) == text
     assert str(Setting.parse("route:ask@4k,tries=1")) == "route:ask@4k"

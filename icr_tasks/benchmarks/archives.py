@@ -7,7 +7,6 @@ inflates beyond all text is refused, and one that cannot be read is removed with
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tarfile
 import zipfile
 import zlib
@@ -19,7 +18,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from ..errors import IcrError
-from ..storage import replacing
+from ..storage import replacing, replacing_folder
 from .net import open_at
 
 _BLOCK = 1 << 20
@@ -108,20 +107,17 @@ def unpack(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], bool],
     `digest` is `manifest` of the files: an archive with other contents is refused. Raises IcrError; an archive
     that cannot be read, or is not what it should be, is removed, so that it is fetched anew.
     """
-    making = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(making, ignore_errors=True)
     try:
-        making.mkdir(parents=True)
         reader = _from_zip if zipfile.is_zipfile(archive) else _from_tar
-        sums = reader(archive, making, chosen)
-        if not sums:
-            raise IcrError(f"{archive} has none of the files that are wanted; it was removed, fetch it again")
-        if digest is not None and (found := manifest(sums)) != digest:
-            raise IcrError(
-                f"{archive}: its {len(sums)} files are not the official ones ({found[:16]}… in place of "
-                f"{digest[:16]}…); it was removed"
-            )
-        _exchange(making, folder)
+        with replacing_folder(folder) as making:
+            sums = reader(archive, making, chosen)
+            if not sums:
+                raise IcrError(f"{archive} has none of the files that are wanted; it was removed, fetch it again")
+            if digest is not None and (found := manifest(sums)) != digest:
+                raise IcrError(
+                    f"{archive}: its {len(sums)} files are not the official ones ({found[:16]}… in place of "
+                    f"{digest[:16]}…); it was removed"
+                )
     except _BROKEN as error:
         archive.unlink(missing_ok=True)
         raise IcrError(
@@ -135,23 +131,12 @@ def unpack(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], bool],
             f"{archive} cannot be unpacked below {folder.parent} ({error.strerror or error}); the archive is "
             "kept, run the command again"
         ) from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return len(sums)
 
 
 def manifest(sums: Mapping[str, str]) -> str:
     """sha256 over the names and sha256 of files, in the order of their names."""
     return hashlib.sha256("".join(f"{name} {sums[name]}\n" for name in sorted(sums)).encode()).hexdigest()
-
-
-def _exchange(new: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _from_zip(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], bool]) -> dict[str, str]:

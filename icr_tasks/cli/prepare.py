@@ -92,7 +92,7 @@ def _at_every(setting: str, amounts: str | None) -> list[str]:
     """The setting at every k of `--k 512,4k`; as it is without."""
     if not amounts:
         return [setting]
-    found = re.sub(r"^(rag[^@,]*)@[^,+]+", r"\1@{}", setting.strip())
+    found = re.sub(r"^(rag[^@,]*|route:[^@,]*)@[^,+]+", r"\1@{}", setting.strip())
     if "{}" not in found:
         raise IcrError(f"--k is for settings like rag@4k, not {setting!r}")
     return [found.format(k.strip()) for k in amounts.split(",") if k.strip()]
@@ -135,9 +135,9 @@ def _load(names: str, metadata: dict[str, Any]) -> list[Any]:
 
 def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> _Row:
     """Prepare one task and return its lines of the tables."""
-    setting, started = task.options.setting, time.perf_counter()
-    if setting.kind != "rag":
-        raise IcrError(f"setting {setting} retrieves nothing; prepare is for rag@k")
+    setting, started = task.options.setting.rag, time.perf_counter()
+    if setting is None:
+        raise IcrError(f"setting {task.options.setting} retrieves nothing; prepare is for rag@k")
     mode = task.benchmark.units
     items = task.items[:limit]
     _embed(task, items, counter)
@@ -185,7 +185,7 @@ def _embed(task: Any, items: list[Any], counter: tokens.TokenCounter) -> None:
 
     Long documents are not held side by side: each fills batches of its own.
     """
-    setting = task.options.setting
+    setting = task.options.setting.rag
     retriever = make(setting.params["retriever"], setting.params, task.options.embed)
     retriever.prepare([], [query(item) for item in items])
     if task.benchmark.units != "passages":

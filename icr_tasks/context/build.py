@@ -49,6 +49,7 @@ class Builder:
     truncation: str | None = None  # overrides the prompt's rule
     prepared: Prepared | None = None  # retrieval done ahead by `icr prepare`
     embed: dict[str, Any] = field(default_factory=dict)  # how a retriever's embedder is run
+    ask: str = ""  # a sentence before the prompt: what a route asks for in its first step
 
     @property
     def marks_gold(self) -> bool:
@@ -126,7 +127,8 @@ class Builder:
             return chosen.units, chosen.digest
         if self.setting.kind not in ("full", "gold", "kv"):
             raise IcrError(
-                f"setting {self.setting}: nothing here builds a context of kind {self.setting.kind!r}"
+                f"setting {self.setting} may send two prompts an item, which this host cannot; use lm_eval, "
+                "icr sweep or icr.evaluate"
             )
         return units, None
 
@@ -152,6 +154,8 @@ class Builder:
             prefill = GOLD_INTRO + "".join(part + "\n\n" for part in gold)
         turns = self._turns(units if context else (), item)
         messages = self.prompt.messages(context=context, prefill=prefill, turns=turns, **frame)
+        if self.ask:
+            messages[0] = {**messages[0], "content": f"{self.ask}\n\n{messages[0]['content']}"}
         if self.system:
             messages = _with_system(messages, self.system)
         if self.template is not None and self.prompt.chat:

@@ -92,7 +92,7 @@ def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:
     return {
         "version": VERSION,
         "task": task.config.task,
-        "setting": str(task.options.setting.context),
+        "setting": str(task.options.setting.rag or task.options.setting.context),
         "prompt": prompt.name,
         "default_prompt": task.options.prompt is None,
         "rendering": _short(prompt.unit + "\0" + prompt.joiner),
@@ -106,15 +106,14 @@ def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:
 def described(setting: Setting, engine: Mapping[str, Any]) -> dict[str, Any]:
     """What a setting's retriever is beside its name: embedder, revision, instruction (none of which it
     prints)."""
-    return (
-        make(setting.params["retriever"], setting.params, engine).describe() if setting.kind == "rag" else {}
-    )
+    rag = setting.rag
+    return make(rag.params["retriever"], rag.params, engine).describe() if rag else {}
 
 
 def lookup(task: Any, tokens: TokenCounter | None) -> Prepared | None:
     """The preparation an ICRTask should use; None without one, with `prepared: false`, and for other
     settings."""
-    if task.options.setting.kind != "rag" or tokens is None or not task.options.prepared:
+    if task.options.setting.rag is None or tokens is None or not task.options.prepared:
         return None
     return find(head(task, tokens))
 

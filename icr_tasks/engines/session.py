@@ -9,7 +9,9 @@ settings in one process give what two processes give.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from ..errors import IcrError
@@ -72,3 +74,23 @@ def refuse(
     if refused and len(refused) == len(wanted):
         raise IcrError(next(iter(refused.values())))
     return refused
+
+
+# The lm-eval model of the evaluation that is under way in this context; nothing outlives the evaluation.
+_ENGINE: ContextVar[Any] = ContextVar("icr_engine", default=None)
+
+
+@contextmanager
+def evaluating(lm: Any) -> Iterator[None]:
+    """While an evaluation by this model runs, `engine()` is that model."""
+    token = _ENGINE.set(lm)
+    try:
+        yield
+    finally:
+        _ENGINE.reset(token)
+
+
+def engine() -> Any:
+    """The model that answers the evaluation under way: a task whose second prompt depends on the first answer
+    sends it there. None outside of one, and where the start-up hook is off."""
+    return _ENGINE.get()

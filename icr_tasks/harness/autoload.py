@@ -7,6 +7,7 @@ import sys
 _HOOKS = {
     "lm_eval.tasks.manager": "patch_manager",
     "lm_eval.models": "patch_models",
+    "lm_eval.evaluator": "patch_evaluator",
     "lm_eval.loggers.evaluation_tracker": "patch_tracker",
 }
 

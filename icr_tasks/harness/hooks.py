@@ -63,6 +63,12 @@ PATCHES = (
         ("task_name", "samples"),
     ),
     Patch(
+        "lm_eval.evaluator:evaluate",
+        "a route's second prompt, which depends on the first answer, reaches the model",
+        f"{_LM_EVAL}/1571 (requests of one round; no thread about a second one)",
+        ("lm", "task_dict"),
+    ),
+    Patch(
         "lm_eval.evaluator:add_env_info",
         "a sweep describes the machine once, not after every cell",
         f"{_LM_EVAL}/1766 (made it part of every evaluation; no option to leave it out)",
@@ -179,6 +185,24 @@ def patch_models(module: ModuleType) -> None:
         if name not in registry.model_registry and find_spec(target.split(":")[0]):
             known[name] = target
             registry.model_registry.register(name, target=target)
+
+
+def patch_evaluator(module: ModuleType) -> None:
+    """Tasks know the model of the evaluation under way (`engines.session.engine`); once."""
+    from ..engines import session
+
+    original = module.evaluate
+    if getattr(original, "_icr_patched", False):
+        return
+    known = inspect.signature(original)
+
+    @wraps(original)
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        with session.evaluating(known.bind(*args, **kwargs).arguments["lm"]):
+            return original(*args, **kwargs)
+
+    evaluate._icr_patched = True  # type: ignore[attr-defined]
+    module.evaluate = evaluate
 
 
 def patch_tracker(module: ModuleType) -> None:

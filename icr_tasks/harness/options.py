@@ -102,7 +102,10 @@ def _with_embedder(metadata: Mapping[str, Any]) -> str:
     """The setting string with metadata's `embedder` written into it, where it has a retriever and names no
     other."""
     parts, embedder = pieces(str(metadata.get("setting", "full"))), metadata.get("embedder")
-    if embedder and parts[0].startswith("rag") and "embedder=" not in parts[0]:
+    retrieves = parts[0].startswith("rag") or (
+        parts[0].startswith("route:") and Setting.parse(parts[0]).rag is not None
+    )
+    if embedder and retrieves and "embedder=" not in parts[0]:
         parts[0] += f",embedder={embedder}"
     return "+".join(parts)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks.sheets import task_dirs
+from ..engines import session
 from .hooks import environment as environment
 
 
@@ -37,12 +38,13 @@ def build(lm: Any, cell: Cell, model_args: dict[str, Any], gen_kwargs: dict[str,
     tasks = list(manager({**model_args, **cell.metadata}).load(list(cell.tasks))["tasks"].values())
     for task in tasks:
         task.set_config("generation_kwargs", gen_kwargs, update=True)
-        task.build_all_requests(
-            limit=cell.limit,
-            system_instruction=cell.system,
-            apply_chat_template=cell.chat,
-            chat_template=lm.apply_chat_template if cell.chat else None,
-        )
+        with session.evaluating(lm):
+            task.build_all_requests(
+                limit=cell.limit,
+                system_instruction=cell.system,
+                apply_chat_template=cell.chat,
+                chat_template=lm.apply_chat_template if cell.chat else None,
+            )
     return tasks
 
 
@@ -63,12 +65,14 @@ def evaluate(
     Returns lm_eval's results with `samples`.
     """
     import lm_eval
+    import lm_eval.evaluator as evaluator
     import lm_eval.loggers.evaluation_tracker as module
     from lm_eval.loggers import EvaluationTracker
 
-    from .hooks import environment_once, patch_tracker
+    from .hooks import environment_once, patch_evaluator, patch_tracker
 
     patch_tracker(module)
+    patch_evaluator(evaluator)
     tracker = EvaluationTracker(output_path=str(out))
     with environment_once():
         results = lm_eval.simple_evaluate(

@@ -31,9 +31,11 @@ from ..metrics.given import Given, given
 from ..metrics.visible import opens_thought
 from ..registry import METRICS
 from ..schema import redacted
+from ..settings import Setting
 from . import grading
 from .instance import Docs, PromptInstance, light, part_of, unsealed
 from .options import Options
+from .routing import Routing, spent
 from .saving import begin, check_output_path
 
 log = logging.getLogger("icr_tasks")
@@ -159,13 +161,15 @@ class ICRTask(ConfigurableTask):
         begin(str(self.config.task))
         self._before = choose.counted()  # of a vLLM engine that tells nothing per request
         builder = self.builder(chat_template if apply_chat_template else None, system_instruction)
+        self._routing = None if self._replaying else Routing.of(self, builder)
+        builder = self._routing.first if self._routing else builder
         if self._replaying:
             from ..engines import replay
 
             replay.log_of(self.config.metadata).check(str(self.config.task), self._by_id)
         docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
         self._instances = [
-            self._request(builder, doc_id, doc)
+            self.request(builder, doc_id, doc)
             for doc_id, doc in tqdm(docs, desc=f"{self.config.task} {self.options.setting}", disable=None)
         ]
         if docs and len(self._failed) >= len(docs):
@@ -206,7 +210,7 @@ class ICRTask(ConfigurableTask):
             )
         return self.options.overflow or ("skip" if never else "truncate")
 
-    def _request(self, builder: Builder, doc_id: int, doc: dict[str, Any]) -> PromptInstance:
+    def request(self, builder: Builder, doc_id: int, doc: dict[str, Any]) -> PromptInstance:
         item = self._by_id[doc["id"]]
         repeats = self.config.repeats or 1
         try:
@@ -223,7 +227,7 @@ class ICRTask(ConfigurableTask):
             task=self.config.task,
             doc_id=doc_id,
             repeats=repeats,
-            setting=self.options.setting,
+            setting=builder.setting,
             boundary=built.boundary,
         )
         built.prompt = None
@@ -265,20 +269,22 @@ class ICRTask(ConfigurableTask):
         """
         self._tokens = None if self._replaying else tokens.counter(self.config.metadata)
         if not self._replaying:
-            self._measured()
+            self.measured(self._instances, self._routing.first.setting if self._routing else None)
+        if self._routing:
+            self._routing.go_on(self, self._instances, self._built, self._failed)
         for instance in self._instances:
             item_id = instance.doc["id"]
             built = self._built[item_id]
             if self._replaying:
                 self._recall(item_id, instance.doc, built)
             raw = instance.resps[0] if instance.resps else ""
-            seen = self._given[item_id] = self._read(raw, built, served=instance.served)
+            seen = self._given[item_id] = self.read(raw, built, served=instance.served)
             instance.filtered_resps["none"] = seen.text
             instance.release(dumps(built.digest))
         for item_id, scores in grading.run(self).items():
             self._verdicts.setdefault(item_id, {}).update(scores)
 
-    def _read(self, raw: Any, built: Built, *, served: bool = False) -> Given:
+    def read(self, raw: Any, built: Built, *, served: bool = False) -> Given:
         """The generation as scoring sees it; what was hidden and whether it was cut go into the digest.
 
         `served`: a chat server answered, for whose null content lm-eval writes an empty text.
@@ -316,11 +322,13 @@ class ICRTask(ConfigurableTask):
         if row["thought_tokens"] is not None:
             self._verdicts.setdefault(item_id, {})["thought_tokens"] = float(row["thought_tokens"])
 
-    def _measured(self) -> None:
+    def measured(self, instances: list[PromptInstance], setting: Setting | None = None) -> None:
         """Attach what the engine measured for each item. What did not run as it was asked for is an error,
         not a score; so is a whole task of which no item took a compressed step."""
-        sent = [i for i in self._instances if i.resps]
-        found = choose.verify_all(self.options.setting, [session.found_of(i) for i in sent], self._before)
+        sent = [i for i in instances if i.resps]
+        found = choose.verify_all(
+            setting or self.options.setting, [session.found_of(i) for i in sent], self._before
+        )
         for instance, measured in zip(sent, found, strict=True):
             item_id = instance.doc["id"]
             prompt, gen_kwargs = instance.arguments[:2]
@@ -354,7 +362,7 @@ class ICRTask(ConfigurableTask):
         built = self._built[doc["id"]]
         seen = self._given.get(doc["id"])
         if seen is None or results[0] != seen.text:  # a host that calls nothing before this
-            seen = self._read(results[0], built)
+            seen = self.read(results[0], built)
         cites = built.digest.get("gold_ids") if self.prompt_format.cites else None
         scorer = (
             "helmet_official"
@@ -367,7 +375,7 @@ class ICRTask(ConfigurableTask):
         scores = scorers.score(scorer, seen, doc, cites, marker=marker, more=self._more, item=item)
         if self._tokens is not None:
             scores["thought_tokens"] = float(seen.thought_tokens(self._tokens.count))
-            scores["out_tokens"] = float(seen.n_tokens or 0)
+            scores["out_tokens"] = float((seen.n_tokens or 0) + spent(built.digest))
         return {
             **scores,
             **self._verdicts.get(doc["id"], {}),

@@ -26,6 +26,8 @@ def guess(cell: Cell) -> tuple[int, int]:
         length = 0
     elif setting.kind == "rag":
         length = min(length, int(setting.amount or 0))
+    elif setting.kind == "route":
+        length += int(setting.amount or 0)  # at most: both steps
     return items, items * (length + _QUESTION)
 
 

@@ -23,52 +23,11 @@ from icr_tasks.errors import IcrError
 from icr_tasks.schema import run_fingerprint
 
 from . import ledger, lm_eval_files, usages
+from .means import Means
 from .merge import Result, Rules, Source, best, pinned, taken, there
+from .routed import route_note
 from .summary import Tally, table
 from .unfinished import LOUD, cut_note
-
-# ---- collect means -------------------------------------------------------------------------------
-# Means over items of what an engine measured about each (KV bytes, shares, rates), for run.json.
-
-
-class Means:
-    """Means and maxima of all numbers in records, nested ones as `outer.inner`; booleans count as 0 and 1."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.largest: dict[str, float] = {}
-        self._sums: dict[str, list[float]] = {}
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Count one record; what is not a number is skipped."""
-        self.n += 1
-        for name, value in _numbers(record, ""):
-            total = self._sums.setdefault(name, [0.0, 0])
-            total[0] += value
-            total[1] += 1
-            self.largest[name] = max(value, self.largest.get(name, value))
-
-    def merge(self, other: Means) -> None:
-        """Count the records of another one."""
-        self.n += other.n
-        for name, (total, n) in other._sums.items():
-            mine = self._sums.setdefault(name, [0.0, 0])
-            mine[0] += total
-            mine[1] += n
-            self.largest[name] = max(other.largest[name], self.largest.get(name, other.largest[name]))
-
-    def means(self) -> dict[str, float]:
-        """Name -> mean over the records that have it; `n_items` counts records."""
-        return {"n_items": self.n, **{name: total / n for name, (total, n) in self._sums.items()}}
-
-
-def _numbers(record: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
-    for name, value in record.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float) and value == value:
-            yield prefix + name, value
-
 
 _NONE: dict[str, Any] = {}
 _TASK_KV = ("bytes_read_per_step", "bytes_stored_per_token", "read_fraction", "stored_fraction")
@@ -111,7 +70,7 @@ def main(argv: list[str]) -> int:
             print(f"ledger: {folder}", file=sys.stderr)
     for _, run in written:
         for task, sheet in run["tasks"].items():
-            if note := cut_note(sheet, LOUD):
+            for note in filter(None, (cut_note(sheet, LOUD), route_note(sheet))):
                 print(f"icr: WARNING: {run['model']['id']} {task}: {note}", file=sys.stderr)
     for message in said:
         print(f"icr: note: {message}", file=sys.stderr)
@@ -292,6 +251,10 @@ def _count(found: Result, counts: dict[str, Any], rows: list[Any], sent: list[An
     counts["n_truncated"] += sum(1 for row in rows if row["truncated"])
     counts["n_unfinished"] += sum(1 for row in rows if row["unfinished"])
     counts["n_thoughts"] += sum(1 for row in rows if row.get("thoughts"))
+    if routes := [row["route"] for row in rows if "route" in row]:
+        told = counts.setdefault("route", {"items": 0, "went_on": 0})
+        told["items"] += len(routes)
+        told["went_on"] += sum(1 for route in routes if route["went_on"])
     for metric in dict.fromkeys(chain.from_iterable(scores)):
         values = [score[metric] for score in scores if metric in score]
         total = counts["sums"].setdefault(metric, [0.0, 0])

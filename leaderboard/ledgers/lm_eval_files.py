@@ -21,7 +21,7 @@ from . import usages
 
 _NOT_SCORES = frozenset({"out_tokens", "thought_tokens", "truncated", "unfinished", "bypass"})
 _NUMBER = frozenset({int, float, bool})
-_KEPT = ("retrieval", "kv", "thoughts")  # of the prompt digest, whole
+_KEPT = ("retrieval", "route", "kv", "thoughts")  # of the prompt digest, whole
 _sha256 = hashlib.sha256
 _NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
 
