@@ -113,6 +113,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             folder.rename(old)
         making.rename(folder)
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(making, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

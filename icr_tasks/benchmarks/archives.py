@@ -112,7 +112,9 @@ def unpack(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], bool],
         with replacing_folder(folder) as making:
             sums = reader(archive, making, chosen)
             if not sums:
-                raise IcrError(f"{archive} has none of the files that are wanted; it was removed, fetch it again")
+                raise IcrError(
+                    f"{archive} has none of the files that are wanted; it was removed, fetch it again"
+                )
             if digest is not None and (found := manifest(sums)) != digest:
                 raise IcrError(
                     f"{archive}: its {len(sums)} files are not the official ones ({found[:16]}… in place of "
