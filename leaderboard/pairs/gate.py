@@ -15,8 +15,10 @@ import numpy as np
 from icr_tasks.errors import unknown
 from icr_tasks.schema import same_run
 
+from .. import plan
 from ..ledgers.load import Run
-from ..stats import clusters_needed
+from ..ledgers.summary import tokens as tokens_of
+from ..stats import clusters_needed, codes
 from ..text.names import TITLES, count, points
 from ..text.printed import settled
 from .compare import Comparison, Line, compare
@@ -96,6 +98,7 @@ def gate(
                 f"({points(mde)})"
             )
     notes += _undecidable(pairs, result, alpha)
+    notes += [planned(pairs, end, alpha) for end in ends if end.verdict == INCONCLUSIVE][:1]
     verdict = _verdict(ends)
     reason = _reason(verdict, ends, alpha, pairs)
     return Verdict(verdict, reason, alpha, strict, ends, result, [], notes, dict(pairs.left_out))
@@ -146,6 +149,35 @@ def _undecidable(pairs: Pairs, result: Comparison, alpha: float) -> list[str]:
                 f"({count(line.delta.clusters)} questions or documents); icr plan says so before a run"
             )
     return found
+
+
+def planned(pairs: Pairs, end: Endpoint, alpha: float) -> str:
+    """The plan's line for an undecided endpoint: what these items can see, by the variances measured in them, and
+    where the rest of the data would help what all of it can."""
+    at = _at(pairs, end.line)
+    tasks, spreads = [], {}
+    for benchmark in dict.fromkeys(pairs.benchmark[at].tolist()):
+        own = at & (pairs.benchmark == benchmark)
+        cell = codes(pairs.task[own])[0]
+        spreads[benchmark] = plan.spread_of(pairs.change[own], codes(pairs.cluster[own])[0], cell)
+    for task in dict.fromkeys(pairs.task[at].tolist()):
+        own = np.flatnonzero(at & (pairs.task == task))
+        shared = [pairs.keys[i].get("documents") for i in own]
+        names = (pairs.benchmark[own[0]], pairs.dataset[own[0]], pairs.length[own[0]])
+        tokens = float(tokens_of(names[2]) or 1)
+        clusters = pairs.cluster[own].tolist()
+        tasks.append(plan.Cell(task, *names, clusters, tokens, shared=shared if all(shared) else None))
+    sees, margin = plan.mde(tasks, {"": plan.BINARY, **spreads}, alpha), points(end.margin)
+    head = f"plan: {end.line.title}: {count(end.line.delta.n)} items see {points(sees)} in 8 of 10 cases"
+    there = sum(pairs.expected.get(task, 0) for task in set(pairs.task[at].tolist()))
+    if there > end.line.delta.n:
+        least = sees * math.sqrt(end.line.delta.n / there)
+        head += f", all {count(there)} there are about {points(least)}"
+    if sees > end.margin:
+        return f"{head}; the margin is {margin}"
+    choice = plan.cheapest(tasks, {"": plan.BINARY, **spreads}, end.margin, plan.Rates(), alpha)
+    part = "; ".join(f"{d.partition('/')[2] or d} {q} questions x {m}" for d, (q, m) in choice.taken.items())
+    return f"{head}; the cheapest part of them that sees {margin}: {part}"
 
 
 def _at(pairs: Pairs, line: Line) -> np.ndarray:
