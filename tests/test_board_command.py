@@ -229,3 +229,24 @@ def test_a_compressed_run_drops_against_its_own_engine() -> None:
     t = table(build(GOLDEN.parent / "smollm2", Options()), "drop")
     assert [line.labels[1] for line in t.lines] == ["kv:snapkv@0.5", "kv:steady@0.25", "kv:topk@0.05"]
     assert all(line.cells[0].n == 36 and line.cells[0].value < 0 for line in t.lines)
+
+
+def test_without_the_extra_a_board_is_its_tables_and_one_line(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from icr_tasks.leaderboard.plots import chart
+
+    real = chart.find_spec
+    monkeypatch.setattr(
+        chart, "find_spec", lambda name: None if name in ("altair", "vl_convert") else real(name)
+    )
+    assert main(["board", str(tree), "-o", str(tmp_path)]) == 0
+    assert not list(tmp_path.glob("*.svg"))
+    for name in ("board.md", "board.html"):
+        text = (tmp_path / name).read_text()
+        assert (
+            text.count('pip install "icr-tasks[board]"')
+            + text.count("pip install &#34;icr-tasks[board]&#34;")
+            == 1
+        )
+        assert "InfiniteBench" in text and "<picture>" not in text and "vegaEmbed =" not in text

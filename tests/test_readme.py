@@ -26,6 +26,7 @@ RUN_BY = {
     "icr collect out -o results": ("test_gate_docs.py", ["icr collect"]),
     "icr board results/ -o board/": ("test_board.py", ["board", "-o"]),
     "icr doctor": ("test_doctor.py", ["doctor"]),
+    "icr publish results/ --to site/": ("test_publish.py", ["publish", "--to"]),
     "icr export eee results/ -o out": ("test_export.py", ["export", "eee"]),
     "icr sweep study.yaml": ("test_sweep.py", ["sweep"]),
     "icr status study.yaml": ("test_sweep.py", ["status"]),

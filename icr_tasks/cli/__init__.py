@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rank": (".cli.rank:main", "how well a model's attention ranks its documents"),
     "collect": (".leaderboard.ledgers.collect:main", "turn lm-eval output into ledgers and print the table"),
     "board": (".leaderboard.board.build:main", "ledgers -> tables, plots and one HTML page, with error bars"),
+    "publish": (".cli.publish:main", "a static site of the board: pages, data, what changed"),
     "export": (".cli.export:main", "ledgers as every_eval_ever, Hugging Face, parquet or LaTeX"),
     "compare": (".cli.compare:main", "two runs item by item: differences with error bars, and what flipped"),
     "plan": (".cli.plan:main", "what an evaluation can see and costs, before it is run"),

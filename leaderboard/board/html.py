@@ -13,16 +13,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from .. import plots
 from ..text import escape
 from ..text.names import count
 from ..text.printed import printed, settled
 from . import render
 from .pictures import GROUPS, Picture
-from .tables import Line, Shown, Table
+from .tables import Line, Shown, Table, shown
 
 if TYPE_CHECKING:
+    from ..ledgers.load import Run
     from .build import Board
+    from .cells import Cell
     from .items import Items
 
 _FOLDER = Path(__file__).with_name("page")
@@ -34,6 +38,7 @@ def page(
     tables: Sequence[Table],
     pictures: Sequence[Picture],
     todo: Sequence[tuple[str, list[str], str]],
+    links: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page. Its scripts are allowed by hash, so that no other script could run; charts are JSON that Vega
     reads without evaluating code (its interpreter of expressions)."""
@@ -46,7 +51,7 @@ def page(
     summary += "Scores x 100 with 95 % intervals, clustered; ≈ is within noise of the best. Click a cell for its items."
     cells = items.sample() if items else {}
     keys = {key: n for n, key in enumerate(cells)}
-    shown = [_table(render.leading(t), keys) for t in tables]
+    made = [_table(render.leading(t), keys) for t in tables]
     data = {
         "cells": cells,
         "keys": list(keys),
@@ -59,18 +64,56 @@ def page(
         "themes": [plots.config(False), plots.config(True)] if pictures else [],
     }
     # Markup: our own files and JSON that cannot end its element
-    return _template().render(
+    return _template("board.html").render(
         hashes=Markup(" ".join(f"'sha256-{_digest(script)}'" for script in scripts)),
         css=Markup((_FOLDER / "board.css").read_text(encoding="utf-8")),
         scripts=[Markup(script) for script in scripts],
         summary=summary,
-        first=shown[:1],
-        tables=shown[1:],
+        links=links,
+        first=made[:1],
+        tables=made[1:],
         groups=_groups(pictures),
         needs="" if plots.available() else plots.NEEDS,
         todo=todo,
         bad=board.bad,
         data=Markup(escape.script_json(data)),
+    )
+
+
+def run_page(
+    run: Run | None, cells: dict[str, Cell | None], entries: Sequence[tuple[str, str, str, str, str]] = ()
+) -> str:
+    """One run of a published board: what made it and what it scored; without a run the list of all pages as
+    (file, model, setting, prompt, status)."""
+    from markupsafe import Markup
+
+    head = run.head if run else {}
+    named = (
+        "fingerprint",
+        "status",
+        "model",
+        "setting",
+        "prompt",
+        "engine",
+        "gen_kwargs",
+        "truncation",
+        "versions",
+        "git",
+    )
+    facts = {name: escape.visible(orjson.dumps(head[name]).decode()) for name in named if head.get(name)}
+    tasks = []
+    for name, sheet in (head.get("tasks") or {}).items():
+        cell = cells.get(name)
+        value = render.text(shown(cell, 0.95)) if cell else "–"
+        about = f"{sheet.get('n_scored', '?')} of {sheet.get('n_expected') or '?'}"
+        note = "; ".join([*([cell.reason] if cell and cell.reason else []), *(cell.marks if cell else ())])
+        tasks.append((name, sheet.get("metric") or "", value, about, note))
+    return _template("run.html").render(
+        css=Markup((_FOLDER / "board.css").read_text(encoding="utf-8")),
+        title=run.label if run else "Runs",
+        facts=facts,
+        tasks=tasks,
+        entries=entries,
     )
 
 
@@ -87,8 +130,8 @@ def _groups(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-@lru_cache(maxsize=1)
-def _template() -> Any:
+@lru_cache(maxsize=2)
+def _template(name: str) -> Any:
     import jinja2
 
     def shown(value: Any) -> Any:
@@ -103,7 +146,7 @@ def _template() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return made.get_template("board.html")
+    return made.get_template(name)
 
 
 def _table(table: Table, keys: dict[str, int]) -> dict[str, Any]:

@@ -39,8 +39,16 @@ _LEGEND = (
 )
 
 
-def write(board: Board, out: Path, items: Items, *, published: bool = False) -> list[Path]:
-    """Write all files below `out`; returns their paths. Raises IcrError where that is impossible."""
+def write(
+    board: Board,
+    out: Path,
+    items: Items,
+    *,
+    published: bool = False,
+    links: Sequence[tuple[str, str]] = (),
+) -> list[Path]:
+    """Write all files below `out`; returns their paths. `links` are (text, address) for the page's head. Raises
+    IcrError where that is impossible."""
     drawn = charts(board)
     extra = tables() if published else []
     found: dict[str, str] = {}
@@ -49,7 +57,7 @@ def write(board: Board, out: Path, items: Items, *, published: bool = False) -> 
             found |= {f"{p.name}.svg": p.chart.svg(), f"{p.name}.dark.svg": p.chart.svg(dark=True)}
     found["board.md"] = markdown(board, drawn, extra, published)
     found["board.json"] = json(board, extra)
-    found["board.html"] = _page(board, items, [*board.tables, *extra], drawn, todo(board))
+    found["board.html"] = _page(board, items, [*board.tables, *extra], drawn, todo(board), links)
     try:
         out.mkdir(parents=True, exist_ok=True)
         written = items.close()
