@@ -83,7 +83,27 @@ def _run(out: Path, model: str | None, lengths: list[str], items: int | None) ->
         f"Files: {out}/lm_eval (lm_eval's own output), {out}/results (ledgers), {out}/answers. "
         f"{time.time() - started:.0f} s"
     )
+    _board(out)
     return 0
+
+
+def _board(out: Path) -> None:
+    """The board of the demonstration: its ranked table, what to use in a sentence, and where the plot is."""
+    from ..leaderboard.board import render
+    from ..leaderboard.board.build import build
+    from ..leaderboard.board.tables import Options
+    from ..leaderboard.board.write import Items, write
+
+    items = Items(out / "board", 20_000, [out / "lm_eval"])
+    board = build(out / "results", Options(), seen=items.add)
+    ranked = [t for t in board.tables if t.name.startswith("length-")] or board.tables[:1]
+    print()
+    print(render.table_md(ranked[0]))
+    for one in board.advice:
+        print(f"\nWhat to use: {one.sentence}")
+    written = write(board, out / "board", items)
+    plot = next((p for p in written if p.suffix == ".svg"), None)
+    print(f"\nBoard: {out}/board/board.html, board.md" + (f"; plot: {plot}" if plot else ""))
 
 
 def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None:

@@ -36,7 +36,9 @@ def _best(own: Sequence[Row]) -> float:
     return max((printed(100 * e.mean) for e in found if e is not None), default=-1.0)
 
 
-def curves(rows: Sequence[Row], *, across: bool = False) -> Iterator[tuple[str, Chart]]:
+def curves(
+    rows: Sequence[Row], *, across: bool = False, each_dataset: bool = True
+) -> Iterator[tuple[str, Chart]]:
     """One chart a benchmark with lengths: the average over its datasets. Lines are the settings of one model;
     or, `across`, the models under one setting. A benchmark of several datasets that has no average (a dataset
     or a length is missing) gets a chart a dataset."""
@@ -60,7 +62,7 @@ def curves(rows: Sequence[Row], *, across: bool = False) -> Iterator[tuple[str, 
             )
             guess = chance(benchmark, kept[0] if len(kept) == 1 else "")
             yield slug, curve(heading, lines, chance=guess)
-            if across and len(kept) > 1:
+            if (across or not each_dataset) and len(kept) > 1:
                 break
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..plots import Chart, Dot, Step, forest, pareto, trend
@@ -22,6 +23,7 @@ from .tables import Table
 if TYPE_CHECKING:
     from .build import Board
 
+MANY = 12  # models: of more, so many have pictures
 STATIC = 4  # models that get pictures of their own in board.md; board.html lets the reader choose among more
 _STEP = re.compile(r"(.*?)[-_/@]?(?:checkpoint|global_step|step)[-_]?(\d+)$")
 GROUPS = {
@@ -50,10 +52,16 @@ def pictures(board: Board) -> list[Picture]:
     rows = board.rows
     found: dict[str, Picture] = {}
     shown = models(rows)
+    many = len(shown) > MANY
+    if many:
+        board.left_out["pictures"] = (
+            f"of many models the {MANY} with most settings have pictures of their own"
+        )
+        shown = shown[:MANY]
     for k, own in enumerate(shown):
-        for name, chart in curves(own):
+        for name, chart in curves(own, each_dataset=not many):
             _add(found, "length", f"length-{name}", chart, k < STATIC)
-    for k, (name, chart) in enumerate(choices(board.advice)):
+    for k, (name, chart) in enumerate(islice(choices(board.advice), MANY if many else None)):
         _add(found, "choice", f"choice-{name}", chart, k < STATIC)
     for name, chart in _models(rows):
         _add(found, "models", name, chart, True)

@@ -22,8 +22,12 @@ HEADS = ("data", "model", "setting", "prompt")
 RIGHT = 0.5  # a graded score (F1, a judge's rating) counts as right from here on
 COUNTS = ("found, right", "found, wrong", "missed, right", "missed, wrong")
 
+MODELS = 12  # a line a model, setting and cell: of more models the table is a book
+
 
 def _places(at: Places, mask: np.ndarray) -> Places:
+    if mask.all():  # the same object: its design is made once for all rows
+        return at
     shared = None if at.shared is None else at.shared[mask]
     return Places(at.item[mask], at.cluster[mask], at.depth[mask], shared)
 
@@ -169,5 +173,12 @@ def router(rows: Sequence[Row], options: Options) -> Table | None:
 @view("retrieval", order=55, absent="no model has a retrieving setting whose evidence is known")
 def retrieval(board: Board) -> list[Table]:
     """Whether the evidence was in the prompt and the answer right; and the upper bound of routing."""
-    found = evidence(board.rows, board.options)
-    return [t for t in (found, router(board.rows, board.options) if found else None) if t]
+    names = list(dict.fromkeys(row.name for row in board.rows if row.setting.get("kind") in ("rag", "route")))
+    kept = set(names[:MODELS])
+    rows = [row for row in board.rows if row.name in kept]
+    found = evidence(rows, board.options)
+    tables = [t for t in (found, router(rows, board.options) if found else None) if t]
+    if len(names) > MODELS:
+        for one in tables:
+            one.notes.append(f"{MODELS} of {len(names)} models; --model chooses others.")
+    return tables
