@@ -63,7 +63,7 @@ def _line(row: Row, column: Column, scores: Scores, options: Options) -> Line:
         else:
             cells.append(Shown(reason="no such item"))
     labels = (short_column(column), row.name, row.setting["text"], _prompt(row))
-    return Line(labels, cells, ranked=False)
+    return Line(labels, cells, row.deployable, not row.deployable)
 
 
 def _prompt(row: Row) -> str:
@@ -147,9 +147,7 @@ def router(rows: Sequence[Row], options: Options) -> Table | None:
                     for t in tokens
                 ),
             ]
-            lines.append(
-                Line((short_column(column), row.name, row.setting["text"], _prompt(row)), cells, False)
-            )
+            lines.append(Line((short_column(column), row.name, row.setting["text"], _prompt(row)), cells))
     if not lines:
         return None
     columns = [
