@@ -333,3 +333,17 @@ def test_forest_of_gate_and_comparison(tmp_path: Path) -> None:
     assert "(bar: margin)" in gate and "InfiniteBench" in gate
     verdict = json.loads((tmp_path / "g" / "gate.json").read_text())["verdict"]
     assert f"Gate: {verdict}" in gate
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_themes_are_vega_lite_too(dark: bool) -> None:
+    import altair
+
+    chart = forest("t", [Row("a", 1.0, 0.0, 2.0)])
+    altair.Chart.from_dict(chart.spec | {"config": theme.config(dark)}, validate=True)
+    assert "#ddd" not in chart.svg(dark=dark)  # Vega's own frame around a plot
+
+
+def test_twelve_series_differ_in_colour_or_marker() -> None:
+    pairs = {(i % theme.SERIES, shape) for i, shape in enumerate(theme.shapes(12))}
+    assert len(pairs) == 12

@@ -164,6 +164,7 @@ def _table(table: Table, keys: dict[str, int]) -> dict[str, Any]:
         "name": table.name,
         "title": table.title,
         "lead": table.lead,
+        "folded": table.folded,
         "labels": [table.heads[i] for i in heads],
         "columns": columns,
         "lines": [_line(line, heads, ns, keys) for line in table.lines],

@@ -11,8 +11,9 @@ from typing import Any
 from ..text.printed import printed
 from .chart import Chart, Sheet, altair, clean, short, unchecked
 from .scales import count, labelled, nice_ticks, spread, tenth, two
-from .theme import SERIES, SHAPES
+from .theme import shapes
 
+WHISKERS = 8  # more intervals than this hide each other: the tables and the tooltips have them
 LABELS = 12  # more names than this cannot be read beside a plot
 _HEIGHT, _GAP = 280, 16.0
 
@@ -70,7 +71,7 @@ def curve(
     shape = alt.Shape(
         "name:N",
         legend=None,
-        scale=alt.Scale(domain=names, range=[SHAPES[i % SERIES] for i in range(len(names))] or ["circle"]),
+        scale=alt.Scale(domain=names, range=shapes(len(names))),
     )
     main = sheet([r for r in data if not r["reference"]])
     stands = Counter(r["run"] for r in data)
@@ -96,7 +97,8 @@ def curve(
         layers.append(
             main.mark_area(opacity=0.18).encode(x=x, y=lows, y2=highs, color=colour, detail="run:N")
         )
-    if stands:
+    many = len(lines) > WHISKERS
+    if stands and not many:
         whiskers = alone if bands else main  # a band needs two points
         layers.append(
             whiskers.mark_rule(strokeWidth=1.2).encode(x=x, y=lows, y2=highs, color=colour, opacity=fade)
@@ -138,7 +140,11 @@ def curve(
         text = text.encode(**where, text="text:N", opacity=fade)
         layers.append(text if reference else text.add_params(pick))
     chart = alt.layer(*layers).properties(width=width, height=height).resolve_scale(shape="shared")
-    return Chart(clean(title), _words(lines), sheet.spec(chart, title))
+    return Chart(
+        clean(title),
+        _words(lines),
+        sheet.spec(chart, title, "intervals: in the tables and tooltips" if many else ""),
+    )
 
 
 def _rows(lines: Sequence[Line], xs: Sequence[int], pixel: float) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from ..text.printed import figures, printed
 from .chart import Chart, Sheet, altair, clean, short, unchecked
 from .scales import labelled, nice_ticks, si, spread, tenth, two
-from .theme import SERIES, SHAPES
+from .theme import shapes
 
 LABELS = 12  # of the front, which is what the picture is about; the rest has colour and tooltip
 _WIDTH, _HEIGHT = 420, 300
@@ -79,7 +79,7 @@ def pareto(title: str, dots: Sequence[Dot], *, x_label: str, y_label: str = "sco
     shape = alt.Shape(
         "kind:N",
         legend=legend,
-        scale=alt.Scale(domain=kinds, range=[SHAPES[i % SERIES] for i in range(len(kinds))] or ["circle"]),
+        scale=alt.Scale(domain=kinds, range=shapes(len(kinds))),
     )
 
     def rows(keep: Any) -> Any:

@@ -12,7 +12,16 @@ from typing import Any
 
 LIGHT = ("#0072b2", "#c44a00", "#00805c", "#a3437f", "#9a6a00", "#3f3f9f", "#5b6770", "#8a1c1c")
 DARK = ("#56b4e9", "#ff8a4c", "#2fcfa0", "#e69fcf", "#f0c04a", "#a8a8ff", "#b4bec6", "#ff8f8f")
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "stroke")
+SHAPES = (
+    "circle",
+    "square",
+    "triangle-up",
+    "diamond",
+    "cross",
+    "triangle-down",
+    "triangle-right",
+    "triangle-left",
+)
 SERIES = len(LIGHT)
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 # White to dark blue, and vermillion - white - blue: both read without red-green vision, and in grey. The same in
@@ -45,7 +54,7 @@ def config(dark: bool) -> dict[str, Any]:
         "background": back,
         "font": FONT,
         "padding": 10,
-        "view": {"stroke": None},
+        "view": {"stroke": "transparent"},
         "title": {
             "color": ink,
             "fontSize": 14,
@@ -77,3 +86,8 @@ def config(dark: bool) -> dict[str, Any]:
             "hole": {"color": back},
         },
     }
+
+
+def shapes(count: int) -> list[str]:
+    """Markers of so many series: beyond the colours a series repeats a colour with another marker."""
+    return [SHAPES[(i + i // SERIES) % SERIES] for i in range(count)] or ["circle"]
