@@ -221,3 +221,46 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path: Path, capsys: pytest
     assert found.skipped["answer is a list and must be a text"] == 1
     assert main([str(path)]) == 0
     assert "1 left out: label 2 is neither yes nor no" in capsys.readouterr().out
+
+
+def test_ratings_count_pairs_in_the_peoples_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two references: the better answer shares more words in one question, fewer in the other."""
+    texts = {"a": ("red green blue", 5), "b": ("red one two", 1), "c": ("red one", None), "d": (7, 3)}
+    rows = [
+        {
+            "question": q,
+            "golds": ["red green blue"],
+            "answer": text,
+            "rating": sign * r if r else r,
+            "system": k,
+        }
+        for q, sign in (("q1", 1), ("q2", -1), ("q3", 1))
+        for k, (text, r) in texts.items()
+    ]
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert main([str(path), "--ratings", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 6 and found["skipped"] == {
+        "rating is no number": 3,
+        "answer is a number and must be a text": 3,
+    }
+    assert found["metrics"]["rougeL"] == {
+        "pairs": 3,
+        "in_order": pytest.approx(2 / 3),
+        "in_order_ci": [0.0, 1.0],
+    }
+    assert found["metrics"]["words"]["in_order"] == 0.5  # as many words each: ties
+    assert main([str(path), "--ratings"]) == 0
+    assert "| rougeL | 3 | 66.7 |" in capsys.readouterr().out
+    with pytest.raises(IcrError, match="by system"):
+        main([str(path), "--ratings", "--by", "system"])
+
+
+def test_the_gain_over_the_headline_is_paired() -> None:
+    rows = read(TABLE)
+    found = measure(rows)
+    assert found["subem"]["kappa_gain"] == 0.0 and found["subem"]["kappa_gain_ci"] == [0.0, 0.0]
+    gain = found["subem_word"]["kappa"] - found["subem"]["kappa"]
+    assert found["subem_word"]["kappa_gain"] == pytest.approx(gain)
+    assert found["subem_word"]["kappa_gain_ci"][0] <= gain <= found["subem_word"]["kappa_gain_ci"][1]

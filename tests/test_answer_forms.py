@@ -169,7 +169,8 @@ def _golds(shared: Path) -> list[str]:
             for row in _lines(path):
                 if "sum" not in str(row.get("task")):
                     for name in names:
-                        add(row.get(name))
+                        if name != "answer" or path.parent.name != "openqa_eval":  # there a system's, no gold
+                            add(row.get(name))
     with (shared / "aa_lcr" / "AA-LCR_Dataset.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             add(row["answer"])
@@ -290,6 +291,7 @@ def test_the_next_turn_is_cut_only_after_an_answer() -> None:
         ("George Washington", "General George Washington", 1),
         ("Mary met Jane Smith", "Mary Smith", 0),
         ("the South of France", "South Ural France", 0),
+        ("He took Joff instead of Stan.", "took Joff instead of Stan", 1),
         ("anything", "", 0),
     ],
 )

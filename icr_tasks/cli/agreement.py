@@ -1,6 +1,7 @@
 """`icr agreement FILE`: our SubEM, word-boundary SubEM, EM and F1 against human correctness labels.
 
     icr agreement labelled.jsonl [--examples 5] [--f1-threshold 0.5] [--json]
+    icr agreement rated.jsonl --ratings            labels are numbers: which metric orders answers as people do
 
 FILE is a JSON array, JSON lines, CSV or TSV with a header (any of them also .gz): one answer a row, or one
 question a row with `answer_NAME` and `label_NAME` (or `judge_NAME`) for each system. Names taken, in any
@@ -23,10 +24,10 @@ from typing import Any
 import orjson
 
 from ..errors import IcrError, unknown
-from ..metrics.agreement import Labelled, by_system, disagreements, measure, out_of_order
-from .labels import read_labels
+from ..metrics.agreement import HEADLINE, Labelled, by_system, disagreements, measure, out_of_order
+from ..metrics.ratings import in_order
+from .labels import Labels, read_labels
 
-HEADLINE = "subem"  # of the QA tasks; docs/metrics.md says why
 _FIELDS = ("question", "golds", "answer", "label", "system")
 
 
@@ -50,9 +51,19 @@ def main(argv: list[str]) -> int:
         help="names of question, golds, answer, label, system",
     )
     parser.add_argument("--separator", help="what stands between aliases in a text (default: |)")
+    parser.add_argument(
+        "--ratings",
+        action="store_true",
+        help="labels are numbers, higher is better: the share of pairs of answers to a question that each metric "
+        "puts in the people's order",
+    )
     parser.add_argument("--by", choices=("system",), help="a table by system and the order it gives")
     args = parser.parse_args(argv)
-    labels = read_labels(args.file, _columns(args.columns), args.separator)
+    labels = read_labels(args.file, _columns(args.columns), args.separator, ratings=args.ratings)
+    if args.ratings:
+        if args.by:
+            raise IcrError("--ratings has no table by system; leave --by out")
+        return _ratings(labels, args.json)
     rows = labels.rows
     systems = by_system(rows, args.f1_threshold) if args.by else {}
     if args.by and not systems:
@@ -79,7 +90,7 @@ def main(argv: list[str]) -> int:
     )
     print(
         "| metric | accuracy | 95 % | kappa | 95 % | precision | recall | false yes | false no "
-        f"|\n|---|{'---:|' * 8}"
+        f"| kappa over {HEADLINE} | 95 % |\n|---|{'---:|' * 10}"
     )
     for name, m in found.items():
         cells = [
@@ -89,6 +100,7 @@ def main(argv: list[str]) -> int:
             _range(m.get("kappa_ci"), 1, 2),
         ]
         cells += [_pct(m["precision"]), _pct(m["recall"]), str(m["false_yes"]), str(m["false_no"])]
+        cells += [_signed(m["kappa_gain"]), _range(m.get("kappa_gain_ci"), 1, 2)]
         print(f"| {name} | {' | '.join(cells)} |")
     for reason, n in labels.skipped.items():
         print(f"{n} left out: {reason}")
@@ -106,6 +118,23 @@ def main(argv: list[str]) -> int:
                 f"  question  {_line(r.question)}\n  golds     {_line(' | '.join(r.golds))}\n  answer    "
                 f"{_line(r.answer)}"
             )
+    return 0
+
+
+def _ratings(labels: Labels, as_json: bool) -> int:
+    rows, found = labels.rated, in_order(labels.rated)
+    questions = len({r.question for r in rows})
+    if as_json:
+        result = {"n": len(rows), "questions": questions, "skipped": dict(labels.skipped), "metrics": found}
+        sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
+        return 0
+    print(
+        f"{len(rows)} rated answers to {questions} questions\n\n| metric | pairs | in order | 95 % |\n|---|---:|---:|---:|"
+    )
+    for name, m in found.items():
+        print(f"| {name} | {m['pairs']} | {_pct(m['in_order'])} | {_range(m.get('in_order_ci'), 100, 1)} |")
+    for reason, n in labels.skipped.items():
+        print(f"{n} left out: {reason}")
     return 0
 
 
@@ -148,6 +177,10 @@ def _pct(value: float) -> str:
 
 def _two(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.2f}"
 
 
 def _range(bounds: list[float] | None, scale: float, digits: int) -> str:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import IcrError, unknown
 from ..metrics.agreement import Labelled
+from ..metrics.ratings import Rated
 from ..metrics.visible import as_text
 
 NAMES = {
@@ -46,6 +48,7 @@ NAMES = {
         "human_judgement",
         "human_judgment",
         "is_correct",
+        "rating",
     ),
     "system": ("system", "model", "source_system"),
 }
@@ -63,28 +66,36 @@ class Labels:
     """The rows of a file that can be used, and how many could not be, by reason."""
 
     rows: list[Labelled] = field(default_factory=list)
+    rated: list[Rated] = field(default_factory=list)  # instead of rows, where the labels are ratings
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-def read_labels(path: Path, columns: Mapping[str, str] | None = None, separator: str | None = None) -> Labels:
+def read_labels(
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    separator: str | None = None,
+    *,
+    ratings: bool = False,
+) -> Labels:
     """All rows of a file. `columns` names fields (question, golds, answer, label, system) where they have
-    other names, `separator` stands between the aliases of a gold in a text. Raises IcrError naming file and
-    line."""
+    other names, `separator` stands between the aliases of a gold in a text. `ratings`: labels are numbers.
+    Raises IcrError naming file and line."""
     found = Labels()
     n = 0
     try:
         for number, record in _records(path):
             n += 1
-            _add(found, record, f"{path}:{number}", columns or {}, separator)
+            _add(found, record, f"{path}:{number}", columns or {}, separator, _rate if ratings else _one)
     except OSError as error:
         raise IcrError(f"cannot read {path}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise IcrError(f"{path} is neither JSON nor a table in UTF-8 ({error})") from error
     if not n:
         raise IcrError(f"{path} has no rows")
-    if not found.rows:
+    if not found.rows and not found.rated:
         why, count = found.skipped.most_common(1)[0]
-        raise IcrError(f"{path}: none of {n} rows can be used: {count} x {why}; use true or false as labels")
+        use = "numbers" if ratings else "true or false"
+        raise IcrError(f"{path}: none of {n} rows can be used: {count} x {why}; use {use} as labels")
     return found
 
 
@@ -121,7 +132,12 @@ def _object(record: Any, place: str) -> dict[str, Any]:
 
 
 def _add(
-    found: Labels, record: dict[str, Any], place: str, columns: Mapping[str, str], separator: str | None
+    found: Labels,
+    record: dict[str, Any],
+    place: str,
+    columns: Mapping[str, str],
+    separator: str | None,
+    take: Callable[[Labels, str, tuple[str, ...], Any, Any, tuple[str, ...]], None],
 ) -> None:
     plain = {re.sub(r"[\s-]+", "_", str(name).strip().lower()): value for name, value in record.items()}
     fields = {**plain, **{str(name): value for name, value in record.items()}}
@@ -130,19 +146,18 @@ def _add(
     wide = None if {"answer", "label"} & set(columns) else _wide(plain)
     if wide:
         for system, answer, label in wide:
-            _one(found, question, golds, answer, label, (system,))
+            take(found, question, golds, answer, label, (system,))
         return
     answer = _field(fields, "answer", columns, place)
     label = _field(fields, "human", columns, place, said="label")
     system = _field(fields, "system", columns, place, needed="system" in columns)
     systems = system if isinstance(system, list) else [] if system in (None, "") else [system]
-    _one(found, question, golds, answer, label, tuple(map(str, systems)))
+    take(found, question, golds, answer, label, tuple(map(str, systems)))
 
 
 def _one(
     found: Labels, question: str, golds: tuple[str, ...], answer: Any, label: Any, systems: tuple[str, ...]
 ) -> None:
-    text = as_text(answer)
     said = "" if label is None else str(label).strip().lower()
     if label is None or said in ("", "null", "none", "nan", "na"):
         found.skipped["null label"] += 1
@@ -152,11 +167,29 @@ def _one(
         found.skipped[
             known if known in named or len(named) < _SHOWN else "other labels neither yes nor no"
         ] += 1
-    elif text is None:
+    elif (text := _text(found, answer)) is not None:
+        found.rows.append(Labelled(question, golds, text, said in YES, systems))
+
+
+def _rate(
+    found: Labels, question: str, golds: tuple[str, ...], answer: Any, label: Any, systems: tuple[str, ...]
+) -> None:
+    try:
+        rating = math.nan if label is None or isinstance(label, bool) else float(label)
+    except (TypeError, ValueError):
+        rating = math.nan
+    if not math.isfinite(rating):
+        found.skipped["rating is no number"] += 1
+    elif (text := _text(found, answer)) is not None:
+        found.rated.append(Rated(question, golds, text, rating, systems))
+
+
+def _text(found: Labels, answer: Any) -> str | None:
+    text = as_text(answer)
+    if text is None:
         kind = {type(None): "null", int: "number", float: "number", list: "list"}.get(type(answer), "object")
         found.skipped[f"answer is a {kind} and must be a text"] += 1
-    else:
-        found.rows.append(Labelled(question, golds, text, said in YES, systems))
+    return text
 
 
 def _field(

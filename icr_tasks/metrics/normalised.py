@@ -66,7 +66,7 @@ def subem_norm(text: str, golds: Sequence[str]) -> float:
         forms = _forms(gold)
         if any(contains(words, form) for form in forms) or names(words, _person(gold)):
             return 1.0
-        if _DENIES.search(gold):  # "not guilty", "no": the denial is the answer
+        if _DENIES.search(gold) or affirmed(gold) != gold:  # "not guilty", "no": the denial is the answer
             denied = tokens(text) if denied is None else denied
             if any(contains(denied, form) for form in forms):
                 return 1.0
