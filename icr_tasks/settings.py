@@ -339,7 +339,8 @@ def _rag(kind: str, name: str | None, amount: str | None, options: Sequence[str]
 def _route(kind: str, name: str | None, amount: str | None, options: Sequence[str]) -> Setting:
     if name is None or amount is None:
         raise IcrError("setting 'route' needs a name and a token budget: route:NAME@4k")
-    entry, retrieving = ROUTES.get(name), ()
+    entry = ROUTES.get(name)
+    retrieving: tuple[tuple[str, Any], ...] = ()
     if entry.facts.get("retrieves"):
         own = [o for o in options if o.partition("=")[0].strip() in entry.params]
         retrieving = _rag("rag", None, amount, [o for o in options if o not in own]).extra

@@ -189,7 +189,11 @@ def _generation(run: Run) -> dict[str, Any]:
     if isinstance(kwargs.get("max_gen_toks"), int) and kwargs["max_gen_toks"] > 0:
         args["max_tokens"] = kwargs["max_gen_toks"]
     setting = {k: v for k, v in (head.get("setting") or {}).items() if v not in (None, {}, [])}
-    told = {"setting": run.setting, "setting_fields": orjson.dumps(setting).decode(), "prompt": run.prompt}
+    told: dict[str, Any] = {
+        "setting": run.setting,
+        "setting_fields": orjson.dumps(setting).decode(),
+        "prompt": run.prompt,
+    }
     told |= {f"truncation_{k}": v for k, v in (head.get("truncation") or {}).items()}
     told |= {"chat_template_sha": head.get("chat_template_sha"), "fingerprint": run.fingerprint}
     return {"generation_args": args, "additional_details": words(told)}

@@ -60,7 +60,7 @@ def _panel(
     *,
     first: bool,
 ) -> Any:
-    data = []
+    data: list[dict[str, Any]] = []
     for i, depth in enumerate(depths):
         for j, length in enumerate(lengths):
             value = panel.cells[i][j]
