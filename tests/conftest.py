@@ -74,3 +74,15 @@ def board(tree: Path) -> Any:
     from icr_tasks.leaderboard.board.tables import Options
 
     return build(tree, Options())
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Modules that were left out as a whole, and why: they leave no trace among the tests that passed."""
+    gone: dict[str, str] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        if "::" not in report.nodeid and isinstance(report.longrepr, tuple):
+            gone[report.nodeid] = str(report.longrepr[2]).removeprefix("Skipped: ")
+    if gone:
+        terminalreporter.section(f"{len(gone)} whole test modules were skipped")
+        for module, why in sorted(gone.items()):
+            terminalreporter.write_line(f"{module}: {why}")
