@@ -171,15 +171,9 @@ class Method:
         """Softmax attention over sink + window + what `select` picks (+ its estimate). query: (kv_heads,
         group, dim). `sinks`: logits (kv_heads, group) that take weight and give no value (gpt-oss)."""
         heads, _, dim = query.shape
-        middle = keys[:, zone.start : zone.end]
         picked = self.select(query, keys, zone, scale) if zone.end > zone.start else None
-        parts_k, parts_v = [keys[:, : zone.start]], [values[:, : zone.start]]
-        if picked is not None:
-            parts_k.append(take(middle, picked.positions))
-            parts_v.append(take(values[:, zone.start : zone.end], picked.positions))
-        parts_k.append(keys[:, zone.end :])
-        parts_v.append(values[:, zone.end :])
-        near_k, near_v = torch.cat(parts_k, 1), torch.cat(parts_v, 1)
+        at = None if picked is None else picked.positions
+        near_k, near_v = _near(keys, zone, at), _near(values, zone, at)
         scores = (query.float() @ near_k.float().transpose(1, 2)) * scale  # 16 bits would round
         n_read = float(near_k.shape[1])
         if picked is not None and picked.valid is not None:
@@ -224,6 +218,22 @@ class Method:
                 "index": 0,
             }
         return {"stored": per_token * n, "read": per_token * (n + 1), "index": 0}
+
+
+def _near(x: Tensor, zone: Zone, positions: Tensor | None) -> Tensor:
+    """What is read of x (kv_heads, n, dim): before the zone, at positions (kv_heads, m) of it, after it. One buffer,
+    written once: joining copies would take as long as the gathering."""
+    if positions is None or x.device.type != "cpu":
+        middle = [] if positions is None else [take(x[:, zone.start : zone.end], positions)]
+        return torch.cat([x[:, : zone.start], *middle, x[:, zone.end :]], 1)
+    start, m = zone.start, positions.shape[1]
+    out = x.new_empty(x.shape[0], start + m + x.shape[1] - zone.end, x.shape[2])
+    out[:, :start] = x[:, :start]
+    out[:, start + m :] = x[:, zone.end :]
+    for head in range(x.shape[0]):
+        place = out[head, start : start + m]
+        torch.index_select(x[head, start : zone.end], 0, positions[head], out=place)
+    return out
 
 
 def take(x: Tensor, positions: Tensor) -> Tensor:
