@@ -1,4 +1,4 @@
-# make demo | train-demo | test | types | setup | lint | lock | compat      VENV=path chooses the environment (default .venv)
+# make demo | train-demo | test | types | setup | lint | lock | compat | mutants | nightly      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
 # What is installed: the checkout itself, or a built wheel (WHEEL=dist/x.whl), which is what CI tests.
@@ -12,7 +12,7 @@ STAMP := $(VENV)/.icr-stack
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo train-demo test lint lock types compat
+.PHONY: setup demo train-demo test lint lock types compat mutants nightly
 
 demo: setup
 	$(BIN)/icr demo -o demo-out
@@ -51,3 +51,10 @@ types: setup
 # Newest lm-eval, vllm, transformers and trl: is every name this package touches still in their sources? docs/compat.md.
 compat: setup
 	$(BIN)/python -P .ci/compat.py $(COMPAT_ARGS)
+
+# Would the tests notice? 300 small changes to metrics, context, KV methods, judge and collect; 90 % must be noticed.
+mutants: setup
+	$(BIN)/python -P .ci/mutants.py $(MUTANTS_ARGS)
+
+# What takes too long for every change.
+nightly: mutants compat
