@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,17 @@ class Labelled:
     systems: tuple[str, ...] = ()
 
 
+_extracted = lru_cache(maxsize=256)(extract_answer)  # six metrics read each answer
+
+
 def calls(threshold: float = 0.5) -> dict[str, Callable[[Labelled], bool]]:
     """Each metric as a yes/no call on one answer; F1 says yes from `threshold` on."""
 
     def short(row: Labelled) -> str:
-        return extract_answer(row.answer).text
+        return _extracted(row.answer).text
 
     def reads(row: Labelled) -> str:
-        return extract_answer(row.answer).reads
+        return _extracted(row.answer).reads
 
     return {
         "subem": lambda r: subem(reads(r), r.golds) == 1.0,
