@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ..checked import check
+from ..context import thinking
 from ..context.fit import RULES
 from ..errors import IcrError, unknown
 from ..kv import choose
@@ -38,6 +39,7 @@ class _Given(BaseModel):
     embed_device: str | None = None
     rerank_url: str | None = None
     ask_url: str | None = None
+    thinking: str | bool | None = None
 
 
 EMBEDDING = tuple(
@@ -83,6 +85,7 @@ class Options:
             raise unknown("overflow", str(given.overflow), ("truncate", "skip"))
         if given.part is not None and not 0 < given.part <= 1:
             raise IcrError(f"part {given.part:g}: a share of the questions, above 0 and at most 1")
+        thinking.word(given.thinking)
         data = given.model_dump(include={"allow_partial", "questions_file"}, exclude_unset=True)
         embed = {k.removeprefix("embed_"): getattr(given, k) for k in EMBEDDING}
         return cls(

@@ -32,7 +32,7 @@ from ..metrics.visible import opens_thought
 from ..registry import METRICS
 from ..schema import redacted
 from ..settings import Setting
-from . import grading
+from . import grading, thinks
 from .instance import Docs, PromptInstance, light, part_of, unsealed
 from .options import Options
 from .routing import Routing, spent
@@ -179,6 +179,7 @@ class ICRTask(ConfigurableTask):
         self._note_run(builder)
 
     def builder(self, template: Callable[..., Any] | None, system: str | None) -> Builder:
+        system = system if self._replaying else thinks.system(self, template, system)
         metadata, lm = self.config.metadata, getattr(template, "__self__", None)
         counter = None if self._replaying else tokens.counter(metadata, lm)
         return Builder(

@@ -261,6 +261,7 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
         "max_model_len": sheet.get("max_model_len"),
         "truncation": sheet.get("truncation"),
         "overflow": sheet.get("overflow"),
+        **({"thinking": sheet["thinking"]} if sheet.get("thinking") else {}),
     }
 
 
