@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import IcrError
 from .params import Flag, Name, Param, Tokens, Whole, Word
 from .params import parse_tokens as parse_tokens
-from .registry import Entry
+
+if TYPE_CHECKING:
+    from .registry import Entry
 
 
 @dataclass(frozen=True)

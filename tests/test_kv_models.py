@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from icr_tasks.errors import IcrError  # noqa: E402
 from icr_tasks.kv import make  # noqa: E402
-from icr_tasks.kv.hf import attention, decode, models  # noqa: E402
+from icr_tasks.kv.hf import attention, decode, models, same_logits  # noqa: E402
 
 SMALL: dict[str, Any] = {
     "vocab_size": 120,
@@ -115,7 +115,7 @@ def test_a_model_passes_the_identity_check_and_is_compressed_in_its_full_layers(
     built = build(kind)
     models.check(built.config, "setting kv:topk")
     assert models.layer_types(built.config) == MODELS[kind][3]
-    models.identity(built, own(built))
+    same_logits.identity(built, own(built))
     full = MODELS[kind][3]["full_attention"]
     knobs = {"sink": 2, "window": 8}
     prompts = [ids(100), ids(70)]
@@ -150,5 +150,5 @@ def test_an_attention_that_does_more_than_softmax_is_found_at_start_up() -> None
         parameter.data.mul_(3 if parameter.dim() > 1 else 1)
     built.set_attn_implementation("eager")
     with pytest.raises(IcrError, match="gemma2.*reading every key gives logits that differ"):
-        models.identity(built, "eager")
+        same_logits.identity(built, "eager")
     assert own(built) == attention.NAME

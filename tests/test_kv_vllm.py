@@ -75,11 +75,11 @@ def _reference(
     from transformers import AutoModelForCausalLM
 
     from icr_tasks import kv
-    from icr_tasks.kv.hf import decode, session
+    from icr_tasks.kv.hf import attention, decode
     from icr_tasks.settings import Setting
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.set_attn_implementation(session.register())
+    model.set_attn_implementation(attention.register())
     method = None
     if setting:
         parsed = Setting.parse(f"kv:{setting}")

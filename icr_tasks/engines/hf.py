@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..errors import IcrError
 from ..kv import choose, make
-from ..kv.hf import attention, decode, models, repeat
+from ..kv.hf import attention, decode, models, repeat, same_logits
 from ..kv.hf.joined import Documents
 from ..kv.hf.prefills import OnePrefill, PrefillStore
 from ..settings import Setting
@@ -125,7 +125,7 @@ class IcrHF(HFLM):
         if self._identity is None:
             self._identity = ""
             try:
-                models.identity(self.model, self.own_attention)
+                same_logits.identity(self.model, self.own_attention)
             except IcrError as error:
                 self._identity = str(error)
         if self._identity:

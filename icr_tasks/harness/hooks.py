@@ -202,7 +202,7 @@ def patch_evaluator(module: ModuleType) -> None:
             return original(*args, **kwargs)
 
     evaluate._icr_patched = True  # type: ignore[attr-defined]
-    module.evaluate = evaluate
+    vars(module)["evaluate"] = evaluate
 
 
 def patch_tracker(module: ModuleType) -> None:

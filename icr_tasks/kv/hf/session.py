@@ -1,8 +1,7 @@
 """One batch going through a method: what the attention function does, and what it counts.
 
-States: `prefill` (dense; remembers the last queries for evictors), then `decode` (readers: sparse; evictors:
-dense over what was kept). Sequences are padded on the left; each is handled alone, so a batch gives what
-batch 1 gives.
+States: `prefill` (dense; remembers the last queries for evictors), then `decode` (readers: sparse; evictors: dense
+over what was kept). Sequences are padded on the left; each is handled alone, so a batch gives what batch 1 gives.
 """
 
 from __future__ import annotations
@@ -56,8 +55,7 @@ class Session:
     def __init__(
         self, method: Method | None, pads: list[int], where: int | Sequence[int], tail: int = 0
     ) -> None:
-        """`where`: the model's full-attention layers (a number: that many, from the first). `tail`: last queries of
-        the prompt to remember, whatever the method needs."""
+        """`where`: the full-attention layers, or how many; `tail`: last queries of the prompt to remember."""
         self.where = tuple(range(where)) if isinstance(where, int) else tuple(where)
         self.method, self.pads, self.layers = method, pads, len(self.where)
         self._slots = {layer: slot for slot, layer in enumerate(self.where)}
@@ -211,8 +209,7 @@ class Session:
     # -- called by the decoding loop -----------------------------------------------------------------------
 
     def finish_prefill(self, cache: Any, room: int) -> list[int]:
-        """Build indexes or evict; `room` more tokens will come. Returns the left padding of each row from now
-        on."""
+        """Build indexes or evict; `room` more tokens will come. Returns each row's left padding from now on."""
         self.cache, self.room = cache, room
         width = cache.layers[self.where[0]].keys.shape[2]
         for tally, pad in zip(self.tallies, self.pads, strict=True):
@@ -397,6 +394,7 @@ class Session:
             return False
         start = time.perf_counter()
         self._evict(kept)
+        spent = (time.perf_counter() - start) / len(self.tallies)
         for tally, n in zip(self.tallies, kept, strict=True):
-            tally.build_seconds += (time.perf_counter() - start) / len(self.tallies) if n is not None else 0
+            tally.build_seconds += spent if n is not None else 0
         return True
