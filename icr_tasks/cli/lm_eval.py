@@ -14,6 +14,7 @@ from ..errors import IcrError
 def main(argv: list[str]) -> int:
     """Run lm_eval's own command line with our tasks and models registered."""
     try:
+        import lm_eval._cli.run as run
         import lm_eval.loggers.evaluation_tracker as tracker
         import lm_eval.models as models
         import lm_eval.tasks.manager as manager
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
     hooks.patch_manager(manager)
     hooks.patch_models(models)
     hooks.patch_tracker(tracker)
+    hooks.patch_run(run)
     sys.argv = ["lm_eval", *argv]
     cli_evaluate()
     return 0

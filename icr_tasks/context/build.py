@@ -180,7 +180,10 @@ class Builder:
         assert self.tokens is not None
         empty, _ = self._render("" if units else None, [], frame, item)
         budget = limit - (self._count(empty) or 0)
-        least = f"{self.window} tokens - {self.max_gen_toks} to generate leave {limit} for the prompt"
+        least = (
+            f"{self.window} tokens (max_model_len=, served: max_length=, in --model_args) - {self.max_gen_toks} to "
+            f"generate (--gen_kwargs max_gen_toks=) leave {limit} for the prompt"
+        )
         if not units or budget <= 0:
             raise DoesNotFit(f"the instruction and question alone need {self._count(empty)} tokens; {least}")
         fit = RULES[self._rule()]

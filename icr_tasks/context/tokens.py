@@ -161,30 +161,6 @@ def counter(metadata: Mapping[str, Any], lm: Any = None) -> TokenCounter | None:
     return TokenCounter(_load(str(name), revision, bool(metadata.get("trust_remote_code"))))
 
 
-def window(metadata: Mapping[str, Any], lm: Any = None) -> int | None:
-    """The model's context window in tokens, or None when nothing says it."""
-    for key in ("max_model_len", "max_length"):
-        if metadata.get(key):
-            return int(metadata[key])
-    if isinstance(getattr(lm, "max_length", None), int):
-        return lm.max_length
-    name = metadata.get("pretrained")
-    if not name:
-        return None
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(
-            name, revision=metadata.get("revision"), trust_remote_code=bool(metadata.get("trust_remote_code"))
-        )
-    except (OSError, ValueError) as error:
-        raise IcrError(
-            f"cannot read the context window of {name!r} ({error}); pass max_model_len=N in --model_args"
-        ) from error
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return getattr(config, "max_position_embeddings", None)
-
-
 @dataclass
 class Chat:
     """Stands for an engine where prompts are built: what a task asks of a running model, its tokenizer,

@@ -9,6 +9,7 @@ _HOOKS = {
     "lm_eval.models": "patch_models",
     "lm_eval.evaluator": "patch_evaluator",
     "lm_eval.loggers.evaluation_tracker": "patch_tracker",
+    "lm_eval._cli.run": "patch_run",
 }
 
 

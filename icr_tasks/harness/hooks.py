@@ -51,6 +51,29 @@ PATCHES = (
         f"{_LM_EVAL}/4013 (merged, not released: entry points for models; the patch steps aside for it)",
     ),
     Patch(
+        "lm_eval._cli.run:Run._execute",
+        "an error of ours ends the command with one line, and what cannot work is refused before a model loads",
+        "https://github.com/EleutherAI/lm-evaluation-harness (no thread; a task is asked after the model)",
+        ("args",),
+    ),
+    Patch(
+        "lm_eval.config.evaluate_config:EvaluatorConfig.process_tasks",
+        "what the command line shows to be impossible is refused before a model loads",
+        "https://github.com/EleutherAI/lm-evaluation-harness (as above)",
+        ("metadata",),
+    ),
+    Patch(
+        "lm_eval.api.model:hash_args",
+        "--use_cache tells models and settings apart",
+        f"{_LM_EVAL}/3715 (open: about repeats; no thread about models)",
+        ("attr", "args"),
+    ),
+    Patch(
+        "transformers.utils.chat_template_utils:datetime",
+        "a chat template that prints the date prints a fixed one (context/chat.py)",
+        f"{_TRANSFORMERS}/blob/main/src/transformers/utils/chat_template_utils.py (its clock takes no argument)",
+    ),
+    Patch(
         "lm_eval.loggers.evaluation_tracker:EvaluationTracker.save_results_aggregated",
         "a results file that cannot be written ends the run, and holds no credential",
         f"{_LM_EVAL}/1766 (made the tracker, which logs a failure and goes on; no thread about that)",
@@ -216,12 +239,71 @@ def patch_tracker(module: ModuleType) -> None:
             logger.addFilter(_Discreet())
 
 
+def patch_run(module: ModuleType) -> None:
+    """One-line errors, and refusals before a model is loaded, for `lm_eval run`."""
+    from .ending import guarded
+
+    if not getattr(module.Run, "_icr_patched", False):
+        module.Run._execute = staticmethod(guarded(module.Run._execute, _patch_config))
+        module.Run._icr_patched = True
+
+
+def _patch_config() -> None:
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    from . import flags
+    from .asked import Asked
+
+    original = EvaluatorConfig.process_tasks
+    if getattr(original, "icr", False):
+        return
+
+    @wraps(original)
+    def process_tasks(self: Any, metadata: Any = None) -> Any:
+        if self.trust_remote_code and metadata is not None:  # lm_eval gives it to the model alone
+            metadata.setdefault("trust_remote_code", True)
+        manager = original(self, metadata)
+        asked = Asked(
+            engine=str(self.model),
+            template=self.apply_chat_template,
+            use_cache=self.use_cache,
+            num_fewshot=self.num_fewshot,
+            model_args=self.model_args,
+            gen_kwargs=self.gen_kwargs or {},
+        )
+        others = {name: getattr(self, name, None) for name in flags.CHECKED}
+        flags.before_loading(self.tasks, self.metadata, asked, others)
+        return manager
+
+    process_tasks.icr = True  # type: ignore[attr-defined]
+    EvaluatorConfig.process_tasks = process_tasks
+
+
+def patch_cache(module: Any) -> None:
+    """The key of lm_eval's response cache counts what our requests carry beside prompt and arguments."""
+    original = module.hash_args
+    if getattr(original, "icr", False):
+        return
+
+    @wraps(original)
+    def hash_args(attr: str, args: Any) -> str:
+        salt = getattr(args, "salt", "")
+        return original(attr, [*args, salt] if salt else args)
+
+    hash_args.icr = True  # type: ignore[attr-defined]
+    module.hash_args = hash_args
+
+
 class _Discreet(logging.Filter):
     """lm_eval logs a model's arguments as they were given, and what a server said about them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """The record, its message without credentials."""
         message = record.getMessage()
+        if message.startswith("API request failed"):
+            from .ending import heard
+
+            heard(message)
         if (shown := redact_text(message)) != message:
             record.msg, record.args = shown, None
         return True

@@ -68,6 +68,13 @@ def _hash(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
+class Arguments(tuple):
+    """(prompt, generation kwargs), and in `salt` what else decides the answer: lm_eval's response cache knows
+    neither model nor setting (`hooks.patch_cache`)."""
+
+    salt: str = ""
+
+
 class PromptInstance(Instance):
     """Instance whose text costs about a third of its size in memory, and nothing once released.
 
@@ -89,8 +96,9 @@ class PromptInstance(Instance):
         repeats: int,
         setting: Setting | None = None,
         boundary: int | None = None,
+        salt: str = "",
     ) -> None:
-        self.setting, self.boundary = setting, boundary
+        self.setting, self.boundary, self.salt = setting, boundary, salt
         self.found: dict[str, Any] = {}
         self._gen_kwargs, self._digest = gen_kwargs, digest
         # An API engine's JsonChatStr is a tuple, not text: rebuilt by its own type.
@@ -105,7 +113,9 @@ class PromptInstance(Instance):
         if self._packed is None:
             return self._digest, self._gen_kwargs
         text = zlib.decompress(self._packed).decode("utf-8", "surrogatepass")
-        return (text if self._wrap is None else self._wrap(text)), self._gen_kwargs
+        found = Arguments((text if self._wrap is None else self._wrap(text), self._gen_kwargs))
+        found.salt = self.salt
+        return found
 
     @arguments.setter
     def arguments(self, value: tuple[Any, ...]) -> None:

@@ -40,6 +40,8 @@ class _Given(BaseModel):
     rerank_url: str | None = None
     ask_url: str | None = None
     thinking: str | bool | None = None
+    template_date: str | None = None
+    system_role: str | None = None
 
 
 EMBEDDING = tuple(
@@ -68,6 +70,8 @@ class Options:
     embed: dict[str, Any] = field(default_factory=dict)  # engine and address of the retriever's embedder
     graders: Graders = Graders()  # judge and extractor
     part: float = 1.0  # share of the questions, the same ones for every task of a benchmark
+    template_date: str | None = None  # what a chat template prints as today
+    system_role: str | None = None  # where system text stands; None: where the template has a place for it
 
     @classmethod
     def parse(cls, metadata: Mapping[str, Any]) -> Options:
@@ -86,6 +90,8 @@ class Options:
         if given.part is not None and not 0 < given.part <= 1:
             raise IcrError(f"part {given.part:g}: a share of the questions, above 0 and at most 1")
         thinking.word(given.thinking)
+        if given.system_role not in (None, "system", "user"):
+            raise unknown("system_role", given.system_role, ("system", "user"))
         data = given.model_dump(include={"allow_partial", "questions_file"}, exclude_unset=True)
         embed = {k.removeprefix("embed_"): getattr(given, k) for k in EMBEDDING}
         return cls(
@@ -98,6 +104,8 @@ class Options:
             {name: value for name, value in embed.items() if value},
             Graders.parse(metadata),
             given.part or 1.0,
+            given.template_date,
+            given.system_role,
         )
 
 

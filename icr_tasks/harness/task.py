@@ -9,12 +9,12 @@ engine wants it, and only a digest of it (hash, token count, what was cut) reach
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
+from lm_eval.api import model
 from lm_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
@@ -32,7 +32,8 @@ from ..metrics.visible import opens_thought
 from ..registry import METRICS
 from ..schema import redacted
 from ..settings import Setting
-from . import grading, thinks
+from . import flags, grading, hooks, thinks
+from .asking import Asking, overflow
 from .instance import Docs, PromptInstance, light, part_of, unsealed
 from .options import Options
 from .routing import Routing, spent
@@ -76,6 +77,7 @@ class ICRTask(ConfigurableTask):
         self._failed: dict[str, str] = {}
         self._verdicts: dict[str, dict[str, float]] = {}
         self._given: dict[str, Given] = {}
+        hooks.patch_cache(model)
         super().__init__(config=config)
         self._config.process_results = None  # the log would otherwise carry this class's source text
 
@@ -99,6 +101,12 @@ class ICRTask(ConfigurableTask):
                     "replay it"
                 )
         return Options.parse({**metadata, **logged})
+
+    def set_config(self, key: str, value: Any, update: bool = False) -> None:
+        """lm-eval's; --gen_kwargs under one name for each thing."""
+        if key == "generation_kwargs":
+            value = flags.generation(value)
+        super().set_config(key, value, update)
 
     # -- lm-eval's data interface --------------------------------------------------------------------------
 
@@ -153,10 +161,9 @@ class ICRTask(ConfigurableTask):
         tokenizer_name: str = "",
     ) -> None:
         """Build one request per item; an item that cannot be sent keeps its place with the reason."""
-        if cache_requests:
-            raise IcrError(
-                "--cache_requests re-uses prompts made for another setting; leave it out for icr_ tasks"
-            )
+        flags.requests_cache(cache_requests)
+        flags.examples(self.config.num_fewshot)
+        flags.items(limit, samples, len(self.items), str(self.config.task))
         self.limit = limit
         begin(str(self.config.task))
         self._before = choose.counted()  # of a vLLM engine that tells nothing per request
@@ -168,6 +175,7 @@ class ICRTask(ConfigurableTask):
 
             replay.log_of(self.config.metadata).check(str(self.config.task), self._by_id)
         docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
+        self.asking.n = len(docs)
         self._instances = [
             self.request(builder, doc_id, doc)
             for doc_id, doc in tqdm(docs, desc=f"{self.config.task} {self.options.setting}", disable=None)
@@ -182,34 +190,24 @@ class ICRTask(ConfigurableTask):
         system = system if self._replaying else thinks.system(self, template, system)
         metadata, lm = self.config.metadata, getattr(template, "__self__", None)
         counter = None if self._replaying else tokens.counter(metadata, lm)
+        self.asking = Asking.of(self, template, counter) if not self._replaying else Asking.idle(self)
         return Builder(
             benchmark=self.sheet["benchmark"],
             setting=self.options.setting,
             prompt=self.prompt_format,
             tokens=counter,
-            window=None if counter is None else tokens.window(metadata, lm),
+            window=self.asking.window.size,
             max_gen_toks=int(
                 self.config.generation_kwargs.get("max_gen_toks", self.prompt_format.max_gen_toks)
             ),
-            template=template,
+            template=self.asking.template,
             system=system,
             demos=self._demos if "{demos}" in self.prompt_format.user else lambda item: "",
-            overflow=self._overflow(),
+            overflow=overflow(self),
             truncation=self.options.truncation,
             prepared=prepared.lookup(self, counter),
             embed=self.options.embed,
         )
-
-    def _overflow(self) -> str:
-        """What happens to a prompt above the window. A benchmark that is never cut says so in its sheet."""
-        never = self.sheet.get("overflow") == "skip"
-        if never and (self.options.overflow == "truncate" or self.options.truncation):
-            given = "overflow=truncate" if self.options.overflow else f"truncation={self.options.truncation}"
-            raise IcrError(
-                f"{self.config.task} is never cut: what exceeds the window is not sent and counted; "
-                f"leave {given} out"
-            )
-        return self.options.overflow or ("skip" if never else "truncate")
 
     def request(self, builder: Builder, doc_id: int, doc: dict[str, Any]) -> PromptInstance:
         item = self._by_id[doc["id"]]
@@ -219,17 +217,19 @@ class ICRTask(ConfigurableTask):
         except DoesNotFit as reason:
             self._failed[item.id] = str(reason)
             built, repeats = Built("", skipped(str(reason))), 0  # zero copies: lm-eval never sends it
+        self.asking.built(bool(built.digest["truncated"]))
         self._built[item.id] = built
         instance = PromptInstance(
             doc=doc,
             prompt=built.prompt,
-            gen_kwargs=deepcopy(self.config.generation_kwargs),
+            gen_kwargs={**deepcopy(self.config.generation_kwargs), **self.asking.extra},
             digest=dumps(built.digest),
             task=self.config.task,
             doc_id=doc_id,
             repeats=repeats,
             setting=builder.setting,
             boundary=built.boundary,
+            salt=self.asking.salt,
         )
         built.prompt = None
         return instance
@@ -247,15 +247,12 @@ class ICRTask(ConfigurableTask):
         return "samples" in self.config.metadata
 
     def _note_run(self, builder: Builder) -> None:
-        template = getattr(getattr(builder.template, "__self__", None), "tokenizer", None)
-        text = str(getattr(template, "chat_template", "") or "")
         self.sheet.update(
             tokenizer=builder.tokens.name if builder.tokens else None,
-            max_model_len=builder.window,
             truncation=self.options.truncation or self.prompt_format.cut,
             overflow=builder.overflow,
             chat=builder.template is not None and self.prompt_format.chat,
-            chat_template_sha=hashlib.sha256(text.encode()).hexdigest()[:16] if text else None,
+            **self.asking.about(),
             n_not_sent=len(self._failed),
             git=identity.working_tree(),
             versions={"icr_tasks": __version__, **identity.versions()},
@@ -393,7 +390,8 @@ class ICRTask(ConfigurableTask):
         return self._higher()
 
     def _higher(self) -> dict[str, bool]:
-        return {**{m["metric"]: m["higher_is_better"] for m in self.config.metric_list}, "bypass": True}
+        named = {m["metric"]: m.get("higher_is_better", True) for m in self.config.metric_list}
+        return {**named, "bypass": True}
 
 
 def _mean(values: list[float]) -> float:
