@@ -29,10 +29,14 @@ from ..harness.score import Scored, clustered_error
 from ..harness.task import ICRTask
 
 _CUT = {"max_tokens": "length", "model_length": "length"}  # Inspect's words for a generation that was cut
+_PREFILL = (
+    "the prompt ends in words of the assistant, which Inspect's models do not continue; use another prompt or "
+    "setting, e.g. gold@only for gold"
+)
 
 
 class Messages(str):
-    """Chat messages as JSON, so that they are counted and hashed as lm-eval's chat engines send them."""
+    """Chat messages as JSON: counted and hashed as those that lm-eval's `local-chat-completions` sends."""
 
     @property
     def prompt(self) -> str:
@@ -43,10 +47,7 @@ class Messages(str):
 def chat(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> Messages:
     """Stands where lm-eval has an engine's chat template."""
     if not add_generation_prompt:
-        raise IcrError(
-            "the prompt ends in words of the assistant, which a chat model does not continue; use another "
-            "prompt or setting, e.g. gold@only for gold"
-        )
+        raise IcrError(_PREFILL)
     return Messages(json.dumps(messages, ensure_ascii=False))
 
 
@@ -60,6 +61,8 @@ def leaf(name: str, options: str) -> ICRTask:
             f"{name}: prompt {made.prompt_format.name!r} is completed as text, and Inspect sends messages; "
             "run it by lm_eval, or choose another prompt"
         )
+    if str(made.options.setting.context) == "gold" or made.prompt_format.prefill:
+        raise IcrError(_PREFILL)
     made.plain.builder(chat)
     return made
 
@@ -122,7 +125,7 @@ def offer(name: str) -> Callable[..., Task]:
     """Register one leaf task under its name without `icr_`."""
 
     def made(
-        setting: str = "full",
+        setting: str | None = None,
         prompt_name: str | None = None,
         tokenizer: str | None = None,
         max_model_len: int | None = None,
