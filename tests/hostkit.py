@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks.benchmarks import catalog
+from icr_tasks.harness.instance import unsealed
 from icr_tasks.harness.run import manager
 
 # What NeMo Evaluator 0.3 takes for the reward of an item, in its order.
@@ -18,16 +19,19 @@ SWALLOWED = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 JUNK = "xq zv"  # "cannot" holds a gold "no"
 
 
+CANARY = "A sentence that is no canary."  # BrowseComp-Plus asks for one
+
+
 def right(doc: dict[str, Any], task: str) -> str:
     """The gold answer in the words that the task's scorer reads."""
-    gold = doc["answers"][0]
-    if any(part in task for part in ("_sum", "loong", "infbench_qa")):
-        return gold
-    if "longbench" in task:
-        return f"The correct answer is ({gold})."
-    if "infbench_mc" in task:
-        return "The answer is " + "ABCD"[doc["options"].index(gold)]
-    return f"The answer is: {gold}"
+    from oracle import _right
+
+    return _right(doc, task)
+
+
+def open_doc(task: Any, doc: dict[str, Any]) -> dict[str, Any]:
+    """The document with the texts that its log must not show."""
+    return unsealed(dict(doc), task.item(doc))
 
 
 class PlainHost:
@@ -62,7 +66,7 @@ class PlainHost:
         """The reward of each item for `say(doc, task name)`."""
         out = []
         for task, doc, _, kwargs in self.rows:
-            text = say(doc, str(task.config.task))
+            text = say(open_doc(task, doc), str(task.config.task))
             for stop in kwargs.get("until", []):
                 text = text.partition(stop)[0]
             try:
@@ -82,13 +86,23 @@ def _leaves(found: Any) -> Any:
 
 
 def whole_data(replica: Path, root: Path) -> Path:
-    """A data root with files for every leaf task: the replica's, and where it has none, rows of a shorter file
-    with their passages repeated to the number that the task's file has."""
+    """A data root for every benchmark: the replica's files; where it has none of HELMET, rows of a shorter file
+    with their passages repeated to the number that the task's file has; small files of the others' shapes.
+
+    Where counts are kept (XDG_CACHE_HOME) and BrowseComp-Plus' key must be set before.
+    """
+    import newbench
+    import test_bench_sealed
+
     for path in sorted(replica.rglob("*")):
         if path.is_file():
             target = root / path.relative_to(replica)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path)
+    newbench.everything(root)
+    test_bench_sealed.nolima(root)
+    (root / "nolima" / "rand_book_1.txt").write_text("A sentence of a book about nothing. " * 6000)
+    test_bench_sealed.write(root, [test_bench_sealed.row()])
     kilt = replica / "helmet" / "data" / "kilt"
     short = {"hotpotqa": "hotpotqa-dev-multikilt_1000_k20_dep3", "popqa": "popqa_test_1000_k20_dep6"}
     for benchmark, task in catalog.leaves().values():

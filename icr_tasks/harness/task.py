@@ -92,6 +92,8 @@ class ICRTask(ConfigurableTask):
         sheet = self.sheet
         items = self.benchmark.load(sheet["dataset"], sheet.get("length"), **self.options.data)
         self.items: list[Item] = part_of(items.items, self.options.part)
+        if not self.items:
+            raise IcrError(f"{self.config.task}: {items.source} has no item of this task; see icr data ls")
         self.dataset = {"test": Docs(light(item) for item in self.items)}
         self._by_id = {item.id: item for item in self.items}
         self._docs = {doc["id"]: doc for doc in self.dataset["test"]}
@@ -392,7 +394,7 @@ class ICRTask(ConfigurableTask):
         }
 
     def aggregation(self) -> dict[str, Callable[[list[float]], float]]:
-        """lm-eval's own mean, so that it adds its `_stderr`; `score_se` is the error that respects clusters."""
+        """lm-eval's own mean, for which it knows `_stderr`; `score_se` respects clusters."""
         return {**dict.fromkeys(self._higher(), mean), SCORE_SE: clustered_error}
 
     def higher_is_better(self) -> dict[str, bool]:
