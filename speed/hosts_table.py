@@ -94,9 +94,9 @@ def by_inspect(name: str, said: dict[str, str], options: dict[str, Any], limit: 
     model = get_model("mockllm/model", custom_outputs=say, memoize=False)
     with tempfile.TemporaryDirectory() as folder:
         log = evaluate(made, model=model, limit=limit, log_dir=folder, display="none")[0]
-    if log.status != "success":
-        raise IcrError(f"{name}: Inspect ended with {log.status}: {log.error}")
-    return {str(s.id): float(next(iter((s.scores or {}).values())).as_float()) for s in log.samples or []}
+        if log.status != "success":
+            raise IcrError(f"{name}: Inspect ended with {log.status}: {log.error}")
+        return {str(s.id): float(next(iter((s.scores or {}).values())).as_float()) for s in log.samples or []}
 
 
 HOSTS: dict[str, Callable[[str, dict[str, str], dict[str, Any], int], Scores]] = {

@@ -71,10 +71,7 @@ class ICRTask(ConfigurableTask):
             "max_gen_toks": self.prompt_format.max_gen_toks,
         }
         config["process_results"] = self.process_results
-        config["fewshot_config"] = {
-            "sampler": "first_n",
-            "samples": [],
-        }  # spares lm-eval a copy of all documents
+        config["fewshot_config"] = {"sampler": "first_n", "samples": []}  # spares a copy of all documents
         self._built: dict[str, Built] = {}
         self._failed: dict[str, str] = {}
         self._verdicts: dict[str, dict[str, float]] = {}
@@ -338,10 +335,10 @@ class ICRTask(ConfigurableTask):
 
     def measured(self, instances: list[PromptInstance], setting: Setting | None = None) -> None:
         """Attach what the engine measured for each item of these requests, under the task's or this setting."""
-        sent = [i for i in instances if i.resps]
-        wanted = setting or self.options.setting
-        tallied = self.options.setting.compressed
-        self._failed |= measured.attach(sent, self._built, wanted, self._before, self.sheet, tallied)
+        sent, own = [i for i in instances if i.resps], self.options.setting
+        self._failed |= measured.attach(
+            sent, self._built, setting or own, self._before, self.sheet, own.compressed
+        )
 
     def answered(self) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], str]]:
         """(doc, fields of the item, visible text) of what a judge or extractor grades: one generation an item,
@@ -373,11 +370,8 @@ class ICRTask(ConfigurableTask):
     ) -> dict[str, float]:
         """All metrics of one answer, with those that judge or extractor gave."""
         cites = built.digest.get("gold_ids") if self.prompt_format.cites else None
-        scorer = (
-            "helmet_official"
-            if self.prompt_format.name == "official" and self.sheet["scorer"] == "qa"
-            else self.sheet["scorer"]
-        )
+        official = self.prompt_format.name == "official" and self.sheet["scorer"] == "qa"
+        scorer = "helmet_official" if official else self.sheet["scorer"]
         marker = scorers.asks_marker(self.prompt_format.user)
         item = self.item(doc)
         doc = unsealed(dict(doc), item)
