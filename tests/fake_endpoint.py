@@ -23,7 +23,8 @@ class FakeEndpoint:
     """`with FakeEndpoint(reply) as server: server.url`. `reply` maps a prompt to the text the model says.
 
     `fault(prompt, nth)` may replace the answer to the nth call (from 0) with that prompt. Records `prompts`,
-    `headers`, `calls` and the highest number of calls at the same time, `peak`.
+    `headers`, `calls` and the highest number of calls at the same time, `peak`. `whole`: a chat's prompt is all
+    of its messages, not the first alone.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class FakeEndpoint:
         latency: float = 0.0,
         fault: Callable[[str, int], Fault] | None = None,
         port: int = 0,
+        whole: bool = False,
     ) -> None:
         self.reply, self.latency, self.fault = reply, latency, fault or (lambda prompt, nth: None)
+        self._whole = whole
         self.prompts: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
@@ -80,6 +83,8 @@ class FakeEndpoint:
     ) -> tuple[int, str, dict[str, str]]:
         chat = path.split("?")[0].endswith("/chat/completions")
         prompt = body["messages"][0]["content"] if chat else body["prompt"]
+        if self._whole:  # the system text does not ask anything
+            prompt = "\n\n".join(m["content"] for m in body["messages"]) if chat else str(prompt)
         with self._lock:
             nth = self._seen[prompt]
             self._seen[prompt] += 1

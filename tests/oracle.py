@@ -1,8 +1,8 @@
-"""Two models for contract tests, run through lm_eval's real command line: `python tests/oracle.py --model
+"""Three models for contract tests, run through lm_eval's real command line: `python tests/oracle.py --model
 oracle ...`.
 
-`oracle` says the gold answer in the format its prompt asks for, `junk` says something else; both ignore the
-prompt.
+`oracle` says the gold answer in the format its prompt asks for, `junk` says something else, `mixed` is right on
+some questions; all ignore the prompt.
 """
 
 from __future__ import annotations
@@ -56,6 +56,13 @@ def main() -> None:
     class Junk(_Scripted):
         def say(self, request: object) -> str:
             return "xq zv"  # "cannot" holds a gold "no"
+
+    @register_model("mixed")
+    class Mixed(_Scripted):
+        def say(self, request: object) -> str:
+            doc = request.doc  # type: ignore[attr-defined]
+            right = sum(map(ord, doc["cluster"])) % 3 or sum(map(ord, doc["id"])) % 4 == 0
+            return _right(doc, request.task_name) if right else "xq zv"  # type: ignore[attr-defined]
 
     from lm_eval.__main__ import cli_evaluate
 

@@ -130,7 +130,9 @@ def test_too_little_data_is_inconclusive_and_fails_unless_allowed(run: Callable[
     code, found, out = run(rows)
     assert (code, found["verdict"], found["exit_code"]) == (3, "INCONCLUSIVE", 3)
     [line] = [note for note in found["notes"] if note.startswith("plan: ")]
-    told = [int(n.replace("\u2009", "")) for n in re.findall(r"(?:; |: )(?:all )?(\d[\d\u2009]*) items", line)]
+    told = [
+        int(n.replace("\u2009", "")) for n in re.findall(r"(?:; |: )(?:all )?(\d[\d\u2009]*) items", line)
+    ]
     assert "in 8 of 10 cases" in line and told and max(told) <= 660  # never more than the data have
     assert "a 2.0 margin is beyond these data (all 310 questions see" in found["reason"] and any(
         "below half" in note for note in found["notes"]

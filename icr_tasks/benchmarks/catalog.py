@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import unknown
+from ..errors import IcrError, unknown
+from ..schema import split_task
 from .declare import Benchmark, Task, all_benchmarks
 
 
@@ -22,6 +23,11 @@ def groups() -> dict[str, list[str]]:
 def find(task: str) -> tuple[Benchmark, Task]:
     """Benchmark and declaration of a leaf task. Raises IcrError with the nearest match."""
     known = leaves()
+    name, setting = split_task(task)
+    if setting is not None and (name in known or name in groups()):
+        raise IcrError(
+            f"task {task!r}: settings are an option of their own here; name {name} and setting {setting}"
+        )
     if task not in known:
         from .. import plugins
 

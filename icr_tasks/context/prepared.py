@@ -20,6 +20,7 @@ import orjson
 
 from ..benchmarks.base import Unit
 from ..errors import IcrError
+from ..schema import split_task
 from ..settings import Setting
 from ..storage import cache_root, write_atomic
 from .pool import tokenizer_key
@@ -91,7 +92,7 @@ def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:
     prompt = task.prompt_format
     return {
         "version": VERSION,
-        "task": task.config.task,
+        "task": split_task(task.config.task)[0],
         "setting": str(task.options.setting.rag or task.options.setting.context),
         "prompt": prompt.name,
         "default_prompt": task.options.prompt is None,

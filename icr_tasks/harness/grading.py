@@ -58,18 +58,18 @@ class Grades:
     error: IcrError | None = None
 
 
-def grade(scorer: str, graders: Graders, answers: Sequence[Answer]) -> Grades:
-    """Grade a task's answers by its scorer's helper; empty where the scorer needs none."""
+def grade(scorer: str, graders: Graders, answers: Sequence[Answer], *, progress: bool = True) -> Grades:
+    """Grade answers by their scorer's helper; empty where the scorer needs none."""
     grader = GRADERS.get(scorer)
     if grader is None:
         return Grades()
     try:
-        return grader(graders, answers)
+        return grader(graders, answers, progress)
     except IcrError as error:
         return Grades(sheet={"reasons": dict.fromkeys(METRICS[scorer], str(error))}, error=error)
 
 
-def loong(graders: Graders, answers: Sequence[Answer]) -> Grades:
+def loong(graders: Graders, answers: Sequence[Answer], progress: bool = True) -> Grades:
     """Judge every answer; a judge that fails half-way gives no score at all, since half would look like
     all."""
     from ..metrics.judge import Case, Judge, metrics_of
@@ -89,7 +89,7 @@ def loong(graders: Graders, answers: Sequence[Answer]) -> Grades:
         )
         for a in answers
     ]
-    judge = Judge(config, progress=True)
+    judge = Judge(config, progress=progress)
     verdicts = judge.score(cases)
     scores = [metrics_of(v) for v in verdicts]
     failed = Counter(v.reason for v in verdicts if not v.ok)
@@ -107,7 +107,7 @@ def loong(graders: Graders, answers: Sequence[Answer]) -> Grades:
     )
 
 
-def equivalence(graders: Graders, answers: Sequence[Answer]) -> Grades:
+def equivalence(graders: Graders, answers: Sequence[Answer], progress: bool = True) -> Grades:
     """`judge_equiv` of a QA task: whether the answer says what a gold answer says. Only where a judge is
     configured."""
     from ..metrics.judge import Case, Judge
@@ -126,7 +126,7 @@ def equivalence(graders: Graders, answers: Sequence[Answer]) -> Grades:
         )
         for a in answers
     ]
-    judge = Judge(config, progress=True)
+    judge = Judge(config, progress=progress)
     verdicts = judge.score(cases)
     failed = Counter(v.reason for v in verdicts if not v.ok)
     for reason, n in failed.most_common(5):
@@ -143,14 +143,14 @@ def equivalence(graders: Graders, answers: Sequence[Answer]) -> Grades:
     return Grades(scores, {"judge_equiv": identity, "judged": judged})
 
 
-def judged(graders: Graders, answers: Sequence[Answer]) -> Grades:
+def judged(graders: Graders, answers: Sequence[Answer], progress: bool = True) -> Grades:
     """`judge_equiv` where it is the headline: without a judge the sheet says why there is none."""
     if graders.judge is None:
         return Grades(sheet={"reasons": {"judge_equiv": "no judge: set judge_base_url and judge_model"}})
-    return equivalence(graders, answers)
+    return equivalence(graders, answers, progress)
 
 
-def choice(graders: Graders, answers: Sequence[Answer]) -> Grades:
+def choice(graders: Graders, answers: Sequence[Answer], progress: bool = True) -> Grades:
     """Extract every multiple-choice answer with xFinder."""
     from ..metrics.xfinder import XFinder
     from ..metrics.xfinder_cases import ChoiceCase, metrics
@@ -207,7 +207,7 @@ def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {n: sum(r[n] for r in rows if n in r) / sum(n in r for r in rows) for n in names}
 
 
-GRADERS: dict[str, Callable[[Graders, Sequence[Answer]], Grades]] = {
+GRADERS: dict[str, Callable[[Graders, Sequence[Answer], bool], Grades]] = {
     "loong": loong,
     "qa": equivalence,
     "infbench_qa": equivalence,

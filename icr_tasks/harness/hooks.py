@@ -46,6 +46,18 @@ PATCHES = (
         ("include_path", "include_defaults"),
     ),
     Patch(
+        "lm_eval.tasks.manager:TaskManager._load_spec",
+        "a setting may stand after a task's name, for hosts that pass no options",
+        f"{_LM_EVAL}/4015 (as above; no thread about options in a task's name)",
+        ("spec",),
+    ),
+    Patch(
+        "lm_eval.tasks.manager:TaskManager.match_tasks",
+        "names with a setting are found by --tasks",
+        f"{_LM_EVAL}/4015 (as above)",
+        ("task_list",),
+    ),
+    Patch(
         "lm_eval.api.registry:model_registry",
         "icr-vllm, icr-hf, icr-api and icr-replay are found by --model",
         f"{_LM_EVAL}/4013 (merged, not released: entry points for models; the patch steps aside for it)",
@@ -175,7 +187,10 @@ def _task_dirs() -> list[Any]:
 
 
 def patch_manager(module: ModuleType) -> None:
-    """Add our task folder to every TaskManager; nothing where lm_eval finds plugin tasks itself."""
+    """Names with a setting; and our task folder for every TaskManager, where lm_eval does not find it itself."""
+    from .named import patch
+
+    patch(module.TaskManager)
     if hasattr(module, "discover_plugin_task_paths") or getattr(module.TaskManager, "_icr_patched", False):
         return
     original = module.TaskManager.__init__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from ..context import thinking
 from ..context.fit import RULES
 from ..errors import IcrError, unknown
 from ..kv import choose
+from ..schema import split_task
 from ..settings import KV_NATIVE, Setting, pieces
 from .grading import GRADER_KEYS, Graders
 
@@ -48,6 +50,7 @@ EMBEDDING = tuple(
     name for name in _Given.model_fields if name.startswith("embed_") or name in ("rerank_url", "ask_url")
 )  # how a retriever's models are run
 OURS = (*_Given.model_fields, "setting", "tokenizer", "embedder")
+ENVIRONMENT = "ICR_OPTIONS"  # options of a host that passes none, as JSON
 _NEARLY = 0.8
 _ENGINES = (
     "tokenizer",
@@ -146,3 +149,26 @@ def _with_engine(setting: Setting, metadata: Mapping[str, Any]) -> Setting:
     if setting.kind == "kv" and setting.kv is None or setting.kv is not None and setting.kv.method != dtype:
         raise IcrError(f"setting {setting} contradicts kv_cache_dtype={dtype}; give only one of them")
     return setting
+
+
+def host_options(task: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What a host says beside `--metadata`: a setting after the task's name, and the variable ICR_OPTIONS.
+
+    Raises IcrError where the name and `--metadata` name different settings, and for what is no JSON object.
+    """
+    text = os.environ.get(ENVIRONMENT) or "{}"
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise IcrError(f"{ENVIRONMENT}={text}: not valid JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise IcrError(f'{ENVIRONMENT}={text}: give a JSON object, e.g. {{"tokenizer":"MODEL"}}')
+    setting = split_task(task)[1]
+    if setting is None:
+        return found
+    given = metadata.get("setting")
+    if given is not None and Setting.parse(str(given)) != Setting.parse(setting):
+        raise IcrError(
+            f"{task} names a setting, and --metadata another one, {given!r}; give only one of them"
+        )
+    return {**found, "setting": setting}

@@ -85,7 +85,6 @@ def evaluate(
             apply_chat_template=cell.chat,
             system_instruction=cell.system,
             gen_kwargs=dict(gen_kwargs) or None,
-            bootstrap_iters=0,
             evaluation_tracker=tracker,
         )
     assert results is not None  # one process, so rank 0

@@ -15,6 +15,7 @@ from copy import deepcopy
 from typing import Any
 
 from lm_eval.api import model
+from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
@@ -23,21 +24,22 @@ from ..benchmarks import base
 from ..benchmarks.base import Item
 from ..context import prepared, tokens
 from ..context.build import Builder, Built, DoesNotFit, dumps, skipped
-from ..engines import identity, session
+from ..engines import identity
 from ..errors import IcrError
 from ..kv import choose
 from ..metrics import scorers
 from ..metrics.given import Given, given
-from ..metrics.visible import opens_thought
 from ..registry import METRICS
 from ..schema import redacted
 from ..settings import Setting
-from . import flags, grading, hooks, thinks
+from . import flags, grading, hooks, measured, replayed, thinks
 from .asking import Asking, overflow
 from .instance import Docs, PromptInstance, light, part_of, unsealed
-from .options import Options
+from .options import host_options
+from .plain import Plain
 from .routing import Routing, spent
 from .saving import begin, check_output_path
+from .score import SCORE, SCORE_SE, clustered_error, headline
 
 log = logging.getLogger("icr_tasks")
 
@@ -49,11 +51,12 @@ class ICRTask(ConfigurableTask):
     def __init__(self, config: dict[str, Any] | None = None) -> None:
         config = dict(config or {})
         config.pop("class", None)
+        config["metadata"] = {**host_options(config["task"], config["metadata"]), **config["metadata"]}
         sheet = config["metadata"]["icr"]
         self.sheet = deepcopy(sheet)
         self.benchmark = benchmarks.get(sheet["benchmark"])
         self._more = [m["metric"] for m in config["metric_list"] if m["metric"] in METRICS]
-        self.options = self._options(config["task"], config["metadata"])
+        self.options = replayed.options(config["task"], config["metadata"])
         self.prompt_format = base.get(
             sheet["benchmark"], self.options.prompt or sheet.get("prompt"), sheet["dataset"]
         )
@@ -69,38 +72,17 @@ class ICRTask(ConfigurableTask):
             "max_gen_toks": self.prompt_format.max_gen_toks,
         }
         config["process_results"] = self.process_results
-        config["fewshot_config"] = {
-            "sampler": "first_n",
-            "samples": [],
-        }  # spares lm-eval a copy of all documents
+        config["fewshot_config"] = {"sampler": "first_n", "samples": []}  # spares a copy of all documents
         self._built: dict[str, Built] = {}
         self._failed: dict[str, str] = {}
         self._verdicts: dict[str, dict[str, float]] = {}
         self._given: dict[str, Given] = {}
+        self.tokens: tokens.TokenCounter | None = None  # counts answers
+        self.plain = Plain(self)
+        self._asked = False  # by lm_eval itself, which builds all requests at once
         hooks.patch_cache(model)
         super().__init__(config=config)
         self._config.process_results = None  # the log would otherwise carry this class's source text
-
-    @staticmethod
-    def _options(task: str, metadata: dict[str, Any]) -> Options:
-        """The user's options; in a replay those of the log, which an explicit option may not contradict."""
-        if "samples" not in metadata:
-            return Options.parse(metadata)
-        from ..engines import replay
-
-        sheet = replay.log_of(metadata).sheets.get(task, {})
-        logged = {
-            k: v
-            for k, v in (("setting", sheet.get("setting", {}).get("text")), ("prompt", sheet.get("prompt")))
-            if v
-        }
-        for key, value in logged.items():
-            if str(metadata.get(key, value)) != value:
-                raise IcrError(
-                    f"{task} was logged with {key} {value!r}, not {metadata[key]!r}; leave {key} out to "
-                    "replay it"
-                )
-        return Options.parse({**metadata, **logged})
 
     def set_config(self, key: str, value: Any, update: bool = False) -> None:
         """lm-eval's; --gen_kwargs under one name for each thing."""
@@ -115,8 +97,11 @@ class ICRTask(ConfigurableTask):
         sheet = self.sheet
         items = self.benchmark.load(sheet["dataset"], sheet.get("length"), **self.options.data)
         self.items: list[Item] = part_of(items.items, self.options.part)
+        if not self.items:
+            raise IcrError(f"{self.config.task}: {items.source} has no item of this task; see icr data ls")
         self.dataset = {"test": Docs(light(item) for item in self.items)}
         self._by_id = {item.id: item for item in self.items}
+        self._docs = {doc["id"]: doc for doc in self.dataset["test"]}
         if len(self._by_id) != len(self.items):
             raise IcrError(f"{self.config.task}: item ids repeat in {items.source}")
         sheet.update(
@@ -136,7 +121,7 @@ class ICRTask(ConfigurableTask):
             sheet["metric"] = sheet["metric_official"]  # the benchmark's own scorer, under its own wording
 
     def doc_to_text(self, doc: Mapping[str, Any], doc_to_text: Any = None) -> str:
-        """The bare question; the real prompt is made in build_all_requests."""
+        """The bare question; the real prompt is made in build_all_requests or fewshot_context."""
         return doc["question"]
 
     def doc_to_target(self, doc: Mapping[str, Any], doc_to_target: Any = None) -> list[str]:
@@ -165,15 +150,14 @@ class ICRTask(ConfigurableTask):
         flags.examples(self.config.num_fewshot)
         flags.items(limit, samples, len(self.items), str(self.config.task))
         self.limit = limit
+        self._asked = True
         begin(str(self.config.task))
         self._before = choose.counted()  # of a vLLM engine that tells nothing per request
         builder = self.builder(chat_template if apply_chat_template else None, system_instruction)
         self._routing = None if self._replaying else Routing.of(self, builder)
         builder = self._routing.first if self._routing else builder
         if self._replaying:
-            from ..engines import replay
-
-            replay.log_of(self.config.metadata).check(str(self.config.task), self._by_id)
+            replayed.check(self.config, self._by_id)
         docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
         self.asking.n = len(docs)
         self._instances = [
@@ -186,11 +170,49 @@ class ICRTask(ConfigurableTask):
             log.warning("%s: %d of %d items not sent", self.config.task, len(self._failed), len(docs))
         self._note_run(builder)
 
-    def builder(self, template: Callable[..., Any] | None, system: str | None) -> Builder:
+    def fewshot_context(  # type: ignore[override]
+        self,
+        doc: Mapping[str, Any],
+        num_fewshot: int | None = 0,
+        system_instruction: str | None = None,
+        apply_chat_template: bool = False,
+        fewshot_as_multiturn: bool = False,
+        chat_template: Callable[..., Any] | None = None,
+        gen_prefix: str | None = None,
+    ) -> Any:
+        """The whole prompt of one document, for hosts that ask for one at a time."""
+        template = chat_template if apply_chat_template else None
+        return self.plain.context(doc, num_fewshot, template, system_instruction)
+
+    def construct_requests(  # type: ignore[override]
+        self,
+        doc: Mapping[str, Any],
+        ctx: Any,
+        *,
+        metadata: tuple[Any, ...] = (),
+        apply_chat_template: bool = False,
+        chat_template: Callable[..., Any] | None = None,
+        **kwargs: Any,
+    ) -> PromptInstance:
+        """The request for a prompt of `fewshot_context`."""
+        return self.plain.request(doc, ctx, metadata, chat_template if apply_chat_template else None)
+
+    def item(self, doc: Mapping[str, Any]) -> Item:
+        """The item of a document as lm-eval knows it. Raises KeyError for one that is not of this task."""
+        return self._by_id[doc["id"]]
+
+    def doc(self, item_id: str) -> dict[str, Any]:
+        """The document of an item. Raises KeyError for an id that is not of this task."""
+        return self._docs[item_id]
+
+    def builder(
+        self, template: Callable[..., Any] | None, system: str | None, *, counted: bool = True
+    ) -> Builder:
+        """What makes the prompts. `counted=False`: no tokenizer is known, nothing is counted or cut."""
         system = system if self._replaying else thinks.system(self, template, system)
         metadata, lm = self.config.metadata, getattr(template, "__self__", None)
-        counter = None if self._replaying else tokens.counter(metadata, lm)
-        self.asking = Asking.of(self, template, counter) if not self._replaying else Asking.idle(self)
+        counter = tokens.counter(metadata, lm) if counted and not self._replaying else None
+        self.asking = Asking.idle(self) if self._replaying else Asking.of(self, template, counter)
         return Builder(
             benchmark=self.sheet["benchmark"],
             setting=self.options.setting,
@@ -265,7 +287,7 @@ class ICRTask(ConfigurableTask):
 
         What lm-eval logs as the filtered response, and all that scores, is the visible answer.
         """
-        self._tokens = None if self._replaying else tokens.counter(self.config.metadata)
+        self.tokens = None if self._replaying else tokens.counter(self.config.metadata)
         if not self._replaying:
             self.measured(self._instances, self._routing.first.setting if self._routing else None)
         if self._routing:
@@ -274,7 +296,7 @@ class ICRTask(ConfigurableTask):
             item_id = instance.doc["id"]
             built = self._built[item_id]
             if self._replaying:
-                self._recall(item_id, instance.doc, built)
+                self._replayed(item_id, instance.doc, built)
             raw = instance.resps[0] if instance.resps else ""
             seen = self._given[item_id] = self.read(raw, built, served=instance.served)
             instance.filtered_resps["none"] = seen.text
@@ -288,7 +310,7 @@ class ICRTask(ConfigurableTask):
         `served`: a chat server answered, for whose null content lm-eval writes an empty text.
         """
         digest = built.digest
-        n_tokens = self._tokens.count(raw) if self._tokens is not None and isinstance(raw, str) else None
+        n_tokens = self.tokens.count(raw) if self.tokens is not None and isinstance(raw, str) else None
         seen = given(
             None if served and raw == "" else raw,
             opened=bool(digest.get("thought_opened")),
@@ -302,43 +324,18 @@ class ICRTask(ConfigurableTask):
             digest["thoughts"] = len(seen.thoughts)
         return seen
 
-    def _recall(self, item_id: str, doc: dict[str, Any], built: Built) -> None:
-        """Take the digest of the logged prompt, so that lengths and cuts stay with the answer."""
-        from ..engines import replay
-
-        row = replay.log_of(self.config.metadata).find(self.config.task, doc)
-        if row["digest"]:
-            built.digest = row["digest"]
-            if built.digest.get("error"):
-                self._failed[item_id] = built.digest["error"]
-        else:
-            built.digest["error"] = None
-        if row.get("finish_reason"):
-            built.digest["finish_reason"] = row["finish_reason"]
-        if row["out_tokens"] is not None:
-            self._verdicts.setdefault(item_id, {})["out_tokens"] = float(row["out_tokens"])
-        if row["thought_tokens"] is not None:
-            self._verdicts.setdefault(item_id, {})["thought_tokens"] = float(row["thought_tokens"])
+    def _replayed(self, item_id: str, doc: dict[str, Any], built: Built) -> None:
+        scores, error = replayed.recall(self.config, doc, built)
+        self._verdicts.setdefault(item_id, {}).update(scores)
+        if error:
+            self._failed[item_id] = error
 
     def measured(self, instances: list[PromptInstance], setting: Setting | None = None) -> None:
-        """Attach what the engine measured for each item. What did not run as it was asked for is an error,
-        not a score; so is a whole task of which no item took a compressed step."""
-        sent = [i for i in instances if i.resps]
-        found = choose.verify_all(
-            setting or self.options.setting, [session.found_of(i) for i in sent], self._before
+        """Attach what the engine measured for each item of these requests, under the task's or this setting."""
+        sent, own = [i for i in instances if i.resps], self.options.setting
+        self._failed |= measured.attach(
+            sent, self._built, setting or own, self._before, self.sheet, own.compressed
         )
-        for instance, measured in zip(sent, found, strict=True):
-            item_id = instance.doc["id"]
-            prompt, gen_kwargs = instance.arguments[:2]
-            if opens_thought(getattr(prompt, "prompt", prompt)):  # a chat API gets JsonChatStr
-                self._built[item_id].digest["thought_opened"] = True
-            self._built[item_id].digest["max_gen_toks"] = gen_kwargs.get("max_gen_toks")
-            self._built[item_id].digest.update(measured)
-            if measured.get("error"):
-                self._failed[item_id] = str(measured["error"])
-        if self.options.setting.compressed:
-            shares = {} if any("steps" in f.get("kv", {}) for f in found) else choose.run_shares(self._before)
-            self.sheet["kv"] = {**choose.tally(found), **shares}
 
     def answered(self) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], str]]:
         """(doc, fields of the item, visible text) of what a judge or extractor grades: one generation an item,
@@ -355,35 +352,41 @@ class ICRTask(ConfigurableTask):
         """Metrics of one item; empty for an item that was not sent."""
         if "bypass" in self._metric_fn_list:
             return {"bypass": 999}
+        if not self._asked:
+            return self.plain.results(doc, results)
         if doc["id"] in self._failed:
             return {}
         built = self._built[doc["id"]]
         seen = self._given.get(doc["id"])
         if seen is None or results[0] != seen.text:  # a host that calls nothing before this
             seen = self.read(results[0], built)
+        return self.scored(doc, seen, built, self._verdicts.get(doc["id"], {}))
+
+    def scored(
+        self, doc: Mapping[str, Any], seen: Given, built: Built, verdicts: Mapping[str, float]
+    ) -> dict[str, float]:
+        """All metrics of one answer, with those that judge or extractor gave."""
         cites = built.digest.get("gold_ids") if self.prompt_format.cites else None
-        scorer = (
-            "helmet_official"
-            if self.prompt_format.name == "official" and self.sheet["scorer"] == "qa"
-            else self.sheet["scorer"]
-        )
+        official = self.prompt_format.name == "official" and self.sheet["scorer"] == "qa"
+        scorer = "helmet_official" if official else self.sheet["scorer"]
         marker = scorers.asks_marker(self.prompt_format.user)
-        item = self._by_id[doc["id"]]
+        item = self.item(doc)
         doc = unsealed(dict(doc), item)
         scores = scorers.score(scorer, seen, doc, cites, marker=marker, more=self._more, item=item)
-        if self._tokens is not None:
-            scores["thought_tokens"] = float(seen.thought_tokens(self._tokens.count))
+        if self.tokens is not None:
+            scores["thought_tokens"] = float(seen.thought_tokens(self.tokens.count))
             scores["out_tokens"] = float((seen.n_tokens or 0) + spent(built.digest))
+        scores = {**scores, **verdicts}
         return {
+            **headline(scores, self.sheet["metric"], doc),
             **scores,
-            **self._verdicts.get(doc["id"], {}),
             "unfinished": float(seen.unfinished),
             "truncated": float(built.digest.get("truncated", False)),
         }
 
     def aggregation(self) -> dict[str, Callable[[list[float]], float]]:
-        """Plain means; error bars that respect clusters come from `icr board`."""
-        return {name: _mean for name in self._higher()}
+        """lm-eval's own mean, for which it knows `_stderr`; `score_se` respects clusters."""
+        return {**dict.fromkeys(self._higher(), mean), SCORE_SE: clustered_error}
 
     def higher_is_better(self) -> dict[str, bool]:
         """Direction of each metric."""
@@ -391,8 +394,4 @@ class ICRTask(ConfigurableTask):
 
     def _higher(self) -> dict[str, bool]:
         named = {m["metric"]: m.get("higher_is_better", True) for m in self.config.metric_list}
-        return {**named, "bypass": True}
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+        return {SCORE: True, SCORE_SE: False, **named, "bypass": True}

@@ -11,19 +11,41 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError, unknown
-from icr_tasks.schema import answering, digest
+from icr_tasks.schema import answering, digest, split_task
 from icr_tasks.schema import run_fingerprint as run_fingerprint
 from icr_tasks.storage import Evaluation as Evaluation
-from icr_tasks.storage import evaluations as evaluations
+from icr_tasks.storage import evaluations as _evaluations
 from icr_tasks.storage import lenient, why
 
 from . import usages
 
 _NOT_SCORES = frozenset({"out_tokens", "thought_tokens", "truncated", "unfinished", "bypass"})
+_TWICE = frozenset({"score", "score_se"})  # of our tasks: the headline under a name for other hosts
 _NUMBER = frozenset({int, float, bool})
+_BY_TASK = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "task_hashes")
 _KEPT = ("retrieval", "route", "kv", "thoughts")  # of the prompt digest, whole
 _sha256 = hashlib.sha256
 _NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
+
+
+def evaluations(roots: list[Path], bad: list[str] | None = None) -> Iterator[Evaluation]:
+    """`storage.evaluations`, each divided by the settings that its tasks name (`icr_x::rag@4k`): afterwards a
+    task has its own name, and its sheet says the setting."""
+    for found in _evaluations(roots, bad):
+        by_setting: dict[str | None, dict[str, str]] = {}
+        for name in found.results["configs"]:
+            task, setting = split_task(name) if name.startswith("icr_") else (name, None)
+            by_setting.setdefault(setting, {})[name] = task
+        if by_setting.keys() <= {None}:
+            yield found
+            continue
+        for names in by_setting.values():
+            results = {
+                key: {names[n]: v for n, v in value.items() if n in names} if key in _BY_TASK else value
+                for key, value in found.results.items()
+            }
+            files = {names[n]: path for n, path in found.samples.items() if n in names}
+            yield Evaluation(found.path, results, files)
 
 
 def samples(path: Path) -> Iterator[dict[str, Any]]:
@@ -152,7 +174,8 @@ def _rows(path: Path, task: str, several: bool = False) -> Iterator[Line]:
     for number, sample in enumerate(samples(path), 1):
         if sample["metrics"] != logged:  # the same list on every row, as a rule
             logged = sample["metrics"]
-            metrics = [m for m in logged if m not in _NOT_SCORES]
+            twice = _TWICE if set(logged) >= _TWICE else frozenset()
+            metrics = [m for m in logged if m not in _NOT_SCORES and m not in twice]
         used = sample.get("filter", "none")
         if used != (known := known or used) and not several:
             raise IcrError(

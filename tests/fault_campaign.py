@@ -1,0 +1,463 @@
+"""Generated faults: {task, setting, prompt, engine, flag, template, fault} through lm-eval's evaluation.
+
+    python tests/fault_campaign.py [--cases 1900] [--command 100] [--seed 0] [--json out.json]      # make faults
+
+Each case must end in the right score of every item, or in an error that says what is wrong: no zero for an answer
+that held the gold, no score for an answer that never came, no prompt without its question. The first part runs in
+this process, `--command` cases through the real command line in processes of their own, where a traceback is a
+failure too. Prints counts by fault and outcome, and every case that went wrong; exit code 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_endpoint import FakeEndpoint
+from hostkit import JUNK, right
+
+os.environ.setdefault("LOGLEVEL", "ERROR")
+ITEMS = 2
+TASKS = ("icr_synth_rag_512", "icr_synth_short_128", "icr_synth_rag_1k", "icr_synth_short_256")
+SETTINGS = ("full", "none", "gold@only")
+PROMPTS = (None, "ao", "id", "idq")
+ENGINES = ("scripted", "local-chat-completions", "local-completions", "icr-api", "hf")
+FLAGS = (
+    "",
+    "system",
+    "max_gen_toks",
+    "until",
+    "num_fewshot",
+    "samples",
+    "predict_only",
+    "write_out",
+    "named",
+)
+TEMPLATES = ("", "tags", "no-system", "raises", "thinks")
+# What the model says: (text of the gold answer -> reply, whether it scores, whether it must be marked unfinished)
+ANSWERS: dict[str, tuple[Any, bool, bool]] = {
+    "none": (lambda gold: gold, True, False),
+    "empty": (lambda gold: "", False, False),
+    "null": (lambda gold: None, False, True),
+    "junk": (lambda gold: JUNK, False, False),
+    "cut": (lambda gold: gold[:5], False, False),
+    "thoughts": (lambda gold: f"<think>\n{JUNK}\n</think>\n\n{gold}", True, False),
+    "hidden": (lambda gold: f"<think>{gold}</think>{JUNK}", False, False),
+    "open": (lambda gold: f"<think>{gold}", False, True),
+    "blank": (lambda gold: " \n\n ", False, False),
+    "padded": (lambda gold: f"\n\n  {gold} \u200b\n", True, False),
+}
+# What a server does: (status, body) instead of an answer, on the first call only or always; (score expected)
+SERVERS: dict[str, tuple[int, str, bool]] = {
+    "429 once": (429, '{"error":{"message":"slow down"}}', True),
+    "500 once": (500, "upstream connect error", True),
+    "429": (429, '{"error":{"message":"slow down"}}', False),
+    "500": (500, "upstream connect error", False),
+    "400": (400, '{"error":{"message":"maximum context length is 9 tokens"}}', False),
+    "html": (200, "<html>garbage</html>", False),
+    "cut json": (200, '{"choices":[{"message":{"content":"The ans', False),
+    "no choices": (200, '{"choices":[]}', False),
+    "no content": (
+        200,
+        '{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant"}}]}',
+        False,
+    ),
+}
+FAULTS = (*ANSWERS, *SERVERS, "slow")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One combination."""
+
+    task: str
+    setting: str
+    prompt: str | None
+    engine: str
+    flag: str
+    template: str
+    fault: str
+
+    @property
+    def served(self) -> bool:
+        """Whether a server answers."""
+        return self.engine not in ("scripted", "hf")
+
+    @property
+    def name(self) -> str:
+        """The task as it is asked for."""
+        return f"{self.task}::{self.setting}" if self.flag == "named" else self.task
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """`--metadata`."""
+        given: dict[str, Any] = {} if self.engine == "hf" else {"tokenizer": "none"}
+        given |= {} if self.flag == "named" else {"setting": self.setting}
+        return given | ({"prompt": self.prompt} if self.prompt else {})
+
+
+def engines() -> tuple[str, ...]:
+    """Those that are there."""
+    from icr_tasks.harness.hooks import MODELS
+
+    return tuple(e for e in ENGINES if not e.startswith("icr-") or e in MODELS)
+
+
+def sensible(case: Case) -> bool:
+    """Whether the parts of a combination meet at all."""
+    if case.fault in SERVERS or case.fault == "slow":
+        if not case.served:
+            return False
+    elif case.engine == "hf" and case.fault != "none":
+        return False  # a random model says what it says
+    if case.served:
+        return case.template == ("" if case.engine == "local-completions" else "tags")
+    return True
+
+
+def cases(n: int, seed: int) -> list[Case]:
+    """`n` different combinations, the same for the same seed; every engine, flag, template and fault among
+    them."""
+    rng = random.Random(seed)
+    every = [
+        case
+        for parts in itertools.product(TASKS, SETTINGS, PROMPTS, engines(), FLAGS, TEMPLATES, FAULTS)
+        if sensible(case := Case(*parts))
+    ]
+    by_kind: dict[tuple[str, str], list[Case]] = {}
+    for case in every:
+        by_kind.setdefault((case.engine, case.fault), []).append(case)
+    for found in by_kind.values():
+        rng.shuffle(found)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
+    return list(itertools.islice((case for case in turns if case is not None), n))
+
+
+# ---- the model ---------------------------------------------------------------------------------------------
+
+
+class Wrong(Exception):
+    """A case that ended neither in the right score nor in an error that says why."""
+
+
+def template(kind: str, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    """Chat templates as families have them."""
+    if messages[0]["role"] == "system" and kind == "raises":
+        raise ValueError("System role not supported")
+    shown = messages[1:] if messages[0]["role"] == "system" and kind == "no-system" else messages
+    text = "".join(f"<|{m['role']}|>{m['content']}<|end|>" for m in shown)
+    return (
+        text + "<|assistant|>" + ("<think>\n" if kind == "thinks" else "") if add_generation_prompt else text
+    )
+
+
+def reply(case: Case, question_to_doc: dict[str, dict[str, Any]], prompt: str) -> Any:
+    """What the model says to a prompt; Wrong for a prompt that asks nothing."""
+    doc = next((doc for question, doc in question_to_doc.items() if question in prompt), None)
+    if doc is None:
+        raise Wrong(f"the prompt holds no question of the task: {prompt[:80]!r}")
+    text = ANSWERS.get(case.fault, ANSWERS["none"])[0](right(doc, case.task))
+    inside = prompt.rstrip().endswith("<think>")
+    return f"hm</think>{text}" if inside and isinstance(text, str) else text
+
+
+def scripted(case: Case, docs: dict[str, dict[str, Any]]) -> Any:
+    """A model in this process."""
+    from lm_eval.api.model import LM
+
+    class Scripted(LM):
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
+            return [reply(case, docs, r.args[0]) for r in requests]
+
+        def apply_chat_template(self, messages: list[Any], add_generation_prompt: bool = True) -> str:
+            return template(case.template, messages, add_generation_prompt)
+
+        def chat_template(self, chat_template: Any = False) -> str:
+            return case.template
+
+        @property
+        def tokenizer_name(self) -> str:
+            return "scripted"
+
+        def loglikelihood(self, *args: Any, **kwargs: Any) -> Any:
+            raise Wrong("icr_ tasks never ask for likelihoods")
+
+        loglikelihood_rolling = loglikelihood
+
+    return Scripted()
+
+
+def endpoint(case: Case, docs: dict[str, dict[str, Any]]) -> FakeEndpoint:
+    """The same model behind a server, with the server's own faults."""
+
+    def fault(prompt: Any, nth: int) -> Any:
+        found = SERVERS.get(case.fault)
+        if found is None or (case.fault.endswith(" once") and nth):
+            return None
+        return found[0], found[1], {}
+
+    latency = 0.05 if case.fault == "slow" else 0.0
+    return FakeEndpoint(
+        lambda prompt: reply(case, docs, str(prompt)), latency=latency, fault=fault, whole=True
+    )
+
+
+# ---- one case ----------------------------------------------------------------------------------------------
+
+_STATE: dict[str, Any] = {}
+
+
+def manager_for(metadata: dict[str, Any]) -> Any:
+    """One index of tasks for all cases."""
+    from icr_tasks.harness.run import manager
+
+    found = _STATE.setdefault("manager", manager({}))
+    found.metadata = found._factory._meta = metadata
+    return found
+
+
+def documents(task: str) -> dict[str, dict[str, Any]]:
+    """Question -> document of a task's first items."""
+    if task not in _STATE:
+        made = manager_for({"tokenizer": "none"}).load([task])["tasks"][task]
+        _STATE[task] = {doc["question"]: doc for doc in made.dataset["test"][: ITEMS + 2]}
+    return _STATE[task]
+
+
+def arguments(case: Case) -> dict[str, Any]:
+    """Arguments of lm-eval's evaluation; the same words as on the command line."""
+    given: dict[str, Any] = {"limit": ITEMS, "apply_chat_template": bool(case.template)}
+    if case.flag == "system":
+        given["system_instruction"] = "Answer as a librarian would."
+    if case.flag == "max_gen_toks":
+        given["gen_kwargs"] = "max_gen_toks=64"
+    if case.flag == "until":
+        given["gen_kwargs"] = {"until": ["<|end|>"]}
+    if case.flag == "num_fewshot":
+        given["num_fewshot"] = 2
+    if case.flag == "samples":
+        given |= {"limit": None, "samples": {case.name: [1, 0]}}
+    if case.flag == "predict_only":
+        given["predict_only"] = True
+    if case.flag == "write_out":
+        given["write_out"] = True
+    return given
+
+
+def model_args(case: Case, url: str) -> dict[str, Any]:
+    """Arguments of a served model. A server that never answers is not asked twice."""
+    path = "completions" if case.engine == "local-completions" else "chat/completions"
+    once = case.fault.endswith(" once")
+    base = url if case.engine == "icr-api" else f"{url}/{path}"
+    found: dict[str, Any] = {"model": "fake", "base_url": base, "max_retries": 3 if once else 1}
+    if case.engine != "icr-api":
+        found |= {"tokenizer_backend": "none", "max_length": 8192, "tokenized_requests": False}
+    return found
+
+
+def evaluate(case: Case) -> dict[str, Any]:
+    """lm-eval's results with samples."""
+    import lm_eval
+
+    from icr_tasks.harness.hooks import environment_once
+
+    docs = documents(case.task)
+    common = {"tasks": [case.name], "log_samples": True, **arguments(case)}
+
+    def run(model: Any, args: dict[str, Any] | None, metadata: dict[str, Any]) -> dict[str, Any]:
+        with environment_once():
+            found = lm_eval.simple_evaluate(
+                model=model, model_args=args, task_manager=manager_for(metadata), **common
+            )
+        assert found is not None
+        return found
+
+    if case.engine == "hf":
+        return run(
+            "hf", {"pretrained": str(tiny_model()), "device": "cpu"}, {**case.metadata, **hf_metadata()}
+        )
+    if not case.served:
+        return run(scripted(case, docs), None, case.metadata)
+    with endpoint(case, docs) as server:
+        args = model_args(case, server.url)
+        return run(case.engine, args, {**args, **case.metadata, "tokenizer": "none"})
+
+
+def hf_metadata() -> dict[str, Any]:
+    """As lm-eval merges model arguments into the metadata."""
+    return {"pretrained": str(tiny_model())}
+
+
+def tiny_model() -> Path:
+    """A random-init Llama, made once."""
+    if "tiny" not in _STATE:
+        import tiny
+
+        _STATE["tiny"] = tiny.llama(
+            Path(tempfile.mkdtemp(prefix="icr-tiny-")), hidden=16, layers=1, window=16384
+        )
+    return _STATE["tiny"]
+
+
+def judge(case: Case, rows: list[dict[str, Any]], found: dict[str, Any]) -> None:
+    """Raises Wrong unless every item has its right score."""
+    if len(rows) != ITEMS:
+        raise Wrong(f"{len(rows)} rows of {ITEMS}")
+    if case.flag == "predict_only":
+        if any("score" in row for row in rows):
+            raise Wrong("--predict_only scored")
+        return
+    if case.engine == "hf":
+        for row in rows:
+            if not 0 <= row["score"] <= 1 or (row["filtered_resps"][0] == "" and row["score"]):
+                raise Wrong(f"a random model scored {row['score']} with {row['filtered_resps']}")
+        return
+    if case.fault in SERVERS and not SERVERS[case.fault][2]:
+        raise Wrong(f"scored {[row.get('score') for row in rows]} although no answer came")
+    _, scores, marked = ANSWERS.get(case.fault, ANSWERS["none"])
+    for row in rows:
+        if row.get("score") != float(scores):
+            raise Wrong(f"score {row.get('score')} where {float(scores)} is right: {row['filtered_resps']}")
+        if marked and not row["unfinished"]:
+            raise Wrong(f"a generation that never ended is not marked: {row['resps']}")
+    mean = found["results"][case.name]["score,none"]
+    if mean != float(scores):
+        raise Wrong(f"the table says {mean}")
+
+
+def outcome(case: Case) -> tuple[str, str]:
+    """("right" | "error" | "wrong", what was said)."""
+    from icr_tasks.errors import IcrError
+
+    try:
+        found = evaluate(case)
+        judge(case, found["samples"][case.name], found)
+        return "right", ""
+    except Wrong as error:
+        return "wrong", str(error)
+    except IcrError as error:
+        return "error", str(error)
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {error}"
+        return ("error" if names(case, text) else "wrong"), text
+
+
+def names(case: Case, text: str) -> bool:
+    """Whether somebody else's error says what happened: the server's status or words, the template's refusal."""
+    if case.template == "raises" and "System role" in text:
+        return True
+    return case.fault in SERVERS and any(word in text for word in SAID)
+
+
+SAID = (
+    "429",
+    "500",
+    "400",
+    "Too Many Requests",
+    "Server Error",
+    "Bad Request",
+    "JSON",
+    "choices",
+    "HTTPError",
+    "Expecting",
+)
+
+
+# ---- through the real command ------------------------------------------------------------------------------
+
+
+def command(case: Case) -> tuple[str, str]:
+    """As `outcome`, by `lm_eval` in a process of its own."""
+    docs = documents(case.task)
+    with tempfile.TemporaryDirectory() as folder, endpoint(case, docs) as server:
+        args = model_args(case, server.url)
+        line = ["--tasks", case.name, "--model", case.engine, "--limit", str(ITEMS), "--log_samples"]
+        line += ["--model_args", ",".join(f"{k}={v}" for k, v in args.items()), "--output_path", folder]
+        line += ["--metadata", json.dumps(case.metadata)]
+        given = arguments(case)
+        line += ["--apply_chat_template"] if given["apply_chat_template"] else []
+        line += ["--system_instruction", given["system_instruction"]] if "system_instruction" in given else []
+        line += ["--gen_kwargs", given["gen_kwargs"]] if isinstance(given.get("gen_kwargs"), str) else []
+        line += ["--num_fewshot", "2"] if case.flag == "num_fewshot" else []
+        line += ["--predict_only"] if case.flag == "predict_only" else []
+        line += ["--write_out"] if case.flag == "write_out" else []
+        run = subprocess.run(
+            [sys.executable, "-P", "-m", "lm_eval", *line], capture_output=True, text=True, timeout=600
+        )
+        said = (run.stderr.strip().splitlines() or [""])[-1]
+        if run.returncode:
+            if "Traceback" in run.stderr and "icr: error" not in run.stderr:
+                return ("error" if names(case, said) else "wrong"), f"traceback: {said}"
+            return "error", said
+        rows = [json.loads(row) for path in Path(folder).rglob("samples_*") for row in path.open()]
+        found = json.loads(next(Path(folder).rglob("results_*")).read_text())
+        try:
+            judge(case, rows, found)
+        except Wrong as error:
+            return "wrong", str(error)
+        return "right", ""
+
+
+def by_command(n: int, seed: int) -> list[Case]:
+    """Served cases: the command needs a model that another process can ask."""
+    found = [c for c in cases(20 * n, seed + 1) if c.served and c.flag not in ("until", "samples")]
+    return found[:n]
+
+
+def campaign(n: int, commands: int, seed: int) -> Iterator[tuple[str, Case, str, str]]:
+    """(way, case, outcome, words) of every case."""
+    for case in cases(n, seed):
+        yield "process", case, *outcome(case)
+    for case in by_command(commands, seed):
+        yield "command", case, *command(case)
+
+
+def main() -> int:
+    """Run it and print the counts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=int, default=1900)
+    parser.add_argument("--command", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    started, counts, wrong, rows = time.time(), Counter[tuple[str, str, str]](), [], []
+    for way, case, end, words in campaign(args.cases, args.command, args.seed):
+        counts[way, case.fault, end] += 1
+        rows.append({"way": way, **asdict(case), "outcome": end, "words": words[:300]})
+        if end == "wrong":
+            wrong.append(rows[-1])
+            print("WRONG", json.dumps(rows[-1]), flush=True)
+    print("| fault | right | named error | wrong |\n|---|---:|---:|---:|")
+    for fault in FAULTS:
+        line = [
+            sum(v for (_, f, e), v in counts.items() if (f, e) == (fault, end))
+            for end in ("right", "error", "wrong")
+        ]
+        print(f"| {fault} | " + " | ".join(map(str, line)) + " |")
+    total = Counter(
+        {end: sum(v for (*_, e), v in counts.items() if e == end) for end in ("right", "error", "wrong")}
+    )
+    print(f"{sum(total.values())} cases in {time.time() - started:.0f} s: {dict(total)}")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
