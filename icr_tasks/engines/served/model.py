@@ -20,6 +20,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,8 @@ class IcrAPI(LM):
                 yield i, *self._measured(requests[i], reply, found)
         finally:
             if thread.is_alive() and running:  # interrupted, or the caller cannot store
-                running["loop"].call_soon_threadsafe(running["task"].cancel)
+                with suppress(RuntimeError):  # the loop is closed: all was answered, the thread is ending
+                    running["loop"].call_soon_threadsafe(running["task"].cancel)
             thread.join()
 
     def _ask(self, request: Any) -> Ask:
