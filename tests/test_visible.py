@@ -160,6 +160,11 @@ def test_nothing_breaks_it_and_twice_is_once(parts: list[str]) -> None:
     assert len(once.text) <= len("".join(parts))
 
 
+def test_a_mark_that_a_control_token_split_is_a_mark() -> None:
+    once = visible("<analysis<|end|>><think>")
+    assert once == ("", (), False) and visible(once.text).closed
+
+
 def test_ten_megabytes_take_seconds() -> None:
     for text in ("x" * 10_000_000, "<think>" + "y " * 4_999_999, "</think>" * 200_000, "<" * 3_000_000):
         since = time.perf_counter()

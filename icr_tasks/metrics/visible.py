@@ -96,7 +96,12 @@ def visible(text: str, opened: bool = False) -> Visible:
         seen.append(text[at:])
     if earlier and not inside and not _CONTROL.sub("", "".join(seen)).strip():
         seen, hidden = earlier, hidden[:-1]  # "thought</think>answer</think>": nothing follows the last mark
-    return _finish(text, seen, hidden, marks > 0 or opened, closed=not inside)
+    found = _finish(text, seen, hidden, marks > 0 or opened, closed=not inside)
+    if not found.closed and len(found.text) < len(text):
+        before = visible(found.text)  # a control token that is gone may have hidden another opening mark
+        if not before.closed:
+            return Visible(before.text, (*before.thoughts, *found.thoughts), False)
+    return found
 
 
 def _marks(text: str, start: int = 0) -> Iterator[re.Match[str]]:
