@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import newbench
 import pytest
 
 from icr_tasks.cli.score import score
@@ -80,3 +81,13 @@ def test_the_share_and_its_sentence() -> None:
     )
     assert cut_note({"n_scored": 40, "n_unfinished": 2}) is None and cut_note({}) is None
     assert cut_note(sheet, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("served", "unfinished"), [({"base_url": "http://127.0.0.1:9/v1/completions"}, 1.0), ({}, 0.0)]
+)
+def test_an_empty_text_of_a_server_is_a_null_and_never_a_silent_zero(
+    served: dict[str, str], unfinished: float
+) -> None:
+    found = newbench.scores(newbench.task("icr_synth_rag_512", **served), lambda doc: "")
+    assert (found["subem"], found["unfinished"]) == (0.0, unfinished)

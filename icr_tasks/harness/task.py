@@ -298,7 +298,8 @@ class ICRTask(ConfigurableTask):
             if self._replaying:
                 self._replayed(item_id, instance.doc, built)
             raw = instance.resps[0] if instance.resps else ""
-            seen = self._given[item_id] = self.read(raw, built, served=instance.served)
+            served = instance.served or bool(self.config.metadata.get("base_url"))
+            seen = self._given[item_id] = self.read(raw, built, served=served)
             instance.filtered_resps["none"] = seen.text
             instance.release(dumps(built.digest))
         for item_id, scores in grading.run(self).items():
@@ -307,7 +308,7 @@ class ICRTask(ConfigurableTask):
     def read(self, raw: Any, built: Built, *, served: bool = False) -> Given:
         """The generation as scoring sees it; what was hidden and whether it was cut go into the digest.
 
-        `served`: a chat server answered, for whose null content lm-eval writes an empty text.
+        `served`: a server answered, for whose null content or text lm-eval writes an empty one.
         """
         digest = built.digest
         n_tokens = self.tokens.count(raw) if self.tokens is not None and isinstance(raw, str) else None
