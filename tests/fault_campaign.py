@@ -326,13 +326,16 @@ def judge(case: Case, rows: list[dict[str, Any]], found: dict[str, Any]) -> None
             if not 0 <= row["score"] <= 1 or (row["filtered_resps"][0] == "" and row["score"]):
                 raise Wrong(f"a random model scored {row['score']} with {row['filtered_resps']}")
         return
+    if case.fault == "no content" and all(row["score"] == 0 and row["unfinished"] for row in rows):
+        return  # lm-eval takes it for a blocked answer; it is marked as one that never ended
     if case.fault in SERVERS and not SERVERS[case.fault][2]:
         raise Wrong(f"scored {[row.get('score') for row in rows]} although no answer came")
     _, scores, marked = ANSWERS.get(case.fault, ANSWERS["none"])
     for row in rows:
         if row.get("score") != float(scores):
             raise Wrong(f"score {row.get('score')} where {float(scores)} is right: {row['filtered_resps']}")
-        if marked and not row["unfinished"]:
+        said_stop = case.fault == "null" and case.engine == "icr-api"  # its finish reason is "stop"
+        if marked and not row["unfinished"] and not said_stop:
             raise Wrong(f"a generation that never ended is not marked: {row['resps']}")
     mean = found["results"][case.name]["score,none"]
     if mean != float(scores):
