@@ -1,4 +1,4 @@
-# make demo | train-demo | test | types | setup | lint | lock | compat | mutants | nightly      VENV=path chooses the environment (default .venv)
+# make demo | train-demo | test | types | setup | lint | lock | compat | mutants | faults | nightly      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
 # What is installed: the checkout itself, or a built wheel (WHEEL=dist/x.whl), which is what CI tests.
@@ -12,7 +12,7 @@ STAMP := $(VENV)/.icr-stack
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo train-demo test lint lock types compat mutants nightly
+.PHONY: setup demo train-demo test lint lock types compat mutants faults nightly
 
 demo: setup
 	$(BIN)/icr demo -o demo-out
@@ -56,5 +56,9 @@ compat: setup
 mutants: setup
 	$(BIN)/python -P .ci/mutants.py $(MUTANTS_ARGS)
 
+# Two thousand generated combinations of task, engine, flag, template and fault: the right score or a named error (about an hour).
+faults: setup
+	$(BIN)/python -P tests/fault_campaign.py $(FAULTS_ARGS)
+
 # What takes too long for every change.
-nightly: mutants compat
+nightly: mutants faults compat
