@@ -177,6 +177,8 @@ def read(raw: str, until: Sequence[str] = (), think_end: str | None = None) -> R
     model, build = body.get("model"), body.get("system_fingerprint")
     if "message" in choice:
         message = choice["message"] if isinstance(choice["message"], dict) else {}
+        if not {"content", "refusal", "reasoning_content", "reasoning", "tool_calls"} & message.keys():
+            raise Unreadable("the reply's message has no content")
         content = _text(message.get("content"))
         content = _text(message.get("refusal")) if content is None else content
         thoughts = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or ""
