@@ -72,12 +72,13 @@ def test_gold_only_and_retrieval_keep_the_order_and_the_needles(files: Path) -> 
 
     found = newbench.task(TASK, allow_partial=True, setting="gold@only")
     found.build_all_requests(chat_template=template, apply_chat_template=True, limit=1)
-    assert [m["content"] for m in sent[0][1:-1]] == [c for u in units if u.gold for _, c in u.turns]
+    [talked, *_] = [messages for messages in sent if len(messages) > 3]  # others ask what the template can do
+    assert [m["content"] for m in talked[1:-1]] == [c for u in units if u.gold for _, c in u.turns]
     sent.clear()
     found = newbench.task(TASK, allow_partial=True, setting="rag@16k", tokenizer=tokenizer, max_length=10**6)
     found.build_all_requests(chat_template=template, apply_chat_template=True, limit=1)
     talk = [c for u in units for _, c in u.turns]
-    shown = [m["content"] for m in sent[0][1:-1]]
+    shown = [m["content"] for m in max(sent, key=len)[1:-1]]
     assert 0 < len(shown) < len(talk) and [c for c in talk if c in shown] == shown
 
 

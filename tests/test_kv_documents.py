@@ -13,7 +13,7 @@ import tiny  # noqa: E402
 from test_kv_hf import TEXT, lm, request  # noqa: E402
 
 from icr_tasks.errors import IcrError  # noqa: E402
-from icr_tasks.kv.hf import decode, models  # noqa: E402
+from icr_tasks.kv.hf import decode, same_logits  # noqa: E402
 
 OTHER = "Fernwick lies on the lake of Aldercombe, they say. " * 5
 QUESTIONS = ("Which river?", "What runs through it, and where?", "Who?")
@@ -46,7 +46,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ran: list[int] = []
     original = decode._prefill
     monkeypatch.setattr(decode, "_prefill", lambda *args: ran.append(1) or original(*args))
-    monkeypatch.setattr(models, "identity", lambda *args: None)
+    monkeypatch.setattr(same_logits, "identity", lambda *args: None)
     return ran
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 import tiny  # noqa: E402
 
 from icr_tasks.errors import IcrError  # noqa: E402
-from icr_tasks.kv.hf import decode, models  # noqa: E402
+from icr_tasks.kv.hf import decode, same_logits  # noqa: E402
 from icr_tasks.kv.hf.prefills import PrefillStore  # noqa: E402
 
 TEXT = "The river Ilessdell runs through Dorovgate. " * 6
@@ -60,7 +60,7 @@ def test_every_setting_answers_as_without_sharing(
 ) -> None:
     ran, original = [], decode._prefill
     monkeypatch.setattr(decode, "_prefill", lambda *args: ran.append(1) or original(*args))
-    monkeypatch.setattr(models, "identity", lambda *args: None)  # its prefill is none of ours
+    monkeypatch.setattr(same_logits, "identity", lambda *args: None)  # its prefill is none of ours
     reused = []
     for args in SETTINGS:
         alone, measured = ask(folder, **args)

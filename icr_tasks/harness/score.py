@@ -36,7 +36,11 @@ def headline(scores: Mapping[str, float], metric: str, doc: Mapping[str, Any]) -
     if metric not in scores:
         return {}
     value = float(scores[metric])
-    return {SCORE: value, SCORE_SE: Scored(value, doc.get("cluster"), doc.get("documents"))}
+    documents = [
+        str(d.get("file") or d.get("name")) if isinstance(d, Mapping) else str(d)
+        for d in doc.get("documents") or ()
+    ]
+    return {SCORE: value, SCORE_SE: Scored(value, doc.get("cluster"), documents or None)}
 
 
 def clustered_error(values: Sequence[float]) -> float:

@@ -26,7 +26,6 @@ from .costs import macro
 from .partners import full_of
 from .rows import Row, columns_of, difference
 from .sentence import sentence
-from .views.cost import value
 
 KEPT = 0.85  # share of the score at the shortest length that an effective length keeps
 ALL = "all"
@@ -163,6 +162,8 @@ def _whole(found: list[Band]) -> Band:
 
 
 def _setting(row: Row, full: Row, found: list[Band], whole: Band) -> Setting:
+    from .views.cost import value  # the views import this module
+
     line = Setting(
         row,
         [_use(row, full, b) for b in found],

@@ -52,7 +52,7 @@ def leading(table: Table) -> Table:
     at = table.key
     if table.shared:  # every column ranks
         return table
-    if at is None and any(line.cells[-1].mark for line in table.lines):
+    if at is None and any(line.cells and line.cells[-1].mark for line in table.lines):
         at = len(table.columns) - 1
     if not at:
         return table
