@@ -20,17 +20,6 @@ from .errors import IcrError
 SCHEMA = 1  # of run.json and the ledger rows
 
 
-def split_task(name: str) -> tuple[str, str | None]:
-    """Task and setting of a name that carries one, for hosts that pass no options; `;` stands for `,`, at
-    which lm_eval divides a list of tasks.
-
-    >>> split_task("icr_helmet_rag_nq_32k::rag@4k;dense")
-    ('icr_helmet_rag_nq_32k', 'rag@4k,dense')
-    """
-    task, mark, setting = name.partition("::")
-    return task, setting.replace(";", ",") if mark else None
-
-
 # ---- records -------------------------------------------------------------------------------------
 # Every key may be absent: a stock lm-eval task has no sheet, an older ledger lacks what came later, and a key
 # that is not listed here (a newer writer's) is carried along and ignored.

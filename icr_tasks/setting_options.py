@@ -126,3 +126,14 @@ def kv_budget(name: str, text: str, entry: Entry[Any], values: Mapping[str, Any]
             "1024, 4k)"
         )
     return share
+
+
+def split_task(name: str) -> tuple[str, str | None]:
+    """Task and setting of a name that carries one, for hosts that pass no options; `;` stands for `,`, at
+    which lm_eval divides a list of tasks.
+
+    >>> split_task("icr_helmet_rag_nq_32k::rag@4k;dense")
+    ('icr_helmet_rag_nq_32k', 'rag@4k,dense')
+    """
+    task, mark, setting = name.partition("::")
+    return task, setting.replace(";", ",") if mark else None

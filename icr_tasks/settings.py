@@ -35,6 +35,7 @@ from .setting_options import (
     parse_tokens,
     show_tokens,
 )
+from .setting_options import split_task as split_task
 
 __all__ = ["EMBEDDING", "KV_NATIVE", "ORDERS", "SPLITS", "Setting", "parse_tokens", "pieces", "show_tokens"]
 

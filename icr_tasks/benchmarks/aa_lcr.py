@@ -103,7 +103,11 @@ def unpack(archive: Path, folder: Path) -> int:
                     )
                 storage.write_atomic(folder.joinpath(*parts), zipped.read(info))
                 count += 1
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        NotImplementedError,
+    ) as error:  # the last: a compression zipfile cannot read
         archive.unlink(missing_ok=True)
         raise IcrError(
             f"{archive}: not a readable archive ({error}); it was removed, fetch it again"

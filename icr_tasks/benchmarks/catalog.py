@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import IcrError, unknown
-from ..schema import split_task
+from ..setting_options import split_task
 from .declare import Benchmark, Task, all_benchmarks
 
 

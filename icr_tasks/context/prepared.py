@@ -20,7 +20,7 @@ import orjson
 
 from ..benchmarks.base import Unit
 from ..errors import IcrError
-from ..schema import split_task
+from ..setting_options import split_task
 from ..settings import Setting
 from ..storage import cache_root, write_atomic
 from .pool import tokenizer_key

@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any
 
 from ..errors import IcrError, unknown
-from ..schema import split_task
+from ..setting_options import split_task
 from ..settings import Setting
 
 _MARK = "::"

@@ -16,7 +16,7 @@ from ..context import thinking
 from ..context.fit import RULES
 from ..errors import IcrError, unknown
 from ..kv import choose
-from ..schema import split_task
+from ..setting_options import split_task
 from ..settings import KV_NATIVE, Setting, pieces
 from .grading import GRADER_KEYS, Graders
 

@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError, unknown
-from icr_tasks.schema import answering, digest, split_task
+from icr_tasks.schema import answering, digest
 from icr_tasks.schema import run_fingerprint as run_fingerprint
+from icr_tasks.settings import split_task
 from icr_tasks.storage import Evaluation as Evaluation
 from icr_tasks.storage import evaluations as _evaluations
 from icr_tasks.storage import lenient, why
