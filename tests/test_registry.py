@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -162,3 +163,22 @@ def test_icr_plugins_limits_what_is_imported(
     assert "feta" in cheeses and list(plugins.load()) == ["good"]
     assert "no installed package declares it" in plugins.failed()["absent"]
     assert "typo" not in plugins.failed()
+
+
+def test_the_order_does_not_depend_on_what_was_imported_first():
+    """Every group and table follows it."""
+    code = (
+        "import sys; [__import__(m) for m in sys.argv[1:]]\n"
+        "from icr_tasks import registry as r\n"
+        "from icr_tasks.benchmarks.declare import all_benchmarks\n"
+        "kinds = (r.METRICS, r.KV_METHODS, r.RETRIEVERS, r.ROUTES, r.VIEWS, r.EXPORTS)\n"
+        "print([b.name for b in all_benchmarks()], [list(kind) for kind in kinds])\n"
+    )
+    late = ["icr_tasks.benchmarks.synth_order", "icr_tasks.kv.topk", "icr_tasks.leaderboard.board.views.use"]
+    orders = {
+        subprocess.run(
+            [sys.executable, "-P", "-c", code, *first], check=True, capture_output=True, text=True
+        ).stdout
+        for first in ([], late, [*reversed(late)])
+    }
+    assert len(orders) == 1

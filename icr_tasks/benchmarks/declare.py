@@ -222,11 +222,15 @@ def get(name: str) -> Benchmark:
 
 
 def all_benchmarks() -> list[Benchmark]:
-    """Every benchmark, ours in the paper's order, then those of plugins."""
-    found = [entry.target for entry in BENCHMARKS.entries()]
-    return sorted(
-        found, key=lambda b: (b.origin != "icr_tasks", ORDER.index(b.name) if b.name in ORDER else len(ORDER))
-    )
+    """Every benchmark: ours in the paper's order and then by name, whatever was imported first; then those of
+    plugins."""
+    found: list[Benchmark] = [entry.target for entry in BENCHMARKS.entries()]
+
+    def place(b: Benchmark) -> tuple[bool, int, str]:
+        own = b.origin == "icr_tasks"
+        return not own, ORDER.index(b.name) if b.name in ORDER else len(ORDER), b.name if own else ""
+
+    return sorted(found, key=place)
 
 
 ORDER = ("helmet_rag", "infbench", "longbench_v2", "loong_fin", "synth")
