@@ -185,6 +185,15 @@ _GRADER_SPEED = _words("base_url api_key api_key_env concurrency timeout retries
 GRADER_SPEED_ONLY = frozenset(prefix + name for prefix in _GRADERS for name in _GRADER_SPEED)
 
 
+_DTYPES = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+
+def dtype_name(value: Any) -> str | None:
+    """One name for a model's dtype in any of its spellings; None where it is left open ("auto")."""
+    text = str(value or "").removeprefix("torch.")
+    return _DTYPES.get(text, text) if text not in ("", "auto") else None
+
+
 def speed_only(name: str) -> bool:
     """True for an option that cannot change an answer or a score: speed, addresses of graders,
     credentials."""

@@ -19,6 +19,7 @@ from icr_tasks.leaderboard.ledgers.load import load_run
 from icr_tasks.leaderboard.pairs import axes
 from icr_tasks.leaderboard.pairs.axes import CHECKPOINT, MODEL, SETTING, WORDS, Identity, comparable
 from icr_tasks.leaderboard.pairs.joined import pair
+from icr_tasks.schema import dtype_name
 
 ONE = Identity(
     task="t",
@@ -73,6 +74,8 @@ def test_waivers_name_what_they_waive() -> None:
     other = replace(ONE, context=9, dtype="float16")
     assert [r.check for r in comparable(ONE, other, CHECKPOINT, ["prompts"])] == ["dtype"]
     assert not comparable(ONE, other, CHECKPOINT, ["prompts", "dtype"])
+    for same in ("torch.bfloat16", "bf16", "auto", None):  # as older ledgers have it, or not at all
+        assert dtype_name(same) in (ONE.dtype, None)
 
 
 def _rows(edit: Callable[[dict[str, Any], int], None] | None = None, seed: int = 1) -> gatekit.Rows:

@@ -90,6 +90,7 @@ def tree(
     setting: str = "full",
     stamp: str = "2026-01-01T00-00-00.000001",
     args: dict[str, Any] | None = None,
+    dtype: str | None = None,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     dataset, length = task.removeprefix("icr_helmet_rag_").split("_")
@@ -108,12 +109,33 @@ def tree(
             "model": "vllm",
             "model_args": {"pretrained": "org/model", **(args or {})},
             "gen_kwargs": None,
+            **({"model_dtype": dtype} if dtype else {}),
         },
         "versions": {task: "1-A"},
         "n-samples": {task: {"original": expected, "effective": len(samples)}},
     }
     (folder / f"results_{stamp}.json").write_text(json.dumps(results))
     (folder / f"samples_{task}_{stamp}.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "asked", "named"),
+    [
+        ("torch.bfloat16", None, "bfloat16"),  # the checkpoint's own
+        ("torch.float16", "auto", "float16"),
+        (None, "half", "float16"),
+        (None, "auto", None),
+        (None, None, None),
+    ],
+)
+def test_the_dtype_that_was_loaded_is_in_the_run(
+    tmp_path: Path, loaded: str | None, asked: str | None, named: str | None
+) -> None:
+    args = {"dtype": asked} if asked else None
+    rows = [_sample(i, 1) for i in range(4)]
+    tree(tmp_path / "out", "icr_helmet_rag_nq_4k", rows, expected=4, args=args, dtype=loaded)
+    [(_, run)] = collect([tmp_path / "out"], tmp_path / "results")
+    assert run["model"]["dtype"] == named
 
 
 def test_collect_writes_the_contract(tmp_path: Path) -> None:

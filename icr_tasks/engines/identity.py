@@ -63,6 +63,14 @@ def working_tree() -> str | None:
     return done.stdout.strip() or None
 
 
+def loaded(lm: Any) -> dict[str, Any]:
+    """`model_dtype` of the weights that a vLLM engine holds, whatever was asked ("auto"); lm_eval's own models
+    say theirs in the same words. Empty for any other model."""
+    engine = getattr(getattr(lm, "model", None), "llm_engine", None)
+    dtype = getattr(getattr(getattr(engine, "vllm_config", None), "model_config", None), "dtype", None)
+    return {} if dtype is None else {"model_dtype": str(dtype)}
+
+
 def folder(path: Path) -> str:
     """16 hex digits: small files whole, weight files by size and three samples of 1 MiB (a checkpoint trained
     on in the same folder differs in them)."""

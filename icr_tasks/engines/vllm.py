@@ -132,8 +132,9 @@ class IcrVLLM(VLLM):
                 engine.abort_request(list(running))
 
     def get_model_info(self) -> dict[str, Any]:
-        """What was changed of the model's own configuration, for the results file."""
-        return self.changed or {}
+        """The dtype of the weights and what was changed of the model's own configuration, for the results
+        file."""
+        return {**identity.loaded(self), **(self.changed or {})}
 
     def tokens_of(self, prompt: str) -> Any:
         """Ids of a prompt as lm-eval's `tok_encode` gives them, as an int32 array at 4 bytes a token."""

@@ -227,7 +227,7 @@ def patch_models(module: ModuleType) -> None:
 
 def patch_evaluator(module: ModuleType) -> None:
     """Tasks know the model of the evaluation under way (`engines.session.engine`); once."""
-    from ..engines import session
+    from ..engines import identity, session
 
     original = module.evaluate
     if getattr(original, "_icr_patched", False):
@@ -236,7 +236,10 @@ def patch_evaluator(module: ModuleType) -> None:
 
     @wraps(original)
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        with session.evaluating(known.bind(*args, **kwargs).arguments["lm"]):
+        lm = known.bind(*args, **kwargs).arguments["lm"]
+        if not hasattr(lm, "get_model_info") and (found := identity.loaded(lm)):
+            lm.get_model_info = lambda: found  # for the results file; lm_eval's vllm says nothing
+        with session.evaluating(lm):
             return original(*args, **kwargs)
 
     evaluate._icr_patched = True  # type: ignore[attr-defined]

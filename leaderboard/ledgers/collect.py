@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError
-from icr_tasks.schema import run_fingerprint
+from icr_tasks.schema import dtype_name, run_fingerprint
 
 from . import ledger, lm_eval_files, usages
 from .means import Means
@@ -333,7 +333,9 @@ def _head(results: dict[str, Any], inputs: dict[str, Any], fingerprint: str) -> 
             "id": inputs["model"],
             "slug": ledger.slug(str(inputs["model"])),
             "revision": args.get("revision"),
-            "dtype": args.get("dtype"),
+            # what was loaded, where the engine told; what was asked for may have been "auto"
+            "dtype": dtype_name((results.get("config") or {}).get("model_dtype"))
+            or dtype_name(args.get("dtype")),
             "adapter": args.get("lora_local_path") or args.get("peft"),
         },
         "engine": {"name": inputs["engine"], "attention_backend": args.get("attention_backend")},

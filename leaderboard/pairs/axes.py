@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from icr_tasks.errors import unknown
+from icr_tasks.schema import dtype_name
 
 from ..ledgers.load import Run, Task, TaskItems
 from ..ledgers.unfinished import MARKED, unfinished
@@ -136,7 +137,7 @@ def identity(task: Task, head: dict[str, Any], order: np.ndarray | None = None) 
         instruction=_text(sheet.get("instruction_sha") or inputs.get("instruction_sha")),
         setting=str(head["setting"]["text"]),
         template=_text(head.get("chat_template_sha") or inputs.get("chat_template_sha")),
-        dtype=_text((head.get("model") or {}).get("dtype")),
+        dtype=dtype_name((head.get("model") or {}).get("dtype")),
     )
     if order is None or not isinstance(task, TaskItems):
         return found
