@@ -21,7 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..context import tokens
-from ..context.prepared import Prepared, head
+from ..context.ahead import each
+from ..context.prepared import Prepared, entry, head
 from ..context.quality import by_type
 from ..context.retrieval import make
 from ..context.retrieve import DoesNotFit, candidates, query, retrieve
@@ -65,6 +66,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ask-url", help="address of a chat server, ending in /v1, for asker=MODEL")
     parser.add_argument(
         "--limit", type=int, help="only the first N items of each task; runs retrieve the rest"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="processes (default: one a core; 1 where a model ranks or embeds)"
     )
     parser.add_argument("--allow-partial", action="store_true", help="accept data files of another size")
     parser.add_argument("--questions-file", help="Loong: another question file beside loong.jsonl")
@@ -119,7 +123,7 @@ def _prepare(args: argparse.Namespace, setting: str) -> list[_Row]:
     if counter is None:
         raise IcrError("retrieval counts tokens: --tokenizer must name the evaluated model's tokenizer")
     tasks = _load(args.tasks, metadata)
-    return [_task(task, counter, args.limit) for task in tasks]
+    return [_task(task, counter, args.limit, args.workers) for task in tasks]
 
 
 def _load(names: str, metadata: dict[str, Any]) -> list[Any]:
@@ -133,7 +137,7 @@ def _load(names: str, metadata: dict[str, Any]) -> list[Any]:
     return list(known.load(wanted)["tasks"].values())
 
 
-def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> _Row:
+def _task(task: Any, counter: tokens.TokenCounter, limit: int | None, workers: int | None) -> _Row:
     """Prepare one task and return its lines of the tables."""
     setting, started = task.options.setting.rag, time.perf_counter()
     if setting is None:
@@ -141,17 +145,22 @@ def _task(task: Any, counter: tokens.TokenCounter, limit: int | None) -> _Row:
     mode = task.benchmark.units
     items = task.items[:limit]
     _embed(task, items, counter)
-    made, unfit = Prepared(head(task, counter)), 0
-    for item in tqdm(items, desc=f"{task.config.task} {setting}"):
+
+    def select(item: Any) -> dict[str, Any] | None:
         units = item.units()
         try:
             chosen = retrieve(
                 item, units, setting, counter, task.prompt_format, mode=mode, engine=task.options.embed
             )
         except DoesNotFit:
-            unfit += 1
-            continue
-        made.add(item.id, units, chosen.spans, chosen.digest)
+            return None
+        return entry(units, chosen.spans, chosen.digest)
+
+    retriever = make(setting.params["retriever"], setting.params, task.options.embed)
+    found = each(items, select, workers if retriever.forks else 1)
+    kept = dict(tqdm(found, desc=f"{task.config.task} {setting}", total=len(items)))
+    made = Prepared(head(task, counter), {i.id: kept[n] for n, i in enumerate(items) if kept[n] is not None})
+    unfit = sum(one is None for one in kept.values())
     if items and unfit == len(items):
         raise IcrError(f"{task.config.task} {setting}: no item has a piece of context that fits")
     made.save()

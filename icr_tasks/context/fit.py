@@ -57,13 +57,13 @@ def documents(units: Sequence[Unit], prompt: Prompt, budget: int, tokens: TokenC
 
 def _cut(units: Sequence[Unit], prompt: Prompt, budget: int, tokens: TokenCounter, *, middle: bool) -> Fitted:
     text = prompt.context(units)
-    spans = tokens.offsets(text)
+    spans = tokens.spans(text)
     size = min(budget, len(spans))
     while size > 0:
         head = size // 2 if middle else size
         tail = size - head
         left = spans[head - 1][1] if head else 0
-        right = spans[-tail][0] if tail else len(text)
+        right = spans[len(spans) - tail][0] if tail else len(text)
         cut = text[:left] + text[right:]
         # Joining two ends can make a token more than before: count again, give way until it fits.
         over = tokens.count(cut) - budget

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 
 from ..benchmarks.base import Prompt, Unit
 from ..errors import IcrError
 from ..storage import Lru
 from .tokens import Spans, TokenCounter
+from .words import WordSpans
 
 # ---- chunk ---------------------------------------------------------------------------------------
 # Cut a document into chunks of at most N tokens of the evaluated model's tokenizer; each document is
@@ -48,7 +50,7 @@ def tokenizer_key(tokenizer: Any) -> str:
         if backend is None:
             state: Any = sorted(tokenizer.get_vocab().items())
         else:
-            state = json.loads(backend.to_str())
+            state = orjson.loads(backend.to_str())
             state.pop("truncation", None)
             state.pop("padding", None)
         key = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
@@ -81,7 +83,7 @@ def split(text: str, tokens: TokenCounter, size: int, overlap: int = 0, *, snap:
     return Chunks(columns[0], columns[1], columns[2], total=n)
 
 
-def _word_bound(text: str, spans: Spans, last: int, lowest: int) -> int:
+def _word_bound(text: str, spans: Spans | WordSpans, last: int, lowest: int) -> int:
     """The largest i in [lowest, last] such that token i begins a word; `last` when none does."""
     for i in range(last, lowest - 1, -1):
         start = spans[i][0]

@@ -49,7 +49,7 @@ class Prepared:
         digest: dict[str, Any],
     ) -> None:
         """Keep a selection (retrieve.Selection) of an item."""
-        self.items[item_id] = {"spans": list(spans), "content": _content(units), "digest": digest}
+        self.items[item_id] = entry(units, spans, digest)
 
     def get(self, item_id: str, units: Sequence[Unit]) -> tuple[list[Unit], dict[str, Any]] | None:
         """(units to show, digest) of an item; None for an item that was not prepared. IcrError for other
@@ -85,6 +85,13 @@ class Prepared:
         """Write it atomically."""
         write_atomic(self.path, orjson.dumps({"head": self.head, "items": self.items}))
         return self.path
+
+
+def entry(
+    units: Sequence[Unit], spans: Sequence[tuple[int, int, int]], digest: dict[str, Any]
+) -> dict[str, Any]:
+    """What is kept of a selection: where its pieces lie, the name of the documents' content, the digest."""
+    return {"spans": list(spans), "content": _content(units), "digest": digest}
 
 
 def head(task: Any, tokens: TokenCounter) -> dict[str, Any]:

@@ -8,9 +8,9 @@ short document is `full`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -277,7 +277,13 @@ def contains(text: str, needles: Sequence[str]) -> bool:
 
 
 def _flat(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().lower()
+    return _flat_long(text) if len(text) > 100_000 else " ".join(text.split()).lower()
+
+
+@lru_cache(maxsize=2)
+def _flat_long(text: str) -> str:
+    """Remembered for the next question about the same document."""
+    return " ".join(text.split()).lower()
 
 
 def recall(

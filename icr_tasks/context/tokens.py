@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IcrError
+from .words import Words, WordSpans
 
 _NO_TOKENIZER = (
     "this task counts tokens with the evaluated model's tokenizer and found none: pass "
@@ -19,6 +20,7 @@ _NO_TOKENIZER = (
 
 
 _WINDOW, _OVERLAP = 25_000, 1_500  # characters
+_LONG = 2_000  # characters from which on a text is counted word by word
 _AGREE = 24  # tokens that two windows must cut alike before one follows the other
 
 
@@ -95,24 +97,40 @@ class TokenCounter:
 
     def count(self, text: str, *, special: bool = False) -> int:
         """Number of tokens of `text`."""
+        if len(text) >= _LONG and (words := Words.of(self.tokenizer)) is not None:
+            found = words.count(text)
+            if found is not None:
+                return found + (self._special() if special else 0)
         return len(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
     def counts(self, texts: list[str]) -> list[int]:
         """Number of tokens of each text, in one batch."""
         if not texts:
             return []
+        if sum(map(len, texts)) >= _LONG and (words := Words.of(self.tokenizer)) is not None:
+            found = [words.count(text) for text in texts]
+            if None not in found:
+                return [n for n in found if n is not None]
         return [
             len(ids) for ids in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         ]
 
-    def spans(self, text: str) -> Spans:
-        """`offsets` of a long text without a list of them: encoded in windows side by side, read where asked.
+    def _special(self) -> int:
+        """Tokens that the engine puts around a text."""
+        return len(self.tokenizer("", add_special_tokens=True, verbose=False)["input_ids"])
+
+    def spans(self, text: str) -> Spans | WordSpans:
+        """`offsets` of a long text without a list of them: word by word where the tokenizer reads so, else
+        encoded in windows side by side, read where asked.
 
         IcrError without a fast tokenizer.
         """
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None or len(text) < 2 * _WINDOW or backend.truncation or backend.padding:
             return Spans.of_list(self.offsets(text))
+        words = Words.of(self.tokenizer)
+        if words is not None and (found := words.spans(text)) is not None:
+            return found
         starts = list(range(0, len(text), _WINDOW))
         windows = [text[at : at + _WINDOW + _OVERLAP] for at in starts]
         return Spans.joined(backend.encode_batch(windows, add_special_tokens=False), starts) or Spans.of_list(

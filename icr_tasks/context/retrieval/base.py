@@ -14,6 +14,8 @@ from ..pool import Pool
 class Retriever(ABC):
     """`params` are the setting's parameters (retrieval/__init__.py), `engine` how an embedder is run."""
 
+    forks = False  # whether several processes may rank at once: no model is loaded, no connection held
+
     def __init__(self, params: dict[str, Any], engine: dict[str, Any] | None = None) -> None:
         self.params, self.engine = params, engine or {}
 

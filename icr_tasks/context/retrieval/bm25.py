@@ -17,6 +17,7 @@ from ..pool import Group, Pool
 from .base import Retriever
 
 _WORD = re.compile(r"\w+")
+_SEPARATED = {n: " " for n in range(128) if not _WORD.match(chr(n))}  # what `_WORD` leaves out, as spaces
 
 
 class _Terms(NamedTuple):
@@ -40,6 +41,8 @@ _INDEXES: Lru[str, _Index] = Lru(256 << 20)
 class BM25(Retriever):
     """A pool is indexed once however many questions share it (up to 256 MB of indexes, then the oldest
     go)."""
+
+    forks = True
 
     def scores(self, pool: Pool, query: str) -> np.ndarray:
         """BM25 scores; zeros for a question without a known word."""
@@ -80,8 +83,18 @@ def package() -> tuple[Any, frozenset[str]]:
 def _hash(text: str) -> np.ndarray:
     # Python's string hash: 64 bits, fast, and never stored, so that it differs between processes does not
     # matter.
-    _, stop_words = package()
-    return np.array([hash(w) for w in _WORD.findall(text.lower()) if w not in stop_words], dtype=np.int64)
+    text = text.lower()
+    words = text.translate(_SEPARATED).split() if text.isascii() else _WORD.findall(text)
+    found = np.fromiter(map(hash, words), dtype=np.int64, count=len(words))
+    stop_words = _stop_words()
+    at = np.searchsorted(stop_words, found).clip(max=len(stop_words) - 1)
+    return found[stop_words[at] != found]
+
+
+@lru_cache(maxsize=1)
+def _stop_words() -> np.ndarray:
+    """Their hashes in order, int64 [n]."""
+    return np.sort(np.fromiter(map(hash, package()[1]), dtype=np.int64))
 
 
 def _terms(pool: Pool, group: Group) -> _Terms:

@@ -20,6 +20,8 @@ from .base import Retriever
 class Oracle(Retriever):
     """Gold evidence first, then the rest. IcrError where the benchmark does not mark gold."""
 
+    forks = True
+
     def scores(self, pool: Pool, query: str) -> np.ndarray:
         """1 for gold, 0 otherwise."""
         gold = pool.gold()
@@ -34,6 +36,8 @@ class Oracle(Retriever):
 class Random(Retriever):
     """A shuffle that depends on `seed`, the question and the pool, and on nothing else."""
 
+    forks = True
+
     def scores(self, pool: Pool, query: str) -> np.ndarray:
         """Uniform numbers, dealt in the pool's own order so that the order of passages does not matter."""
         seed = [int(self.params.get("seed", 0)), zlib.crc32(query.encode()), zlib.crc32(pool.recipe.encode())]
@@ -47,6 +51,8 @@ class Random(Retriever):
 @retriever("head", reference=True)
 class Head(Retriever):
     """The beginning of the context: what a truncated prompt would show."""
+
+    forks = True
 
     def scores(self, pool: Pool, query: str) -> np.ndarray:
         """Falling with position."""
