@@ -1,4 +1,4 @@
-"""Retrieval of many items in several processes: a document's questions stay in one, which chunks and indexes it once.
+"""Retrieval of many items in several processes; a document's questions stay in one, which indexes it once.
 
 Only for retrievers that say so (`Retriever.forks`): those that run no model and hold no connection.
 """
@@ -49,7 +49,8 @@ def each(
                     yield from done.result()
             except BrokenProcessPool as error:
                 raise IcrError(
-                    "a process of the retrieval ended by itself, most likely for want of memory; use --workers 1"
+                    "a process of the retrieval ended by itself, most likely for want of memory; "
+                    "use --workers 1"
                 ) from error
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
