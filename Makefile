@@ -1,6 +1,9 @@
-# make demo | train-demo | test | types | setup | lint | lock | compat | mutants | faults | nightly      VENV=path chooses the environment (default .venv)
+# make demo | train-demo | test | unit | types | setup | lint | lock | licences | docs-commands | release-check |
+# compat | mutants | faults | nightly      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
+# Files of tests that pass without torch.
+UNIT := test_settings.py test_stats.py test_visible.py test_metrics_qa.py test_registry.py test_served.py test_habits.py
 # What is installed: the checkout itself, or a built wheel (WHEEL=dist/x.whl), which is what CI tests.
 WHEEL ?=
 BIN := $(VENV)/bin
@@ -12,7 +15,7 @@ STAMP := $(VENV)/.icr-stack
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo train-demo test lint lock types compat mutants faults nightly
+.PHONY: setup demo train-demo test unit lint lock licences docs-commands release-check types compat mutants faults nightly
 
 demo: setup
 	$(BIN)/icr demo -o demo-out
@@ -20,6 +23,12 @@ demo: setup
 # Ten to fifteen minutes on two cores: a tiny model learns in-context retrieval. TRAIN_DEMO_ARGS=--quick for CI.
 train-demo: setup
 	$(BIN)/icr train demo -o train-demo $(TRAIN_DEMO_ARGS)
+
+# Tests of the installed package that need no torch, in an environment of their own: PYTHON=python3.13 make unit.
+unit:
+	$(PYTHON) -m venv $(VENV)-unit
+	$(VENV)-unit/bin/python -m pip install -q --disable-pip-version-check ".[api,judge,board]" pytest hypothesis statsmodels
+	cd tests && ../$(VENV)-unit/bin/python -P -m pytest -q -p no:cacheprovider $(UNIT)
 
 test: setup
 	$(BIN)/python -P -m pytest $(PYTEST_ARGS)
@@ -42,6 +51,18 @@ lint: setup
 lock:
 	$(BIN)/uv pip compile requirements/cpu.in --override requirements/cpu-overrides.txt --python-version 3.11 \
 	  --index-strategy unsafe-best-match --no-header --no-annotate $(FIND) $(TORCH_INDEX) -o requirements/cpu.txt
+
+# The licences that installed packages declare, into docs/licences.md.
+licences: setup
+	$(BIN)/python -P .ci/licences.py
+
+# One page a command, from the commands' parsers.
+docs-commands: setup
+	$(BIN)/python -P .ci/command_pages.py
+
+# What a release would contain: built, checked by twine, installed and used. Publishes nothing (docs/releasing.md).
+release-check:
+	PYTHON=$(PYTHON) .ci/release_check
 
 # Types and import contracts of the installed package (a built wheel: WHEEL=dist/x.whl), from outside the checkout.
 types: setup

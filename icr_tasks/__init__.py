@@ -2,8 +2,9 @@
 
     import icr_tasks as icr
 
-    runs = icr.evaluate("icr-hf", {"pretrained": folder}, tasks=["icr_synth_rag_512"], settings=["full",
-    "rag@256"]) print(icr.board(runs))
+    tasks, settings = ["icr_synth_rag_512"], ["full", "rag@256"]
+    runs = icr.evaluate("icr-hf", {"pretrained": folder}, tasks=tasks, settings=settings)
+    print(icr.board(runs))
 
 Everything in `__all__` is public; the rest may change. Names load when they are used, so that importing this
 package costs nothing.

@@ -3,7 +3,6 @@ output folders."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,13 @@ from typing import IO, Any, Generic, TypeVar
 import orjson
 
 from .errors import IcrError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    raise IcrError(
+        "icr-tasks needs Linux or macOS (file locks); on Windows run it inside WSL (docs/install.md)"
+    ) from None
 
 
 def cache_root() -> Path:

@@ -2,8 +2,7 @@
 them.
 
     icr train eval runs/ao/checkpoint-* --tasks icr_helmet_rag_32k --settings full,rag@16k --engine icr-vllm
-    icr train eval runs/ao/checkpoint-880 --tasks icr_synth_short_256 --engine icr-hf --settings
-    full,kv:topk@0.25
+    icr train eval runs/ao/checkpoint-880 --tasks icr_synth_short_256 --engine icr-hf --settings full,kv:topk@0.25
 
 Each checkpoint answers with the prompt it was trained on (its icr.json says so); the base model answers with
 the same one. Finished cells are not run again. Exit code: the worst of the gate's (1 REGRESSED, 4 NOT

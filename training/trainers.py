@@ -161,7 +161,12 @@ def run(trainer: Any, config: Config, prepared: Prepared) -> Path:
 
 def sft_main(argv: list[str]) -> int:
     """Returns 0."""
-    return command("sft", argv, train_sft, __doc__ or "")
+    return command(
+        "sft",
+        argv,
+        train_sft,
+        "`icr train sft CONFIG`: supervised fine-tuning; the loss is on the completion alone.",
+    )
 
 
 def train_sft(config: Config, fresh: bool = False) -> Path:
@@ -203,7 +208,12 @@ def train_sft(config: Config, fresh: bool = False) -> Path:
 
 def grpo_main(argv: list[str]) -> int:
     """Returns 0."""
-    return command("grpo", argv, train_grpo, __doc__ or "")
+    return command(
+        "grpo",
+        argv,
+        train_grpo,
+        "`icr train grpo CONFIG`: GRPO with the rewards that the config names (docs/rewards.md).",
+    )
 
 
 def train_grpo(config: Config, fresh: bool = False) -> Path:

@@ -5,12 +5,16 @@ A new command is one line in COMMANDS. Each target is `main(argv: list[str]) -> 
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import traceback
 from importlib import import_module
 
 from ..errors import IcrError, unknown
 from ..schema import redact_text
+
+BROKEN_PIPE = 141  # what a shell reports of a program that was writing to a closed pipe
 
 # command -> ("package.module:function", one-line help). Targets starting with "." are relative to icr_tasks.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -50,23 +54,51 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"icr-tasks {__version__}")
         return 0
-    if not args or args[0] in ("-h", "--help"):
-        print("usage: icr COMMAND [options]\n")
-        for name, (_, text) in COMMANDS.items():
-            print(f"  {name:<12} {text}")
-        print("\nicr COMMAND --help shows each command's options")
-        return 0 if args else 2
+    status = BROKEN_PIPE
     try:
-        if args[0] not in COMMANDS:
+        if not args or args[0] in ("-h", "--help"):
+            print("usage: icr COMMAND [options]\n")
+            for name, (_, text) in COMMANDS.items():
+                print(f"  {name:<12} {text}")
+            print("\nicr COMMAND --help shows each command's options")
+            status = 0 if args else 2
+        elif args[0] not in COMMANDS:
             raise unknown("command", args[0], COMMANDS)
-        module, _, function = COMMANDS[args[0]][0].partition(":")
-        return getattr(import_module(module, "icr_tasks"), function)(args[1:]) or 0
+        else:
+            module, _, function = COMMANDS[args[0]][0].partition(":")
+            status = getattr(import_module(module, "icr_tasks"), function)(args[1:]) or 0
+        sys.stdout.flush()  # here, where a closed pipe is no error, and not when the interpreter ends
+        return status
     except IcrError as error:
         print(f"icr: error: {redact_text(str(error))}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # `icr ... | head` closed the pipe: not an error of ours
-        sys.stderr.close()
-        return 0
+    except (
+        BrokenPipeError
+    ):  # `icr ... | head` closed the pipe: no message, and never the 0 of a gate that passed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        return status
+    except ModuleNotFoundError as error:
+        extras = _extras(error.name or "")
+        if not extras:
+            sys.stderr.write(redact_text(traceback.format_exc()))
+            return 2
+        print(
+            f"icr: error: `icr {args[0]}` needs the package {error.name}, which is not installed: "
+            f'pip install "icr-tasks[{extras[0]}]"' + "".join(f" or [{extra}]" for extra in extras[1:]),
+            file=sys.stderr,
+        )
+        return 2
     except Exception:  # Python would exit with 1, which is a verdict of `icr gate`
         sys.stderr.write(redact_text(traceback.format_exc()))
         return 2
+
+
+def _extras(module: str) -> list[str]:
+    """The extras of this package that bring a module, as its metadata name them; none for a module of no extra."""
+    from importlib.metadata import requires
+
+    name = module.partition(".")[0].replace("_", "-").lower()
+    found = [
+        re.match(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]", line) for line in requires("icr-tasks") or []
+    ]
+    return sorted({m.group(2) for m in found if m and m.group(1).lower() == name} - {"dev", "docs"})

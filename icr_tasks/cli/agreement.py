@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="icr agreement", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=Path, help="answers with human labels, described above")
     parser.add_argument("--examples", type=int, default=3, help="disagreements shown per metric (default: 3)")
     parser.add_argument(
         "--f1-threshold", type=float, default=0.5, help="F1 from which an answer counts as right"

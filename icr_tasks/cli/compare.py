@@ -1,7 +1,7 @@
 """`icr compare A B`: two runs item by item, errors clustered by question, and what flipped.
 
-    icr compare 3f9a1c 77b02e --flips flips.md icr compare results/qwen/full/3f9a1c0d2e4b
-    results/qwen/kv_fp8/77b02e11aa90 --samples out/ --flips flips.md
+    icr compare 3f9a1c 77b02e --flips flips.md
+    icr compare results/qwen/full/3f9a1c0d2e4b results/qwen/kv_fp8/77b02e11aa90 --samples out/ --flips flips.md
 
 A and B are run folders or the first digits of a fingerprint (looked up below --results). Exit code 4: not
 comparable.

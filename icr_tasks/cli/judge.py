@@ -37,20 +37,20 @@ def main(argv: list[str]) -> int:
     serve.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
     )
-    serve.add_argument("--port", type=int, default=8001)
+    serve.add_argument("--port", type=int, default=8001, help="port to listen on")
     serve.add_argument(
         "--max-model-len", type=int, help="window (default: 16384, or the model's own if shorter)"
     )
     serve.add_argument("--print", action="store_true", help="print the command and stop")
     check = commands.add_parser("check", help="ask one question and show what was read")
-    check.add_argument("--base-url", required=True)
-    check.add_argument("--model", required=True)
-    check.add_argument("--rubric", default="loong")
+    check.add_argument("--base-url", required=True, help="the judge's address, ending in /v1")
+    check.add_argument("--model", required=True, help="its served name")
+    check.add_argument("--rubric", default="loong", help="which rubric asks (docs/judge.md)")
     check.add_argument("--api-key-env", help="environment variable with the key (default: ICR_JUDGE_API_KEY)")
-    check.add_argument("--max-tokens", type=int, default=4096)
+    check.add_argument("--max-tokens", type=int, default=4096, help="tokens of the reply at most")
     replies = commands.add_parser("replies", help="print stored raw replies")
     replies.add_argument("--store", type=Path, help="default: verdicts.sqlite in the cache folder")
-    replies.add_argument("--model")
+    replies.add_argument("--model", help="only this judge's")
     replies.add_argument("--failed", action="store_true", help="only those without a readable verdict")
     replies.add_argument("--last", type=int, default=10, help="how many (default: 10)")
     args, more = parser.parse_known_args(argv)

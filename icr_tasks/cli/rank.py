@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         prog="icr rank", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="hub id or folder")
-    parser.add_argument("--revision")
+    parser.add_argument("--revision", help="branch, tag or commit of the model")
     parser.add_argument(
         "--tasks", required=True, help="comma-separated tasks or groups of HELMET-RAG or synth"
     )
@@ -43,9 +43,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--allow-partial", action="store_true", help="accept data with another count than the official"
     )
-    parser.add_argument("--no-chat-template", action="store_true")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device")
+    parser.add_argument("--no-chat-template", action="store_true", help="give the prompt as plain text")
+    parser.add_argument("--dtype", default="auto", help="of the weights: auto, float32, bfloat16 ...")
+    parser.add_argument("--device", help="cuda, cuda:1, cpu (default: a GPU where there is one)")
     parser.add_argument("--results", type=Path, help="a run's ledger: correlate with its scores")
     parser.add_argument("-o", "--out", type=Path, help="folder for rank_<task>.json")
     args = parser.parse_args(argv)

@@ -1,9 +1,9 @@
 """`icr score`: anybody's predictions, no model needed.
 
-    icr score --task icr_infbench_mc --predictions preds.jsonl icr score --task icr_helmet_rag_nq_4k
-    --predictions preds.jsonl --json icr score --task icr_infbench_mc --predictions preds.jsonl
-    --xfinder-base-url http://localhost:8002/v1 --xfinder-model ... icr score --task icr_loong_fin
-    --predictions preds.jsonl --judge-base-url http://localhost:8001/v1 --judge-model ...
+    icr score --task icr_infbench_mc --predictions preds.jsonl
+    icr score --task icr_helmet_rag_nq_4k --predictions preds.jsonl --json
+    icr score --task icr_infbench_mc --predictions preds.jsonl --xfinder-base-url http://localhost:8002/v1 --xfinder-model M
+    icr score --task icr_loong_fin --predictions preds.jsonl --judge-base-url http://localhost:8001/v1 --judge-model M
 
 Predictions are JSON lines with `id` and `prediction` (or `pred`), and `finish_reason` where it is known. The
 gold answers are the task's data, or a `ground_truth` (or `label`) field as in InfiniteBench's released
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="icr score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="the task whose items they answer")
     parser.add_argument("--predictions", required=True, type=Path, help=".jsonl or .jsonl.gz")
     parser.add_argument("--model", help="keep only rows with this `model`")
     parser.add_argument("--allow-missing", action="store_true", help="score what is there and show N")
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         metavar="KEY=VALUE",
         help="any judge_* or xfinder_* option of docs/judge.md",
     )
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
     graders = _graders(args)
     result = score(

@@ -49,7 +49,12 @@ def main(argv: list[str]) -> int:
         help="ledgers of the baseline's runs (default: results)",
     )
     add_judging(parser)
-    parser.add_argument("--executor", default="local", choices=("local", "slurm", "ray"))
+    parser.add_argument(
+        "--executor",
+        default="local",
+        choices=("local", "slurm", "ray"),
+        help="where engines run (docs/sweep.md)",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="engines at once (default 1)")
     args = parser.parse_args(argv)
     if args.jobs < 1 or args.sample < 0:

@@ -36,7 +36,12 @@ def _parser() -> argparse.ArgumentParser:
         "--show", metavar="STAGE", help="print the first rows that a stage wrote, and its counts"
     )
     parser.add_argument("--rows", type=int, default=2, help="how many rows --show prints")
-    parser.add_argument("--mode", choices=MODES, default=argparse.SUPPRESS)
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default=argparse.SUPPRESS,
+        help=f"{Config.__dataclass_fields__['mode'].metadata['help']} (default: default)",
+    )
     made = parser.add_argument_group("synthetic rows (nothing to download)")
     made.add_argument(
         "--synth", type=int, metavar="N", help="N rows of the synthetic benchmark's training split"
@@ -63,7 +68,11 @@ def _parser() -> argparse.ArgumentParser:
         kind = argparse.BooleanOptionalAction if isinstance(field.default, bool) else None
         extra: dict[str, Any] = {"action": kind} if kind else {"type": type(field.default)}
         groups[stage].add_argument(
-            name, dest=field.name, default=argparse.SUPPRESS, help=f"default {field.default!r}", **extra
+            name,
+            dest=field.name,
+            default=argparse.SUPPRESS,
+            help=f"{field.metadata['help']} (default {field.default!r})",
+            **extra,
         )
     return parser
 

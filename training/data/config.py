@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
+
+
+def _o(default: Any, text: str) -> Any:
+    """A field of the record: its default, and what `icr train data --help` says of it."""
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -14,54 +19,60 @@ class Config:
     """Everything that changes the data. Defaults are mode `default`; MODES holds what `paper` and
     `paper_code` change."""
 
-    mode: str = "default"
-    seed: int = 0
+    mode: str = _o("default", "whose rules: ours, the paper's as printed, or those of its released code")
+    seed: int = _o(0, "of every draw")
     # read
-    hotpotqa: str = ""
-    twowiki: str = ""
-    musique: str = ""
-    records: str = ""  # any QA set, comma-separated files: question, answers, evidence, domain, documents
-    exclude: str = ""  # file with questions that must not be trained on
-    per_dataset: int = 0  # rows drawn of each data set, 0 = all (the paper: 15,000)
-    gold: str = "passage"  # at most `words` words around the evidence; "paragraph": all of it; "sentence"
-    sentences: bool = False  # gold passages begin and end with whole sentences
-    titles: bool = False  # every passage begins with its article's title
-    mix: bool = True  # data sets mixed, or one after the other
-    # corpus
-    corpus: str = ""  # comma-separated files or folders, parquet or jsonl(.gz), columns title and text
-    words: int = 100
-    min_words: int = 10
-    # retrieve
-    embedder: str = "bm25"
-    query_prompt: str = (
-        "auto"  # "auto": the embedder's own query instruction, "none", or the instruction itself
+    hotpotqa: str = _o("", "HotpotQA's training file")
+    twowiki: str = _o("", "2WikiMultihopQA's training file")
+    musique: str = _o("", "MuSiQue's training file")
+    records: str = _o("", "any QA set, comma-separated files: question, answers, evidence, domain, documents")
+    exclude: str = _o("", "file with questions that must not be trained on")
+    per_dataset: int = _o(0, "rows drawn of each data set, 0 = all (the paper: 15,000)")
+    gold: str = _o(
+        "passage", "passage: at most `words` words around the evidence; paragraph: all of it; sentence"
     )
-    top_k: int = 500
+    sentences: bool = _o(False, "gold passages begin and end with whole sentences")
+    titles: bool = _o(False, "every passage begins with its article's title")
+    mix: bool = _o(True, "data sets mixed, or one after the other")
+    # corpus
+    corpus: str = _o("", "comma-separated files or folders, parquet or jsonl(.gz), columns title and text")
+    words: int = _o(100, "words of a passage")
+    min_words: int = _o(10, "shorter passages of the corpus are left out")
+    # retrieve
+    embedder: str = _o("bm25", "bm25, or an embedding model: folder or hub id")
+    query_prompt: str = _o(
+        "auto", "auto: the embedder's own query instruction, none, or the instruction itself"
+    )
+    top_k: int = _o(500, "passages retrieved for a question")
     # dedupe
-    duplicate: float = (
-        0.9  # word trigram containment from which a hit repeats a gold passage, 0 = keep repeats
+    duplicate: float = _o(
+        0.9, "word trigram containment from which a hit repeats a gold passage, 0 = keep repeats"
     )
     # refine
-    fuzzy: str = "containment"  # "paper": any of the paper's three; "paper_code": the released mix
-    threshold: float = 0.2
-    promote: int = 10  # candidates a row at most, 0 = no limit
+    fuzzy: str = _o("containment", "paper: any of the paper's three; paper_code: the released mix")
+    threshold: float = _o(0.2, "similarity from which a hit is a candidate for gold")
+    promote: int = _o(10, "candidates a row at most, 0 = no limit")
     # judge
-    judge_base_url: str = ""
-    judge_model: str = ""
-    judge_api_key_env: str = ""
-    judge_max_tokens: int = 8192
-    # Candidates without a verdict: "negative" (but near duplicates of the gold are left out), "drop", "gold".
-    unjudged: str = "negative"
-    # pack
-    tokenizer: str = "Qwen/Qwen2.5-7B-Instruct-1M"
-    tokens: int = 32000
-    min_tokens: int = 0
-    keep: str = (
-        "pack"  # ranked passages up to the budget; "filter": all passages, rows over the budget dropped
+    judge_base_url: str = _o("", "address of the judge, ending in /v1; without one candidates stay unjudged")
+    judge_model: str = _o("", "its served name")
+    judge_api_key_env: str = _o("", "environment variable with its key")
+    judge_max_tokens: int = _o(8192, "tokens of a reply at most")
+    unjudged: str = _o(
+        "negative",
+        "candidates without a verdict: negative (near duplicates of the gold are left out), drop, gold",
     )
-    keychain: int = 0  # links of a chain of keys that hides the question (LoongRL), 0 = the question itself
+    # pack
+    tokenizer: str = _o("Qwen/Qwen2.5-7B-Instruct-1M", "counts the tokens of a row: folder or hub id")
+    tokens: int = _o(32000, "of a row at most")
+    min_tokens: int = _o(0, "shorter rows are dropped")
+    keep: str = _o(
+        "pack", "pack: ranked passages up to the budget; filter: all passages, rows over it dropped"
+    )
+    keychain: int = _o(
+        0, "links of a chain of keys that hides the question (LoongRL), 0 = the question itself"
+    )
     # split
-    dev: float = 0.05
+    dev: float = _o(0.05, "share of the questions held out")
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():

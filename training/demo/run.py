@@ -254,7 +254,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="icr train demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path("train-demo"))
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("train-demo"), help="folder of everything it makes"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="one seed, the AO reward, shorter contexts (for CI)"
     )

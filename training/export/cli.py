@@ -27,9 +27,14 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("data", type=Path, help="a folder made by `icr train data`")
     parser.add_argument("--to", required=True, help=", ".join(TARGETS))
-    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--reward", default="ao", help="ao, id, idc, idq (verl: judge and hybrid too)")
-    parser.add_argument("--preset", default="paper", choices=tuple(registry.PRESETS))
+    parser.add_argument(
+        "--preset",
+        default="paper",
+        choices=tuple(registry.PRESETS),
+        help="the reward as the paper prints it, or as its code has it",
+    )
     parser.add_argument("--limit", type=int, help="rows at most of each file")
     parser.add_argument("--name", default="icr-retrieval", help="name of the package, for verifiers")
     parser.add_argument("--model", default="", help="verl: the tokenizer that prompts are fitted with")

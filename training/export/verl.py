@@ -33,7 +33,12 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="icr train verl", description=__doc__)
     parser.add_argument("data", type=Path, help="a folder made by `icr train data`")
     parser.add_argument("--reward", default="ao", help="the prompt is the reward's own")
-    parser.add_argument("--preset", default="paper", choices=tuple(registry.PRESETS))
+    parser.add_argument(
+        "--preset",
+        default="paper",
+        choices=tuple(registry.PRESETS),
+        help="the reward as the paper prints it, or as its code has it",
+    )
     parser.add_argument("--model", default="", help="the tokenizer that prompts are fitted with")
     parser.add_argument("--max-prompt-length", type=int, default=32768, help="tokens (default 32768)")
     args = parser.parse_args(argv)
