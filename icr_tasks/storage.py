@@ -72,14 +72,24 @@ def short(path: Path, what: str, actual: int, expected: int) -> IcrError:
 def fingerprint(path: Path) -> str:
     """sha256 of a file, remembered by size and modification time: large files are hashed once."""
     stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:24]
-    note = cache_root() / "sha256" / f"{key}.json"
+    note = _note(path, stat)
     if note.is_file():
         return json.loads(note.read_text())["sha256"]
     with path.open("rb") as file:
         digest = sha256(file)
-    write_atomic(note, json.dumps({"sha256": digest, "file": path.name}).encode())
+    remember(path, stat, digest)
     return digest
+
+
+def remember(path: Path, stat: os.stat_result, digest: str) -> None:
+    """Keep the sha256 of a file that was read whole for another reason; `stat` is from before it was read."""
+    if os.path.samestat(stat, path.stat()) and _note(path, path.stat()) == (note := _note(path, stat)):
+        write_atomic(note, json.dumps({"sha256": digest, "file": path.name}).encode())
+
+
+def _note(path: Path, stat: os.stat_result) -> Path:
+    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:24]
+    return cache_root() / "sha256" / f"{key}.json"
 
 
 def sha256(file: IO[bytes]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
 
 import pytest
 
-from icr_tasks import benchmarks
-from icr_tasks.benchmarks import helmet_rag, loong_fin
+from icr_tasks import benchmarks, storage
+from icr_tasks.benchmarks import helmet_rag, lines, loong_fin
 from icr_tasks.errors import IcrError
 
 
@@ -173,3 +174,22 @@ def test_official_loong_counts(shared_data: Path) -> None:
 
 def test_components_join_through_others() -> None:
     assert len(set(loong_fin.components([["a", "b"], ["c"], ["b", "d"], ["d"]]))) == 2
+
+
+def test_an_index_takes_the_checksum_in_the_same_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "x.jsonl"
+    raw = b'{"a": "1"}\n\n{"a": "\\ud83d\\ude00"}\n{"a": "\\uD800"}\n  \n{"a": "last"}'
+    path.write_bytes(raw)
+    rows = lines.index(path, lambda record: {}, version="v")
+    assert [lines.read(path, row)["a"] for row in rows] == ["1", "😀", "\ud800", "last"]
+    monkeypatch.setattr(storage, "sha256", lambda file: pytest.fail("the file was read again"))
+    assert storage.fingerprint(path) == hashlib.sha256(raw).hexdigest()
+    stat = path.stat()
+    path.write_bytes(raw + b"\n")  # while it was read
+    storage.remember(path, stat, "0" * 64)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert storage.fingerprint(path) == hashlib.sha256(raw + b"\n").hexdigest()

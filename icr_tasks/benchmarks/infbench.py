@@ -47,7 +47,7 @@ def load(dataset: str, length: str | None = None, *, allow_partial: object = Non
 
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
-    book = hashlib.sha256(record["context"].encode()).hexdigest()[:12]
+    book = _book_id(record["context"])
     answers = [record["answer"]] if isinstance(record["answer"], str) else record["answer"]
     if not answers or not all(isinstance(a, str) for a in answers):
         raise ValueError("field 'answer' is not a list of texts")
@@ -58,6 +58,17 @@ def _keep(record: dict[str, Any]) -> dict[str, Any]:
         "book": book,
         "chars": len(record["context"]),
     }
+
+
+_LAST = ("", "")  # text and name of the book before
+
+
+def _book_id(text: str) -> str:
+    """Names a book by its text; the questions of a book follow each other in the files."""
+    global _LAST
+    if text != _LAST[0]:
+        _LAST = (text, hashlib.sha256(text.encode()).hexdigest()[:12])
+    return _LAST[1]
 
 
 def _item(path: Path, dataset: str, row: lines.Row) -> Item:

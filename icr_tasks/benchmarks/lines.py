@@ -15,20 +15,28 @@ from typing import Any
 import orjson
 
 from ..errors import IcrError
-from ..storage import cache_root, write_atomic
+from ..storage import cache_root, remember, write_atomic
 
 
 def parse(path: Path, line: int, raw: bytes, remedy: str = "; fetch the file again") -> dict[str, Any]:
     """One record, or an IcrError naming file and line (counted from 1)."""
     try:
-        record = (
-            json.loads(raw) if b"\\ud" in raw.lower() else orjson.loads(raw)
-        )  # orjson refuses lone surrogates
+        record = _loads(raw)
     except ValueError as error:
         raise IcrError(f"{path}:{line}: not valid JSON ({error}){remedy}") from error
     if not isinstance(record, dict):
         raise IcrError(f"{path}:{line}: expected a JSON object, found {type(record).__name__}")
     return record
+
+
+def _loads(raw: bytes) -> Any:
+    """One JSON value. ValueError for anything else."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        if b"\\ud" not in raw.lower():
+            raise
+        return json.loads(raw)  # lone surrogates, which orjson refuses
 
 
 Fields = Mapping[str, type | tuple[type, ...]]
@@ -84,7 +92,8 @@ def index(
     """Rows of the file with what `keep` takes from each record; cached by file identity and `version`.
 
     IcrError naming file and line for a record without `fields`, or that `keep` refuses with ValueError.
-    Memory: one record at a time while building, the rows afterwards.
+    Memory: one record at a time while building, the rows afterwards. The file's checksum, which every reader asks
+    for next, is taken in the same pass.
     """
     stat = path.stat()
     identity = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{version}"
@@ -94,21 +103,24 @@ def index(
             return [Row(*entry) for entry in orjson.loads(cache.read_bytes())]
         except (orjson.JSONDecodeError, TypeError):
             cache.unlink()  # a damaged index is rebuilt below
-    rows = []
-    for line, start, size, record in _scan(path):
+    rows, digest = [], hashlib.sha256()
+    for line, start, size, record in _scan(path, digest):
         check(path, line, record, fields or {})
         try:
             rows.append(Row(line, start, size, keep(record)))
         except ValueError as error:
             raise IcrError(f"{path}:{line}: {error}; fetch the file again") from error
+    remember(path, stat, digest.hexdigest())
     write_atomic(cache, orjson.dumps([[r.line, r.start, r.size, r.kept] for r in rows]))
     return rows
 
 
-def _scan(path: Path) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
+def _scan(path: Path, digest: Any) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
+    """(line, first byte, bytes, record) of every record; `digest` has seen the whole file at the end."""
     start = 0
-    with path.open("rb") as file:
+    with path.open("rb", buffering=1 << 20) as file:
         for line, raw in enumerate(file, 1):
+            digest.update(raw)
             if raw.strip():
                 yield line, start, len(raw), parse(path, line, raw)
             start += len(raw)
