@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import NamedTuple
 
 from .visible import visible
@@ -26,7 +27,8 @@ class Extracted(NamedTuple):
 _CONTROL = re.compile(r"<\|[a-z_]+\|>|</s>|<s>|<\|?(?:end|eot)[^>]*>", re.I)
 _NEXT_TURN = re.compile(r"\n[^\S\n]*(?:Question|Human|User|Q)[ \t]{0,4}\d{0,4}[ \t]{0,4}:", re.I)
 _EMPHASIS = r"[*_`]{0,3}"
-_LEAD = r"(?:(?:my|the|so the|therefore,? the)\s+)?(?:(?:final|correct|short|concise|best)\s+)*"
+# Repeats are bounded: a text may have ten million signs.
+_LEAD = r"(?:(?:my|the|so the|therefore,? the)\s{1,8})?(?:(?:final|correct|short|concise|best)\s{1,8}){0,4}"
 # "Answer: X" anywhere in a line; "answer is X" also without a colon. A bare mention ("to answer the
 # question") is no marker.
 _MARKER = re.compile(
@@ -74,6 +76,7 @@ _EMPTY = re.compile(
     re.I,
 )
 _BULLET = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)]|[-*•–])[ \t]+", re.M)
+_MARKS, _SPAN = 200, 100_000  # how many markers or ends of sentences, and how far behind, are looked at
 _PUNCTUATION = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}
 
@@ -109,8 +112,8 @@ def extract_answer(text: str) -> Extracted:
     """The answer after the last formal marker, else the last `\\boxed{}`, else the first sentence that says
     something."""
     text = _own_turn(strip_thoughts(text))
-    for start, kind in reversed(_marks(text)):
-        answer = _value(text, start) if kind == "key" else _clean(_span(text[start:]))
+    for start, kind in reversed(_marks(text)[-_MARKS:]):
+        answer = _value(text, start) if kind == "key" else _clean(_span(text[start : start + _SPAN]))
         if answer and not _PLACEHOLDER.match(answer):
             return Extracted(answer, True, answer)
     tags = [_clean(_span(match[2].strip() or "")) for match in _TAG.finditer(text)]
@@ -182,7 +185,7 @@ def _span(rest: str) -> str:
     box = _BOXED.search(line)
     if box:
         return box[1]
-    for end in _SENTENCE_END.finditer(line):
+    for end in islice(_SENTENCE_END.finditer(line), _MARKS):
         # Bounded looks, since a line may have ten million signs.
         head, tail = line[max(0, end.start() - 39) : end.start() + 1], line[end.end() : end.end() + 2_000]
         # "St. Louis", "Mamma Mia! Here We Go Again", "1. FC Köln": a name goes on. A sentence follows when it

@@ -17,22 +17,37 @@ _MARKERS, _SPAN = (
     200,
     4_000,
 )  # how many markers and how far behind them one looks: a text may have ten million signs
-_MARKUP = re.compile(r"\*\*|__|`+(?:json)?|\$|~~|^#{1,6}\s+|^>\s+", re.M)
+_MARKUP = re.compile(
+    r"\*\*|__|`+(?:json)?|\$|~~|^#{1,6}\s+|^>\s+|</?(?:b|i|u|em|strong|code|p|span|mark)>|^[→⇒➡✅✔☑✓👉•▶\ufe0f]+\s*"
+    r"|\A\s*\d{1,2}[.)]\s+(?=[(\[]?[A-Z][)\]]?[.]?\s*\Z)",
+    re.M,
+)
+_WIDE = str.maketrans("（）【】［］：", "()[][]:")
 _LATEX = re.compile(r"\\(?:text(?:bf|rm|tt|it)?|mathrm|mathbf|textbf|fbox)\s*\{([^{}]*)\}")
 _BOX = re.compile(
     r"\\boxed\s*\{([^{}]*)\}|<(?:answer|final_answer|choice|option)>(.*?)(?:</|\Z)", re.I | re.S
 )
-_QUALITY = r"(?:(?:final|correct|right|best|chosen|selected|most\s+\w+|my|likely)\s+)*"
-_NOUN = r"(?:answer(?:[\s_]?(?:choice|option|letter))?|option|choice|selection|response|letter|pick|verdict)"
-_BE = r"(?:is|was|are|would\s+be|should\s+be|must\s+be|will\s+be|has\s+to\s+be|seems\s+to\s+be|appears\s+to\s+be)\b"
+_QUALITY = r"(?:(?:final|correct|right|best|chosen|selected|most\s+\w+|my|likely)\s{1,8}){0,4}"
+_NOUN = (
+    r"(?:ans(?:wer)?(?:[\s_]?(?:choice|option|letter))?|option|choice|selection|response|letter|pick|verdict"
+    r"|respuesta|antwort|réponse|risposta|答案)"
+)
+_BE = r"(?:is|was|are|would\s+be|should\s+be|must\s+be|will\s+be|has\s+to\s+be|seems\s+to\s+be|appears\s+to\s+be)\b|['’]s\b|是"
+# What may stand before a lone letter, and only then: "It's B.", "that leaves (C)", "only D fits", "not A but B".
+_BARE = (
+    r"\b(?:it(?:['’]s|\s+(?:is|must\s+be|has\s+to\s+be))|(?:that|this|which)\s+leaves(?:\s+us\s+with|\s+only)?|therefore,?|so,?"
+    r"|thus,?|hence,?)[^\S\n]+(?=(?-i:[(\[]?[A-Z][)\]]?)(?:[.,;!]|\s*$))"
+    r"|\b(?:only|options?,|choices?,)\s+(?=(?-i:[(\[]?[A-Z][)\]]?)\s+(?:is|fits|matches|works|holds|remains|seems|appears)\b)"
+    r"|\bnot\s+(?:option\s+)?(?-i:[(\[]?[A-Z][)\]]?)\s*,?\s*but\s+(?:rather\s+)?(?=(?-i:(?:option\s+)?[(\[]?[A-Z]\b))"
+)
 _PICK = (
     r"\bI(?:'d|’d|'ll|’ll)?\s+(?:would\s+|will\s+|have\s+to\s+|must\s+)?(?:choose|chose|pick|picked|select|selected|go\s+with"
     r"|opt\s+for|answer\s+with|vote\s+for|say)\b"
 )
 _MARKER = re.compile(
-    rf"(?:\b{_QUALITY}{_NOUN}(?:\s+(?:to|for|of)\s+(?:the|this|that|your)\s+\w+(?:\s+\w+)?)?[\"']?\s*"
+    rf"(?:(?<![^\W_]){_QUALITY}{_NOUN}(?:\s+(?:to|for|of)\s+(?:the|this|that|your)\s+\w+(?:\s+\w+)?)?[\"']?\s*"
     rf"(?:(?:{_BE}|=)(?:\s+(?:as\s+follows|therefore|thus|clearly|definitely|most\s+likely|likely|probably|simply))?\s*:?"
-    rf"|:|\s?(?:->|→|=>))|{_PICK}\s*:?|\b(?:therefore|so|thus|hence),?\s+(?=\(?[A-Z]\)?[.!]?\s*$))",
+    rf"|:|\s?(?:->|→|=>)|\s[–—-]\s)|{_PICK}\s*:?|{_BARE})",
     re.I | re.M,
 )
 _NOT = re.compile(
@@ -66,7 +81,7 @@ def pick(text: str, options: Sequence[str]) -> str | None:
     if not n:
         return None
     known = [_plain(option) for option in options]
-    body = _LATEX.sub(r"\1", text)
+    body = _LATEX.sub(r"\1", text.translate(_WIDE))
     boxes = [inner for pair in _BOX.findall(body) for inner in pair if inner.strip()]
     body = _MARKUP.sub("", body).strip()
     if turn := _TURN.search(body):
@@ -117,7 +132,7 @@ def _resolve(span: str, known: Sequence[str], *, alone: bool = False, leading: b
         return letters[known.index(_plain(span))]
     skip = _SKIP.match(span)
     rest = span[skip.end() if skip else 0 :]
-    head = re.match(rf"[(\[{{<]*\s*([{letters}{letters.lower()}])(?:\s*[)\]}}>]+)?", rest)
+    head = re.match(rf"[(\[{{<\"']*\s*([{letters}{letters.lower()}])(?:\s*[)\]}}>]+)?", rest)
     closed = head is not None and re.search(r"[)\]}>]", head[0]) is not None
     after = rest[head.end() :] if head else ""
     after = re.sub(r"^[\"'”’]+", "", after)
@@ -142,11 +157,12 @@ def _resolve(span: str, known: Sequence[str], *, alone: bool = False, leading: b
     others = [k for k in known if k and k != own and _begins(said, k)]
     if others and re.match(r"\s*[.):,\-–—]?\s*\S", after):
         return ""
-    bare = not closed and re.match(r"\s+\w", after) is not None
+    bare = not closed and re.match(r"[^\S\n]+\w", after) is not None
     if bare and (head[1] in "aAI" or head[1].islower() or leading):
         # "A man", "a village": an article, unless a reason or the option's own text follows.
         if re.match(
-            r"\s+(?:because|since|as|for|which|due|based|according|given|is\s+(?:the\s+)?(?:correct|right))\b",
+            r"\s+(?:because|since|as|for|which|due|based|according|given|rather\s+than|instead\s+of|it\s+is"
+            r"|is|fits|matches|works|holds|remains|seems|appears)\b",
             after,
             re.I,
         ):

@@ -1,7 +1,7 @@
 """How models mark thoughts, channels and the end of a turn: one table, read by `visible.py`.
 
-Sources: the chat templates of the families named, the reasoning parsers of vLLM 0.32 (vllm/reasoning,
-vllm/parser) and SGLang (srt/parser/reasoning_parser.py), and model cards. A form is three patterns: what
+Sources: the chat templates of the families named, the reasoning parsers of vLLM 0.32 and its main branch of late 2026
+(vllm/reasoning, vllm/parser) and SGLang (srt/parser/reasoning_parser.py), and model cards. A form is three patterns: what
 opens a thought, what closes it, and what opens the answer (which ends a thought too). docs/metrics.md shows
 the table by family. No pattern may look at more than a bounded stretch, except at the beginning of the text.
 """
@@ -30,12 +30,23 @@ class Form(NamedTuple):
     models: str = ""
 
 
-_NAME = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratch_?pad|judge)"
+_NAME = (
+    r"(?:(?:ant)?think(?:ing)?(?:_process)?|thoughts?(?:_process)?|reason(?:ing)?(?:_(?:content|process|trace))?"
+    r"|(?:inner|internal)_(?:monologue|thoughts?)|chain_of_thoughts?|cot|rationale|reflection|analysis|scratch_?pad"
+    r"|working_out|judge)"
+)
 _L, _R = r"(?:<|&lt;)", r"(?:>|&gt;)"
 # <think>, <seed:think>, <mm:think>, <ifm|think_fast>, <longcat_think>, <think:6124c78e>, <think budget="8">
 _TAG = rf"(?:[a-z0-9]+[:|_])?{_NAME}(?:_fast(?:er)?)?(?::[^<>\s]{{1,40}})?"
 
 FORMS: tuple[Form, ...] = (
+    Form(  # before "tag", which takes any word before the name
+        "start-end",
+        rf"<start_(?:of_)?{_NAME}>",
+        rf"<end_(?:of_)?{_NAME}>",
+        example="<start_working_out>{t}<end_working_out><SOLUTION>{a}</SOLUTION>",
+        models="models trained with Unsloth's GRPO recipes",
+    ),
     Form(
         "tag",
         rf"{_L}{_TAG}(?:\s[^<>]{{0,80}})?{_R}",
@@ -43,7 +54,8 @@ FORMS: tuple[Form, ...] = (
         example="<think>\n{t}\n</think>\n\n{a}",
         models="Qwen3, QwQ, DeepSeek, GLM, Kimi-K2, MiniMax, Nemotron, SmolLM3, OLMo-3, Phi-4, Granite "
         "3.3, Hunyuan, "
-        "Ernie, EXAONE, Seed-OSS, K2 Horizon, LongCat, Reka, Marco-o1, Reflection, KAT",
+        "Ernie, EXAONE, Seed-OSS, K2 Horizon, LongCat, Reka, Marco-o1, Reflection, KAT, Step3, MiMo, Ling 3, Intern-S1, "
+        "GigaChat 3.5, TeleChat 4, MiniCPM-V, RWKV-7, Laguna, IQuest, Nanbeige, dots, Kolibri, BerryLM",
     ),
     Form(
         "bracket",
@@ -61,11 +73,18 @@ FORMS: tuple[Form, ...] = (
     ),
     Form(
         "pipe",
-        rf"<\|(?:plamo:)?(?:begin_of_|begin_|start_of_|start_)?{_NAME}(?:_start|_begin)?(?::plamo)?\|>",
-        rf"<\|(?:plamo:)?(?:/|end_of_|end_|close_){_NAME}(?::plamo)?\|>|<\|{_NAME}_end\|>",
+        rf"<[|｜](?:plamo:)?(?:(?:begin|start)[_▁](?:of[_▁])?)?{_NAME}(?:[_:](?:start|begin))?(?::plamo)?[|｜]>",
+        rf"<[|｜](?:plamo:)?(?:/|(?:end|close)[_▁](?:of[_▁])?){_NAME}(?::plamo)?[|｜]>|<\|{_NAME}[_:]end\|>",
         r"<\|(?:begin_of_solution|start_response|start_text)\|>",
         example="<|START_THINKING|>{t}<|END_THINKING|><|START_RESPONSE|>{a}<|END_RESPONSE|>",
-        models="Command A Reasoning, OpenThinker, Sky-T1, Bespoke-Stratos, PLaMo 3",
+        models="Command A Reasoning, OpenThinker, Sky-T1, Bespoke-Stratos, PLaMo 3, Solar Open 2",
+    ),
+    Form(
+        "unused",
+        r"\[unused16\]",
+        r"\[unused17\]",
+        example="[unused16]{t}[unused17]{a}[unused10]",
+        models="openPangu",
     ),
     Form(
         "inner",
@@ -155,8 +174,9 @@ FORMS: tuple[Form, ...] = (
     ),
     Form(
         "heading",
-        r"\A\s*#{1,3} (?:Thinking|Thought Process)\s*\n",
-        after=r"^#{1,3} (?:Final Response|Final Answer|Response|Answer)[ \t]*\n",
+        r"\A\s*#{1,3} (?:Thinking|Thought Process)\s*\n"
+        r"|\A\s*\*\*(?:Thinking|Thought Process):?\*\*:?\s*\n",
+        after=r"^(?:#{1,3} |\*\*)(?:Final Response|Final Answer|Response|Answer)(?::?\*\*:?)?[ \t]*\n",
         example="## Thinking\n\n{t}\n\n## Final Response\n\n{a}",
         models="HuatuoGPT-o1",
     ),
@@ -180,13 +200,9 @@ FORMS: tuple[Form, ...] = (
 
 # Ends of turns and wrappers around answers: no part of the text, wherever they stand.
 CONTROL = (
-    r"<\|(?:im_end|im_start|eot_id|eom_id|eot|eom|end_of_text|endoftext|end|return|call|start|message|sep|user|assistant"
-    r"|end_of_turn|END_OF_TURN_TOKEN|end_response|end_text|start_response|start_text|end_of_solution|begin_of_solution"
-    r"|begin_of_box|end_of_box|end_message|message_model|content_text|content_model_end_sampling|tool_calls_section_end"
-    r"|begin|content|plamo:tag|fim_pad|file_sep|observation|channel|finetune_right_pad_id|START_OF_TURN_TOKEN"
-    r"|CHATBOT_TOKEN|assistant_start|assistant_end|role_end|python_tag|begin_of_text|start_header_id|end_header_id)\|>"
-    r"|<\|close\|>response<\|sep\|>|<\|(?:open|close)\|>|<｜[^｜<>]{1,40}｜>|\[\|endofturn\|\]|\[e~\[|<(?:start|end)_of_turn>"
-    r"|<\|turn>|<turn\|>|<eos>|<bos>|<seed:(?:eos|bos)>|\[(?:EOS|EOT)\]|\[(?:BEGIN|END) FINAL RESPONSE\]"
+    r"<\|(?:open|close)\|>(?:response|message)<\|sep\|>|<\|[A-Za-z0-9_:/.-]{1,40}\|>|<｜[^｜<>]{1,40}｜>"
+    r"|\[\|endofturn\|\]|\[e~\[|<(?:start|end)_of_turn>|<\|turn>|<turn\|>|<eos>|<bos>|<seed:(?:eos|bos)>|\[(?:EOS|EOT)\]"
+    r"|\[unused(?:9|10)\]|<reserved_\d{1,3}>|\[(?:BEGIN|END) FINAL RESPONSE\]"
     r"|<think_(?:on|off)>|<longcat_s>|</?longcat_(?:assistant|user)>"
 )
 # The model goes on with somebody else's turn: cut where something was said before. And the header of its own
@@ -195,6 +211,6 @@ _HEADER = r"(?:<\|im_start\|>|<start_of_turn>|<\|turn>|<\|start_header_id\|>|<\|
 NEXT_TURN = _HEADER + r"(?:user|human|system)\b|<｜User｜>|<\|user\|>|\[INST\]"
 OWN_TURN = _HEADER + r"(?:assistant|model)(?:<\|end_header_id\|>)?\s?|<｜Assistant｜>|<\|assistant\|>"
 # Where an event can begin: all that a long text is searched for.
-FIRST = r"<(?=[|/a-zA-Z])|&lt;|◁|\[/?[TRSAJB]|^```|^#|Here(?=['’ ])|assistant|thinkresponse|to=|(?<=\n)answer"
+FIRST = r"<(?=[|｜/a-zA-Z])|&lt;|◁|\[/?[TRSAJBICWu]|^```|^#|^\*\*|Here(?=['’ ])|assistant|thinkresponse|to=|(?<=\n)answer"
 # Tags that some families put around the whole answer after a thought.
 WRAPPERS = ("answer", "response", "output", "final_answer", "final", "conclusion", "solution")

@@ -61,32 +61,36 @@ def visible(text: str, opened: bool = False) -> Visible:
     hidden: list[str] = []
     inside: list[int] = [_TEMPLATE] if opened else []
     earlier: list[str] = []  # what the last lone closing mark turned into a thought, should nothing follow it
+    last: dict[str | None, int] = {}  # where each kind of mark stands last, once somebody asks
     at, marks, closings = 0, 0, 0
     for match in _marks(text):
         kind, n = str(match.lastgroup)[0], int(str(match.lastgroup)[1:])
         form = FORMS[n]
-        piece = text[at : match.start()]
+        # Marks that are no news are passed before anything is copied: a text may hold a million of them.
+        if (kind == "o" and n in inside) or (kind == "s" and n not in inside and inside != [_TEMPLATE]):
+            continue
+        if kind == "c" and not inside and not form.alone:
+            continue
+        piece = "" if kind == "o" and inside else text[at : match.start()]
         if kind == "o":
             if not inside:
                 seen.append(piece)
                 at = match.end()
-            elif n in inside:
-                continue
             inside = [n] if inside in ([], [_TEMPLATE]) else [*inside, n]
             marks += 1
         elif kind in "as":
-            if kind == "s" and n not in inside and inside != [_TEMPLATE]:
-                continue
             hidden.append(piece if inside else "".join([*seen, piece]))
             seen, inside, at, marks = [], [], match.end(), marks + 1
         elif inside:
-            if n not in inside and _TEMPLATE not in inside and _closes_later(text, match.end(), inside[0]):
-                continue
+            if n not in inside and _TEMPLATE not in inside:
+                last = last or {m.lastgroup: m.start() for m in _marks(text)}
+                if last.get(f"c{inside[0]}", -1) >= match.end():
+                    continue  # the thought has a closing mark of its own further on
             inside = inside[: inside.index(n)] if n in inside else []
             if not inside:
                 hidden.append(piece)
                 at, marks, closings = match.end(), marks + 1, closings + 1
-        elif form.alone:
+        else:
             earlier = [*seen, piece] if closings else []
             hidden.append("".join([*seen, piece]))
             seen, at, marks, closings = [], match.end(), marks + 1, closings + 1
@@ -118,11 +122,6 @@ def _marks(text: str, start: int = 0) -> Iterator[re.Match[str]]:
         start = found.end() if found else place.start() + 1
 
 
-def _closes_later(text: str, start: int, n: int) -> bool:
-    """Whether the thought of form `n` has a closing mark of its own further on."""
-    return any(m.lastgroup == f"c{n}" for m in _marks(text, start))
-
-
 def _finish(text: str, seen: list[str], hidden: list[str], marked: bool, *, closed: bool) -> Visible:
     body = "".join(seen)
     plain = _turns(body) if "<" in body or "[" in body else body
@@ -146,8 +145,7 @@ def _turns(text: str) -> str:
 def _unwrapped(text: str) -> str:
     """The inside of one wrapper that holds the whole text; its closing tag may be missing (a cut)."""
     whole = text.strip()
-    for name in WRAPPERS:
-        start, end = f"<{name}>", f"</{name}>"
+    for start, end in (pair for n in WRAPPERS for pair in ((f"<{n}>", f"</{n}>"), (f"[{n}]", f"[/{n}]"))):
         if whole[: len(start)].lower() != start:
             continue
         inner = whole[len(start) :]
