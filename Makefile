@@ -1,4 +1,4 @@
-# make demo | train-demo | test | unit | types | setup | lint | lock | licences | docs-commands | release-check |
+# make demo | train-demo | test | unit | types | setup | lint | lock | licences | docs | docs-commands | release-check |
 # compat | mutants | faults | nightly      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
@@ -15,7 +15,7 @@ STAMP := $(VENV)/.icr-stack
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo train-demo test unit lint lock licences docs-commands release-check types compat mutants faults nightly
+.PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults nightly
 
 demo: setup
 	$(BIN)/icr demo -o demo-out
@@ -55,6 +55,10 @@ lock:
 # The licences that installed packages declare, into docs/licences.md.
 licences: setup
 	$(BIN)/python -P .ci/licences.py
+
+# The docs site, into site/: strict, without network (mkdocs.yml).
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # One page a command, from the commands' parsers.
 docs-commands: setup
