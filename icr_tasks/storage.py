@@ -3,6 +3,7 @@ output folders."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -141,20 +142,33 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+class NoLocks(IcrError):
+    """The file system has no locks (buckets, some network file systems)."""
+
+
 @contextmanager
 def lock(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold a lock file; yields False at once when another process holds it and `wait` is False.
 
-    The kernel frees it when the holder dies; the file stays.
+    The kernel frees it when the holder dies; the file stays. Raises NoLocks where there are none.
     """
     from filelock import FileLock, Timeout
 
     held = FileLock(path, timeout=-1 if wait else 0, mode=0o644)
     try:
         held.acquire()
-    except Timeout:
+    except Timeout:  # itself an OSError
         yield False
         return
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise NoLocks(
+            f"the file system of {path.parent} has no locks: use a folder on a local disk"
+        ) from error
     try:
         yield True
     finally:
@@ -162,16 +176,24 @@ def lock(path: Path, *, wait: bool) -> Iterator[bool]:
 
 
 @contextmanager
-def locked(handle: int) -> Iterator[None]:
-    """Hold the lock of an open file that several processes append to.
+def locked(handle: int, *, needed: bool = True) -> Iterator[None]:
+    """Hold the lock of an open file that several processes append to; where only one does it is not `needed`, and
+    a file system without locks will do.
 
     The lock of the data file itself: an answer store is one file, and is locked at every answer.
     """
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    held = True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if needed or error.errno not in _NO_LOCKS:
+            raise
+        held = False
     try:
         yield
     finally:  # explicitly: an engine started meanwhile as a child holds a copy of the handle
-        fcntl.flock(handle, fcntl.LOCK_UN)
+        if held:
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 # ---- lru -----------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 icr sweep study.yaml --dry-run           # the matrix, token counts, estimated prefill; nothing runs
 icr sweep study.yaml                     # runs what is not done; Ctrl-C and kill lose only requests in flight
 icr sweep study.yaml --jobs 4            # four engines at once (four GPUs); also: --executor slurm|ray
+icr sweep study.yaml --shard 3/8         # a share of the items of every cell; the last shard scores them all
+icr sweep study.yaml --merge [FOLDER...] # join shards that wrote folders of their own, or whose last was killed
 icr sweep study.yaml --only rag          # cells whose name or fingerprint contains the text
 icr sweep study.yaml --until-gate main   # a fifth of the questions at a time, until the gate is decided
 """
@@ -23,7 +25,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="icr sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", type=Path, help="the study's YAML file (docs/sweep.md)")
+    parser.add_argument("study", type=Path, nargs="?", help="the study's YAML file (docs/sweep.md)")
     parser.add_argument("-o", "--out", type=Path, help="study folder (default: the file's `out`)")
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="print the matrix and its cost, run nothing"
@@ -40,6 +42,14 @@ def main(argv: list[str]) -> int:
         default=[],
         metavar="TEXT",
         help="only cells whose name or fingerprint contains TEXT; repeat to narrow",
+    )
+    parser.add_argument("--shard", metavar="I/N", help="answer share I of N of the items (docs/scale.md)")
+    parser.add_argument(
+        "--merge",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="join the shards in the study's folder and in these, and score them",
     )
     parser.add_argument("--until-gate", metavar="BASELINE", help="stop when the gate against it is decided")
     parser.add_argument(
@@ -59,8 +69,13 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.jobs < 1 or args.sample < 0:
         raise IcrError("--jobs must be at least 1 and --sample at least 0")
+    if args.study is None and args.merge:  # icr sweep --merge study.yaml FOLDER...
+        args.study = args.merge.pop(0)
+    if args.study is None:
+        parser.error("name the study's YAML file")
+    _one_way(args)
 
-    from ..sweep import cells, finish, study
+    from ..sweep import cells, finish, shards, study
 
     found = study.load(args.study, args.out)
     chosen = [
@@ -92,7 +107,21 @@ def main(argv: list[str]) -> int:
                 args.alpha,
             )
             return until.run(found, chosen, gate)
+        if args.merge is not None:
+            return finish.merge(found, chosen, args.merge, args.jobs)
+        if args.shard is not None:
+            return finish.shard(found, chosen, shards.Shard.parse(args.shard), args.jobs)
         return finish.run(found, chosen, args.executor, args.jobs)
     except KeyboardInterrupt:
-        print(f"interrupted: finished answers are kept; go on with: icr sweep {args.study}", file=sys.stderr)
+        again = f"icr sweep {args.study}" + (f" --shard {args.shard}" if args.shard else "")
+        print(f"interrupted: finished answers are kept; go on with: {again}", file=sys.stderr)
         return 130
+
+
+def _one_way(args: argparse.Namespace) -> None:
+    """Raise IcrError for ways to run a study that exclude each other."""
+    ways = {"--shard": args.shard, "--merge": args.merge is not None, "--until-gate": args.until_gate}
+    ways |= {"--dry-run": args.dry_run, "--executor": args.executor != "local"}
+    asked = [name for name, value in ways.items() if value]
+    if len(asked) > 1 and {"--shard", "--merge"} & set(asked):
+        raise IcrError(f"{asked[0]} and {asked[1]} exclude each other; give one of them")

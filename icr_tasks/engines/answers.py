@@ -34,14 +34,18 @@ class CannotStore(IcrError):
 
 class AnswerStore:
     """Maps a request's key to its stored record. `fingerprint` names what changes answers (model, dtype,
-    engine ...)."""
+    engine ...). A `part` ("3of8") writes a file of its own beside the others' and reads them all: writers on
+    several machines then need no lock."""
 
-    def __init__(self, folder: str | Path, fingerprint: dict[str, Any]) -> None:
+    def __init__(self, folder: str | Path, fingerprint: dict[str, Any], part: str | None = None) -> None:
         name = hashlib.sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:12]
-        self.path = Path(folder) / f"{name}.jsonl"
+        self.name = f"{name}.jsonl"
+        self.path = Path(folder) / (f"{name}.{part}.jsonl" if part else self.name)
+        self._shared = part is None  # several processes append to the file
         self.damaged = 0
         self._found: dict[str, dict[str, Any]] = {}
         self._read_to = 0
+        self._others: dict[Path, int] = {}  # files of other parts, and how far they were read
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_RDWR, 0o644)
@@ -52,16 +56,36 @@ class AnswerStore:
             ) from error
 
     def refresh(self) -> None:
-        """Read what was appended since, by this or another process; the first answer to a request stays."""
+        """Read what was appended since, by this or another process; the first answer to a request stays: that of
+        this file, then of the others in the order of their names."""
+        self._refresh_own()
+        for path in files_of(self.path.parent, self.name):
+            if path != self.path:
+                self._read_other(path)
+
+    def _read_other(self, path: Path) -> None:
+        """Whole lines of another part's file, which is not touched: its writer may be in the middle of one."""
+        start = self._others.get(path, 0)
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read()
+        whole = data.rfind(b"\n") + 1
+        self._others[path] = start + whole
+        self._take(data[:whole])
+
+    def _refresh_own(self) -> None:
         if os.fstat(self._file).st_size == self._read_to:
             return
-        with locked(self._file):
+        with locked(self._file, needed=self._shared):
             size = os.fstat(self._file).st_size
             data = os.pread(self._file, size - self._read_to, self._read_to)
             if data and not data.endswith(b"\n"):
                 # Nobody is writing now, so this is what a kill left: it must not swallow the next line.
                 size += os.write(self._file, b"\n")
             self._read_to = size
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         for raw in data.split(b"\n"):
             if not raw:
                 continue
@@ -86,7 +110,7 @@ class AnswerStore:
         line."""
         line = _with_sum(orjson.dumps({"key": key, **record})) + b"\n"
         try:
-            with locked(self._file):
+            with locked(self._file, needed=self._shared):
                 before = os.fstat(self._file).st_size
                 try:
                     written = os.write(self._file, line)
@@ -113,6 +137,13 @@ class AnswerStore:
     def close(self) -> None:
         """Release the file."""
         os.close(self._file)
+
+
+def files_of(folder: Path, name: str) -> list[Path]:
+    """The files of a store `name` (FINGERPRINT.jsonl): its own, then those of its parts, by name."""
+    stem = name.removesuffix(".jsonl")
+    own = folder / name
+    return [*([own] if own.is_file() else []), *sorted(folder.glob(f"{stem}.*.jsonl"))]
 
 
 _SUM = re.compile(rb',"sum":"([0-9a-f]{16})"\}\Z')

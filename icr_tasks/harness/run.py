@@ -3,11 +3,13 @@ not need it)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..benchmarks.base import Item
 from ..benchmarks.sheets import task_dirs
 from ..engines import session
 from .hooks import environment as environment
@@ -33,14 +35,41 @@ def manager(metadata: dict[str, Any]) -> Any:
     )
 
 
-def build(lm: Any, cell: Cell, model_args: dict[str, Any], gen_kwargs: dict[str, Any]) -> list[Any]:
-    """The task objects of a cell with their requests made, in the words lm_eval would send."""
-    tasks = list(manager({**model_args, **cell.metadata}).load(list(cell.tasks))["tasks"].values())
+def items(cell: Cell, model_args: dict[str, Any]) -> dict[str, list[Item]]:
+    """The items that a cell asks of each of its tasks; nothing is built."""
+    return {str(task.config.task): task.items[: cell.limit] for task in _tasks(cell, model_args)}
+
+
+def _tasks(cell: Cell, model_args: dict[str, Any]) -> list[Any]:
+    return list(manager({**model_args, **cell.metadata}).load(list(cell.tasks))["tasks"].values())
+
+
+def build(
+    lm: Any,
+    cell: Cell,
+    model_args: dict[str, Any],
+    gen_kwargs: dict[str, Any],
+    only: Mapping[str, AbstractSet[str]] | None = None,
+) -> list[Any]:
+    """The task objects of a cell with their requests made, in the words lm_eval would send.
+
+    `only`: ids of the items that are asked here, by task; the others are asked elsewhere.
+    """
+    tasks = _tasks(cell, model_args)
     for task in tasks:
         task.set_config("generation_kwargs", gen_kwargs, update=True)
+        samples = None
+        if only is not None:
+            asked = task.items[: cell.limit]
+            task.n_whole = len(asked)
+            samples = [i for i, item in enumerate(asked) if item.id in only.get(task.config.task, ())]
+            if not samples:
+                task._instances = []
+                continue
         with session.evaluating(lm):
             task.build_all_requests(
-                limit=cell.limit,
+                limit=None if samples else cell.limit,
+                samples=samples,
                 system_instruction=cell.system,
                 apply_chat_template=cell.chat,
                 chat_template=lm.apply_chat_template if cell.chat else None,

@@ -79,6 +79,7 @@ class ICRTask(ConfigurableTask):
         self._given: dict[str, Given] = {}
         self.tokens: tokens.TokenCounter | None = None  # counts answers
         self.plain = Plain(self)
+        self.n_whole: int | None = None  # items of the run where this process asks only some of them
         self._asked = False  # by lm_eval itself, which builds all requests at once
         hooks.patch_cache(model)
         super().__init__(config=config)
@@ -159,12 +160,12 @@ class ICRTask(ConfigurableTask):
         if self._replaying:
             replayed.check(self.config, self._by_id)
         docs = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
-        self.asking.n = len(docs)
+        self.asking.n = self.n_whole or len(docs)
         self._instances = [
             self.request(builder, doc_id, doc)
             for doc_id, doc in tqdm(docs, desc=f"{self.config.task} {self.options.setting}", disable=None)
         ]
-        if docs and len(self._failed) >= len(docs):
+        if docs and len(self._failed) >= (self.n_whole or len(docs)):
             raise IcrError(f"{self.config.task}: no item can be sent: {next(iter(self._failed.values()))}")
         if self._failed:
             log.warning("%s: %d of %d items not sent", self.config.task, len(self._failed), len(docs))
@@ -287,11 +288,7 @@ class ICRTask(ConfigurableTask):
 
         What lm-eval logs as the filtered response, and all that scores, is the visible answer.
         """
-        self.tokens = None if self._replaying else tokens.counter(self.config.metadata)
-        if not self._replaying:
-            self.measured(self._instances, self._routing.first.setting if self._routing else None)
-        if self._routing:
-            self._routing.go_on(self, self._instances, self._built, self._failed)
+        self.go_on()
         for instance in self._instances:
             item_id = instance.doc["id"]
             built = self._built[item_id]
@@ -304,6 +301,14 @@ class ICRTask(ConfigurableTask):
             instance.release(dumps(built.digest))
         for item_id, scores in grading.run(self).items():
             self._verdicts.setdefault(item_id, {}).update(scores)
+
+    def go_on(self) -> None:
+        """Note what was measured of the answers and, under a route, ask what the first answers leave to ask."""
+        self.tokens = None if self._replaying else tokens.counter(self.config.metadata)
+        if not self._replaying:
+            self.measured(self._instances, self._routing.first.setting if self._routing else None)
+        if self._routing:
+            self._routing.go_on(self, self._instances, self._built, self._failed)
 
     def read(self, raw: Any, built: Built, *, served: bool = False) -> Given:
         """The generation as scoring sees it; what was hidden and whether it was cut go into the digest.
@@ -387,12 +392,9 @@ class ICRTask(ConfigurableTask):
 
     def aggregation(self) -> dict[str, Callable[[list[float]], float]]:
         """lm-eval's own mean, for which it knows `_stderr`; `score_se` respects clusters."""
-        return {**dict.fromkeys(self._higher(), mean), SCORE_SE: clustered_error}
+        return {**dict.fromkeys(self.higher_is_better(), mean), SCORE_SE: clustered_error}
 
     def higher_is_better(self) -> dict[str, bool]:
         """Direction of each metric."""
-        return self._higher()
-
-    def _higher(self) -> dict[str, bool]:
         named = {m["metric"]: m.get("higher_is_better", True) for m in self.config.metric_list}
         return {SCORE: True, SCORE_SE: False, **named, "bypass": True}

@@ -79,8 +79,8 @@ class StoredLM(LM):
 class Engine:
     """A loaded lm-eval model with an answer store; `lm` is what lm_eval is given: it asks the store first."""
 
-    def __init__(self, cell: Cell, folder: Folder) -> None:
-        """Loads the model. Raises what the engine raises."""
+    def __init__(self, cell: Cell, folder: Folder, part: str | None = None) -> None:
+        """Loads the model; `part` names the file that its answers go to. Raises what the engine raises."""
         from lm_eval.api.registry import get_model
 
         quiet()
@@ -89,7 +89,7 @@ class Engine:
         loading = {"batch_size": cell.loading.get("batch_size", auto), "device": cell.loading.get("device")}
         args = {**cell.args, **_given(cell, folder)}
         model: Any = get_model(cell.engine).create_from_arg_obj(args, loading)
-        self.store = store_of(cell, folder)
+        self.store = store_of(cell, folder, part)
         if cell.engine == SERVED:
             model.history = self.store
         self.damaged = self.store.damaged
@@ -117,11 +117,16 @@ def _given(cell: Cell, folder: Folder) -> dict[str, Any]:
     return {}
 
 
-def store_of(cell: Cell, folder: Folder) -> AnswerStore:
+def store_of(cell: Cell, folder: Folder, part: str | None = None) -> AnswerStore:
     """The answer store of a cell's engine, in the study's folder."""
     args = identity.engine(cell.args)
-    versions = {**identity.versions(), "lm_eval": metadata.version("lm_eval")}
-    return AnswerStore(folder.answers, {"engine": cell.engine, "args": args, "versions": versions})
+    told = {"engine": cell.engine, "args": args, "versions": versions()}
+    return AnswerStore(folder.answers, told, part)
+
+
+def versions() -> dict[str, str]:
+    """Versions that answers are kept apart by."""
+    return {**identity.versions(), "lm_eval": metadata.version("lm_eval")}
 
 
 def _quietly(generate: Callable[..., list[str]]) -> Callable[[list[Any]], list[str]]:

@@ -17,8 +17,9 @@ from typing import Any
 
 from ..errors import IcrError
 from .cells import Cell, units
-from .runner import on_terminate
+from .shards import Shard
 from .study import Study
+from .worker import on_terminate
 
 
 def parts(cells: list[Cell], jobs: int) -> list[list[Cell]]:
@@ -36,21 +37,22 @@ def parts(cells: list[Cell], jobs: int) -> list[list[Cell]]:
     return found
 
 
-def command(study: Study, part: list[Cell]) -> list[str]:
-    """The worker process for a part."""
+def command(study: Study, part: list[Cell], shard: Shard | None = None) -> list[str]:
+    """The worker process for a part, or for one shard of it."""
     names = ",".join(cell.fingerprint for cell in part)
     return [
         sys.executable,
         "-P",
         "-m",
-        "icr_tasks.sweep.runner",
+        "icr_tasks.sweep.worker",
         str(study.path.resolve()),
         str(study.out.resolve()),
         names,
+        *([str(shard)] if shard else []),
     ]
 
 
-def local(study: Study, todo: list[list[Cell]], jobs: int) -> int:
+def local(study: Study, todo: list[list[Cell]], jobs: int, shard: Shard | None = None) -> int:
     """Worker processes, `jobs` at a time, each with its own GPUs where there are several; returns failed
     workers."""
     queue, failed = list(enumerate(todo)), 0
@@ -63,7 +65,7 @@ def local(study: Study, todo: list[list[Cell]], jobs: int) -> int:
                 while queue and free:
                     (_, part), slot = queue.pop(0), free.pop(0)
                     env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": slots[slot]} if slots else {})}
-                    running[subprocess.Popen(command(study, part), env=env)] = slot
+                    running[subprocess.Popen(command(study, part, shard), env=env)] = slot
                 pid, status = os.wait()
                 for process, slot in list(running.items()):
                     if process.pid == pid:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from . import costs, records
+from . import costs, records, sharding
 from .cells import Cell
-from .executors import EXECUTORS, parts
+from .executors import EXECUTORS, local, parts
 from .records import Folder
-from .runner import run_cells
+from .shards import Shard
 from .study import Study
+from .worker import run_cells
 
 
 def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int = 1) -> int:
@@ -20,7 +22,7 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
     interrupted.
     """
     folder = Folder(found.out)
-    todo = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
+    todo = _todo(folder, chosen)
     print(f"{len(chosen)} cells, {len(chosen) - len(todo)} done before", file=sys.stderr)
     code = 0
     if todo:
@@ -35,7 +37,7 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
     print(records.write(folder, show=True))
     for line in costs.said(chosen, folder.answers):
         print(line)
-    left = [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
+    left = _todo(folder, chosen)
     for cell in left:
         record = folder.record(cell.fingerprint) or {"reason": "not run"}
         print(f"not done: {cell.name}: {record.get('reason')}", file=sys.stderr)
@@ -46,3 +48,66 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
             file=sys.stderr,
         )
     return 1 if left else code
+
+
+def _todo(folder: Folder, chosen: Sequence[Cell]) -> list[Cell]:
+    return [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
+
+
+def shard(found: Study, chosen: Sequence[Cell], which: Shard, jobs: int = 1) -> int:
+    """Answer one shard's share of the chosen cells; the last shard of a folder scores them.
+
+    0 when the share is answered, 1 when some of it is not, 2 for bad input, 130 when interrupted.
+    """
+    with sharding.begin(found, which):
+        folder = Folder(found.out)
+        todo = _todo(folder, chosen)
+        print(f"shard {which}: {len(chosen)} cells, {len(chosen) - len(todo)} done before", file=sys.stderr)
+        split = parts(todo, jobs) if todo else []
+        if len(split) > 1:
+            code = int(bool(local(found, split, jobs, which)))
+        else:
+            code = run_cells(found, todo, which) if todo else 0
+        if code in (2, 130):
+            return code
+        left = _todo(folder, chosen)
+        if not left:
+            print(records.write(folder, show=True))
+        else:
+            _waiting(found, sharding.lacking(found, left), folder, left)
+    if code:
+        print(
+            f"shard {which} is not done; go on with: icr sweep {found.path} --shard {which}", file=sys.stderr
+        )
+    return code
+
+
+def merge(found: Study, chosen: Sequence[Cell], folders: Sequence[Path], jobs: int = 1) -> int:
+    """Join the shards of the study's folder and of these folders, and score what all of them answered.
+
+    0 when every chosen cell is done, 1 when one is not. Raises IcrError for shards that are not parts of one run.
+    """
+    sharding.gather(found, folders)
+    folder = Folder(found.out)
+    lacking = sharding.lacking(found, _todo(folder, chosen))
+    waiting = {cell.fingerprint for cells in lacking.values() for cell in cells}
+    code = run(found, [cell for cell in chosen if cell.fingerprint not in waiting], jobs=jobs)
+    if code not in (2, 130) and lacking:
+        _waiting(found, lacking, folder, [cell for cell in chosen if cell.fingerprint in waiting])
+        return 1
+    return code
+
+
+def _waiting(
+    found: Study, lacking: Mapping[Shard, Sequence[Cell]], folder: Folder, left: Sequence[Cell]
+) -> None:
+    """Say which shards the cells that are left wait for, or why they failed."""
+    for which, cells in lacking.items():
+        print(
+            f"{len(cells)} cells wait for shard {which}: icr sweep {found.path} --shard {which}",
+            file=sys.stderr,
+        )
+    for cell in left:
+        record = folder.record(cell.fingerprint)
+        if record is not None:
+            print(f"not done: {cell.name}: {record.get('reason')}", file=sys.stderr)

@@ -22,12 +22,13 @@ from typing import Any
 import orjson
 
 from .. import storage
-from ..engines.answers import CannotStore
+from ..engines.answers import CannotStore, files_of
 from ..errors import IcrError
 from ..leaderboard.ledgers.collect import collect
 from ..leaderboard.ledgers.summary import table
 from .cells import Cell, matrix
 from .progress import guess
+from .shards import Divided
 from .study import Study
 
 SCHEMA = 1
@@ -184,19 +185,28 @@ class State:
 
 def states(study: Study) -> list[State]:
     """The state of every cell of the study, in matrix order."""
-    folder = Folder(study.out, create=False)
+    folder, cells = Folder(study.out, create=False), matrix(study)
+    divided = Divided.of(study.out, cells)
     older: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in folder.records():
         older.setdefault(tuple(record["where"]), []).append(record)
     stored: dict[str, set[str]] = {}
-    return [_state(study, folder, cell, older.get(cell.where, []), stored) for cell in matrix(study)]
+    return [_state(study, folder, cell, older.get(cell.where, []), stored, divided) for cell in cells]
 
 
 def _state(
-    study: Study, folder: Folder, cell: Cell, older: list[dict[str, Any]], stored: dict[str, set[str]]
+    study: Study,
+    folder: Folder,
+    cell: Cell,
+    older: list[dict[str, Any]],
+    stored: dict[str, set[str]],
+    divided: Divided | None,
 ) -> State:
     record, asked = folder.record(cell.fingerprint), folder.requests(cell.fingerprint)
-    n_items = len(asked["keys"]) if asked else guess(cell)[0]
+    n_items, waits = len(asked["keys"]) if asked else guess(cell)[0], None
+    if asked is None and divided is not None:
+        asked, waits = divided.asked(cell.fingerprint)
+        n_items = n_items if waits or asked is None else len(asked["keys"])
     n_done = len(_keys(folder, asked["store"], stored) & set(asked["keys"])) if asked else 0
     again = f"icr sweep {study.path} --only {cell.fingerprint}"
 
@@ -217,6 +227,15 @@ def _state(
         )
     if record:
         return state("error", n_done, n_items, str(record["reason"]))
+    if divided is not None and waits is not None:
+        way = f"--shard {waits[0]}" if waits else "--merge"
+        note = (
+            f"shard {', '.join(map(str, waits))} not finished"
+            if waits
+            else "answered by all shards, not scored"
+        )
+        command = f"icr sweep {study.path} {way}"
+        return state("partial" if asked else "missing", n_done, n_items, note, command)
     if n_done:
         return state("partial", n_done, n_items, "interrupted, or running now")
     if old := [r for r in older if r["fingerprint"] != cell.fingerprint and r["status"] != "error"]:
@@ -230,12 +249,12 @@ def _keys(folder: Folder, name: str, known: dict[str, set[str]]) -> set[str]:
     """Keys in an answer store, read without touching it: another process may be writing."""
     if name not in known:
         known[name] = set()
-        path = folder.answers / name
-        for raw in path.open("rb") if path.is_file() else ():
-            try:
-                known[name].add(orjson.loads(raw)["key"])
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                continue  # cut off by a kill; the sweep repairs and reports it
+        for path in files_of(folder.answers, name):
+            for raw in path.open("rb"):
+                try:
+                    known[name].add(orjson.loads(raw)["key"])
+                except (orjson.JSONDecodeError, KeyError, TypeError):
+                    continue  # cut off by a kill; the sweep repairs and reports it
     return known[name]
 
 

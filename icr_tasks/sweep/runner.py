@@ -7,11 +7,8 @@ import gc
 import logging
 import os
 import shutil
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +19,10 @@ from ..engines.answers import CannotStore
 from ..errors import IcrError
 from ..harness import run as runs
 from ..schema import Redactor, redact_text, redacted, secrets_in
-from . import cells, records, study
 from .cells import Cell, units
-from .engine import Engine, check_names, import_plugins
+from .engine import Engine
 from .progress import Progress
 from .records import Folder
-
-# ---- stop ----------------------------------------------------------------------------------------
-# SIGTERM, which schedulers send before they kill, acts as Ctrl-C does.
-
-
-@contextmanager
-def on_terminate() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM inside the block; main thread only.
-
-    SIGINT stays as it was inherited: a shell script starts background commands with SIGINT ignored.
-    """
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
 
 log = logging.getLogger("icr_tasks")
 
@@ -60,7 +35,8 @@ class Runner:
         self.folder, self.cells = folder, cells
         self.progress = Progress(cells)
         self.failed: dict[str, str] = {}
-        self._engine: tuple[str, Engine | str] | None = None
+        self.part: str | None = None  # of the answer store
+        self.engine: tuple[str, Engine | str] | None = None
 
     def run(self) -> dict[str, str]:
         """Run all cells; returns {cell name: reason} of the failed ones. KeyboardInterrupt and CannotStore go
@@ -102,28 +78,28 @@ class Runner:
             engine = self._load(cells[0])
         except Exception as error:
             for cell in cells:
-                self._fail(cell, f"engine {cell.engine} did not load: {_reason(error, *cells)}")
+                self._fail(cell, f"engine {cell.engine} did not load: {reason(error, *cells)}")
             return
         for cell in self._generate(engine, cells):
             self._evaluate(engine, cell)
 
     def _load(self, cell: Cell) -> Engine:
         """The engine of these cells; one at a time is loaded, and one that cannot load is not tried again."""
-        if self._engine is None or self._engine[0] != cell.load_key:
-            self._engine = None
+        if self.engine is None or self.engine[0] != cell.load_key:
+            self.engine = None
             gc.collect()
             self.progress.say(f"loading {cell.engine} {cell.args.get('pretrained', '')}".rstrip())
             try:
-                self._engine = (cell.load_key, Engine(cell, self.folder))
+                self.engine = (cell.load_key, Engine(cell, self.folder, self.part))
             except Exception as error:
                 log.debug("engine did not load", exc_info=True)
-                self._engine = (cell.load_key, _reason(error, cell))
+                self.engine = (cell.load_key, reason(error, cell))
             else:
-                if damaged := self._engine[1].damaged:  # type: ignore[union-attr]
+                if damaged := self.engine[1].damaged:  # type: ignore[union-attr]
                     self.progress.say(
                         f"{damaged} damaged lines in the answer store skipped; those items run again"
                     )
-        found = self._engine[1]
+        found = self.engine[1]
         if isinstance(found, str):
             raise IcrError(found)
         return found
@@ -136,12 +112,12 @@ class Runner:
         built = []
         for cell in cells:
             try:
-                made = _build(engine, cell)
+                made = self._requests(engine, cell)
             except Exception as error:
-                self._fail(cell, _reason(error, cell))
+                self._fail(cell, reason(error, cell))
                 continue
             sizes = [r.size for r in made]
-            self.folder.note_requests(cell, engine.store.path.name, answers.keys_of(made), 0, sum(sizes))
+            self._note(cell, engine.store.name, made)
             self.progress.built(cell, len(made), sum(sizes))
             owners += [(cell, size) for size in sizes]
             requests += made
@@ -153,10 +129,17 @@ class Runner:
             raise
         except Exception as error:
             log.debug("generation stopped", exc_info=True)
-            self.progress.say(f"generation stopped ({_reason(error, *cells)}); each cell is tried alone")
+            self.progress.say(f"generation stopped ({reason(error, *cells)}); each cell is tried alone")
         finally:
             self.progress.stop()
         return built
+
+    def _requests(self, engine: Engine, cell: Cell) -> list[Any]:
+        tasks = runs.build(engine.lm, task_cell(cell), cell.args, cell.gen_kwargs)
+        return [r for task in tasks for r in task.instances if r.repeats]
+
+    def _note(self, cell: Cell, store: str, made: list[Any]) -> None:
+        self.folder.note_requests(cell, store, answers.keys_of(made), 0, sum(r.size for r in made))
 
     def _evaluate(self, engine: Engine, cell: Cell) -> None:
         building = self.folder.out / "tmp" / f"{cell.fingerprint}.{os.getpid()}"
@@ -164,7 +147,7 @@ class Runner:
         try:
             results = runs.evaluate(
                 engine.lm,
-                _task_cell(cell),
+                task_cell(cell),
                 engine=cell.engine,
                 model_args=redacted(cell.args),
                 gen_kwargs=cell.gen_kwargs,
@@ -175,7 +158,7 @@ class Runner:
             raise
         except Exception as error:
             log.debug("cell failed", exc_info=True)
-            self._fail(cell, _reason(error, cell))
+            self._fail(cell, reason(error, cell))
             return
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -212,13 +195,8 @@ class Runner:
         self.progress.cell(cell)
 
 
-def _task_cell(cell: Cell) -> runs.Cell:
+def task_cell(cell: Cell) -> runs.Cell:
     return runs.Cell((cell.task,), cell.task_metadata, cell.limit, cell.chat, cell.system)
-
-
-def _build(engine: Engine, cell: Cell) -> list[Any]:
-    tasks = runs.build(engine.lm, _task_cell(cell), cell.args, cell.gen_kwargs)
-    return [r for task in tasks for r in task.instances if r.repeats]
 
 
 def _facts(samples: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[str, Any]:
@@ -247,54 +225,9 @@ def _facts(samples: list[dict[str, Any]], sheet: dict[str, Any]) -> dict[str, An
     }
 
 
-def _reason(error: BaseException, *cells: Cell) -> str:
+def reason(error: BaseException, *cells: Cell) -> str:
     """The error as it may be kept: without the credentials of these cells, and without what looks like
     one."""
     known = Redactor(*(s for cell in cells for s in secrets_in([cell.args, cell.metadata])))
     text = redact_text(known(str(error).strip())) or type(error).__name__
     return text if isinstance(error, IcrError) else f"{type(error).__name__}: {text}"
-
-
-# ---- worker --------------------------------------------------------------------------------------
-# `python -m icr_tasks.sweep.runner STUDY OUT CELL,CELL...`: what executors start; runs these cells and
-# exits.
-
-
-def run_cells(found: study.Study, todo: list[cells.Cell]) -> int:
-    """Run cells in this process: 0, 1 when a cell failed, 2 when the disk is full, 130 when interrupted."""
-    with on_terminate():
-        return _run(found, todo)
-
-
-def _run(found: study.Study, todo: list[cells.Cell]) -> int:
-    import_plugins(found.imports, str(found.path.resolve().parent))
-    check_names(sorted({cell.engine for cell in todo}))
-    folder = Folder(found.out)
-    runner = Runner(folder, todo)
-    try:
-        failed = runner.run()
-        records.write(folder)
-    except KeyboardInterrupt:
-        runner.progress.say(
-            f"interrupted: finished answers are in {folder.answers}; go on with: icr sweep {found.path}"
-        )
-        return 130
-    except CannotStore as error:
-        runner.progress.say(f"stopped: {error}")
-        return 2
-    return int(bool(failed))
-
-
-def main(argv: list[str]) -> int:
-    """Worker process."""
-    found = study.load(Path(argv[0]), Path(argv[1]))
-    names = set(argv[2].split(","))
-    return run_cells(found, [cell for cell in cells.matrix(found) if cell.fingerprint in names])
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except IcrError as problem:
-        print(f"icr: error: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_code)
