@@ -1,9 +1,10 @@
-"""Hooks of mkdocs.yml: the notebook as a page."""
+"""Hooks of mkdocs.yml: the notebook as a page, and no page that cannot be reached."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,8 +47,12 @@ def page(notebook: dict[str, Any]) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """The navigation names a notebook by its own file."""
-    config["nav"] = _renamed(config["nav"])
+    """The navigation names a notebook by its own file; a page that it does not name stands under "More"."""
+    docs = Path(config["docs_dir"])
+    config["nav"] = nav = [_renamed(part) for part in config["nav"]]
+    there = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    if left := sorted(there - set(_pages(nav))):
+        nav.append({"More": left})
     return config
 
 
@@ -57,3 +62,11 @@ def _renamed(part: Any) -> Any:
     if isinstance(part, dict):
         return {key: _renamed(value) for key, value in part.items()}
     return re.sub(r"\.ipynb$", ".md", part)
+
+
+def _pages(part: Any) -> Iterator[str]:
+    """Every file that a navigation names."""
+    if isinstance(part, str):
+        yield part
+    for below in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _pages(below)

@@ -81,7 +81,7 @@ def test_the_reference_holds_every_public_name(site: Path) -> None:
     assert "<blockquote>" not in text
 
 
-def test_a_broken_link_or_an_unlisted_page_fails_the_build(site: Path, tmp_path: Path) -> None:
+def test_a_broken_link_fails_the_build(site: Path, tmp_path: Path) -> None:
     """That is what `strict` is for: shown on a site of two pages with this site's own validation."""
     import yaml
 
@@ -94,9 +94,7 @@ def test_a_broken_link_or_an_unlisted_page_fails_the_build(site: Path, tmp_path:
     ):
         folder = tmp_path / str(abs(hash(said)))
         (folder / "docs").mkdir(parents=True)
-        (folder / "docs/index.md").write_text(f"# A\n\n{wrong or 'text'}\n")
-        if wrong is None:
-            (folder / "docs/other.md").write_text("# B\n")
+        (folder / "docs/index.md").write_text(f"# A\n\n{wrong}\n")
         config = {"site_name": "x", "theme": "material", "plugins": [], "nav": ["index.md"], **validation}
         (folder / "mkdocs.yml").write_text(yaml.safe_dump(config))
         command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
@@ -137,3 +135,12 @@ def test_study_files_that_the_paper_page_shows_are_accepted(tmp_path: Path) -> N
         path = tmp_path / f"{number}.yaml"
         path.write_text(block, encoding="utf-8")
         assert study.load(path).models
+
+
+def test_a_page_that_the_navigation_forgets_can_be_reached(hooks: ModuleType, tmp_path: Path) -> None:
+    for name in ("index.md", "a/deep.md", "new.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("# X\n")
+    nav = [{"Home": "index.md"}, {"A": ["a/deep.md", {"Book": "book.ipynb"}]}]
+    done = hooks.on_config({"docs_dir": str(tmp_path), "nav": nav})["nav"]
+    assert done == [{"Home": "index.md"}, {"A": ["a/deep.md", {"Book": "book.md"}]}, {"More": ["new.md"]}]
