@@ -15,6 +15,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.training import config as configs
 from icr_tasks.training import rows
 from icr_tasks.training.rows import Order
+from icr_tasks.training.study import spec
 
 pytest.importorskip("trl", reason="training needs icr-tasks[train]")
 SHIPPED = sorted(p.name for p in configs.SHIPPED.glob("[!_]*.yaml"))
@@ -125,6 +126,21 @@ def test_only_harmless_differences_may_continue_a_run() -> None:
         "epochs",
         "trl.beta",
     ]
+
+
+def test_no_shipped_config_fills_the_disk_with_optimizer_states() -> None:
+    """A config keeps every model for its curve and one optimizer; a study, which looks at the last one, one of each."""
+    for path in configs.SHIPPED.glob("[!_]*.yaml"):
+        tree = configs.read(path)
+        judge = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
+        found = configs.load(
+            path.name, [f"reward.judge={judge}"] if "judge" in tree.get("reward", {}) else []
+        )
+        assert found.keep_states == 1 or found.trl.get("save_total_limit"), path.name
+    for path in spec.SHIPPED.glob("[!_]*.yaml"):
+        study = spec.load(path, Path("out"))
+        for arm in (*([spec.START] if study.start else []), *study.arms):
+            assert study.config(arm, study.seeds[0], "m").trl.get("save_total_limit") == 1, (path.name, arm)
 
 
 def test_parallel_configs_are_valid_and_keep_checkpoints_loadable() -> None:

@@ -73,6 +73,7 @@ def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tupl
     if config.trl.get("eval_strategy", "no") != "no":
         dev_file(config)
     _apart(path)
+    _held(path)
     run = Path(config.output)
     if fresh and run.is_dir() and configs.world_size() == 1:
         for old in (*all_of(run), run / "prepared", run / "completions"):
@@ -115,6 +116,35 @@ def _apart(path: Path) -> None:
             f"{len(both)} rows of {path} are in {other.name} too, such as {both[0]}; a held-out score would "
             "be a score on "
             "training rows: make the data again with `icr train data`"
+        )
+
+
+def _held(path: Path) -> None:
+    """Says how many rows have an answer that none of their passages holds; IcrError when all have.
+
+    Yes, no and counts are said of passages. Others may be right in other words, so some are no error; a reward
+    for all of them would teach to answer from memory.
+    """
+    lost, total = [], 0
+    for row in read(path, ["id", "answers", "gold_docs", "passages"]):
+        total += 1
+        asked = [a for a in map(normalize, row["answers"]) if a]
+        said = any(a in ("yes", "no") or a.isdigit() for a in asked)
+        for texts in (row["gold_docs"], row["passages"]):  # the gold first: it is short
+            said = said or any(f" {a} " in f" {normalize(' '.join(texts))} " for a in asked)
+        if not said:
+            lost.append(row["id"])
+    if lost and len(lost) == total:
+        raise IcrError(
+            f"no row has an answer that its passages hold, such as {lost[0]} of {path}: a reward could only "
+            "teach to answer "
+            "from memory; make the data again with evidence (docs/training_data.md)"
+        )
+    if lost and os.environ.get("RANK", "0") == "0":
+        print(
+            f"{len(lost):,} of {total:,} rows have an answer that no passage holds, such as {lost[0]}",
+            file=sys.stderr,
+            flush=True,
         )
 
 
