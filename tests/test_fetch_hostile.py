@@ -51,11 +51,11 @@ def test_documents_appear_whole_or_not_at_all(make: Any, tmp_path: Path) -> None
     inside = {f"x/financial/{name}": body for name, body in DOCUMENTS.items()} | {"x/legal/c.txt": b"no"}
     place = tmp_path / "doc" / "financial"
     path = put(tmp_path, make(inside))
-    assert archives.unpack(path, place, text, archives.manifest(SUMS)) == 2
+    assert archives.unpack(path, place, archives.flat(text), archives.manifest(SUMS)) == 2
     assert {p.name: p.read_bytes() for p in place.iterdir()} == DOCUMENTS and path.exists()
     other = put(tmp_path, make({**inside, "x/financial/a.txt": b"another filing"}))
     with pytest.raises(IcrError, match="2 files are not the official ones"):
-        archives.unpack(other, place, text, archives.manifest(SUMS))
+        archives.unpack(other, place, archives.flat(text), archives.manifest(SUMS))
     assert (place / "a.txt").read_bytes() == b"first filing" and not other.exists()
     assert [p.name for p in place.parent.iterdir()] == ["financial"]
 
@@ -67,7 +67,7 @@ def test_documents_appear_whole_or_not_at_all(make: Any, tmp_path: Path) -> None
 def test_an_entry_that_leaves_the_folder(make: Any, name: str, tmp_path: Path) -> None:
     path = put(tmp_path, make({"x/financial/a.txt": b"x", name: b"evil"}))
     with pytest.raises(IcrError, match="outside"):
-        archives.unpack(path, tmp_path / "in" / "doc", text, None)
+        archives.unpack(path, tmp_path / "in" / "doc", archives.flat(text), None)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
@@ -79,12 +79,12 @@ def test_bombs_are_refused_before_they_fill_the_disk(
     path = put(tmp_path, make({"x/financial/a.txt": bytes(64 << 20)}))
     assert path.stat().st_size < 1 << 20
     with pytest.raises(IcrError, match="larger than|no such file is expected"):
-        archives.unpack(path, tmp_path / "doc", text, None)
+        archives.unpack(path, tmp_path / "doc", archives.flat(text), None)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(archives, "TOTAL", 3 << 20)
     several = put(tmp_path, make({f"x/financial/{i}.txt": bytes(1 << 20) for i in range(8)}))
     with pytest.raises(IcrError, match="larger than"):
-        archives.unpack(several, tmp_path / "doc", text, None)
+        archives.unpack(several, tmp_path / "doc", archives.flat(text), None)
 
 
 def test_a_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:
         body[at : at + 4] = (10).to_bytes(4, "little")
     path = put(tmp_path, bytes(body))
     with pytest.raises(IcrError, match="cannot be read"):
-        archives.unpack(path, tmp_path / "doc", text, None)
+        archives.unpack(path, tmp_path / "doc", archives.flat(text), None)
     assert not list(tmp_path.iterdir())
 
 
@@ -126,14 +126,14 @@ BROKEN = {
 def test_an_archive_that_cannot_be_read_is_removed_with_a_sentence(what: str, tmp_path: Path) -> None:
     path = put(tmp_path, BROKEN[what]())
     with pytest.raises(IcrError, match="removed") as caught:
-        archives.unpack(path, tmp_path / "doc", text, None)
+        archives.unpack(path, tmp_path / "doc", archives.flat(text), None)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
 def test_links_in_a_tar_are_refused(tmp_path: Path) -> None:
     path = put(tmp_path, archive({"x/financial/a.txt": b""}, link="x/financial/a.txt"))
     with pytest.raises(IcrError, match="link or device"):
-        archives.unpack(path, tmp_path / "doc", text, None)
+        archives.unpack(path, tmp_path / "doc", archives.flat(text), None)
 
 
 def test_pages_and_cut_files_without_a_hash(hub: Hub, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_verdicts_become_metrics_and_are_broken_down_by_level_and_set(loong: Any
         "n": n["1"],
         "judge": 1,
         "judge_zero": 1,
+        "judge_official": 1,
         "perfect": 1,
         "judge_parsed": 1,
         "judge_failed": 0,

@@ -5,7 +5,6 @@ The documents belong to their owners: they are fetched by the user and never shi
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -14,14 +13,19 @@ from typing import Any
 from .. import storage
 from ..errors import IcrError
 from ..metrics import scorers
-from . import flat
+from . import archives, flat
 from .base import Item, ItemSet, Prompt, Unit
 from .declare import benchmark, grid
 from .fetch import Remote
 
 EXPECTED = 100
 _CSV, _ZIP = "AA-LCR_Dataset.csv", "AA-LCR_extracted-text.zip"
-_LARGEST = 64 << 20  # bytes of one document; the real ones are below 2 MB
+# Version 1.1 of 2026-09-04: 16 answers corrected, so scores do not compare with those of 1.0 (revision bdae010b).
+REVISION = "9a77ef56b717057ade24ceab4d273712a0b4f19e"
+SHA256 = {
+    _CSV: "aea5198982436fa774f616964bbeb34716de9e94368a123275b9355765c9b73b",
+    _ZIP: "5e839249826f6b9bd5324f0d139089c9dc481ccb3f212a6dfad00c51045d9d8a",
+}
 _FIELDS = {
     name: str
     for name in (
@@ -45,7 +49,8 @@ def load(
     if not whole and not storage.allow_partial(allow_partial):
         raise storage.short(found.source, "questions", len(found.rows), EXPECTED)
     items = [_item(found.source.parent / "lcr", row.kept) for row in found.rows]
-    return ItemSet(items, EXPECTED, _CSV, f"sha256:{found.sha256[:16]}", whole)
+    notes = flat.other([found], SHA256.values(), REVISION)
+    return ItemSet(items, EXPECTED, _CSV, f"sha256:{found.sha256[:16]}", whole and not notes, notes)
 
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
@@ -87,32 +92,16 @@ def _repaired(name: str) -> str:
 
 
 def unpack(archive: Path, folder: Path) -> int:
-    """Unpack the documents beside the table, under their right names; returns how many. Raises IcrError for
-    an archive that cannot be read, and for entries that would leave the folder or are too large."""
-    count = 0
-    try:
-        with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                parts = PurePosixPath(_repaired(info.filename)).parts
-                if not info.filename.endswith(".txt") or "lcr" not in parts or "__MACOSX" in parts:
-                    continue
-                parts = parts[parts.index("lcr") :]
-                if ".." in parts or info.file_size > _LARGEST:
-                    raise IcrError(
-                        f"{archive}: entry {info.filename!r} is refused (outside, or above 64 MiB)"
-                    )
-                storage.write_atomic(folder.joinpath(*parts), zipped.read(info))
-                count += 1
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        NotImplementedError,
-    ) as error:  # the last: a compression zipfile cannot read
-        archive.unlink(missing_ok=True)
-        raise IcrError(
-            f"{archive}: not a readable archive ({error}); it was removed, fetch it again"
-        ) from error
-    return count
+    """Unpack the documents beside the table, under their right names; returns how many. Raises IcrError as
+    `archives.unpack` does."""
+    return archives.unpack(archive, folder / "lcr", _document, None)
+
+
+def _document(path: PurePosixPath) -> PurePosixPath | None:
+    parts = PurePosixPath(_repaired(str(path))).parts
+    if path.suffix != ".txt" or "lcr" not in parts or "__MACOSX" in parts:
+        return None
+    return PurePosixPath(*parts[parts.index("lcr") + 1 :])
 
 
 @benchmark(
@@ -135,7 +124,7 @@ def unpack(archive: Path, folder: Path) -> int:
         )
     },
     source="ArtificialAnalysis/AA-LCR",
-    revision="main",
+    revision=REVISION,
     license="Apache-2.0; documents belong to their owners",
     n=EXPECTED,
     overflow="skip",
@@ -148,14 +137,14 @@ def unpack(archive: Path, folder: Path) -> int:
 class AaLcr:
     """The table of questions, and one archive of documents which is unpacked."""
 
-    tasks = grid()
+    tasks = grid(version="2-A")
     load = staticmethod(load)
 
     @staticmethod
     def files(dataset: str, length: str | None) -> list[Remote]:
         """Questions and documents."""
-        base = "datasets/ArtificialAnalysis/AA-LCR/resolve/main"
+        base = f"datasets/ArtificialAnalysis/AA-LCR/resolve/{REVISION}"
         return [
-            Remote(f"aa_lcr/{_CSV}", f"{base}/{_CSV}"),
-            Remote(f"aa_lcr/{_ZIP}", f"{base}/extracted_text/{_ZIP}", unpack=unpack),
+            Remote(f"aa_lcr/{_CSV}", f"{base}/{_CSV}", sha256=SHA256[_CSV]),
+            Remote(f"aa_lcr/{_ZIP}", f"{base}/extracted_text/{_ZIP}", sha256=SHA256[_ZIP], unpack=unpack),
         ]

@@ -21,6 +21,7 @@ from ..errors import IcrError
 from ..storage import replacing, replacing_folder
 from .net import open_at
 
+Place = Callable[[PurePosixPath], PurePosixPath | None]  # where an entry belongs, None: not wanted
 _BLOCK = 1 << 20
 LARGEST = 16 << 30  # bytes of one member of HELMET's archive; the real ones are far smaller
 TEXT = 64 << 20  # bytes of one document
@@ -101,9 +102,14 @@ def _members(archive: Any, name: Any, counted: _Counting, largest: int) -> Itera
         yield member
 
 
-def unpack(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], bool], digest: str | None) -> int:
-    """Put the chosen files of a .zip or .tar.gz into `folder` (flat, under their own names), which appears or
-    is replaced in one step; returns how many.
+def flat(chosen: Callable[[PurePosixPath], bool]) -> Place:
+    """The chosen files under their own names, without their folders."""
+    return lambda path: PurePosixPath(path.name) if chosen(path) else None
+
+
+def unpack(archive: Path, folder: Path, place: Place, digest: str | None) -> int:
+    """Put files of a .zip or .tar.gz into `folder`, which appears or is replaced in one step; returns how
+    many. `place` says where below it an entry belongs, None for what is not wanted.
 
     `digest` is `manifest` of the files: an archive with other contents is refused. Raises IcrError; an archive
     that cannot be read, or is not what it should be, is removed, so that it is fetched anew.
@@ -111,7 +117,7 @@ def unpack(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], bool],
     try:
         reader = _from_zip if zipfile.is_zipfile(archive) else _from_tar
         with replacing_folder(folder) as making:
-            sums = reader(archive, making, chosen)
+            sums = reader(archive, making, place)
             if not sums:
                 raise IcrError(
                     f"{archive} has none of the files that are wanted; it was removed, fetch it again"
@@ -142,7 +148,7 @@ def manifest(sums: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(f"{name} {sums[name]}\n" for name in sorted(sums)).encode()).hexdigest()
 
 
-def _from_zip(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], bool]) -> dict[str, str]:
+def _from_zip(archive: Path, folder: Path, place: Place) -> dict[str, str]:
     sums: dict[str, str] = {}
     left = TOTAL
     with zipfile.ZipFile(archive) as zipped:
@@ -150,15 +156,16 @@ def _from_zip(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], boo
             raise IcrError(f"{archive} has {len(zipped.infolist()):,} entries; it was removed")
         for info in zipped.infolist():
             path = PurePosixPath(_clean(info.filename, folder))
-            if info.is_dir() or not chosen(path):
+            if info.is_dir() or (placed := place(path)) is None:
                 continue
+            made = _inside(folder, str(placed))
             with zipped.open(info) as source:
-                sums[path.name] = _write(source, folder / path.name, None, str(archive), min(TEXT, left))
-            left -= (folder / path.name).stat().st_size
+                sums[str(placed)] = _write(source, made, None, str(archive), min(TEXT, left))
+            left -= made.stat().st_size
     return sums
 
 
-def _from_tar(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], bool]) -> dict[str, str]:
+def _from_tar(archive: Path, folder: Path, place: Place) -> dict[str, str]:
     sums: dict[str, str] = {}
     left = TOTAL
     with archive.open("rb") as raw, tqdm(disable=True) as bar:
@@ -166,12 +173,12 @@ def _from_tar(archive: Path, folder: Path, chosen: Callable[[PurePosixPath], boo
         with tarfile.open(fileobj=counted, mode="r|gz") as tar:  # type: ignore[call-overload]
             for member in _members(tar, archive, counted, TEXT):
                 path = PurePosixPath(_clean(member.name, folder))
-                if member.isdir() or not chosen(path):
+                if member.isdir() or (placed := place(path)) is None:
                     continue
                 if not member.isfile():
                     raise IcrError(f"{archive}: {member.name} is a link or device, not a file; refused")
-                made = folder / path.name
-                sums[path.name] = _write(tar.extractfile(member), made, None, str(archive), min(TEXT, left))
+                made = _inside(folder, str(placed))
+                sums[str(placed)] = _write(tar.extractfile(member), made, None, str(archive), min(TEXT, left))
                 left -= made.stat().st_size
     return sums
 

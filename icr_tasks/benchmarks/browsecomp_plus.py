@@ -31,6 +31,15 @@ KEY = "ICR_BROWSECOMP_PLUS_CANARY"
 LENGTHS = {f"{n}k": n << 10 for n in (32, 64, 128, 256, 512)} | {"1M": 1 << 20}
 _CHARS = 4  # a token, of nominal lengths: no tokenizer is asked
 _PARTS = 6  # parquet files
+REVISION = "144cff8e35b5eaef7e526346aa60774a9deb941f"
+SHA256 = (
+    "4ff9e93054eaee61b8d079a89b7ec4d02f16c9d05fa6e2fef7185b0786427a3a",
+    "70cc3a6781693bb013c6855f231d15159222dddf826eb19947f6f85fcabccd4e",
+    "f4fab28dcd293231da1b9da48680a19c7cdcb831df889d0691304de66016d194",
+    "e738eb7a2e76feebe60632fc279a99773586d75ce5344e205c9c53fc3071c126",
+    "25535ff3d41be25d8b213b903c478f34c18082af3cbfe0a4a3925989b84c87e4",
+    "3a87031c5214322344b358db1d5f44d773b4d634ae43c60ce53ad582ccc47646",
+)
 _LISTS = ("gold_docs", "evidence_docs", "negative_docs")
 _FIELDS: lines.Fields = {"query_id": str, "query": str, "answer": str, **dict.fromkeys(_LISTS, list)}
 
@@ -48,15 +57,17 @@ def load(
     files = sorted((storage.data_root() / "browsecomp_plus").glob("test-*.parquet"))
     names = [f"browsecomp_plus/{f.name}" for f in files] or [_name(0)]
     items: list[Item] = []
-    sums = []
+    read = []
     for name in names:
         found = flat.load(name, "browsecomp_plus", _FIELDS, _keep, "browsecomp-1")
-        sums.append(found.sha256[:12])
+        read.append(found)
         items += [_item(found, row, key, str(length)) for row in found.rows]
     whole = len(items) == EXPECTED
     if not whole and not storage.allow_partial(allow_partial):
         raise storage.short(found.source.parent, "questions", len(items), EXPECTED)
-    return ItemSet(items, EXPECTED, "test-*.parquet", "sha256:" + "+".join(sums), whole)
+    notes = flat.other(read, SHA256, REVISION)
+    sums = "+".join(f.sha256[:12] for f in read)
+    return ItemSet(items, EXPECTED, "test-*.parquet", f"sha256:{sums}", whole and not notes, notes)
 
 
 def _name(part: int) -> str:
@@ -151,7 +162,7 @@ def _public(docid: str) -> str:
         )
     },
     source="Tevatron/browsecomp-plus",
-    revision="main",
+    revision=REVISION,
     license="MIT (an earlier card: Apache-2.0)",
     n=EXPECTED,
     overflow="skip",
@@ -176,5 +187,5 @@ class BrowseCompPlus:
     @staticmethod
     def files(dataset: str, length: str | None) -> list[Remote]:
         """The encrypted parquet files."""
-        base = "datasets/Tevatron/browsecomp-plus/resolve/main/data"
-        return [Remote(_name(n), f"{base}/{_name(n).split('/')[1]}") for n in range(_PARTS)]
+        base = f"datasets/Tevatron/browsecomp-plus/resolve/{REVISION}/data"
+        return [Remote(_name(n), f"{base}/{_name(n).split('/')[1]}", sha256=SHA256[n]) for n in range(_PARTS)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,18 @@ def load(
     source = require(data_root() / target, benchmark)
     sha = fingerprint(source)
     path = source if source.suffix == ".jsonl" else _flat(source, sha, fields)
-    return Records(source, path, sha, lines.index(path, keep, version, fields))
+    return Records(source, path, sha, lines.index(path, keep, version, fields, source))
+
+
+def other(found: Iterable[Records], pinned: Iterable[str], revision: str) -> tuple[str, ...]:
+    """A note for each file that is not one of the pinned revision, by its sha256; such items are not
+    official."""
+    known = set(pinned)
+    return tuple(
+        f"{f.source.name} (sha256 {f.sha256[:12]}…) is not that of revision {revision[:8]}"
+        for f in found
+        if f.sha256 not in known
+    )
 
 
 def _flat(source: Path, sha: str, fields: lines.Fields) -> Path:

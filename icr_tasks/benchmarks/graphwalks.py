@@ -19,6 +19,11 @@ from .base import Item, ItemSet, Prompt, Unit
 from .declare import Group, benchmark, grid
 from .fetch import Remote
 
+REVISION = "f338bb265735a56a79f4b0f5def722c9c3268ead"
+SHA256 = {
+    "128k": "54036036c91d8e04bb2a5fcd9e36f8e2a852cacece5dfc2b1ee40e3a6182b516",
+    "1M": "537879431c72a42e3b500f80efc3047e7facb90390b6063d33679b4320985911",
+}
 FILES = {
     "128k": ("graphwalks_128k_and_shorter.parquet", 750),
     "1M": ("graphwalks_256k_to_1mil.parquet", 400),
@@ -41,7 +46,8 @@ def load(
     if not whole and not storage.allow_partial(allow_partial):
         raise storage.short(found.source, "records", len(found.rows), expected)
     items = [_item(found, row) for row in found.rows if row.kept["kind"] == dataset]
-    return ItemSet(items, len(items), name, f"sha256:{found.sha256[:16]}", whole)
+    notes = flat.other([found], SHA256.values(), REVISION)
+    return ItemSet(items, len(items), name, f"sha256:{found.sha256[:16]}", whole and not notes, notes)
 
 
 def _parts(prompt: str) -> tuple[str, str, str]:
@@ -184,7 +190,7 @@ def answered(text: str, item: Item) -> float:
         )
     },
     source="openai/graphwalks",
-    revision="main",
+    revision=REVISION,
     license="MIT",
     overflow="skip",
     metric_definition="F1 of the node sets on the last line `Final Answer: [...]`; both empty is 1",
@@ -209,4 +215,5 @@ class Graphwalks:
     def files(dataset: str, length: str | None) -> list[Remote]:
         """One file holds both kinds."""
         name, _ = FILES[str(length)]
-        return [Remote(f"graphwalks/{name}", f"datasets/openai/graphwalks/resolve/main/{name}")]
+        base = f"datasets/openai/graphwalks/resolve/{REVISION}"
+        return [Remote(f"graphwalks/{name}", f"{base}/{name}", sha256=SHA256[str(length)])]

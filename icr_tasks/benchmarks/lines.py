@@ -87,11 +87,16 @@ class Row:
 
 
 def index(
-    path: Path, keep: Callable[[dict[str, Any]], dict[str, Any]], version: str, fields: Fields | None = None
+    path: Path,
+    keep: Callable[[dict[str, Any]], dict[str, Any]],
+    version: str,
+    fields: Fields | None = None,
+    source: Path | None = None,
 ) -> list[Row]:
     """Rows of the file with what `keep` takes from each record; cached by file identity and `version`.
 
-    IcrError naming file and line for a record without `fields`, or that `keep` refuses with ValueError.
+    IcrError naming file and line (of `source`, where the lines were made of it: the number of the record) for
+    a record without `fields`, or that `keep` refuses with ValueError.
     Memory: one record at a time while building, the rows afterwards. The file's checksum, which every reader asks
     for next, is taken in the same pass.
     """
@@ -109,7 +114,8 @@ def index(
         try:
             rows.append(Row(line, start, size, keep(record)))
         except ValueError as error:
-            raise IcrError(f"{path}:{line}: {error}; fetch the file again") from error
+            where = f"{path}:{line}" if source in (None, path) else f"{source}: record {line}"
+            raise IcrError(f"{where}: {error}; fetch the file again") from error
     remember(path, stat, digest.hexdigest())
     write_atomic(cache, orjson.dumps([[r.line, r.start, r.size, r.kept] for r in rows]))
     return rows

@@ -20,6 +20,8 @@ from .declare import Group, Task, benchmark
 from .fetch import Remote
 
 EXPECTED = 1500
+REVISION, SIZE = "4996884deae51f5e5d23c88da9d857fc54e5fa15", 531_535_940
+SHA256 = "92ff05f6088e212d06c5a731ab86000b69cee6a0900cbbd524a25851e3c30de0"
 LENGTHS = ("8k", "16k", "32k", "64k", "128k", "256k")
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 _FIELDS: lines.Fields = {
@@ -55,7 +57,9 @@ def load(
         and (kind(r.kept["secondary_task"]) == "summary") == (part == "sum")
     ]
     items = [_item(found, row) for row in rows]
-    return ItemSet(items, len(items), found.source.name, f"sha256:{found.sha256[:16]}", whole)
+    notes = flat.other([found], [SHA256], REVISION)
+    sha = f"sha256:{found.sha256[:16]}"
+    return ItemSet(items, len(items), found.source.name, sha, whole and not notes, notes)
 
 
 def kind(secondary: str) -> str:
@@ -214,7 +218,7 @@ def _tasks() -> list[Task]:
         "thinking": _prompt("thinking", "{thinking}", 8192),
     },
     source="caskcsg/LongBench-Pro",
-    revision="main",
+    revision=REVISION,
     license="Apache-2.0",
     metric_definition="each task's official metric: NDCG, order of pairs, accuracy, F1 or share of lines (0 to 1)",
     cluster="document",
@@ -244,4 +248,5 @@ class LongBenchPro:
     def files(dataset: str, length: str | None) -> list[Remote]:
         """The one file."""
         name = "longbench_pro.json"
-        return [Remote(f"longbench_pro/{name}", f"datasets/caskcsg/LongBench-Pro/resolve/main/{name}")]
+        url = f"datasets/caskcsg/LongBench-Pro/resolve/{REVISION}/{name}"
+        return [Remote(f"longbench_pro/{name}", url, size=SIZE, sha256=SHA256)]

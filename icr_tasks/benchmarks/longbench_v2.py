@@ -126,12 +126,14 @@ _ZERO = _TEXT.replace("{q}", "question") + _QUESTION + _ANSWER
 _COT = _TEXT.replace("{q}", "questions") + _QUESTION + _ANSWER + "\n\nLet’s think step by step:"
 
 
-def _prompt(name: str, user: str, system: str | None, tokens: int, source: str) -> Prompt:
+def _prompt(
+    name: str, user: str, system: str | None, tokens: int, source: str, no_context: str = _NONE
+) -> Prompt:
     return Prompt(
         name,
         user,
         system,
-        no_context=_NONE,
+        no_context=no_context,
         unit="{text}",
         joiner="\n",
         cut="middle",
@@ -142,7 +144,7 @@ def _prompt(name: str, user: str, system: str | None, tokens: int, source: str) 
 
 PROMPTS: dict[str, Prompt] = {
     "paper": _prompt("paper", _ZERO, _SYSTEM, 2048, PAPER),
-    "official": _prompt("official", _ZERO, None, 128, OFFICIAL),
+    "official": _prompt("official", _ZERO, None, 128, OFFICIAL, _NONE.replace("'", '"')),
     "cot": _prompt("cot", _COT, None, 1024, "THUDM/LongBench prompts/0shot_cot.txt, one call"),
 }
 

@@ -18,6 +18,11 @@ from .declare import benchmark, grid
 from .fetch import Remote
 
 EXPECTED = 500
+REVISION = "98d7416c24c778c2fee6e6f3006e7a073259d48f"
+SHA256 = {
+    "s": "d6f21ea9d60a0d56f34a05b609c79c88a451d2ae03597821ea3d5a9678c3a442",
+    "oracle": "821a2034d219ab45846873dd14c14f12cfe7776e73527a483f9dac095d38620c",
+}
 FILES = {"s": "longmemeval_s_cleaned.json", "oracle": "longmemeval_oracle.json"}
 _FIELDS: lines.Fields = {
     "question_id": str,
@@ -52,7 +57,8 @@ def load(dataset: str = "s", length: str | None = None, *, allow_partial: object
     if not whole and not storage.allow_partial(allow_partial):
         raise storage.short(found.source, "questions", len(found.rows), EXPECTED)
     items = [_item(found, row) for row in found.rows]
-    return ItemSet(items, EXPECTED, FILES[dataset], f"sha256:{found.sha256[:16]}", whole)
+    notes = flat.other([found], SHA256.values(), REVISION)
+    return ItemSet(items, EXPECTED, FILES[dataset], f"sha256:{found.sha256[:16]}", whole and not notes, notes)
 
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def _prompt(name: str, how: str, tokens: int) -> Prompt:
     metrics=scorers.BUNDLES["qa_judged"],
     prompts={"direct": _prompt("direct", "", 500), "con": _prompt("con", _CON, 800)},
     source="xiaowu0162/longmemeval-cleaned",
-    revision="main",
+    revision=REVISION,
     license="MIT",
     n=EXPECTED,
     overflow="skip",
@@ -160,5 +166,5 @@ class LongMemEval:
     @staticmethod
     def files(dataset: str, length: str | None) -> list[Remote]:
         """One file a history."""
-        base = "datasets/xiaowu0162/longmemeval-cleaned/resolve/main"
-        return [Remote(f"longmemeval/{FILES[dataset]}", f"{base}/{FILES[dataset]}")]
+        base = f"datasets/xiaowu0162/longmemeval-cleaned/resolve/{REVISION}"
+        return [Remote(f"longmemeval/{FILES[dataset]}", f"{base}/{FILES[dataset]}", sha256=SHA256[dataset])]

@@ -189,7 +189,9 @@ def components(groups: list[list[str]]) -> list[str]:
 def unpack(archive: Path, folder: Path) -> int:
     """Unpack the financial documents into `folder`/doc/financial; returns how many. IcrError for an archive
     that is broken or holds other documents than the official ones."""
-    return archives.unpack(archive, folder / "doc" / "financial", _financial, DOCUMENTS_MANIFEST)
+    return archives.unpack(
+        archive, folder / "doc" / "financial", archives.flat(_financial), DOCUMENTS_MANIFEST
+    )
 
 
 def _financial(path: PurePosixPath) -> bool:

@@ -28,6 +28,15 @@ BINS = official.bins(EDGES)
 N_BIN = 100  # rows of one needle count in one bin: 2,400 in 3 x 8
 NEEDLES = ("2needle", "4needle", "8needle")
 _PARTS = (0, 1)  # files of each needle count
+REVISION = "f4c69fae7cf81f7ca26b9fee34b392a50f6b8a1d"  # after the correction of 2025-12-05
+SHA256 = {
+    "2needle_0.parquet": "1c297b254bf64a31856b74918cd7db889a214503e0b67daa834e84f20df6aa93",
+    "2needle_1.parquet": "a5a1dc9ccc945623253d04d33c03d89aee2d676c88955ce368da2ab16a0ce94d",
+    "4needle_0.parquet": "4d4fa3d11ce064749de3cd039eef1a621e30a81c2c9b3e64f1df37f8afeaf312",
+    "4needle_1.parquet": "8dfdb94a208cf3eee73c4e7ac6ee8a5ccb7236c6934c13c6c5f67c0a9928cdf3",
+    "8needle_0.parquet": "65df601a2e0ae4a3cfb56920a6ef99f26c0de37c6b1018695e8aed684e6a94c1",
+    "8needle_1.parquet": "c80b19573bff1d38e1c157d6a0bdf9cfd1a8ab6372296174c9a7015e164189e3",
+}
 _FIELDS = {"prompt": str, "answer": str, "random_string_to_prepend": str, "n_needles": int, "n_chars": int}
 
 
@@ -36,10 +45,10 @@ def load(
 ) -> ItemSet:
     """Rows of a needle count whose messages have the bin's tokens. Raises IcrError for broken records."""
     low, high = BINS[str(length)]
-    items, sums = [], []
+    items, files = [], []
     for part in _PARTS:
         found = flat.load(f"mrcr/{dataset}_{part}.parquet", "mrcr", _FIELDS, _keep, "mrcr-1")
-        sums.append(found.sha256[:16])
+        files.append(found)
         rows = {row.line: row for row in found.rows}
 
         def contents(line: int, found: flat.Records = found, rows: Any = rows) -> list[str]:
@@ -55,7 +64,9 @@ def load(
     whole = len(items) == N_BIN
     if not whole and not storage.allow_partial(allow_partial):
         raise storage.short(found.source.parent, f"{dataset} rows of {length}", len(items), N_BIN)
-    return ItemSet(items, N_BIN, f"{dataset}_*.parquet", "sha256:" + "+".join(sums), whole)
+    notes = flat.other(files, SHA256.values(), REVISION)
+    sums = "+".join(f.sha256[:16] for f in files)
+    return ItemSet(items, N_BIN, f"{dataset}_*.parquet", f"sha256:{sums}", whole and not notes, notes)
 
 
 def _messages(text: str) -> list[dict[str, str]]:
@@ -157,7 +168,7 @@ def prefixed(text: str, item: Item) -> float:
         )
     },
     source="openai/mrcr",
-    revision="main",
+    revision=REVISION,
     license="MIT",
     n=N_BIN,
     overflow="skip",
@@ -181,6 +192,6 @@ class Mrcr:
     @staticmethod
     def files(dataset: str, length: str | None) -> list[Remote]:
         """The parquet files of a needle count hold all lengths."""
-        base = "datasets/openai/mrcr/resolve/main"
+        base = f"datasets/openai/mrcr/resolve/{REVISION}"
         names = [f"{dataset}_{part}.parquet" for part in _PARTS]
-        return [Remote(f"mrcr/{name}", f"{base}/{dataset}/{name}") for name in names]
+        return [Remote(f"mrcr/{n}", f"{base}/{dataset}/{n}", sha256=SHA256[n]) for n in names]

@@ -13,20 +13,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..errors import IcrError, unknown
+from ..errors import IcrError
 from ..metrics import scorers
 from . import helmet_rag as helmet
 from .base import Item, ItemSet, Unit
 from .declare import Group, benchmark, grid
 from .paper_prompts import PROMPTS
-from .synth import DEPTHS, names
+from .synth import DEPTHS, names, parts
 from .synth import PASSAGES as ALL_PASSAGES
 
 VERSION = "1"
 PASSAGES = {size: n for size, n in ALL_PASSAGES.items() if n >= 5}
 KINDS = ("class", "link", "chain")  # one, two and three passages are needed
 _CYCLE = ("class", "link", "class", "link", "chain")
-_WORDS = 92  # of a passage, as in icr_synth_rag
 CLASSES = {
     "insects": (
         "a row of beehives",
@@ -111,14 +110,7 @@ def load(
     `kinds` (class, link, chain) sets the difficulty: how many passages lead from the question to the person.
     Deterministic in all arguments. Raises IcrError for unknown names and for too few passages.
     """
-    if length not in PASSAGES and passages is None:
-        raise unknown("synth length", str(length), PASSAGES)
-    if split not in ("test", "train"):
-        raise unknown("split", split, ("test", "train"))
-    for kind in kinds:
-        if kind not in KINDS:
-            raise unknown("question kind", kind, KINDS)
-    k = passages or PASSAGES[str(length)]
+    k = parts.count(length, passages, PASSAGES, split, kinds, KINDS)
     if k < 5:
         raise IcrError(f"{k} passages leave no room for a chain of three among others; use at least 5")
     cycle = [kind for kind in _CYCLE if not kinds or kind in kinds]
@@ -170,14 +162,9 @@ def _units(chain: Chain, seed: int, split: str, number: int, depth: float, k: in
 
 
 def _unit(title: str, sentence: str, r: Any, *, gold: bool = False) -> Unit:
-    """A passage of about 90 words whose one fact stands at a place of its own."""
-    fillers = [s for group in ("person", "city") for s in names.FILLER[group] if "{name}" not in s]
-    r.shuffle(fillers)
-    text, count = [sentence], len(sentence.split())
-    while fillers and count < _WORDS:
-        text.insert(r.randint(0, len(text)), filler := fillers.pop())
-        count += len(filler.split())
-    return Unit("l-" + title.lower().replace(" ", "-"), " ".join(text), title, gold=gold)
+    """A passage with one fact."""
+    text = parts.around(sentence, ("person", "city"), r)
+    return Unit("l-" + title.lower().replace(" ", "-"), text, title, gold=gold)
 
 
 # ---- solver --------------------------------------------------------------------------------------

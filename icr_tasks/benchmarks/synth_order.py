@@ -13,20 +13,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..errors import IcrError, unknown
+from ..errors import IcrError
 from ..metrics import scorers
 from ..metrics.extract import extract_answer
 from .base import Item, ItemSet, Unit
 from .declare import Group, benchmark, grid
 from .paper_prompts import PROMPTS
 from .synth import PASSAGES as ALL_PASSAGES
-from .synth import names
+from .synth import names, parts
 
 VERSION = "1"
 PASSAGES = {size: n for size, n in ALL_PASSAGES.items() if n >= 24}
 KINDS = ("ith", "latest", "count", "set")
 _FEWEST, _MOST = 3, 24  # passages that matter
-_WORDS = 92  # of a passage, as in icr_synth_rag
 _SALE = (
     "{thing} was sold to {who}.",
     "{who} bought {thing} at auction.",
@@ -62,14 +61,7 @@ def load(
 
     Deterministic in all arguments. Raises IcrError for unknown names and for too few passages.
     """
-    if length not in PASSAGES and passages is None:
-        raise unknown("synth length", str(length), PASSAGES)
-    if split not in ("test", "train"):
-        raise unknown("split", split, ("test", "train"))
-    for kind in kinds:
-        if kind not in KINDS:
-            raise unknown("question kind", kind, KINDS)
-    k = passages or PASSAGES[str(length)]
+    k = parts.count(length, passages, PASSAGES, split, kinds, KINDS)
     high = min(most, max(8, k // 3))
     if high < _FEWEST or k <= high:
         raise IcrError(
@@ -135,18 +127,15 @@ def _units(
         who = matter.get(place) or _people(1, split, r)[0]
         office = kind == "latest" if place in matter else not about.startswith("The ")
         sentence = r.choice(_OFFICE if office else _SALE).format(thing=about, who=who)
-        units.append(Unit(f"o-{place}", _text(sentence, r), f"Entry on {about}", gold=place in matter))
+        units.append(
+            Unit(
+                f"o-{place}",
+                parts.around(sentence, ("company", "city"), r),
+                f"Entry on {about}",
+                gold=place in matter,
+            )
+        )
     return units
-
-
-def _text(sentence: str, r: Any) -> str:
-    fillers = [s for group in ("company", "city") for s in names.FILLER[group] if "{name}" not in s]
-    r.shuffle(fillers)
-    text, count = [sentence], len(sentence.split())
-    while fillers and count < _WORDS:
-        text.insert(r.randint(0, len(text)), filler := fillers.pop())
-        count += len(filler.split())
-    return " ".join(text)
 
 
 def _pattern(form: str) -> str:

@@ -73,6 +73,7 @@ def loong(graders: Graders, answers: Sequence[Answer], progress: bool = True) ->
     """Judge every answer; a judge that fails half-way gives no score at all, since half would look like
     all."""
     from ..metrics.judge import Case, Judge, metrics_of
+    from ..metrics.judge.rubrics import official_rating
 
     config = graders.judge
     if config is None:
@@ -92,6 +93,10 @@ def loong(graders: Graders, answers: Sequence[Answer], progress: bool = True) ->
     judge = Judge(config, progress=progress)
     verdicts = judge.score(cases)
     scores = [metrics_of(v) for v in verdicts]
+    if config.rubric == "loong":
+        for verdict, found in zip(verdicts, scores, strict=True):
+            if (rating := official_rating(verdict.reply or "")) is not None:
+                found["judge_official"] = rating / 100
     failed = Counter(v.reason for v in verdicts if not v.ok)
     for reason, n in failed.most_common(5):
         log.warning("judge: %d of %d answers without verdict: %s", n, len(verdicts), reason)
@@ -217,7 +222,7 @@ GRADERS: dict[str, Callable[[Graders, Sequence[Answer], bool], Grades]] = {
 }
 _XFINDER = ("acc_xfinder", "acc_xfinder_cmp", "no_valid_answer_rate", "extract_error_rate")
 METRICS: dict[str, tuple[str, ...]] = {
-    "loong": ("judge", "judge_zero", "perfect", "judge_parsed", "judge_failed"),
+    "loong": ("judge", "judge_zero", "judge_official", "perfect", "judge_parsed", "judge_failed"),
     "qa": ("judge_equiv",),
     "infbench_qa": ("judge_equiv",),
     "qa_judged": ("judge_equiv",),

@@ -144,6 +144,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "loong": (
         "judge",
         "judge_zero",
+        "judge_official",
         "perfect",
         "judge_parsed",
         "judge_failed",

@@ -15,7 +15,7 @@ from .. import helmet_rag as helmet
 from ..base import Item, ItemSet, Unit
 from ..declare import Group, benchmark, grid
 from ..paper_prompts import PROMPTS
-from . import names, short
+from . import names, parts, short
 from .world import DOMAINS, KINDS, TYPES, Question, World, contains, make, passage
 
 VERSION = "1"
@@ -57,16 +57,10 @@ def load(
         return short.load(
             name or domain, length, seed=seed, n=n, split=split, passages=passages, depths=depths
         )
-    if length not in PASSAGES and passages is None:
-        raise unknown("synth length", str(length), PASSAGES)
-    if split not in ("test", "train"):
-        raise unknown("split", split, ("test", "train"))
+    k = parts.count(length, passages, PASSAGES, split, kinds, set(TYPES))
     if domain is not None and domain not in DOMAINS:
         raise unknown("domain", domain, DOMAINS)
-    for kind in kinds:
-        if kind not in TYPES:
-            raise unknown("question kind", kind, set(TYPES))
-    world, k = World(seed, split), passages or PASSAGES[str(length)]
+    world = World(seed, split)
     if k < 2:
         raise IcrError(f"{k} passage cannot hold two gold passages; use at least 2")
     items = []

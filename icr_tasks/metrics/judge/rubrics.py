@@ -214,6 +214,15 @@ def parse_loong(reply: str) -> Reading:
     return Reading(rating / 100, rating)
 
 
+def official_rating(reply: str) -> float | None:
+    """The rating as Loong's own code reads it: the first number in double brackets, else the first in single
+    ones, whatever stands around it; None without one."""
+    for form in (r"\[\[(\d*\.?\d+)\]\]", r"\[(\d*\.?\d+)\]"):
+        if found := re.search(form, reply, re.ASCII):
+            return float(found[1])
+    return None
+
+
 def _rating_line(line: str) -> str | None:
     """The number of a line that says "Rating: [[85]]", "**Score**: [[85]]" or "[[85]]" and nothing else."""
     found = _BRACKETS.search(line)
