@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 
+import board_tree
 import pytest
 
-from icr_tasks.leaderboard.board import published
+from icr_tasks.benchmarks.declare import all_benchmarks
+from icr_tasks.cli import main
+from icr_tasks.leaderboard.board import published, reported
+from icr_tasks.leaderboard.ledgers.load import load_run
+from icr_tasks.leaderboard.text import names, suite
 
 
 def test_data_are_complete() -> None:
@@ -90,3 +97,50 @@ def test_a_correct_table_has_no_finding(monkeypatch: pytest.MonkeyPatch) -> None
         row[3] = round(sum(row[2]) / len(row[2]), 1)
     monkeypatch.setattr(published, "data", lambda: repaired)
     assert not [f for f in published.check() if f.table == "3"]
+
+
+def test_reports_of_others_name_source_and_month() -> None:
+    """Every row can be looked up, and is a figure of a task of ours."""
+    for row in reported.rows():
+        assert re.fullmatch(r"20\d\d-\d\d", row["date"]) and len(row["source"]) > 10
+        assert 0 < row["value"] <= 100 and row["names"]
+        [found] = [b for b in all_benchmarks() if b.name == row["benchmark"]]
+        assert (row["dataset"], row["length"]) in {(t.dataset, t.length) for t in found.tasks}
+        assert row["metric"] in found.metrics
+
+
+def test_a_run_and_a_report_that_cannot_both_be_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report of the same model, task and metric is compared; one within chance is not mentioned."""
+    folder = board_tree.run(tmp_path / "r", "org/base-7b", datasets=("nq",))
+    mean = 100 * load_run(folder).tasks["icr_helmet_rag_nq_4k"].headline().mean()
+    row = {"model": "Base", "names": ["base-7B"], "benchmark": "helmet_rag", "dataset": "nq", "length": "4k"}
+    row |= {"metric": "subem", "n": None, "source": "A card", "date": "2026-01", "note": "another prompt"}
+    for value, other, said in ((mean + 1, {}, False), (2.0, {}, True), (2.0, {"names": ["base"]}, False)):
+        monkeypatch.setattr(reported, "rows", lambda v=value, o=other: [{**row, "value": round(v, 1), **o}])
+        main(["check", str(tmp_path / "r")])
+        assert ("both cannot be right (another prompt)" in capsys.readouterr().out) == said
+
+
+def test_a_suite_has_a_name_that_does_not_change() -> None:
+    """All four are suite 1; a part says so; what somebody adds makes another name."""
+    four = ["helmet_rag", "infbench", "longbench_v2", "loong_fin"]
+    assert suite.version(four) == "1" and suite.version(four[:3]) == "1 (3 of 4)"
+    assert suite.version(four[:1]) is None and suite.version(["mrcr", "graphwalks"]) is None
+    said = suite.sentence(four)
+    assert said is not None and said.startswith(
+        "suite 1: HELMET-RAG, InfiniteBench, LongBench-v2, Loong-Fin;"
+    )
+    names.SUITE.add("theirs")
+    try:
+        assert suite.version([*four, "theirs"]) == "1 + theirs"
+    finally:
+        names.SUITE.discard("theirs")
+
+
+def test_runs_record_the_suite_they_belong_to() -> None:
+    told = {b.name: b.about("all")["suite"] for b in all_benchmarks()}
+    assert {name for name, version in told.items() if version == names.SUITE_VERSION} == set(
+        names.SUITES["1"]
+    )

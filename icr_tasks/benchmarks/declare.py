@@ -88,7 +88,7 @@ class Benchmark:
     files: Callable[[str, str | None], list[Remote]] | None
     demos: Callable[[Item], str] | None = None  # demonstrations of a prompt that has {demos}
     aliases: tuple[str, ...] = ()
-    suite: bool = False
+    suite: bool | str = False  # the version of the suite whose average it enters
     origin: str = "icr_tasks"
 
     # -- tasks ---------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def benchmark(
     chance: Mapping[str, float] | float | None = _MISSING,
     metrics: Sequence[str],
     prompts: Mapping[str, Any],
-    suite: bool = False,
+    suite: bool | str = False,
     aliases: Sequence[str] = (),
     **facts: Any,
 ) -> Callable[[type], type]:

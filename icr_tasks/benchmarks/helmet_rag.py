@@ -309,7 +309,7 @@ def _groups() -> list[Group]:
     units="passages",
     marks_gold=True,
     chance=None,
-    suite=True,
+    suite="1",
     aliases=("helmet",),
     metrics=scorers.BUNDLES["qa"],
     prompts=PROMPTS,

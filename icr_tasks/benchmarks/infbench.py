@@ -201,7 +201,7 @@ def _task(dataset: str) -> Task:
     units="documents",
     marks_gold=False,
     chance={"mc": 0.25},
-    suite=True,
+    suite="1",
     metrics=scorers.BUNDLES["infbench_qa"],
     prompts=PROMPTS,
     source="xinrongzhang2022/InfiniteBench",

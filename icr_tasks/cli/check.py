@@ -13,9 +13,10 @@ from pathlib import Path
 import orjson
 
 from ..errors import IcrError
+from ..leaderboard.board import reported
 from ..leaderboard.ledgers.check import MANY, check
 from ..leaderboard.ledgers.ledger import run_files
-from ..leaderboard.ledgers.load import Task, read_head
+from ..leaderboard.ledgers.load import Task, load_run, read_head
 from ..leaderboard.pairs import axes
 from ..leaderboard.text.names import count, plain
 
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
     report = check(args.results)
-    report.warnings["."] += _ranking(args.results)
+    report.warnings["."] += [*_ranking(args.results), *_reported(args.results)]
     problems = {run: found for run, found in report.problems.items() if found}
     warnings = {run: found for run, found in report.warnings.items() if found}
     if args.json:
@@ -51,6 +52,20 @@ def main(argv: list[str]) -> int:
         f"{count(report.runs)} runs, {count(report.items)} items: {count(total) if total else 'no'} problems"
     )
     return 1 if problems else 0
+
+
+def _reported(root: Path) -> list[str]:
+    """Runs that cannot be right together with a figure that somebody published (`board.reported`)."""
+    found = []
+    for path in run_files(root):
+        try:
+            if not reported.known(str(read_head(path)["model"]["id"])):
+                continue
+            run = load_run(path.parent)
+        except IcrError:
+            continue  # a problem already
+        found += [f"{run.fingerprint}: {text}" for text in reported.contradictions(run)]
+    return found
 
 
 def _ranking(root: Path) -> list[str]:

@@ -161,8 +161,8 @@ def columns_of(found: Iterable[Row]) -> list[Column]:
 
 
 def suite_of(columns: Sequence[Column]) -> list[Column]:
-    """The paper's four benchmarks where there are any; synthetic and foreign tasks do not enter the suite's
-    average."""
+    """The benchmarks of the suite (`text.names.SUITES`) where there are any; synthetic and foreign tasks do
+    not enter its average."""
     return [c for c in columns if c[0] in SUITE] or list(columns)
 
 

@@ -15,13 +15,13 @@ from icr_tasks.storage import write_atomic
 
 from .. import plots
 from ..ledgers.todo import command
-from ..text import escape
+from ..text import escape, suite
 from ..text.names import shortened
 from . import render
 from .html import page as _page
 from .items import Items
 from .pictures import GROUPS, Picture, pictures
-from .rows import columns_of, open_tasks
+from .rows import columns_of, open_tasks, suite_of
 from .tables import Table
 from .views.published import findings, tables
 
@@ -137,7 +137,8 @@ def markdown(board: Board, drawn: Sequence[Picture], extra: Sequence[Table], pub
         parts += [
             "## Published",
             "",
-            "As printed in the paper (arXiv 2601.18527); not measured here, not ranked.",
+            "As printed in the paper (arXiv 2601.18527), and at the end what others report of newer benchmarks; not "
+            "measured here, not ranked.",
             "",
         ]
         parts += [part for table in extra for part in (render.table_md(table), "")]
@@ -168,11 +169,13 @@ def json(board: Board, extra: Sequence[Table]) -> str:
         }
         for row in board.rows
     ]
+    averaged = list(dict.fromkeys(c[0] for c in suite_of(columns_of(board.rows))))
     open_rows = [{"row": label, "open": matters, "command": call} for label, matters, call in todo(board)]
     body = {
         "schema": 1,
         "n_runs": board.n_runs,
         "n_items": board.n_items,
+        "suite": {"version": suite.version(averaged), "benchmarks": averaged},
         "rows": rows,
         "tables": render.data(board.tables),
         "published": render.data(extra),

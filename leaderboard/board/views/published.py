@@ -3,13 +3,16 @@ ours."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...text import escape
-from .. import published
+from .. import published, reported
 from ..tables import Line, Shown, Table
 
 
 def tables() -> list[Table]:
-    """Tables 1, 2, 3, 4, 10, 11 and 12 as printed; a cell that arithmetic contradicts says so."""
+    """Tables 1, 2, 3, 4, 10, 11 and 12 as printed, where a cell that arithmetic contradicts says so; then what
+    others report of newer benchmarks."""
     wrong: dict[tuple[str, str, str], str] = {}
     for f in published.check():
         for name in f.table.split("/"):
@@ -30,7 +33,25 @@ def tables() -> list[Table]:
         found.append(
             Table(f"published-{name}", heading, columns + (["avg"] if averaged else []), lines, heads=heads)
         )
-    return found
+    return [*found, others()]
+
+
+def others() -> Table:
+    """What others report of the newer benchmarks, with source and month."""
+    lines = [
+        Line(
+            (r["model"], _task(r), f"{r['source']}, {r['date']}"),
+            [Shown("score", r["value"], reason=r["note"])],
+        )
+        for r in reported.rows()
+    ]
+    heading = "Reported by others, full context"
+    return Table("published-others", heading, ["score"], lines, heads=("model", "task", "source"))
+
+
+def _task(row: dict[str, Any]) -> str:
+    parts = [row["benchmark"], row["dataset"] if row["dataset"] != "all" else "", row["length"] or ""]
+    return "_".join(filter(None, parts))
 
 
 def _note(wrong: dict[tuple[str, str, str], str], name: str, row: list, label: str, column: str) -> str:  # type: ignore[type-arg]
