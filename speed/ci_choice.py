@@ -87,7 +87,9 @@ def found(candidate: Candidate, loss: str, draws: int, seed: int = 0) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where icr_ci is the choice, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--budget", type=float, default=6.5, help="million prompt tokens a checkpoint")
     parser.add_argument("--draws", type=int, default=200)
     args = parser.parse_args(argv)
@@ -102,8 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("|---|---:|---:|" + "---:|" * (len(LOSSES) + 1))
     for worst, c, power in sorted(rows, key=lambda row: (-row[0], row[1].tokens))[:12]:
         shown = " | ".join(f"{100 * share:.0f}" for share in power.values())
-        print(f"| {', '.join(c.lengths)} | {c.questions} | {c.tokens / 1e6:.1f} | {shown} | {100 * worst:.0f} |")
-    print(f"\nchoice: {', '.join(choice.tasks)}, {choice.questions} questions, {choice.tokens / 1e6:.1f} M tokens")
+        print(
+            f"| {', '.join(c.lengths)} | {c.questions} | {c.tokens / 1e6:.1f} | {shown} | {100 * worst:.0f} |"
+        )
+    print(
+        f"\nchoice: {', '.join(choice.tasks)}, {choice.questions} questions, {choice.tokens / 1e6:.1f} M tokens"
+    )
     same = set(choice.tasks) == set(CI)
     print("icr_ci is that choice" if same else f"icr_ci is another set: {', '.join(CI)}")
     return 0 if same else 1

@@ -16,7 +16,8 @@ YEAR_2026 = (
     "icr_browsecomp_plus",
 )
 # For a gate in CI: generated, so there is nothing to fetch and nothing to have been trained on; three skills that fail apart
-# (find and join, no shared words, order over many passages) at a short and a middle length.
+# (find and join, no shared words, order over many passages) at a short and a middle length. Chosen by simulation:
+# speed/ci_choice.py (docs/benchmarks.md).
 CI = tuple(f"icr_synth_{family}_{n}" for n in ("4k", "16k") for family in ("rag", "latent", "order"))
 LENGTHS = ("4k", "8k", "16k", "32k", "64k", "128k", "256k", "512k", "1M")
 
