@@ -20,7 +20,8 @@ Fault = tuple[int, str, dict[str, str]] | None
 
 
 class FakeEndpoint:
-    """`with FakeEndpoint(reply) as server: server.url`. `reply` maps a prompt to the text the model says.
+    """`with FakeEndpoint(reply) as server: server.url`. `reply` maps a prompt to the text the model says, or
+    to a dict that is merged into the message.
 
     `fault(prompt, nth)` may replace the answer to the nth call (from 0) with that prompt. Records `prompts`,
     `headers`, `calls` and the highest number of calls at the same time, `peak`. `whole`: a chat's prompt is all
@@ -83,6 +84,14 @@ class FakeEndpoint:
     ) -> tuple[int, str, dict[str, str]]:
         chat = path.split("?")[0].endswith("/chat/completions")
         prompt = body["messages"][0]["content"] if chat else body["prompt"]
+        if isinstance(prompt, list):  # a batch: one choice a prompt, the last one first
+            single = [self._answer(path, {**body, "prompt": one}, headers) for one in prompt]
+            if (
+                bad := next((one for one in single if one[0] != 200 or '"text"' not in one[1]), None)
+            ) is not None:
+                return bad
+            made = [{**json.loads(one[1])["choices"][0], "index": i} for i, one in enumerate(single)]
+            return 200, json.dumps({**json.loads(single[0][1]), "choices": made[::-1]}), {}
         if self._whole:  # the system text does not ask anything
             prompt = "\n\n".join(m["content"] for m in body["messages"]) if chat else str(prompt)
         with self._lock:
@@ -100,8 +109,10 @@ class FakeEndpoint:
             return fault
         text = self.reply(prompt)
         text, finish = text if isinstance(text, tuple) else (text, "stop")
+        message = {"role": "assistant", **(text if isinstance(text, dict) else {"content": text})}
+        finish = message.pop("finish_reason", finish)
         choice = {"index": 0, "finish_reason": finish}
-        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        choice |= {"message": message} if chat else {"text": message["content"]}
         return (
             200,
             json.dumps({"id": "x", "object": "x", "created": 0, "model": "fake", "choices": [choice]}),
@@ -109,7 +120,7 @@ class FakeEndpoint:
         )
 
     def __enter__(self) -> FakeEndpoint:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *args: object) -> None:

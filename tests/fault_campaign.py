@@ -19,85 +19,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fake_endpoint import FakeEndpoint
-from fault_cases import ANSWERS, FAULTS, ITEMS, SERVERS, Case, cases
-from hostkit import right
+from fault_cases import ANSWERS, FAULTS, ITEMS, SERVERS, Case, cases, refused
+from fault_models import Wrong, endpoint, scripted
 
 os.environ.setdefault("LOGLEVEL", "ERROR")
-# ---- the model ---------------------------------------------------------------------------------------------
-
-
-class Wrong(Exception):
-    """A case that ended neither in the right score nor in an error that says why."""
-
-
-def template(kind: str, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-    """Chat templates as families have them."""
-    if messages[0]["role"] == "system" and kind == "raises":
-        raise ValueError("System role not supported")
-    shown = messages[1:] if messages[0]["role"] == "system" and kind == "no-system" else messages
-    text = "".join(f"<|{m['role']}|>{m['content']}<|end|>" for m in shown)
-    return (
-        text + "<|assistant|>" + ("<think>\n" if kind == "thinks" else "") if add_generation_prompt else text
-    )
-
-
-def reply(case: Case, question_to_doc: dict[str, dict[str, Any]], prompt: str) -> Any:
-    """What the model says to a prompt; Wrong for a prompt that asks nothing."""
-    doc = next((doc for question, doc in question_to_doc.items() if question in prompt), None)
-    if doc is None:
-        raise Wrong(f"the prompt holds no question of the task: {prompt[:80]!r}")
-    text = ANSWERS.get(case.fault, ANSWERS["none"])[0](right(doc, case.task))
-    inside = prompt.rstrip().endswith("<think>")
-    return f"hm</think>{text}" if inside and isinstance(text, str) else text
-
-
-def scripted(case: Case, docs: dict[str, dict[str, Any]]) -> Any:
-    """A model in this process."""
-    from lm_eval.api.model import LM
-
-    class Scripted(LM):
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
-            return [reply(case, docs, r.args[0]) for r in requests]
-
-        def apply_chat_template(self, messages: list[Any], add_generation_prompt: bool = True) -> str:
-            return template(case.template, messages, add_generation_prompt)
-
-        def chat_template(self, chat_template: Any = False) -> str:
-            return case.template
-
-        @property
-        def tokenizer_name(self) -> str:
-            return "scripted"
-
-        def loglikelihood(self, *args: Any, **kwargs: Any) -> Any:
-            raise Wrong("icr_ tasks never ask for likelihoods")
-
-        loglikelihood_rolling = loglikelihood
-
-    return Scripted()
-
-
-def endpoint(case: Case, docs: dict[str, dict[str, Any]]) -> FakeEndpoint:
-    """The same model behind a server, with the server's own faults."""
-
-    def fault(prompt: Any, nth: int) -> Any:
-        found = SERVERS.get(case.fault)
-        if found is None or (case.fault.endswith(" once") and nth):
-            return None
-        return found[0], found[1], {}
-
-    latency = 0.05 if case.fault == "slow" else 0.0
-    return FakeEndpoint(
-        lambda prompt: reply(case, docs, str(prompt)), latency=latency, fault=fault, whole=True
-    )
-
 
 # ---- one case ----------------------------------------------------------------------------------------------
 
@@ -106,9 +40,14 @@ _STATE: dict[str, Any] = {}
 
 def manager_for(metadata: dict[str, Any]) -> Any:
     """One index of tasks for all cases."""
+    from icr_tasks import benchmarks
     from icr_tasks.harness.run import manager
 
-    found = _STATE.setdefault("manager", manager({}))
+    if "manager" not in _STATE:
+        _STATE["manager"] = manager({})
+        synth = benchmarks.get("synth")  # its data are made anew for every task: once is enough here
+        object.__setattr__(synth, "load", cache(synth.load))
+    found = _STATE["manager"]
     found.metadata = found._factory._meta = metadata
     return found
 
@@ -121,6 +60,22 @@ def documents(task: str) -> dict[str, dict[str, Any]]:
     return _STATE[task]
 
 
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Nobody waits before a second try: how long that takes is not what the campaign is about."""
+    import tenacity.nap
+
+    from icr_tasks.engines.served.client import Client
+
+    kept, wait = tenacity.nap.time, Client.wait
+    tenacity.nap.time = SimpleNamespace(sleep=lambda seconds: None)  # type: ignore[assignment]
+    Client.wait = lambda self, state: 0.0  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        tenacity.nap.time, Client.wait = kept, wait  # type: ignore[method-assign]
+
+
 def arguments(case: Case) -> dict[str, Any]:
     """Arguments of lm-eval's evaluation; the same words as on the command line."""
     given: dict[str, Any] = {"limit": ITEMS, "apply_chat_template": bool(case.template)}
@@ -129,7 +84,7 @@ def arguments(case: Case) -> dict[str, Any]:
     if case.flag == "max_gen_toks":
         given["gen_kwargs"] = "max_gen_toks=64"
     if case.flag == "until":
-        given["gen_kwargs"] = {"until": ["<|end|>"]}
+        given["gen_kwargs"] = {"until": ["<|stop|>"]}
     if case.flag == "num_fewshot":
         given["num_fewshot"] = 2
     if case.flag == "samples":
@@ -138,6 +93,12 @@ def arguments(case: Case) -> dict[str, Any]:
         given["predict_only"] = True
     if case.flag == "write_out":
         given["write_out"] = True
+    if case.flag == "seed":
+        given |= {"random_seed": 7, "numpy_random_seed": 7, "torch_random_seed": 7}
+    if case.flag == "batch_size":
+        given["batch_size"] = 2 if case.engine != "local-chat-completions" else 1  # it takes no other
+    if case.flag == "use_cache":
+        given["use_cache"] = str(Path(tempfile.mkdtemp(prefix="icr-cache-")) / "answers")
     return given
 
 
@@ -159,13 +120,15 @@ def evaluate(case: Case) -> dict[str, Any]:
     from icr_tasks.harness.hooks import environment_once
 
     docs = documents(case.task)
+    counted = {"tokenizer": str(tiny_model())} if case.counts else {}
     common = {"tasks": [case.name], "log_samples": True, **arguments(case)}
 
     def run(model: Any, args: dict[str, Any] | None, metadata: dict[str, Any]) -> dict[str, Any]:
-        with environment_once():
-            found = lm_eval.simple_evaluate(
-                model=model, model_args=args, task_manager=manager_for(metadata), **common
-            )
+        with environment_once(), hurried():
+            for _ in range(2 if case.flag == "use_cache" else 1):  # the second time from the cache
+                found = lm_eval.simple_evaluate(
+                    model=model, model_args=args, task_manager=manager_for(metadata), **common
+                )
         assert found is not None
         return found
 
@@ -174,10 +137,10 @@ def evaluate(case: Case) -> dict[str, Any]:
             "hf", {"pretrained": str(tiny_model()), "device": "cpu"}, {**case.metadata, **hf_metadata()}
         )
     if not case.served:
-        return run(scripted(case, docs), None, case.metadata)
+        return run(scripted(case, docs), None, {**case.metadata, **counted})
     with endpoint(case, docs) as server:
         args = model_args(case, server.url)
-        return run(case.engine, args, {**args, **case.metadata, "tokenizer": "none"})
+        return run(case.engine, args, {**args, **case.metadata, **counted})
 
 
 def hf_metadata() -> dict[str, Any]:
@@ -209,7 +172,7 @@ def judge(case: Case, rows: list[dict[str, Any]], found: dict[str, Any]) -> None
             if not 0 <= row["score"] <= 1 or (row["filtered_resps"][0] == "" and row["score"]):
                 raise Wrong(f"a random model scored {row['score']} with {row['filtered_resps']}")
         return
-    if case.fault == "no content" and all(row["score"] == 0 and row["unfinished"] for row in rows):
+    if case.fault == "no content" and all(row.get("score") == 0 and row["unfinished"] for row in rows):
         return  # lm-eval takes it for a blocked answer; it is marked as one that never ended
     gone = case.fault in SERVERS and not SERVERS[case.fault][2]
     if gone and case.engine == "icr-api" and all(row.get("score") is None for row in rows):
@@ -235,20 +198,28 @@ def outcome(case: Case) -> tuple[str, str]:
     try:
         found = evaluate(case)
         judge(case, found["samples"][case.name], found)
-        return "right", ""
+        return ended(case, "right", "")
     except Wrong as error:
         return "wrong", str(error)
     except IcrError as error:
-        return "error", str(error)
+        return ended(case, "error", str(error))
     except (Exception, SystemExit) as error:
         text = f"{type(error).__name__}: {error}"
         return ("error" if names(case, text) else "wrong"), text
 
 
+def ended(case: Case, end: str, said: str) -> tuple[str, str]:
+    """Wrong as well: an error where nothing is the matter, and none where something is."""
+    if (why := refused(case)) is not None:
+        return ("error", said) if end == "error" and why in said else ("wrong", f"not refused: {end} {said}")
+    broken = case.fault in SERVERS and not SERVERS[case.fault][2]
+    if end == "error" and not broken:
+        return "wrong", f"refused without need: {said}"
+    return end, said
+
+
 def names(case: Case, text: str) -> bool:
-    """Whether somebody else's error says what happened: the server's status or words, the template's refusal."""
-    if case.template == "raises" and "System role" in text:
-        return True
+    """Whether somebody else's error says what happened: the server's status or words."""
     return case.fault in SERVERS and any(word in text for word in SAID)
 
 
@@ -276,7 +247,8 @@ def command(case: Case) -> tuple[str, str]:
         args = model_args(case, server.url)
         line = ["--tasks", case.name, "--model", case.engine, "--limit", str(ITEMS), "--log_samples"]
         line += ["--model_args", ",".join(f"{k}={v}" for k, v in args.items()), "--output_path", folder]
-        line += ["--metadata", json.dumps(case.metadata)]
+        counted = {"tokenizer": str(tiny_model())} if case.counts else {}
+        line += ["--metadata", json.dumps({**case.metadata, **counted})]
         given = arguments(case)
         line += ["--apply_chat_template"] if given["apply_chat_template"] else []
         line += ["--system_instruction", given["system_instruction"]] if "system_instruction" in given else []
@@ -284,21 +256,24 @@ def command(case: Case) -> tuple[str, str]:
         line += ["--num_fewshot", "2"] if case.flag == "num_fewshot" else []
         line += ["--predict_only"] if case.flag == "predict_only" else []
         line += ["--write_out"] if case.flag == "write_out" else []
+        line += ["--seed", "7"] if case.flag == "seed" else []
+        line += ["--use_cache", f"{folder}/answers"] if case.flag == "use_cache" else []
+        line += ["--batch_size", str(given["batch_size"])] if case.flag == "batch_size" else []
         run = subprocess.run(
             [sys.executable, "-P", "-m", "lm_eval", *line], capture_output=True, text=True, timeout=600
         )
         said = (run.stderr.strip().splitlines() or [""])[-1]
         if run.returncode:
             if "Traceback" in run.stderr and "icr: error" not in run.stderr:
-                return ("error" if names(case, said) else "wrong"), f"traceback: {said}"
-            return "error", said
+                return "wrong", f"traceback: {said}"
+            return ended(case, "error", said)
         rows = [json.loads(row) for path in Path(folder).rglob("samples_*") for row in path.open()]
         found = json.loads(next(Path(folder).rglob("results_*")).read_text())
         try:
             judge(case, rows, found)
         except Wrong as error:
             return "wrong", str(error)
-        return "right", ""
+        return ended(case, "right", "")
 
 
 def by_command(n: int, seed: int) -> list[Case]:
@@ -307,11 +282,12 @@ def by_command(n: int, seed: int) -> list[Case]:
     return found[:n]
 
 
-def campaign(n: int, commands: int, seed: int) -> Iterator[tuple[str, Case, str, str]]:
-    """(way, case, outcome, words) of every case."""
-    for case in cases(n, seed):
+def campaign(n: int, commands: int, seed: int, part: str = "1/1") -> Iterator[tuple[str, Case, str, str]]:
+    """(way, case, outcome, words) of every case of a part."""
+    this, of = map(int, part.split("/"))
+    for case in cases(n, seed)[this - 1 :: of]:
         yield "process", case, *outcome(case)
-    for case in by_command(commands, seed):
+    for case in by_command(commands, seed)[this - 1 :: of]:
         yield "command", case, *command(case)
 
 
@@ -323,10 +299,11 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1900)
     parser.add_argument("--command", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", default="1/1", help="the i-th of n slices of the cases, as i/n")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     started, counts, wrong, rows = time.time(), Counter[tuple[str, str, str]](), [], []
-    for way, case, end, words in campaign(args.cases, args.command, args.seed):
+    for way, case, end, words in campaign(args.cases, args.command, args.seed, args.part):
         counts[way, case.fault, end] += 1
         rows.append({"way": way, **asdict(case), "outcome": end, "words": words[:300]})
         if end == "wrong":

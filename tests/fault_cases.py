@@ -10,8 +10,15 @@ from typing import Any
 from hostkit import JUNK
 
 ITEMS = 2
-TASKS = ("icr_synth_rag_512", "icr_synth_short_128", "icr_synth_rag_1k", "icr_synth_short_256")
-SETTINGS = ("full", "none", "gold@only")
+TASKS = (
+    "icr_synth_rag_512",
+    "icr_synth_short_128",
+    "icr_synth_rag_1k",
+    "icr_synth_short_256",
+    "icr_synth_latent_1k",
+    "icr_synth_order_4k",
+)
+SETTINGS = ("full", "none", "gold@only", "rag@2k", "rag@2k,iterate=2", "route:self@2k")
 PROMPTS = (None, "ao", "id", "idq")
 ENGINES = ("scripted", "local-chat-completions", "local-completions", "icr-api", "hf")
 FLAGS = (
@@ -24,9 +31,18 @@ FLAGS = (
     "predict_only",
     "write_out",
     "named",
+    "use_cache",
+    "seed",
+    "batch_size",
+    "template_date",
+    "system_role",
 )
 TEMPLATES = ("", "tags", "no-system", "raises", "thinks")
-# What the model says: (text of the gold answer -> reply, whether it scores, whether it must be marked unfinished)
+CHANNELS = (
+    "<|channel|>analysis<|message|>{t}<|end|><|start|>assistant<|channel|>final<|message|>{a}<|return|>"
+)
+# What the model says: (text of the gold answer -> reply, whether it scores, whether it must be marked unfinished).
+# A dict is merged into a server's message.
 ANSWERS: dict[str, tuple[Any, bool, bool]] = {
     "none": (lambda gold: gold, True, False),
     "empty": (lambda gold: "", False, False),
@@ -36,9 +52,19 @@ ANSWERS: dict[str, tuple[Any, bool, bool]] = {
     "thoughts": (lambda gold: f"<think>\n{JUNK}\n</think>\n\n{gold}", True, False),
     "hidden": (lambda gold: f"<think>{gold}</think>{JUNK}", False, False),
     "open": (lambda gold: f"<think>{gold}", False, True),
+    "channels": (lambda gold: CHANNELS.format(t=JUNK, a=gold), True, False),
+    "wrong channel": (lambda gold: CHANNELS.format(t=gold, a=JUNK), False, False),
     "blank": (lambda gold: " \n\n ", False, False),
     "padded": (lambda gold: f"\n\n  {gold} \u200b\n", True, False),
+    "parsed": (lambda gold: {"reasoning_content": JUNK, "content": gold}, True, False),
+    "parsed wrong": (lambda gold: {"reasoning_content": gold, "content": JUNK}, False, False),
+    "parsed open": (
+        lambda gold: {"reasoning": gold, "content": None, "finish_reason": "length"},
+        False,
+        True,
+    ),
 }
+PARSED = ("parsed", "parsed wrong", "parsed open")  # only chat servers say these
 # What a server does: (status, body) instead of an answer, on the first call only or always; (score expected)
 SERVERS: dict[str, tuple[int, str, bool]] = {
     "429 once": (429, '{"error":{"message":"slow down"}}', True),
@@ -46,8 +72,11 @@ SERVERS: dict[str, tuple[int, str, bool]] = {
     "429": (429, '{"error":{"message":"slow down"}}', False),
     "500": (500, "upstream connect error", False),
     "400": (400, '{"error":{"message":"maximum context length is 9 tokens"}}', False),
+    "error 200": (200, '{"error":{"message":"overloaded","code":500}}', False),
     "html": (200, "<html>garbage</html>", False),
     "cut json": (200, '{"choices":[{"message":{"content":"The ans', False),
+    "wrong json": (200, '{"choices":"The answer"}', False),
+    "list": (200, '["The answer"]', False),
     "no choices": (200, '{"choices":[]}', False),
     "no content": (
         200,
@@ -56,6 +85,8 @@ SERVERS: dict[str, tuple[int, str, bool]] = {
     ),
 }
 FAULTS = (*ANSWERS, *SERVERS, "slow")
+_REFUSED = 0.15  # of the combinations that are refused whatever happens, so many are tried
+_WHOLE = ("id", "idq")  # prompts that have no form without context
 
 
 @dataclass(frozen=True)
@@ -76,16 +107,34 @@ class Case:
         return self.engine not in ("scripted", "hf")
 
     @property
+    def counts(self) -> bool:
+        """Whether its setting counts tokens."""
+        return "@2k" in self.setting
+
+    @property
     def name(self) -> str:
         """The task as it is asked for."""
-        return f"{self.task}::{self.setting}" if self.flag == "named" else self.task
+        return f"{self.task}::{self.setting.replace(',', ';')}" if self.flag == "named" else self.task
 
     @property
     def metadata(self) -> dict[str, Any]:
         """`--metadata`."""
-        given: dict[str, Any] = {} if self.engine == "hf" else {"tokenizer": "none"}
+        given: dict[str, Any] = {} if self.engine == "hf" or self.counts else {"tokenizer": "none"}
         given |= {} if self.flag == "named" else {"setting": self.setting}
+        given |= {"template_date": "2031-01-02"} if self.flag == "template_date" else {}
+        given |= {"system_role": "user"} if self.flag == "system_role" else {}
         return given | ({"prompt": self.prompt} if self.prompt else {})
+
+
+def refused(case: Case) -> str | None:
+    """What the one line says of a combination that cannot be, whatever a server does; None for one that can."""
+    if case.flag == "num_fewshot":
+        return "--num_fewshot"
+    if case.flag == "use_cache" and case.engine == "icr-api":
+        return "--use_cache"
+    if case.setting == "none" and case.prompt in _WHOLE:
+        return "no form without context"
+    return None
 
 
 def engines() -> tuple[str, ...]:
@@ -100,26 +149,30 @@ def sensible(case: Case) -> bool:
     if case.fault in SERVERS or case.fault == "slow":
         if not case.served:
             return False
+    elif case.fault in PARSED and case.engine not in ("local-chat-completions", "icr-api"):
+        return False
+    elif case.fault == "null" and case.flag == "use_cache" and not case.served:
+        return False  # lm_eval's cache asserts that an engine in this process gives no None
     elif case.engine == "hf" and case.fault != "none":
         return False  # a random model says what it says
-    if case.served:
-        return case.template == ("" if case.engine == "local-completions" else "tags")
     return True
 
 
 def cases(n: int, seed: int) -> list[Case]:
-    """`n` different combinations, the same for the same seed; every engine, flag, template and fault among
-    them."""
-    rng = random.Random(seed)
-    every = [
-        case
-        for parts in itertools.product(TASKS, SETTINGS, PROMPTS, engines(), FLAGS, TEMPLATES, FAULTS)
-        if sensible(case := Case(*parts))
-    ]
-    by_kind: dict[tuple[str, str], list[Case]] = {}
-    for case in every:
-        by_kind.setdefault((case.engine, case.fault), []).append(case)
-    for found in by_kind.values():
-        rng.shuffle(found)
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
-    return list(itertools.islice((case for case in turns if case is not None), n))
+    """`n` different combinations, the same for the same seed; every engine and fault in turn, the rest drawn."""
+    rng, found = random.Random(seed), dict[Case, None]()
+    turns = itertools.cycle(itertools.product(engines(), FAULTS))
+    while len(found) < n:
+        engine, fault = next(turns)
+        for _ in range(20):
+            task, setting = rng.choice(TASKS), rng.choice(SETTINGS)
+            prompt, flag, template = rng.choice(PROMPTS), rng.choice(FLAGS), rng.choice(TEMPLATES)
+            if engine not in ("scripted", "hf"):
+                template = "" if engine == "local-completions" else "tags"
+            case = Case(task, setting, prompt, engine, flag, template, fault)
+            if not sensible(case):
+                break
+            if case not in found and (refused(case) is None or rng.random() < _REFUSED):
+                found[case] = None
+                break
+    return list(found)

@@ -116,6 +116,13 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("--model", "scripted", "--metadata", "setting=kv:topk@0.05", "--use_cache", "cache"),
         "--use_cache",
     ),
+    "cached_failures": (
+        (
+            *("--model", "icr-api", "--model_args", "model=M,base_url=http://127.0.0.1:9/v1"),
+            *("--apply_chat_template", "--use_cache", "cache"),
+        ),
+        "store=FOLDER",
+    ),
     "messages_without_template": (
         ("--model", "local-chat-completions", "--model_args", "model=M,base_url=http://127.0.0.1:9/v1"),
         "--apply_chat_template",

@@ -57,6 +57,29 @@ def test_check_and_replies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "unknown option '--rubrik'. Did you mean '--rubric'" in capsys.readouterr().err
 
 
+def test_check_takes_every_option_of_a_judge(capsys: pytest.CaptureFixture[str]) -> None:
+    """A judge that refuses `temperature` and `max_tokens` can be tried before it is used."""
+    refusal = '{"error":{"message":"Unsupported parameter: temperature","param":"temperature"}}'
+
+    def strict(prompt: str, nth: int) -> tuple[int, str, dict[str, str]] | None:
+        return (400, refusal, {}) if {"temperature", "max_tokens"} & server.bodies[-1].keys() else None
+
+    with FakeEndpoint(lambda p: "Rating: [[90]]", fault=strict) as server:
+        command = ["judge", "check", "--base-url", server.url, "--model", "m"]
+        assert main(command) == 3
+        assert "Unsupported parameter" in capsys.readouterr().err
+        extra = 'judge_extra={"temperature":null,"max_tokens":null,"max_completion_tokens":99}'
+        assert main([*command, "--option", extra, "--option", "judge_retries=0"]) == 0
+        assert server.bodies[-1]["max_completion_tokens"] == 99
+        for wrong, words in (
+            ("judge_extra={", "not valid JSON"),
+            ("judge_extra", "write NAME=VALUE"),
+            ("judge_extre={}", "Did you mean 'judge_extra'"),
+        ):
+            assert main([*command, "--option", wrong]) == 2
+            assert words in capsys.readouterr().err
+
+
 def test_ten_times_faster_than_serial_and_nothing_twice() -> None:
     """The benchmark as documented: 100 items, 100 ms, planned 429, 503 and garbage. Two tries: the machine
     may be busy."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from fake_endpoint import FakeEndpoint
 from retrievekit import Server, cache, passages, stage, url  # noqa: F401  (cache and url are fixtures)
 
 from icr_tasks import benchmarks
@@ -118,3 +119,32 @@ def test_second_hops_are_found_on_wikipedia(replica: Path, monkeypatch: pytest.M
     items = list({i.cluster: i for i in loaded}.values())[:40]
     before = recall(items, "rag@512", "helmet_rag", "hotpotqa")
     assert recall(items, "rag@512,iterate=2", "helmet_rag", "hotpotqa") >= max(before + 8, 83)
+
+
+def test_thoughts_of_a_served_asker_are_no_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    said: dict[str, object] = {
+        "a": "<think>\nThe user asks for Rome.\nPerhaps Paris.\n</think>\n\n1. Anna Smith birthplace",
+        "b": {"content": "Anna Smith birthplace", "reasoning_content": "Perhaps Paris."},
+        "c": "NONE",
+    }
+    with FakeEndpoint(lambda prompt: said[prompt.rpartition("Question: ")[2][0]]) as server:
+        served = asker.Served("m", server.url)
+        assert served.parts("a") == served.parts("b") == ["Anna Smith birthplace"]
+        assert served.parts("c") == []
+        for broken in (
+            "<think>\nThe user asks for Rome.",
+            {"content": None, "reasoning": "Perhaps Paris.", "finish_reason": "length"},
+        ):
+            said["d"] = broken
+            with pytest.raises(IcrError, match="asker=m: nothing but thoughts"):
+                served.parts("d")
+        calls = server.calls
+        with pytest.raises(IcrError, match="nothing but thoughts"):
+            served.parts("d")
+        assert server.calls == calls + 1  # a failure is not kept
+    with (
+        FakeEndpoint(lambda prompt: "x", fault=lambda p, n: (200, '{"choices":[]}', {})) as server,
+        pytest.raises(IcrError, match="sent no answer"),
+    ):
+        asker.Served("m", server.url).parts("e")

@@ -48,6 +48,13 @@ def main(argv: list[str]) -> int:
     check.add_argument("--rubric", default="loong", help="which rubric asks (docs/judge.md)")
     check.add_argument("--api-key-env", help="environment variable with the key (default: ICR_JUDGE_API_KEY)")
     check.add_argument("--max-tokens", type=int, default=4096, help="tokens of the reply at most")
+    check.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help='any judge_* option of docs/judge.md: judge_extra={"temperature":null} leaves it out',
+    )
     replies = commands.add_parser("replies", help="print stored raw replies")
     replies.add_argument("--store", type=Path, help="default: verdicts.sqlite in the cache folder")
     replies.add_argument("--model", help="only this judge's")
@@ -123,6 +130,7 @@ def _serve(args: argparse.Namespace, more: list[str]) -> int:
 
 def _check(args: argparse.Namespace, more: list[str]) -> int:
     from ..metrics.judge import Case, Judge, JudgeConfig
+    from .score import grader_options
 
     given = {
         "base_url": args.base_url,
@@ -133,6 +141,7 @@ def _check(args: argparse.Namespace, more: list[str]) -> int:
     options = {f"judge_{k}": v for k, v in given.items() if v} | {
         "judge_store": "off",
         "judge_max_tokens": args.max_tokens,
+        **grader_options(args.option),
     }
     config = JudgeConfig.parse(options)
     assert config is not None  # an address is required

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,28 @@ def _failed(result: dict[str, Any]) -> int:
     return 3 if "error" in result else 0
 
 
+def grader_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Values of `--option KEY=VALUE`, objects as JSON. Raises IcrError for another form.
+
+    >>> grader_options(["judge_rubric=paper", 'judge_extra={"temperature": null}'])
+    {'judge_rubric': 'paper', 'judge_extra': {'temperature': None}}
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise IcrError(f"--option {key!r}: write NAME=VALUE, e.g. judge_rubric=paper")
+        try:
+            found[key] = orjson.loads(value) if value.startswith("{") else value
+        except ValueError as error:
+            raise IcrError(f"--option {key}={value}: not valid JSON ({error})") from error
+    return found
+
+
 def _graders(args: argparse.Namespace) -> Any:
     """The judge and extractor asked for, or None."""
     given = {k: v for k, v in vars(args).items() if k.startswith(("judge_", "xfinder_")) and v is not None}
-    for text in args.option:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise IcrError(f"--option {key!r}: write KEY=VALUE, e.g. judge_rubric=paper")
-        given[key] = orjson.loads(value) if value.startswith("{") else value
+    given |= grader_options(args.option)
     if not given:
         return None
     from ..harness.grading import Graders

@@ -8,7 +8,6 @@ renders thoughts gets no answer begun for it.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,14 +15,10 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import IcrError
-from ..metrics.visible import opens_thought
+from . import thinking
 
 DATE = "2024-07-26"  # what Llama 3.1's own template prints where it knows no clock
 _PROBE = "q7Zk"
-_THOUGHTS = re.compile(r"thinking|</?think>|reasoning_content|<\|channel\|>")
-_CLOSED = re.compile(r"</think>|\[/THINK\]")
-_SWITCHES = ("enable_thinking", "thinking")
-_OFF = (False, 0, None, "false", "False", "0", "off", "no")
 Messages = list[dict[str, str]]
 
 
@@ -74,37 +69,32 @@ class Template:
 
     @property
     def thinks(self) -> bool:
-        """Whether answers begin with a thought: the template knows thoughts, and none is closed or switched off
-        by default (Granite, DeepSeek-V3.1) or by the user."""
-        text = self.text
-        if not _THOUGHTS.search(text):
+        """Whether answers begin with a thought, by the template's default and the user's arguments."""
+        if self.lm is None or not self.text:
             return False
         asked = [{"role": "user", "content": _PROBE}]
-        shown = str(self._rendered(asked, True))
-        begun = shown.rpartition(_PROBE)[2]
-        if opens_thought(begun) or _CLOSED.search(begun):
-            return opens_thought(begun)
         given = self.arguments()
-        for name in _SWITCHES:
-            if name in given:
-                return given[name] not in _OFF
-            if name in text and self.lm is not None:
-                with _clock(self._today, lambda: None):
-                    off = self.lm.tokenizer.apply_chat_template(
+
+        def rendered(more: Mapping[str, Any]) -> str:
+            with _clock(self._today, lambda: None):
+                return str(
+                    self.lm.tokenizer.apply_chat_template(
                         asked,
                         tokenize=False,
                         add_generation_prompt=True,
-                        chat_template=text,
-                        **{**given, name: False},
+                        chat_template=self.text,
+                        **{**given, **more},
                     )
-                return off != shown
-        return True
+                )
+
+        begun = str(self._rendered(asked, True)).rpartition(_PROBE)[2]
+        return thinking.by_default(self.text, begun, given, rendered)
 
     def arguments(self) -> dict[str, Any]:
         """What the template is rendered with beside the messages."""
         found = dict(getattr(self.lm, "chat_template_args", None) or {})
-        thinking = getattr(self.lm, "enable_thinking", None)
-        return {**found, **({} if thinking is None else {"enable_thinking": thinking})}
+        switch = getattr(self.lm, "enable_thinking", None)
+        return {**found, **({} if switch is None else {"enable_thinking": switch})}
 
     def about(self) -> dict[str, Any]:
         """What to record beside the template's hash; empty for a template that needs nothing of it."""
@@ -139,18 +129,16 @@ class Template:
         try:
             with _clock(self._today, self._saw_date):
                 return self._render(messages, add_generation_prompt=add_generation_prompt)
-        except TemplateError as error:
+        except (TemplateError, ValueError) as error:  # an engine of somebody else's raises what it likes
+            if isinstance(error, ValueError) and "chat_template" in str(error):
+                raise IcrError(
+                    "this model has no chat template: leave --apply_chat_template out, or name a tokenizer that "
+                    "has one (tokenizer= in --model_args)"
+                ) from error
             roles = " ".join(m["role"] for m in messages)
             raise IcrError(
                 f"the model's chat template cannot render the turns {roles!r} ({error}); leave "
                 "--apply_chat_template out, or use another prompt"
-            ) from error
-        except ValueError as error:
-            if "chat_template" not in str(error):
-                raise
-            raise IcrError(
-                "this model has no chat template: leave --apply_chat_template out, or name a tokenizer that "
-                "has one (tokenizer= in --model_args)"
             ) from error
 
     def _saw_date(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import IcrError, unknown
+from ..metrics.visible import opens_thought
 
 WORDS = ("off", "on", "low", "medium", "high")
 _EFFORTS = ("low", "medium", "high")
@@ -77,6 +78,9 @@ _VALUES: dict[str, dict[str, Any]] = {
     "thinking": {"off": False, "on": True},
     "thinking_budget": {"off": 0, "on": -1},
 }
+_THOUGHTS = re.compile(r"thinking|</?think>|reasoning_content|<\|channel\|>")
+_CLOSED = re.compile(r"</think>|\[/THINK\]")
+_OFF = (False, 0, None, "false", "False", "0", "off", "no")
 _LINES = {
     "/no_think": {"off": "/no_think", "on": "/think"},
     "detailed thinking": {"off": "detailed thinking off", "on": "detailed thinking on"},
@@ -122,6 +126,28 @@ def _only(allowed: str, family: Family, thinking: str, why: str) -> Switch:
     return Switch()
 
 
+def by_default(
+    text: str, begun: str, given: Mapping[str, Any], rendered: Callable[[Mapping[str, Any]], str]
+) -> bool:
+    """Whether answers begin with a thought: the template `text` knows thoughts, and none is closed or switched off
+    by default (Granite, DeepSeek-V3.1) or by the arguments `given`. `begun` is how it begins an answer;
+    `rendered` gives a prompt under more arguments."""
+    if not _THOUGHTS.search(text):
+        return False
+    if opens_thought(begun) or _CLOSED.search(begun):
+        return opens_thought(begun)
+    for variable, values in _VALUES.items():
+        if variable in given:
+            return given[variable] not in _OFF
+        if _reads(text, variable):
+            return rendered({variable: values["off"]}) != rendered({})
+    return True
+
+
+def _reads(text: str, variable: str) -> bool:
+    return re.search(rf"(?<![\w.]){variable}\b", text) is not None
+
+
 def by_template(text: str, thinking: str, render: Callable[[Switch], str]) -> Switch:
     """The switch of a model whose chat template is at hand. `render` gives a prompt under a switch.
 
@@ -129,7 +155,7 @@ def by_template(text: str, thinking: str, render: Callable[[Switch], str]) -> Sw
     """
     other = "on" if thinking == "off" else "off"
     for variable, values in _VALUES.items():
-        if thinking in values and re.search(rf"(?<![\w.]){variable}\b", text):
+        if thinking in values and _reads(text, variable):
             made, opposite = Switch({variable: values[thinking]}), Switch({variable: values[other]})
             if render(made) != render(opposite):
                 return made

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from .. import listing
 from ..errors import IcrError
+from ..listing import Listing
 from ..schema import redact_url
 
 log = logging.getLogger("icr_tasks")
 _NAMES = ("max_model_len", "max_length")  # in the order in which they count
-_TOLD = ("max_model_len", "context_length", "max_context_length", "context_window", "max_seq_len")
 _ENDS = ("/chat/completions", "/completions", "/messages", "/responses")
 _TIMEOUT = 5.0  # seconds
 _PLACEHOLDER = 2047
@@ -31,14 +32,6 @@ class Window:
     size: int | None
     source: str
     asked: bool = False
-
-
-@dataclass(frozen=True)
-class Served:
-    """What a server says of one model: its window and who serves it ("vllm", "sglang"), where it says so."""
-
-    window: int | None = None
-    by: str | None = None
 
 
 def find(metadata: Mapping[str, Any], lm: Any = None) -> Window:
@@ -66,13 +59,13 @@ def address(metadata: Mapping[str, Any], lm: Any = None) -> str | None:
     return str(url) if url else None
 
 
-def ask(metadata: Mapping[str, Any], lm: Any = None) -> Served:
+def ask(metadata: Mapping[str, Any], lm: Any = None) -> Listing:
     """What the server's list of models says; nothing where it has none, or does not answer."""
-    if (told := getattr(lm, "listing", None)) is not None:  # icr-api has asked already
-        return Served(told.window, (told.owner or "").lower() or None)
+    if isinstance(told := getattr(lm, "listing", None), Listing):  # icr-api has asked already
+        return told
     url = address(metadata, lm)
     if url is None:
-        return Served()
+        return Listing()
     model = metadata.get("model") or metadata.get("pretrained") or getattr(lm, "model", None)
     try:
         headers = metadata.get("header") or getattr(lm, "header", None)
@@ -84,26 +77,16 @@ def ask(metadata: Mapping[str, Any], lm: Any = None) -> Served:
 
 
 @lru_cache(maxsize=32)
-def _ask(url: str, model: str, headers: tuple[tuple[str, str], ...], verify: bool | str) -> Served:
-    import requests
-
+def _ask(url: str, model: str, headers: tuple[tuple[str, str], ...], verify: bool | str) -> Listing:
     head, mark, query = url.partition("?")
     root = next((head.removesuffix(end) for end in _ENDS if head.endswith(end)), head.rstrip("/"))
     try:
-        reply = requests.get(
-            f"{root}/models{mark}{query}", headers=dict(headers), timeout=_TIMEOUT, verify=verify
+        return listing.fetch(
+            root, model, query=mark + query, headers=dict(headers), timeout=_TIMEOUT, verify=verify
         )
-        listed = reply.json()["data"] if reply.ok else []
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+    except (listing.NoListing, OSError, ValueError) as error:  # or an address, or certificates, that are none
         log.debug("no list of models at %s: %s", redact_url(root), error)
-        return Served()
-    entries = [e for e in listed if isinstance(e, Mapping)] if isinstance(listed, list) else []
-    named = [e for e in entries if model in (e.get("id"), e.get("root"))]
-    chosen = named[0] if named else entries[0] if len(entries) == 1 else {}
-    sizes = (chosen.get(name) for name in _TOLD)
-    size = next((n for n in sizes if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)
-    by = chosen.get("owned_by")
-    return Served(size, by.lower() if isinstance(by, str) else None)
+        return Listing()
 
 
 def _whole(name: str, value: Any) -> int:

@@ -29,13 +29,16 @@ def engine(args: dict[str, Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the installed engine packages."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in _PACKAGES if (found := _version(name)) is not None}
+
+
+@lru_cache(maxsize=8)
+def _version(name: str) -> str | None:
+    """Of one package; reading its metadata takes a tenth of a second, which every task of a run would wait for."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")

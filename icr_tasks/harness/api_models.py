@@ -49,6 +49,7 @@ def _count_answers(lm: Any) -> None:
     def parse(*args: Any, **kwargs: Any) -> list[Any]:
         advice = "look at what the server returns, or use --model icr-api, which fails such an item alone"
         try:
+            _check(args[0] if args else kwargs["outputs"])
             found = read(*args, **kwargs)
         except (KeyError, IndexError, TypeError) as error:
             said = f"{type(error).__name__}: {error}"
@@ -65,3 +66,16 @@ def _count_answers(lm: Any) -> None:
 
     parse.icr = True  # type: ignore[attr-defined]
     lm.parse_generations = parse
+
+
+def _check(outputs: Any) -> None:
+    """lm_eval takes whatever it cannot read for a blocked answer, an empty one. Raises KeyError or TypeError for
+    what is no answer; a message without content may be a blocked one, and is marked as one that never ended."""
+    for out in outputs if isinstance(outputs, list) else [outputs]:
+        if not isinstance(out, dict) or not isinstance(out["choices"], list):
+            raise TypeError(f"no list of choices: {str(out)[:80]}")
+        for choice in out["choices"]:
+            if not isinstance(choice.get("message", {}) if isinstance(choice, dict) else None, dict):
+                raise TypeError(f"a choice is no message: {str(choice)[:80]}")
+            if not {"message", "text"} & choice.keys():
+                raise KeyError("message")

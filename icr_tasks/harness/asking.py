@@ -45,7 +45,7 @@ class Asking:
         """Raises IcrError, before anything is built, for what the engine cannot run."""
         metadata, options, counted = task.config.metadata, task.options, counter is not None
         asked = running(getattr(render, "__self__", None))
-        flags.answers_cache(asked.use_cache, options.setting)
+        flags.answers_cache(asked.use_cache, options.setting, asked.engine)
         template = None
         if render is not None:
             template = Template(

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..benchmarks import base, catalog
 from ..errors import IcrError, unknown
-from ..settings import Setting
+from ..settings import Setting, split_task
 from . import forms
 from .asked import Asked
 from .options import Options
@@ -19,6 +19,7 @@ from .options import Options
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 CHECKED = ("cache_requests", "check_integrity", "limit", "samples")  # lm_eval's options that are looked at
 _STOPS = ("until", "stop", "stop_sequences", "stop_strings")
+_STORES = ("icr-api", "icr-hf", "icr-vllm")  # engines with a store of their own
 _SEVERAL = ("n", "best_of", "num_return_sequences", "num_beams")
 
 
@@ -111,8 +112,14 @@ def requests_cache(cached: Any) -> None:
         )
 
 
-def answers_cache(use_cache: str | None, setting: Setting) -> None:
-    """--use_cache keeps texts, and nothing of what shows that a compression ran. Raises IcrError."""
+def answers_cache(use_cache: str | None, setting: Setting, engine: str = "") -> None:
+    """--use_cache keeps texts, and nothing of what was measured with them: that a compression ran, that an item
+    failed (its empty text would score 0), that an answer was cut. Raises IcrError."""
+    if use_cache and engine in _STORES:
+        raise IcrError(
+            f"--use_cache forgets which items failed and why an answer ended: give store=FOLDER in --model_args, "
+            f"which {engine} keeps answers in"
+        )
     if use_cache and setting.compressed:
         raise IcrError(
             f"--use_cache keeps no measurements, without which setting {setting} cannot be shown to have run: "
@@ -145,9 +152,9 @@ def before_loading(
     if "samples" in metadata:  # a replay builds no prompts
         return
     for task in tasks:
-        name, _, named = task.partition("::")
-        setting = Setting.parse(named.replace(";", ",")) if named else options.setting
-        answers_cache(asked.use_cache, setting)
+        name, named = split_task(task)
+        setting = Setting.parse(named) if named else options.setting
+        answers_cache(asked.use_cache, setting, asked.engine)
         sheet = catalog.sheet_of(name)
         prompt = base.get(sheet["benchmark"], options.prompt or sheet.get("prompt"), sheet["dataset"])
         others = tuple(base.table(sheet["benchmark"], sheet["dataset"]).values())

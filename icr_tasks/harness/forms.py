@@ -14,12 +14,11 @@ from ..benchmarks.base import Prompt
 from ..context import window
 from ..context.chat import Template
 from ..errors import IcrError
+from ..listing import CONTINUE
 from ..settings import Setting
 
 _CHAT = ("chat-completions", "-chat", "litellm")  # how the names of lm-eval's chat engines end
 _TEXT = ("local-completions", "openai-completions", "anthropic-completions", "sglang-generate")
-_CONTINUING = ("vllm", "sglang")  # servers that continue a message which was begun
-CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
 _TOKEN_LEVEL = ("add_bos_token", "prefix_token_id", "custom_prefix_token_id", "truncation_side")
 _THINKING = ("chat_template_args", "enable_thinking")
 
@@ -106,7 +105,7 @@ def _begun(form: Form, lm: Any) -> dict[str, Any]:
     """What makes a server continue the last message; refused where nobody knows that it can."""
     if not form.begun:
         return {}
-    if window.ask(form.metadata, lm).by in _CONTINUING:
+    if window.ask(form.metadata, lm).continues:
         return dict(CONTINUE)
     raise IcrError(
         f"{_what(form)} begins the assistant's answer, and only vLLM's and SGLang's servers are known to continue "
@@ -122,7 +121,7 @@ def _thinking(form: Form, lm: Any) -> dict[str, Any]:
         given["enable_thinking"] = thinking
     if not given:
         return {}
-    if window.ask(form.metadata, lm).by in _CONTINUING:
+    if window.ask(form.metadata, lm).continues:
         return {"chat_template_kwargs": given}
     raise IcrError(
         f"{' and '.join(n for n in _THINKING if form.metadata.get(n) is not None)}: the server renders the "

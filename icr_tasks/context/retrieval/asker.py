@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import orjson
 
 from ...errors import IcrError
+from ...metrics.given import given
 from ...storage import cache_root, write_atomic
 from .vectors import name_of
 
@@ -37,6 +38,7 @@ _CALENDAR = (
     "thursday friday saturday sunday"
 )
 MAX_QUERIES = 3  # a round
+_MOST = 2048  # tokens of a served asker's reply, thoughts among them
 
 
 class Asker(Protocol):
@@ -161,16 +163,38 @@ class Served:
             "model": self.name,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": 0,
-            "max_tokens": 200,
+            "max_tokens": _MOST,
         }
         path = cache_root() / "asked" / f"{name_of([self.name, prompt])}.json"
         if path.is_file():
             return [str(line) for line in orjson.loads(path.read_bytes())]
-        raw = str(post(f"{self.url}/chat/completions", body)["choices"][0]["message"].get("content") or "")
+        raw = self._visible(post(f"{self.url}/chat/completions", body))
         lines = [re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", line).strip() for line in raw.splitlines()]
         lines = [line for line in lines if line and line.upper().strip(".") != "NONE"][:MAX_QUERIES]
         write_atomic(path, orjson.dumps(lines))
         return lines
+
+    def _visible(self, answer: Any) -> str:
+        """What is read of a reply: its thoughts are no queries. IcrError for none, and for a thought that never
+        ends, which would be taken for "nothing is missing"."""
+        try:
+            choice = answer["choices"][0]
+            message, finish = choice["message"], choice.get("finish_reason")
+            content, thoughts = (
+                message.get("content"),
+                message.get("reasoning_content") or message.get("reasoning"),
+            )
+        except (LookupError, TypeError, AttributeError) as error:
+            raise IcrError(
+                f"asker={self.name}: {self.url} sent no answer ({type(error).__name__}: {error})"
+            ) from error
+        seen = given(content, finish_reason=finish)
+        if not seen.text.strip() and (seen.unfinished or thoughts):
+            raise IcrError(
+                f"asker={self.name}: nothing but thoughts within {_MOST} tokens; name a model that does not think, or "
+                "serve it with its thinking switched off"
+            )
+        return seen.text
 
 
 def post(url: str, body: dict[str, Any], seconds: float = 120) -> Any:

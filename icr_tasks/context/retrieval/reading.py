@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from ... import listing
 from ...errors import IcrError
 
 log = logging.getLogger("icr_tasks")
@@ -130,11 +131,9 @@ def of_server(ask: Callable[[str], Any], model: str, tokenizer: str | None, limi
     made = (count or by_bytes, count is not None)
     if limit:
         return Reading(limit, "embed_limit", *made)
-    listed = (ask("models") or {}).get("data") or []
-    mine = [m for m in listed if isinstance(m, dict) and m.get("id") == model] or listed[:1]
-    found = mine[0].get("max_model_len") if mine and isinstance(mine[0], dict) else None
-    if isinstance(found, int) and found > 0:
-        return Reading(found, "server /models", *made)
+    told = listing.of(ask("models"), model)
+    if told.window is not None:
+        return Reading(told.window, "server /models", *made)
     found = (ask("../info") or {}).get("max_input_length")
     if isinstance(found, int) and found > 0:
         return Reading(found, "server /info", *made)

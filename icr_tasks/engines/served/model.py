@@ -28,6 +28,7 @@ from lm_eval.api.model import LM
 from tqdm import tqdm
 
 from ...errors import IcrError, unknown
+from ...listing import CONTINUE, Listing
 from ...schema import redact_text
 from .. import answers, identity, session
 from ..answers import AnswerStore
@@ -35,7 +36,7 @@ from . import price as prices
 from .address import key_of, server_of
 from .client import Ask, Client
 from .dialect import Dialect, Reply
-from .listing import Listing, listing
+from .listing import listing
 from .spending import BudgetReached, Spending
 
 log = logging.getLogger("icr_tasks")
@@ -217,7 +218,7 @@ class IcrAPI(LM):
                 "continue; take another "
                 "prompt, setting gold@only instead of gold, or a vLLM or SGLang server"
             )
-        return Ask(messages, kwargs, {"add_generation_prompt": False, "continue_final_message": True})
+        return Ask(messages, kwargs, CONTINUE)
 
     def _measured(
         self, request: Any, reply: Reply | None, found: dict[str, Any]
