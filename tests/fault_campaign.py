@@ -154,7 +154,7 @@ def tiny_model() -> Path:
         import tiny
 
         _STATE["tiny"] = tiny.llama(
-            Path(tempfile.mkdtemp(prefix="icr-tiny-")), hidden=16, layers=1, window=16384
+            Path(tempfile.mkdtemp(prefix="icr-tiny-")), hidden=16, layers=1, window=65536
         )
     return _STATE["tiny"]
 

@@ -55,6 +55,26 @@ ONCE = {
         ("icr_tasks/context/tokens.py",),
         "context.tokens.Chat",
     ),
+    "reading a server's list of models": (
+        r"max_context_length|/models\{query\}",
+        ("icr_tasks/listing.py",),
+        "icr_tasks.listing",
+    ),
+    "continuing the final message": (
+        r"\"continue_final_message\":",
+        ("icr_tasks/listing.py",),
+        "icr_tasks.listing.CONTINUE",
+    ),
+    "whether a template thinks": (
+        r"\|reasoning_content\|",
+        ("icr_tasks/context/thinking.py",),
+        "context.thinking.by_default",
+    ),
+    "a task's name with a setting": (
+        r"partition\(\"::\"\)",
+        ("icr_tasks/setting_options.py",),
+        "settings.split_task",
+    ),
     "loop over stored answers": (
         r"store is not None and \"error\" not in",
         ("icr_tasks/engines/answers.py",),

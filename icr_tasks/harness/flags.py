@@ -167,7 +167,7 @@ def _leaves(names: Iterable[Any]) -> Iterable[str]:
     for name in names:
         if not isinstance(name, str):
             continue
-        if name.partition("::")[0] in leaves:
+        if split_task(name)[0] in leaves:
             yield name
         elif name in groups:
             yield from catalog.expand(name)
