@@ -81,18 +81,17 @@ def test_the_reference_holds_every_public_name(site: Path) -> None:
     assert "<blockquote>" not in text
 
 
-def test_a_broken_link_fails_the_build(site: Path, tmp_path: Path) -> None:
-    """That is what `strict` is for: shown on a site of two pages with this site's own validation."""
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
+    """That is what `strict` is for: shown on a site of one page with this site's own validation."""
+    pytest.importorskip("mkdocs")
     import yaml
 
     lines = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     validation = yaml.safe_load(re.search(r"^validation:\n(?:  .*\n)+", lines, re.M).group())  # type: ignore[union-attr]
-    for wrong, said in (
-        ("[x](nowhere.md)", "nowhere.md"),
-        ("[x](index.md#nothing)", "#nothing"),
-        (None, "other.md"),
+    for number, (wrong, said) in enumerate(
+        (("[x](nowhere.md)", "nowhere.md"), ("[x](index.md#nothing)", "#nothing"))
     ):
-        folder = tmp_path / str(abs(hash(said)))
+        folder = tmp_path / str(number)
         (folder / "docs").mkdir(parents=True)
         (folder / "docs/index.md").write_text(f"# A\n\n{wrong}\n")
         config = {"site_name": "x", "theme": "material", "plugins": [], "nav": ["index.md"], **validation}
