@@ -109,7 +109,8 @@ import json, resource, sys
 from icr_tasks.cli import main
 code = main(sys.argv[1:])
 use = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps({"cpu": sum(u.ru_utime + u.ru_stime for u in use), "peak": max(u.ru_maxrss for u in use) / 1024}), file=sys.stderr)
+cpu, peak = sum(u.ru_utime + u.ru_stime for u in use), max(u.ru_maxrss for u in use) / 1024
+print(json.dumps({"cpu": cpu, "peak": peak}), file=sys.stderr)
 sys.exit(code)
 """
 

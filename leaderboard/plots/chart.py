@@ -7,9 +7,11 @@ chart.spec                              # what board.html draws, with `bundle()`
 
 from __future__ import annotations
 
+import hashlib
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from importlib.util import find_spec
@@ -17,6 +19,7 @@ from typing import Any, ParamSpec
 from xml.sax.saxutils import escape
 
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import cache_root, write_atomic
 
 from ..text.escape import visible
 from .theme import config
@@ -108,10 +111,30 @@ def unchecked(make: Callable[P, Chart]) -> Callable[P, Chart]:
 
     @wraps(make)
     def made(*args: P.args, **kwargs: P.kwargs) -> Chart:
-        with altair().utils.schemapi.debug_mode(False):
+        with altair().utils.schemapi.debug_mode(False), _table_once():
             return make(*args, **kwargs)
 
     return made
+
+
+@contextmanager
+def _table_once() -> Iterator[None]:
+    """Altair makes a table of all its classes for every word of a chart, a third of the drawing: here once."""
+    parts = altair().utils.schemapi
+    table = getattr(parts, "_FromDict", None)  # private: an Altair without it is as slow as it was
+    if not isinstance(table, type):
+        yield
+        return
+    parts._FromDict = lambda classes: _tables(table, tuple(classes))
+    try:
+        yield
+    finally:
+        parts._FromDict = table
+
+
+@lru_cache(maxsize=8)
+def _tables(table: Any, classes: tuple[type, ...]) -> Any:
+    return table(classes)
 
 
 @lru_cache(maxsize=1)
@@ -120,7 +143,20 @@ def bundle() -> str:
     altair()
     import vl_convert
 
+    kept = cache_root() / "vega" / f"{vl_convert.__version__}.js"  # making it takes seconds
+    if kept.is_file() and (found := _checked(kept.read_bytes())) is not None:
+        return found
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     # either would end or change the element that holds it
     script = script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    return f"(() => {{{script}\n}})();"  # its names stay its own
+    script = f"(() => {{{script}\n}})();"  # its names stay its own
+    with suppress(OSError):  # a full or read-only disk costs the time, not the board
+        raw = script.encode()
+        write_atomic(kept, hashlib.sha256(raw).hexdigest().encode() + b"\n" + raw)
+    return script
+
+
+def _checked(raw: bytes) -> str | None:
+    """A kept script behind its checksum; None where the file was changed."""
+    told, _, script = raw.partition(b"\n")
+    return script.decode() if hashlib.sha256(script).hexdigest().encode() == told else None
