@@ -193,6 +193,7 @@ def kv_method(
     knobs: Mapping[str, Param] | None = None,
     inside: Sequence[str] | None = None,
     quiet: Sequence[str] = (),
+    files: Sequence[str] = (),
     version: int = 1,
 ) -> Callable[[T], T]:
     """Decorator of a KV method's class, a subclass of `icr.kv.Method`.
@@ -202,12 +203,20 @@ def kv_method(
     parameters, declared as data. `inside` are knobs in tokens that the budget includes (default: sink and
     window of a method that frees), so that a budget of fewer tokens is refused. `quiet` knobs are recorded
     only where they differ from their default: one that a method gets later leaves the fingerprints of older
-    runs as they are. `version` counts changes of the code that change answers; from 2 on it is part of what is
+    runs as they are. `files` are knobs that name a file whose contents change answers: they are part of what is
+    recorded. `version` counts changes of the code that change answers; from 2 on it is part of what is
     recorded, so that a changed method is another run.
     """
     held = tuple(inside) if inside is not None else ("sink", "window") if frees else ()
     return KV_METHODS.register(
-        name, params=knobs, frees=frees, budget=budget, inside=held, quiet=tuple(quiet), version=version
+        name,
+        params=knobs,
+        frees=frees,
+        budget=budget,
+        inside=held,
+        quiet=tuple(quiet),
+        files=tuple(files),
+        version=version,
     )
 
 

@@ -111,6 +111,32 @@ class LedgerRow(TypedDict, total=False):
     tokens_in: int  # as a served model's server counts; also tokens_cached, tokens_out, tokens_reasoning, usd
 
 
+class KvCounts(TypedDict, total=False):
+    """What an engine measured of one request's KV cache (`kv` of its digest); the same names and units in
+    icr-hf and vLLM. None: this engine cannot tell, or there was no step. Bytes are sums over layers."""
+
+    setting: str  # what ran
+    method: str  # "full" where nothing was compressed
+    frees: bool  # whether the method drops keys
+    tokens: int  # of the prompt (query-agnostic: of the context)
+    tokens_stored: int
+    fallback: bool  # the prompt was read in full, because nothing could be left out
+    steps: int  # generated tokens that went through the model
+    sparse_steps: int  # those in which keys were left out
+    bytes_full_per_token: int | float | None
+    bytes_stored_per_token: float | None
+    stored_fraction: float | None
+    index_bytes: int
+    build_seconds: float
+    bytes_read_per_step: int | None
+    read_fraction: float | None
+    attended_fraction: float | None
+    mass_kept: float | None
+    peak_memory_bytes: int | None
+    prefill_tokens_per_s: float | None
+    decode_tokens_per_s: float | None
+
+
 class RunHead(TypedDict, total=False):
     """run.json: what a run was. `fingerprint_inputs` decide its answers, the rest is measured or
     descriptive."""

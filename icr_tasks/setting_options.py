@@ -8,9 +8,11 @@ nothing); beside them it is recorded with its default.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import IcrError
@@ -49,7 +51,11 @@ RAG: dict[str, Option] = {
         needs=("decompose", "iterate"),
     ),
 }
-KV: dict[str, Option] = {"split": Option(Word(SPLITS[0], words=SPLITS, bare=True))}
+PREFILLS = ("dense", "xattention")  # which tiles of attention a prefill computes (icr-hf)
+KV: dict[str, Option] = {
+    "split": Option(Word(SPLITS[0], words=SPLITS, bare=True)),
+    "prefill": Option(Word(PREFILLS[0], words=PREFILLS), quiet=True),
+}
 # What retrievers with an embedder share (`context.retrieval.dense` registers with them).
 EMBEDDING: dict[str, Param] = {
     "embedder": Name("Qwen/Qwen3-Embedding-4B"),
@@ -126,6 +132,18 @@ def kv_budget(name: str, text: str, entry: Entry[Any], values: Mapping[str, Any]
             "1024, 4k)"
         )
     return share
+
+
+def digests(paths: Mapping[str, Any]) -> dict[str, str]:
+    """16 hex digits of each file that is named; "" where it is not there (who reads it says so)."""
+    found = {}
+    for name, path in paths.items():
+        if path:
+            try:
+                found[name] = hashlib.sha256(Path(str(path)).expanduser().read_bytes()).hexdigest()[:16]
+            except OSError:
+                found[name] = ""
+    return found
 
 
 def split_task(name: str) -> tuple[str, str | None]:

@@ -31,6 +31,7 @@ from .setting_options import (
     RAG,
     SPLITS,
     check_rag,
+    digests,
     kv_budget,
     parse_tokens,
     show_tokens,
@@ -153,6 +154,14 @@ class Setting:
             return 1
         return int(_method(str(self.method)).facts.get("version", 1))
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Digest of each file that a KV method's options name: other contents are another run."""
+        part = self.kv
+        if part is None or part.method in KV_NATIVE:
+            return {}
+        return digests({n: part.params.get(n) for n in _method(str(part.method)).facts.get("files", ())})
+
     @cached_property
     def params(self) -> dict[str, Any]:
         """Every knob of this setting (of its first part, where two are combined), defaults filled in; quiet
@@ -189,6 +198,7 @@ class Setting:
             "amount": self.amount,
             "params": self.params,
             **({"code": self._code} if self._code > 1 else {}),
+            **({"files": self.files} if self.kind == "kv" and self.files else {}),
             **({"then": self.then._fields()} if self.then else {}),
         }
 

@@ -2,7 +2,7 @@
 
     python speed/kv_comparison.py --data DATA --out cmp                  # icr-hf; again with more --items to go on
     python speed/kv_comparison.py --data DATA --out cmp --engine icr-vllm
-    python speed/kv_comparison.py --out cmp --table                     # the tables of docs/kv.md
+    python speed/kv_comparison.py --out cmp --table                     # the tables of docs/kv_tables.md
 
 DATA has HELMET's 4k files (`helmet/data/kilt`, as ICR_DATA_DIR). One item a question is taken, so that items
 are independent; the gold's place varies from question to question. HELMET runs with its official prompt

@@ -13,6 +13,7 @@ transformers = pytest.importorskip("transformers")
 from icr_tasks.errors import IcrError  # noqa: E402
 from icr_tasks.kv import make  # noqa: E402
 from icr_tasks.kv.hf import attention, decode, models, same_logits  # noqa: E402
+from icr_tasks.settings import Setting  # noqa: E402
 
 SMALL: dict[str, Any] = {
     "vocab_size": 120,
@@ -137,6 +138,59 @@ def test_a_model_passes_the_identity_check_and_is_compressed_in_its_full_layers(
     agnostic = decode.Job([prompts[0]], 3, frozenset(), after=7, keep_logits=True)
     whole = decode.generate(built, agnostic, make("topk", 1.0, knobs))[0]
     assert torch.allclose(whole.logits[0], dense[0].logits[0], atol=2e-4), "the question after a whole cache"
+
+
+LATENT: dict[str, Any] = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_key_value_heads": 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "kinds"),
+    [
+        ("Qwen3_5", LINEAR, {"linear_attention": 3, "full_attention": 1}),
+        ("Mistral", {"sliding_window": 16}, {"sliding_attention": 4}),
+        ("DeepseekV3", LATENT, {"latent_attention": 4}),
+    ],
+)
+def test_what_compresses_by_design_is_recorded_with_the_bytes_of_its_own_cache(
+    name: str, extra: dict[str, Any], kinds: dict[str, int]
+) -> None:
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}TextConfig", None) or getattr(transformers, f"{name}Config")
+    built = getattr(transformers, f"{name}ForCausalLM")(config(**{**SMALL, **extra})).eval().float()
+    built.set_attn_implementation("sdpa")
+    # no token ends an answer: 120 is beyond the vocabulary
+    stock = built.generate(torch.tensor([ids(60)]), max_new_tokens=5, do_sample=False, eos_token_id=120)
+    built.set_attn_implementation(attention.register())
+    short, long = (decode.generate(built, decode.Job([ids(n)], 5, frozenset()), None)[0] for n in (60, 120))
+    assert short.tokens == stock[0, 60:].tolist()
+    assert (
+        short.kv["native"]["layers"] == long.kv["native"]["layers"] == kinds == models.by_design(built.config)
+    )
+    grown = long.kv["native"]["bytes"] - short.kv["native"]["bytes"]
+    assert short.kv["native"]["bytes"] > 0 and short.kv["method"] == "full"
+    if name == "Mistral":  # windows alone: nothing grows, and there is nothing to have a share of
+        assert grown == 0 and short.kv["read_fraction"] is short.kv["stored_fraction"] is None
+    else:
+        assert grown == 60 * short.kv["bytes_full_per_token"]
+    asked = Setting.parse("rag@4k+kv:native")
+    models.refuse_native(asked, built.config, name)
+    plain = transformers.LlamaConfig(**SMALL)
+    with pytest.raises(IcrError, match="llama keeps every key in every layer: use rag@4k"):
+        models.refuse_native(asked, plain, "llama")
+    with pytest.raises(IcrError, match="use full"):
+        models.refuse_native(Setting.parse("kv:native"), plain, "llama")
 
 
 def test_an_attention_that_does_more_than_softmax_is_found_at_start_up() -> None:

@@ -15,6 +15,7 @@ from icr_tasks.harness.options import Options
 from icr_tasks.kv import choose
 from icr_tasks.kv.vllm import counters
 from icr_tasks.kv.vllm.state import EngineState
+from icr_tasks.schema import KvCounts
 from icr_tasks.settings import KV_NATIVE, Setting
 
 
@@ -135,6 +136,10 @@ def test_an_engine_that_follows_the_task_is_told_the_setting(engine: EngineState
     assert engine.measured("icr-7-2", prompt=9, output=1)["setting"] == TOPK, (
         "its only token came from the prefill"
     )
+    told = {name for name in KvCounts.__annotations__ if name != "setting"}  # the engine adds what ran
+    assert set(found) - {"setting"} == told, "the names of icr-hf, None where vLLM does not tell"
+    assert (found["method"], found["frees"], found["mass_kept"]) == ("topk", False, None)
+    assert found["bytes_full_per_token"] == round(20 / (2 * 9 + 3), 2), "all ranks, over what two steps saw"
     engine.switch(Setting.parse("rag@4k"))
     assert engine.running is None
     assert engine.measured("icr-7-3", prompt=9, output=2) is None

@@ -15,6 +15,7 @@ from icr_tasks.errors import IcrError  # noqa: E402
 from icr_tasks.kv import make  # noqa: E402
 from icr_tasks.kv.hf import attention, decode  # noqa: E402
 from icr_tasks.kv.hf.session import Session  # noqa: E402
+from icr_tasks.settings import Setting  # noqa: E402
 
 N = 90
 
@@ -177,6 +178,19 @@ def test_head_scores_that_do_not_fit(text: str | None, said: str, tmp_path: Path
         ours(model(), [prompt(400)], make("duo", 0.5))
     with pytest.raises(IcrError, match="share of heads that retrieve"):
         make("duo", 100, {"scores": str(HEADS)}).applies(500)
+
+
+def test_other_contents_of_the_file_are_another_run(tmp_path: Path) -> None:
+    path = tmp_path / "heads.tsv"
+    path.write_text("1 2\n3 4\n")
+    asked, both = (Setting.parse(f"{rag}kv:duo@0.5,scores={path}") for rag in ("", "rag@4k+"))
+    before, within = asked.describe(), both.describe()["then"]
+    assert before["files"] == within["files"] and len(before["files"]["scores"]) == 16
+    path.write_text("4 3\n2 1\n")
+    assert Setting.parse(str(asked)).describe()["files"] != before["files"]
+    path.unlink()
+    assert asked.describe()["files"] == {"scores": ""}, "the method says that it is not there"
+    assert "files" not in Setting.parse("kv:snapkv@0.5").describe()
 
 
 @pytest.mark.parametrize("name", ["expected", "kvzip"])

@@ -106,6 +106,7 @@ class IcrHF(HFLM):
 
     def _possible(self, asked: Setting | None) -> Setting:
         found = choose.agree_request(asked, self.asked)
+        models.refuse_native(found, self.model.config, str(self.model.config.model_type))
         if found.compressed:
             if found.kv is None or found.kv.method in choose.native():
                 raise IcrError(
@@ -113,6 +114,8 @@ class IcrHF(HFLM):
                 )
             models.check(self.model.config, f"setting {found}")
             make(str(found.kv.method), _budget(found.kv), _knobs(found.kv))  # what its knobs forbid
+            if "prefill" in found.kv.params and str(found.kv.method).startswith("press."):
+                raise IcrError(f"{found}: a press runs in its own prefill; leave prefill= out")
             if self.documents is not None and not _agnostic(found.kv):
                 raise IcrError(
                     f"compress_once asks every question after the compression: write {found},query-agnostic, or leave "
@@ -214,7 +217,8 @@ class IcrHF(HFLM):
 
     @staticmethod
     def _key(request: Any, setting: Setting) -> str:
-        return AnswerStore.key(request.args[0], {**request.args[1], "setting": str(setting)})
+        files = {"files": setting.files} if setting.files else {}
+        return AnswerStore.key(request.args[0], {**request.args[1], "setting": str(setting), **files})
 
     def _batches(self, requests: Sequence[Any], todo: list[int], setting: Setting) -> Iterator[list[int]]:
         """Longest prompts first (memory runs out at once or never); one generation config a batch."""
@@ -253,6 +257,7 @@ class IcrHF(HFLM):
                 chunk=self.prefill_chunk,
                 prefills=self.prefills or self.last,
                 documents=self.documents,
+                prefill="dense" if kv is None else kv.params.get("prefill", "dense"),
                 name=str(kv or "full"),
                 repeat=(self._ids(repeat.WHOLE), self._ids(repeat.FROM)),
             )
@@ -348,13 +353,15 @@ class IcrHF(HFLM):
                 raise IcrError(f"{task}: {bad[0]}")
 
     def get_model_info(self) -> dict[str, Any]:
-        """HFLM's, and the setting of the model arguments where they name one, for the results file."""
-        own = {} if self.asked is None else {"kv": {"setting": str(self.asked)}}
+        """HFLM's, the setting of the model arguments where they name one, and the kinds of layers of a model that
+        compresses by design, for the results file."""
+        own: dict[str, Any] = {} if self.asked is None else {"kv": {"setting": str(self.asked)}}
+        own |= {"native": kinds} if (kinds := models.by_design(self.model.config)) else {}
         return {**super().get_model_info(), **own}
 
 
 def _knobs(setting: Setting) -> dict[str, Any]:
-    return {k: v for k, v in setting.extra if k != "split"}
+    return {k: v for k, v in setting.extra if k not in ("split", "prefill")}
 
 
 def _budget(kv: Setting) -> int | float | None:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..errors import IcrError
 from ..kv import choose
+from ..kv.hf import models
 from ..kv.vllm import counters
 from ..kv.vllm.state import EngineState
 from ..settings import Setting
@@ -104,6 +105,12 @@ class IcrVLLM(VLLM):
             yield from self._stream(requests, part)
 
     def _refusal(self, setting: Setting | None) -> str | None:
+        if setting is not None:
+            config = self.model.llm_engine.vllm_config.model_config.hf_text_config
+            try:
+                models.refuse_native(setting, config, str(config.model_type))
+            except IcrError as error:
+                return str(error)
         return self.kv.refusal(setting, self.cache_dtype)
 
     def _stream(self, requests: Sequence[Any], order: list[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -134,7 +141,8 @@ class IcrVLLM(VLLM):
     def get_model_info(self) -> dict[str, Any]:
         """The dtype of the weights and what was changed of the model's own configuration, for the results
         file."""
-        return {**identity.loaded(self), **(self.changed or {})}
+        kinds = models.by_design(self.model.llm_engine.vllm_config.model_config.hf_text_config)
+        return {**identity.loaded(self), **(self.changed or {}), **({"native": kinds} if kinds else {})}
 
     def tokens_of(self, prompt: str) -> Any:
         """Ids of a prompt as lm-eval's `tok_encode` gives them, as an int32 array at 4 bytes a token."""

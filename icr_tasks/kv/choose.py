@@ -34,6 +34,8 @@ def parse(text: str) -> str:
         )
     if setting.params.get("split") == "query-agnostic":
         raise IcrError(f"{VARIABLE}={text}: compression before the question needs --model icr-hf")
+    if setting.params.get("prefill", "dense") != "dense":
+        raise IcrError(f"{VARIABLE}={text}: prefill= needs --model icr-hf (vLLM's own prefill is dense)")
     if setting.params.get("dense"):
         raise IcrError(
             f"{VARIABLE}={text}: dense= needs --model icr-hf (the vLLM backend treats all layers alike)"
@@ -164,7 +166,7 @@ def verify(setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
         )
     elif not compressed and sparse:
         reason = f"the engine left keys out in {sparse} steps, although {setting} was asked for; load it with kv=full"
-    elif compressed and kv.get("steps") and sparse == 0 and not kv.get("fallback"):
+    elif compressed and kv.get("steps") and sparse == 0 and not kv.get("fallback") and not _prefilled(kv):
         reason = (
             f"{setting} left no key out in any of {kv['steps']} steps, so full attention answered: "
             "something else "
@@ -206,9 +208,16 @@ def tally(found: list[dict[str, Any]]) -> dict[str, int]:
     kv = [one["kv"] for one in found if one.get("kv") and not one.get("error")]
     return {
         "items": len(kv),
-        "compressed": sum(1 for one in kv if one.get("sparse_steps", not one.get("fallback"))),
+        "compressed": sum(
+            1 for one in kv if one.get("sparse_steps", not one.get("fallback")) or _prefilled(one)
+        ),
         "fallback": sum(1 for one in kv if one.get("fallback")),
     }
+
+
+def _prefilled(kv: Mapping[str, Any]) -> bool:
+    """Whether the prefill left something out (`prefill=`)."""
+    return bool(kv.get("prefill_fraction", 1) < 1)
 
 
 def counted() -> dict[str, float]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     },
     inside=(),
     quiet=("scores",),
+    files=("scores",),
 )
 class Duo(Evictor):
     """Keeps everything in `budget` of the KV heads, sink + window in the others."""

@@ -48,6 +48,8 @@ def forward(
             repeat.score(session, slot, query, key, scale)
         else:
             session.observe(slot, query, scale)
+        if session.prefill and not session.decoding and session.repeating is None and query.shape[2] > 1:
+            return session.prefill(query, key, value, scale, sinks), None
         if session.decoding and (session.ragged or (session.sparse and query.shape[2] == 1)):
             return session.attend(slot, query, key, value, scale, sinks), None
         hidden = getattr(module, "masked_key_indices", None)  # kvpress's name, on layers of a masking press

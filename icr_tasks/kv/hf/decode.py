@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...errors import IcrError
 from ..base import Method
+from ..prefill import SparsePrefill
 from . import attention, joined, models, repeat
 from .cache import full_layers, new_cache, stored_bytes
 from .moments import Moments, Rotary
@@ -59,6 +60,7 @@ class Job:
     documents: joined.Documents | None = (
         None  # compress a document once for all questions that follow each other
     )
+    prefill: str = "dense"  # or "xattention" (`kv.prefill`)
     name: str = ""  # of the setting, as `documents` knows it
     repeat: tuple[list[int], list[int]] = (
         [],
@@ -124,7 +126,8 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
     """Answers of one batch. `method=None` is full attention through the same code."""
     config = model.config.get_text_config()
     press, several = getattr(method, "press", None), len(job.prompts) > 1
-    if several and (press is not None or models.hybrid(config)):
+    sparse = job.prefill != "dense"
+    if several and (press is not None or sparse or models.hybrid(config)):
         return [generate(model, job.alone(i), method)[0] for i in range(len(job.prompts))]
     if models.linear(config):
         job = replace(job, chunk=max(map(len, job.prompts)))
@@ -147,6 +150,9 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
         answer.timing = {k: round(v / rows, 4) for k, v in timing.items()}
         answer.kv = report(session, b, ready.stored[b], batch.cache, timing, peak)
         answer.kv |= {"prefill_reused": ready.reused[b]} if ready.reused else {}
+        if kinds := models.by_design(config):
+            rest = answer.kv.get("bytes_other_layers", 0)
+            answer.kv["native"] = {"layers": kinds, "bytes": ready.stored[b] + rest}
     return answers
 
 
@@ -183,8 +189,11 @@ def _compressed(batch: _Batch, job: Job, method: Method | None) -> joined.Compre
     if press is not None:
         method.ask(after)  # type: ignore[union-attr]
     moments, repeats = method is not None and method.moments, method is not None and method.repeats
-    shared = None if press is not None or moments or models.hybrid(model.config) else job.prefills
+    own = press is not None or moments or job.prefill != "dense" or models.hybrid(model.config)
+    shared = None if own else job.prefills
     session = Session(method, batch.pads, where, TAIL if shared else 0)
+    if job.prefill != "dense":
+        session.prefill = SparsePrefill()
     if moments:
         session.moments = Moments(Rotary(model), method.sink if method else 0)
     if repeats and models.hybrid(model.config):
@@ -198,7 +207,8 @@ def _compressed(batch: _Batch, job: Job, method: Method | None) -> joined.Compre
             start = _now(model)
             with press(model) if press is not None else nullcontext():
                 logits = _prefill(batch, width - after, width if press is not None else job.chunk)
-            seconds, reused = _now(model) - start, []
+            untimed = session.prefill.untimed if session.prefill else 0.0
+            seconds, reused = _now(model) - start - untimed, []
         session.prefilled = width - after
         if method is not None and repeats and method.applies(width - after):
             repeat.run(

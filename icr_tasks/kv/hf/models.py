@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import IcrError
+from ...settings import BY_DESIGN
 from .cache import full_layers
 
 
@@ -43,6 +44,28 @@ def layer_types(config: Any) -> dict[str, int]:
     for kind in kinds:
         found[kind] = found.get(kind, 0) + 1
     return found
+
+
+def by_design(config: Any) -> dict[str, int] | None:
+    """Layers by kind of a model whose own cache is smaller than a key and a value for each token and layer
+    (windows, chunks, linear states, latent attention, layers that share a cache); None for any other."""
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    if getattr(config, "kv_lora_rank", None):
+        return {"latent_attention": int(config.num_hidden_layers)}
+    found = layer_types(config)
+    if shared := int(getattr(config, "num_kv_shared_layers", 0) or 0):
+        found["shared"] = shared
+    return found if set(found) != {"full_attention"} else None
+
+
+def refuse_native(setting: Any, config: Any, name: str) -> None:
+    """IcrError for kv:native of a model that keeps every key in every layer."""
+    part = setting if setting.kind == "kv" else setting.then
+    if part is not None and part.method == BY_DESIGN and by_design(config) is None:
+        raise IcrError(
+            f"setting {setting} is for models that compress by design; {name} keeps every key in every layer: use "
+            f"{'full' if setting.then is None else setting.context}"
+        )
 
 
 def hybrid(config: Any) -> bool:

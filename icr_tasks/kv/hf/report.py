@@ -39,14 +39,12 @@ def report(
         "sparse_steps": tally.sparse_steps,
         "bytes_full_per_token": per_token,
         "bytes_stored_per_token": round(stored / n, 2),
-        "stored_fraction": round(stored / (per_token * n), 6),
+        "stored_fraction": _share(stored, per_token * n),
         "index_bytes": tally.index_bytes,
         "build_seconds": round(tally.build_seconds, 6),
         "bytes_read_per_step": round(tally.bytes_read / steps) if steps else None,
-        "read_fraction": round(tally.bytes_read / (steps * full_read), 6) if steps else None,
-        "attended_fraction": round(tally.tokens_read / (layers * steps * full_read / per_token), 6)
-        if steps
-        else None,
+        "read_fraction": _share(tally.bytes_read, steps * full_read),
+        "attended_fraction": _share(tally.tokens_read, layers * steps * (n + 1 + (steps - 1) / 2)),
         "mass_kept": round(sum(tally.masses) / len(tally.masses), 6) if tally.masses else None,
         "peak_memory_bytes": peak,
         "prefill_tokens_per_s": round(sum(t.prompt for t in session.tallies) / timing["prefill"], 2),
@@ -54,12 +52,14 @@ def report(
         if steps and timing["decode"]
         else None,
     }
+    if session.prefill is not None:
+        found |= session.prefill.report()
     if tally.compressions:
         found["compressions"] = tally.compressions
     if len(cache.layers) > layers:
         found["full_layers"], found["layers"] = layers, len(cache.layers)
         found["bytes_other_layers"] = sum(
-            _held(layer) for i, layer in enumerate(cache.layers) if i not in session.where
+            held(layer) for i, layer in enumerate(cache.layers) if i not in session.where
         )
     found["formula"] = _formula(session, row, shapes, later)
     return found
@@ -75,13 +75,18 @@ def _fallback(session: Session, row: int) -> bool:
     """A prompt that was read in full: too short, or one of which the budget kept every token. A press that keeps
     everything is none."""
     tally, method = session.tallies[row], session.method
-    if tally.sparse_steps:
+    if tally.sparse_steps or (session.prefill and session.prefill.computed < session.prefill.all):
         return False
     kept_all = tally.steps and method and not hasattr(method, "press") and tally.whole == tally.steps
     return tally.fallback or bool(kept_all)
 
 
-def _held(layer: Any) -> int:
+def _share(part: float, whole: float) -> float | None:
+    """None where there is nothing to have a share of: no step, or no full-attention layer."""
+    return round(part / whole, 6) if whole else None
+
+
+def held(layer: Any) -> int:
     """Bytes of everything a layer keeps."""
     parts = [getattr(layer, "keys", None), getattr(layer, "values", None)]
     for states in ("conv_states", "recurrent_states"):

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..base import Method, Observed, Zone, mass, merge
 from ..evict import divide
 from ..kivi import Kivi
+from ..prefill import SparsePrefill
 from . import cache as caches
 from .coded import CodedLayer
 from .moments import Moments
@@ -60,7 +61,6 @@ class Session:
         self.method, self.pads, self.layers = method, pads, len(self.where)
         self._slots = {layer: slot for slot, layer in enumerate(self.where)}
         self.ragged = False  # heads have lengths of their own
-        # a budget of everything drops nothing, also while decoding
         self.every = 0 if method is None or getattr(method, "whole", False) else getattr(method, "every", 0)
         self.tail = max(tail, 0 if method is None else method.needs_queries)
         self.tallies = [Tally() for _ in pads]
@@ -72,11 +72,11 @@ class Session:
         self.moments: Moments | None = None  # of the queries, where the method wants them
         self.repeated: list[Tensor] = []  # a layer: scores of a repetition of the prompt, (kv_heads, tokens)
         self.repeating: tuple[int, int] | None = None  # the part of the prompt that is being repeated
-        self.room = 0  # tokens that will come after the prefill
+        self.prefill: SparsePrefill | None = None  # None: dense
         self._scales = [1.0] * self.layers
         self._queries: list[Tensor | None] = [None] * self.layers
         self._masked = [0.0] * self.layers  # tokens a press hid in the step that is running, mean over heads
-        self._step = 0
+        self._step, self.room = 0, 0  # room: tokens that will come after the prefill
 
     # -- called by the attention function ------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Session:
     def finish_prefill(self, cache: Any, room: int) -> list[int]:
         """Build indexes or evict; `room` more tokens will come. Returns each row's left padding from now on."""
         self.cache, self.room = cache, room
-        width = cache.layers[self.where[0]].keys.shape[2]
+        width = cache.layers[self.where[0]].keys.shape[2] if self.where else self.prefilled
         for tally, pad in zip(self.tallies, self.pads, strict=True):
             tally.prompt = tally.kept = width - pad
             tally.fallback = self.method is not None and not self.method.applies(tally.prompt)

@@ -122,7 +122,7 @@ class Planning:
 @lru_cache(maxsize=4)
 def _made(text: str) -> Method:
     setting = Setting.parse(text)
-    knobs = {k: v for k, v in setting.params.items() if k != "split"}
+    knobs = {k: v for k, v in setting.params.items() if k not in ("split", "prefill")}
     return make(str(setting.method), setting.amount, knobs)  # type: ignore[arg-type]
 
 

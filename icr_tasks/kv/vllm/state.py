@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import IcrError
+from ...schema import KvCounts
 from ...settings import Setting
 from .. import choose
 from . import counters, seam
@@ -115,7 +116,7 @@ class EngineState:
             "kv=task, which follows each task's setting"
         )
 
-    def measured(self, request: str, prompt: int, output: int) -> dict[str, Any] | None:
+    def measured(self, request: str, prompt: int, output: int) -> KvCounts | None:
         """The digest's `kv` field of a finished request: the keys and units of icr-hf's, as far as vLLM
         tells.
 
@@ -126,7 +127,7 @@ class EngineState:
         return report(self.running, found, prompt, output)
 
 
-def report(running: str | None, found: dict[str, float], prompt: int, output: int) -> dict[str, Any] | None:
+def report(running: str | None, found: dict[str, float], prompt: int, output: int) -> KvCounts | None:
     """As `EngineState.measured`, from counts. What ran is told by its effect: without a counted step it was
     full attention, whatever had been asked for."""
     steps, sparse = round(found["steps"]), round(found["sparse_steps"])
@@ -134,19 +135,32 @@ def report(running: str | None, found: dict[str, float], prompt: int, output: in
         return None
     # a first token comes from the prefill: without a second one there is no step to count
     ran = running if steps or output < 2 else None
+    # a step attends to the prompt and to what was generated before it, itself included
+    seen = steps * prompt + steps * (steps + 1) / 2
+    each = round(found["bytes_full"] / seen, 2) if seen else None
+    text = ran or ("full" if not sparse else "a compressed setting")
     return {
-        "setting": ran or ("full" if not sparse else "a compressed setting"),
+        "setting": text,
+        "method": str(Setting.parse(ran).method) if ran else "full",
+        "frees": False,
         "tokens": prompt,
         "tokens_stored": prompt,
         "fallback": bool(steps and not sparse and found["tokens_read"] >= found["tokens_full"]),
         "steps": steps,
         "sparse_steps": sparse,
+        "bytes_full_per_token": each,
+        "bytes_stored_per_token": each,
         "stored_fraction": 1.0,
         "index_bytes": round(found["index_bytes"] / steps) if steps else 0,
         "build_seconds": round(found["build_seconds"], 6),
         "bytes_read_per_step": round(found["bytes_read"] / steps) if steps else None,
         "read_fraction": round(found["bytes_read"] / found["bytes_full"], 6) if steps else None,
         "attended_fraction": round(found["tokens_read"] / found["tokens_full"], 6) if steps else None,
+        # what a serving engine does not tell of one request
+        "mass_kept": None,
+        "peak_memory_bytes": None,
+        "prefill_tokens_per_s": None,
+        "decode_tokens_per_s": None,
     }
 
 
