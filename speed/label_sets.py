@@ -3,7 +3,8 @@
     python speed/label_sets.py DATA OUT
     for f in OUT/*.jsonl; do icr agreement $f --examples 0; done          (ratings_*: with --ratings)
 
-DATA has openqa_eval/, refchecker/, ragchecker/ and squality/ as published, one record a line. Each set of yes/no
+DATA has openqa_eval/, refchecker/, ragchecker/ and squality/ as published, one record a line, and, where it is there,
+evouna/NQ.json and TQ.json (EVOUNA of wangcunxiang/QA-Eval; answers that its people call improper are left out). Each set of yes/no
 labels comes in two halves by a hash of the question, `tune` (rules may be made from it) and `held`, and OpenQA-eval
 also as `long` (more than ten words). RefChecker labels claims, not answers: an answer is right where people found
 every claim in the gold passage and wrong where they found none; the others are left out. RAGChecker's preferences
@@ -53,6 +54,21 @@ def refchecker(data: Path) -> Iterator[tuple[str, Row]]:
             kept = {"question": row["question"], "golds": row["golds"], "answer": row["response"]}
             kept |= {"label": said == {"Entailment"}, "system": row["system"]}
             yield from ((name, kept) for name in ("refchecker", f"refchecker_{half(row['question'])}"))
+
+
+def evouna(data: Path) -> Iterator[tuple[str, Row]]:
+    """EVOUNA: answers of five systems to NQ and TriviaQA questions; a slash stands between aliases."""
+    for name in ("NQ", "TQ"):
+        path = data / "evouna" / f"{name}.json"
+        for row in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ():
+            if row["improper"]:
+                continue
+            for key in (k for k in row if k.startswith("answer_")):
+                system = key.removeprefix("answer_")
+                kept = {"question": row["question"], "golds": row["golden_answer"].split("/")}
+                kept |= {"answer": row[key], "label": row[f"judge_{system}"], "system": system}
+                yield f"evouna_{name.lower()}", kept
+                yield f"evouna_{name.lower()}_{half(row['question'])}", kept
 
 
 def ragchecker(data: Path) -> Iterator[tuple[str, Row]]:
@@ -109,7 +125,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
     sets: dict[str, list[Row]] = {}
-    for source in (openqa, refchecker, ragchecker, squality):
+    for source in (openqa, refchecker, evouna, ragchecker, squality):
         for name, row in source(args.data):
             sets.setdefault(name, []).append(row)
     args.out.mkdir(parents=True, exist_ok=True)

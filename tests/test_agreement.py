@@ -40,6 +40,17 @@ def test_the_metrics_differ_where_they_should() -> None:
         assert m["false_yes"] + m["false_no"] == round((1 - m["accuracy"]) * 24)
 
 
+def test_a_false_yes_that_states_a_gold_is_counted_apart() -> None:
+    rows = [
+        Labelled("a", ("20%",), "It is 20 %.", False),  # a gold that the people reject
+        Labelled("b", ("3 May 1990",), "On May 3, 1990.", False),  # the date rule's own
+        Labelled("c", ("Paris",), "Rome", False),
+        Labelled("d", ("Paris",), "Paris", True),
+    ]
+    found = measure(rows, draws=10)["subem_norm"]
+    assert (found["false_yes"], found["false_yes_stated"]) == (2, 1)
+
+
 def test_f1_threshold_moves_the_call() -> None:
     row = Labelled("q", ("atmospheric pressure",), "Answer: the pressure of the air", True)
     assert calls(0.3)["f1"](row) and not calls(0.9)["f1"](row)

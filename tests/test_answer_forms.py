@@ -291,12 +291,20 @@ def test_the_next_turn_is_cut_only_after_an_answer() -> None:
         ("George Washington", "General George Washington", 1),
         ("Mary met Jane Smith", "Mary Smith", 0),
         ("the South of France", "South Ural France", 0),
+        ("composed by Gene MacLellan⁶.", "Gene MacLellan", 1),
+        ("5 km²", "5 km", 0),
         ("He took Joff instead of Stan.", "took Joff instead of Stan", 1),
         ("anything", "", 0),
     ],
 )
 def test_the_normalised_metric(text: str, gold: str, found: int) -> None:
     assert subem_norm(text, [gold]) == found
+
+
+def test_a_month_is_not_found_in_another_day_where_a_gold_gives_the_day() -> None:
+    golds = ["January 2017", "January 12, 2017"]
+    assert subem_norm("on January 16, 2017", golds) == 0 and subem_norm("in January 2017", golds) == 1
+    assert subem_norm("on January 16, 2017", golds[:1]) == 1 == subem_norm("12 January 2017", golds)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import gatekit
 import numpy as np
 import pytest
+import tiny
 from scipy import special
 
 from icr_tasks.cli import main
@@ -151,6 +152,20 @@ def test_the_command(
     assert "a margin of 2.0 is beyond these data: with every item they see 2.7" in capsys.readouterr().out
     assert main(["plan", "--tasks", "icr_nosuch", "--settings", "full"]) == 2
     assert main(["plan", "--tasks", "icr_helmet_rag", "--settings", "rag@"]) == 2
+
+
+def test_prompts_are_counted_with_the_evaluated_models_tokenizer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.tokenizer().save_pretrained(tmp_path / "t")
+    args = ["plan", "--tasks", "icr_synth_rag_512", "--settings", "full", "--json"]
+    assert main([*args]) == 0
+    nominal = json.loads(capsys.readouterr().out)["costs"]["full"]["prompt_tokens"]
+    assert main([*args, "--tokenizer", str(tmp_path / "t")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["costs"]["full"]["prompt_tokens"] != nominal
+    assert any("prompt tokens: the tasks' data by" in note for note in found["notes"])
+    assert main([*args, "--tokenizer", str(tmp_path / "none")]) == 2
 
 
 def test_the_users_own_ledgers_are_a_prior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import newbench
 import pytest
 
 from icr_tasks.cli.score import score
+from icr_tasks.errors import IcrError
 from icr_tasks.harness.run import manager
 from icr_tasks.leaderboard.ledgers.unfinished import cut_note, percent, unfinished
 
@@ -70,7 +71,30 @@ def test_icr_score_counts_and_names_what_is_no_text(predictions: Path) -> None:
     predictions.write_text(text)
     found = score(TASK, predictions, allow_missing=True)
     assert found["unreadable"] == {"null": 1, "number": 1, "list": 1, "object": 1, "true or false": 1}
+    assert found["unreadable_ids"]["null"] == [rows[0]["id"]]
     assert found["headline"] == "subem" and found["n"] == 6 and found["metrics"]["unfinished"] < 1
+
+
+def test_lines_that_are_no_predictions_are_counted_and_named(predictions: Path) -> None:
+    rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+    del rows[0]["id"], rows[1]["prediction"], rows[3]["id"]
+    rows[2]["id"], rows[4]["id"] = None, ["a"]
+    predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(IcrError) as told:
+        score(TASK, predictions, allow_missing=True)
+    for part in (
+        "2 lines without `id` (1, 4)",
+        "1 line without `prediction` (or `pred`) (2)",
+        "2 lines with an `id` that is neither text nor a whole number (3, 5)",
+    ):
+        assert part in str(told.value)
+
+
+def test_ten_megabytes_are_one_answer(predictions: Path) -> None:
+    rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+    rows[0]["prediction"] = "Answer: " + "x" * 10_000_000
+    predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert score(TASK, predictions, allow_missing=True)["n"] == len(rows)
 
 
 def test_the_share_and_its_sentence() -> None:

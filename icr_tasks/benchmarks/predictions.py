@@ -1,6 +1,6 @@
 """Anybody's predictions for a task, read in one way by `icr score` and `--model icr-replay`.
 
-JSON lines (plain or .gz) with `id` and a text `prediction` (or `pred`); `task` where a file holds several
+JSON lines (plain or .gz) with `id` and `prediction` (or `pred`); `task` where a file holds several
 tasks, `model` where it holds several models, `label` or `ground_truth` where it brings gold answers. Ids are
 those of the items, exactly: an id is never guessed from a part of another.
 """
@@ -41,9 +41,11 @@ class Prediction:
 def read(path: Path, *, task: str | None = None, model: str | None = None) -> list[Prediction]:
     """The predictions of a file, or of one task and model of it, in its order.
 
-    Raises IcrError for a line that is none, for an unknown `model` and for several models with none chosen.
+    Raises IcrError for lines that are none (counted, with the first of each kind), for an unknown `model` and for
+    several models with none chosen.
     """
     found, models = [], Counter[str]()
+    bad: dict[str, list[int]] = {}
     for number, record in records(path):
         named = record.get("task")
         of = None if named is None else _OFFICIAL.get(str(named), (str(named),))[0]
@@ -54,10 +56,13 @@ def read(path: Path, *, task: str | None = None, model: str | None = None) -> li
             if model is not None and str(record["model"]) != model:
                 continue
         text = record.get("prediction", record.get("pred"))
-        if "id" not in record or not {"prediction", "pred"} & set(record):
-            raise IcrError(f"{path}:{number}: needs `id` and a text `prediction` (or `pred`)")
+        if (lacks := _lacks(record)) is not None:
+            bad.setdefault(lacks, []).append(number)
+            continue
         gold = next((record[k] for k in ("label", "ground_truth") if k in record), None)
         found.append(Prediction(of, str(record["id"]), text, gold, record.get("finish_reason")))
+    if bad:
+        raise IcrError(f"{path}: {_told(bad)}; every line needs an `id` and a `prediction` (or `pred`)")
     if model is not None and model not in models:
         raise unknown("model in the predictions", model, models)
     if model is None and len(models) > 1:
@@ -66,6 +71,24 @@ def read(path: Path, *, task: str | None = None, model: str | None = None) -> li
             f"{', '.join(sorted(models))}"
         )
     return found
+
+
+def _lacks(record: Mapping[str, Any]) -> str | None:
+    """Why no item can be told from a line, or its answer; an answer that is no text is for scoring to count."""
+    if "id" not in record:
+        return "without `id`"
+    if isinstance(record["id"], bool) or not isinstance(record["id"], str | int):
+        return "with an `id` that is neither text nor a whole number"
+    return None if {"prediction", "pred"} & set(record) else "without `prediction` (or `pred`)"
+
+
+def _told(bad: Mapping[str, list[int]]) -> str:
+    """ "2 lines without `id` (4, 9)": how many lines of each kind, and which."""
+    kinds = []
+    for kind, lines in bad.items():
+        shown = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+        kinds.append(f"{len(lines)} line{'s' if len(lines) > 1 else ''} {kind} ({shown})")
+    return "; ".join(kinds)
 
 
 def item_id(task: str, given: str) -> str:

@@ -102,6 +102,11 @@ def main(argv: list[str]) -> int:
         cells += [_pct(m["precision"]), _pct(m["recall"]), str(m["false_yes"]), str(m["false_no"])]
         cells += [_signed(m["kappa_gain"]), _range(m.get("kappa_gain_ci"), 1, 2)]
         print(f"| {name} | {' | '.join(cells)} |")
+    own = ", ".join(f"{name} {m['false_yes'] - m['false_yes_stated']}" for name, m in found.items())
+    print(
+        f"\nfalse yes where no gold stands in the answer word for word, the rules' own, of {sum(not r.human for r in rows)} "
+        f"wrong answers: {own}"
+    )
     for reason, n in labels.skipped.items():
         print(f"{n} left out: {reason}")
     if systems:

@@ -34,6 +34,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--margin", type=_points, default=SUITE_MARGIN, help="points to settle (default: 2)")
     parser.add_argument("--results", type=Path, help="ledgers to take tokens and variances from")
+    parser.add_argument(
+        "--tokenizer", metavar="MODEL", help="the evaluated model's: count the tasks' data with it"
+    )
     parser.add_argument("--alpha", type=_alpha, default=ALPHA, help="one-sided level (default: 0.05)")
     parser.add_argument("--prefill", type=float, default=Rates.prefill, help="prompt tokens a second")
     parser.add_argument("--decode", type=float, default=Rates.decode, help="answer tokens a second")
@@ -52,6 +55,7 @@ def main(argv: list[str]) -> int:
         results=args.results,
         rates=rates,
         alpha=args.alpha,
+        tokenizer=args.tokenizer,
     )
     if args.json:
         body = {**planning.data(made), "spread": {n: vars(made.prior_used[n]) for n in made.names}}

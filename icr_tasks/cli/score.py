@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from ..benchmarks.base import Item
 from ..benchmarks.catalog import metrics_of, sheet_of
 from ..errors import IcrError
 from ..registry import METRICS
+
+_NAMED = 5  # how many ids of unreadable predictions are named
 
 
 def main(argv: list[str]) -> int:
@@ -69,8 +70,9 @@ def main(argv: list[str]) -> int:
         + (f"  missing={result['n_failed']}" if result["n_failed"] else "")
     )
     for kind, n in result.get("unreadable", {}).items():
+        named = ", ".join(result["unreadable_ids"][kind]) + (", ..." if n > _NAMED else "")
         print(
-            f"  {n} of the predictions {'is' if n == 1 else 'are'} no text but a {kind}: counted as no answer"
+            f"  {n} of the predictions {'is' if n == 1 else 'are'} no text but a {kind}: counted as no answer ({named})"
         )
     for name, value in result["metrics"].items():
         mark = "  (headline)" if name == result["headline"] else ""
@@ -158,11 +160,10 @@ def score(
     if not scored:
         raise IcrError(f"{path}: no prediction for {task}")
     metrics = {name: sum(s[name] for s in scored) / len(scored) for name in scored[0]}
-    unread = Counter(
-        _kind(row.text)
-        for row in rows
-        if (i := predictions.item_id(task, row.id)) in docs and not seen[i].readable
-    )
+    unread: dict[str, list[str]] = {}
+    for row in rows:
+        if (i := predictions.item_id(task, row.id)) in docs and not seen[i].readable:
+            unread.setdefault(_kind(row.text), []).append(row.id)
     result = {
         "task": task,
         "headline": sheet["metric"],
@@ -170,7 +171,8 @@ def score(
         "n": len(scored),
         "n_failed": problems.get("missing", 0),
         "metrics": metrics,
-        **({"unreadable": dict(unread)} if unread else {}),
+        **({"unreadable": {kind: len(ids) for kind, ids in unread.items()}} if unread else {}),
+        **({"unreadable_ids": {kind: ids[:_NAMED] for kind, ids in unread.items()}} if unread else {}),
     }
     return result if graders is None else {**result, **_graded(sheet, graders, docs, items, got, metrics)}
 
@@ -205,6 +207,8 @@ def _docs_from_rows(
     docs = {}
     for row in rows:
         gold = row.gold if isinstance(row.gold, list) else [row.gold]
+        if not gold or not all(isinstance(g, str | int | float) for g in gold):
+            raise IcrError(f"the gold answer of {row.id} must be a text, a number or a list of them")
         doc = {"answers": [str(g) for g in gold]}
         if sheet["scorer"] == "infbench_mc":
             # The scorer wants the letter from the options' order; the file has only the right one.

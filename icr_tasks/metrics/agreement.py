@@ -3,6 +3,7 @@ question."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,12 +65,14 @@ def measure(
     rows: Sequence[Labelled], *, threshold: float = 0.5, draws: int = 2000
 ) -> dict[str, dict[str, Any]]:
     """metric -> accuracy, kappa, precision, recall (of the human yes), false_yes, false_no, 95 % intervals, and
-    how much its kappa is above the headline's (`kappa_gain`, on the same draws).
+    how much its kappa is above the headline's (`kappa_gain`, on the same draws). `false_yes_stated` are those of
+    false_yes whose answer states a gold word for word: what no comparison with the golds could refuse.
 
     Intervals resample questions, since several answers to one question are not independent; fixed seed.
     """
     human = np.array([r.human for r in rows])
     _, cluster = np.unique([normalize(r.question) for r in rows], return_inverse=True)
+    states = np.array([_states(r) for r in rows])
     said = {name: np.array([says(r) for r in rows]) for name, says in calls(threshold).items()}
     drawn = {name: _drawn(call, human, cluster, draws) for name, call in said.items()}
     first = kappa(said[HEADLINE], human)
@@ -82,6 +85,7 @@ def measure(
             "precision": both / int(call.sum()) if call.any() else float("nan"),
             "recall": both / int(human.sum()) if human.any() else float("nan"),
             "false_yes": int(np.sum(call & ~human)),
+            "false_yes_stated": int(np.sum(call & ~human & states)),
             "false_no": int(np.sum(~call & human)),
             "kappa_gain": kappa(call, human) - first,
             **_bounds("accuracy", drawn[name][0]),
@@ -89,6 +93,17 @@ def measure(
             **_bounds("kappa_gain", drawn[name][1] - drawn[HEADLINE][1]),
         }
     return out
+
+
+def _states(row: Labelled) -> bool:
+    """Whether the words of a gold stand in the answer as written; only case and punctuation are passed over."""
+    said = f" {_plain(row.answer)} "
+    told = map(_plain, row.golds)
+    return any(gold and f" {gold} " in said for gold in told)
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\d+(?:[.,]\d+)*|[^\W_]+", text.lower()))
 
 
 def _drawn(

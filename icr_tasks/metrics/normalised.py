@@ -49,6 +49,12 @@ def contains(words: Sequence[str], gold: Sequence[str]) -> bool:
     )
 
 
+def _day_known(month: Date, golds: Sequence[str]) -> bool:
+    """Whether another gold gives the day in that month."""
+    known = (date_of(form[0]) for gold in golds if (form := _forms(gold)))
+    return any(d is not None and d[2] is not None and d[:2] == month[:2] for d in known)
+
+
 _DENIES = re.compile(r"\b(?:no|not|never|none|neither|nor|cannot|unknown|without)\b|n['’]t\b", re.I)
 
 
@@ -74,6 +80,8 @@ def subem_norm(text: str, golds: Sequence[str]) -> float:
             continue
         if (date := date_of(forms[0])) is not None or (numeric := dates_in((), gold)):
             dates = dates_in(words, said) if dates is None else dates
+            if date is not None and date[2] is None and _day_known(date, golds):
+                continue  # "January 2017" beside the gold "January 12, 2017": another day of that month is not it
             if (date in dates) if date is not None else bool(numeric & dates):
                 return 1.0
     return 0.0

@@ -51,6 +51,8 @@ _SOME = "hundreds thousands millions billions dozens"  # no numbers
 _NO_PLURAL = frozenset(f"{_NOT_PLURAL} {_SOME}".split())
 
 
+# A footnote's number after a word or a sentence: "Leonardo⁶." A unit's exponent ("km²") stays.
+_FOOTNOTE = re.compile(r"(?:(?<=[^\W\d_]{3})|(?<=[.,;!?)\"']))[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _INITIALS = re.compile(r"\b(?:[a-z]\.\s?){2,}")  # U.S., J.F.K., J. R. R.
 
 
@@ -78,7 +80,7 @@ def tokens(text: str) -> list[str]:
 
     Accents are folded, but no compatibility form: a unit sign does not become a word.
     """
-    folded = unicodedata.normalize("NFD", text.translate(_FOLD))
+    folded = unicodedata.normalize("NFD", _FOOTNOTE.sub(" ", text.translate(_FOLD)))
     folded = "".join(c for c in folded if not unicodedata.combining(c)).lower().translate(_FOLD)
     folded = _INITIALS.sub(_joined, folded)
     return as_digits([_word(t) for t in _TOKEN.findall(folded) if t not in _DROP] or folded.split())

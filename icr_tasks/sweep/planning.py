@@ -3,8 +3,9 @@
     import icr_tasks as icr
     print(icr.plan("icr_helmet_rag", settings=["full", "rag@16k"], margin=0.02))
 
-Prompt lengths are nominal where a task has a length, else those of its data (four characters a token), else
-the official numbers. The variance comes from `results` where two comparable runs are there, else from the
+Prompt lengths are those of the task's data by the evaluated model's tokenizer, where one is named (`tokenizer`);
+without one nominal where a task has a length, else of its data at four characters a token; the official numbers
+where the data are not here. The variance comes from `results` where two comparable runs are there, else from the
 shipped prior (`leaderboard.plan.PRIOR`: a simulated population, until measured ones replace it).
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..benchmarks import catalog
+from ..context.tokens import TokenCounter, counter
 from ..errors import IcrError
 from ..leaderboard import plan as planned
 from ..leaderboard.ledgers.load import Run, TaskItems, load
@@ -69,12 +71,16 @@ def plan(
     results: str | Path | None = None,
     rates: Rates | None = None,
     alpha: float = 0.05,
+    tokenizer: str | None = None,
 ) -> Planned:
     """What an evaluation of these tasks can see and costs. `margin` in score units (0.02 = 2 points);
-    `results`: ledgers to take tasks (when `tasks` is None), tokens and variances from.
+    `results`: ledgers to take tasks (when `tasks` is None), tokens and variances from; `tokenizer`: the evaluated
+    model's, a hub id or a folder, to count the tasks' data with.
 
-    Raises IcrError for unknown tasks, settings that do not parse, and when there is neither task nor ledger.
+    Raises IcrError for unknown tasks, settings that do not parse, a tokenizer that cannot be loaded, and when
+    there is neither task nor ledger.
     """
+    counts = counter({"tokenizer": tokenizer}) if tokenizer else None
     chosen = [str(Setting.parse(s)) for s in settings]
     runs = load(results) if results is not None else []
     notes: list[str] = []
@@ -84,7 +90,7 @@ def plan(
     known = _measured(runs)
     if names:
         leaves = list(dict.fromkeys(leaf for name in names for leaf in catalog.expand(name)))
-        cells = [known.get(leaf) or _declared(leaf, notes) for leaf in leaves]
+        cells = [known.get(leaf) or _declared(leaf, notes, counts) for leaf in leaves]
     else:
         cells = list(known.values())
     spreads = _spreads(runs, notes)
@@ -116,8 +122,9 @@ def _under(cell: Cell, setting: Setting) -> Cell:
     return cell
 
 
-def _declared(leaf: str, notes: list[str]) -> Cell:
-    """A task's cell from its data, or from the official numbers where they are not on this machine."""
+def _declared(leaf: str, notes: list[str], counts: TokenCounter | None = None) -> Cell:
+    """A task's cell from its data, or from the official numbers where they are not on this machine. `counts`
+    counts the texts of some of its items."""
     benchmark, task = catalog.find(leaf)
     place, length = f"{benchmark.name}/{task.dataset}", task.length or ""
     out = OUTPUT.get(place, 32.0)
@@ -133,10 +140,14 @@ def _declared(leaf: str, notes: list[str]) -> Cell:
         clusters = [f"{task.dataset}{i % units}" for i in range(round(units * each))]
         return Cell(leaf, benchmark.name, place, length, clusters, tokens(length) or prompt, out)
     read = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
-    chars = np.mean([sum(len(unit.text) for unit in item.units()) for item in read]) if not length else 0.0
+    texts = [[unit.text for unit in item.units()] for item in read] if counts or not length else []
     documents = [[str(d["file"]) for d in item.fields.get("documents", ())] for item in items]
     shared = documents if all(documents) else None
-    prompt = tokens(length) or float(chars) / CHARACTERS + SHORT
+    if counts is not None:
+        notes.append(f"prompt tokens: the tasks' data by {counts.name}, {SAMPLE} items a task")
+        prompt = float(np.mean([sum(counts.counts(parts)) for parts in texts])) + SHORT
+    else:
+        prompt = tokens(length) or float(np.mean([sum(map(len, t)) for t in texts])) / CHARACTERS + SHORT
     return Cell(leaf, benchmark.name, place, length, [item.cluster for item in items], prompt, out, shared)
 
 

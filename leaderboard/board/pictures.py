@@ -61,7 +61,13 @@ def pictures(board: Board) -> list[Picture]:
     for k, own in enumerate(shown):
         for name, chart in curves(own, each_dataset=not many):
             _add(found, "length", f"length-{name}", chart, k < STATIC)
-    for k, (name, chart) in enumerate(islice(choices(board.advice), MANY if many else None)):
+    place = {
+        (own[0].name, own[0].variant): k for k, own in enumerate(shown)
+    }  # the same models first everywhere
+    told = sorted(
+        board.advice, key=lambda a: place.get((a.lines[0].row.name, a.lines[0].row.variant), len(place))
+    )
+    for k, (name, chart) in enumerate(islice(choices(told), MANY if many else None)):
         _add(found, "choice", f"choice-{name}", chart, k < STATIC)
     for name, chart in _models(rows):
         _add(found, "models", name, chart, True)
