@@ -1,5 +1,5 @@
 # make demo | train-demo | test | unit | types | setup | lint | lock | licences | docs | docs-commands | release-check |
-# compat | mutants | faults | nightly      VENV=path chooses the environment (default .venv)
+# compat | mutants | faults | bench | soak | nightly      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
 # Files of tests that pass without torch.
@@ -15,7 +15,7 @@ STAMP := $(VENV)/.icr-stack
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults nightly
+.PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults bench soak nightly
 
 # About five minutes on two quiet cores once the environment is there; DEMO_ARGS="--lengths 512 --items 4" for a look.
 demo: setup
@@ -86,5 +86,13 @@ mutants: setup
 faults: setup
 	$(BIN)/python -P tests/fault_campaign.py $(FAULTS_ARGS)
 
+# The product against its peers in one run, medians over five alternations (hours; BENCH_ARGS="--small --alternations 1").
+bench: setup
+	$(BIN)/python -P speed/bench.py $(BENCH_ARGS)
+
+# 50,000 requests to a server that fails, in processes that are killed, on a disk that fills, under a clock that jumps.
+soak: setup
+	$(BIN)/python -P speed/soak.py $(SOAK_ARGS)
+
 # What takes too long for every change.
-nightly: mutants faults compat
+nightly: mutants faults soak compat
