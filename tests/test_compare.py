@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gatekit
 import numpy as np
@@ -15,6 +18,8 @@ import pytest
 
 from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
+from icr_tasks.leaderboard.board.build import build
+from icr_tasks.leaderboard.board.tables import Options
 from icr_tasks.leaderboard.ledgers.load import find, load, load_run
 from icr_tasks.leaderboard.pairs.compare import compare
 from icr_tasks.leaderboard.pairs.joined import pair
@@ -67,6 +72,55 @@ def test_command_prints_and_writes_flips(two: tuple[Path, Path], capsys: pytest.
         (x, d) for x in ("4k", "8k") for d in (0.0, 0.5, 1.0)
     ]
     assert main(["compare", str(two[0]), str(two[1]), "--flips", "no/such/folder.md"]) == 2
+
+
+def test_the_first_differing_text_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another template or system text is shown where it parts, not only as a hash."""
+
+    def told(template: str, system: str | None) -> Callable[[dict[str, Any]], None]:
+        def change(head: dict[str, Any]) -> None:
+            head["chat_template_sha"] = template[:2]
+            head["texts"] = {"chat_template": template} | ({"system_instruction": system} if system else {})
+
+        return change
+
+    runs = [
+        gatekit.write(tmp_path / str(n), gatekit.rows(), model=f"org/m{n}", change=told(*texts))
+        for n, texts in enumerate([("a {{ messages }} <end>", "Be brief."), ("b {{ messages }} <end>", None)])
+    ]
+    assert main(["compare", *map(str, runs)]) != 0
+    said = "".join(capsys.readouterr())
+    assert "the chat templates part at character 1: 'a {{ messages }} <end>' and 'b {{ messages" in said
+    assert "the system texts part at character 1: 'Be brief.' and none" in said
+    assert main(["compare", *map(str, runs), "--allow", "template"]) == 0
+    assert "the chat templates part at character 1" in "".join(capsys.readouterr())
+    assert main(["compare", str(runs[0]), str(runs[0])]) == 0
+    assert " part at character" not in "".join(capsys.readouterr())
+
+
+def test_what_switches_thoughts_stands_in_a_rows_name(tmp_path: Path) -> None:
+    """Alone, and beside a run of the same model that thinks otherwise; its other settings keep the same name."""
+
+    def args(**more: Any) -> Callable[[dict[str, Any]], None]:
+        def change(head: dict[str, Any]) -> None:
+            inputs = head["fingerprint_inputs"]
+            inputs |= {"thinking": more["thinking"]} if "thinking" in more else {}
+            inputs["model_args"] |= {k: v for k, v in more.items() if k != "thinking"}
+            head["fingerprint"] = hashlib.sha256(repr(sorted(more.items())).encode()).hexdigest()
+
+        return change
+
+    for number, more in enumerate(
+        (
+            {"thinking": "off"},
+            {"thinking": "on"},
+            {"chat_template_args": {"enable_thinking": False}},
+            {"enable_thinking": True, "dtype": "float16"},
+        )
+    ):
+        gatekit.write(tmp_path / "r" / str(number), gatekit.rows(), change=args(**more))
+    labels = sorted(row.variant for row in build(tmp_path / "r", Options()).rows)
+    assert labels == ["enable_thinking=False", "enable_thinking=True", "thinking=off", "thinking=on"]
 
 
 def test_another_metric(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

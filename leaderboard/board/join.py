@@ -103,10 +103,14 @@ def _merge(parts: list[Row]) -> Row:
 
 
 def name_variants(found: list[Row]) -> list[Row]:
-    """Rows that look the same get what differs (dtype, engine, generation arguments) as a variant."""
+    """What switches thoughts is always in a row's name; rows that look the same get what differs (dtype, engine,
+    generation arguments) behind it."""
+    for row in found:
+        flat = _flat(row.heads[0].get("fingerprint_inputs") or {})
+        row.variant = " ".join(f"{k.split('.')[-1]}={flat[k]}" for k in sorted(flat) if _switches(k))[:80]
     same: dict[tuple[str, ...], list[Row]] = {}
     for row in found:
-        same.setdefault((row.name, row.setting["text"], row.prompt), []).append(row)
+        same.setdefault((row.name, row.setting["text"], row.prompt, row.variant), []).append(row)
     for group in same.values():
         if len(group) > 1:
             flat = [_flat(r.heads[0].get("fingerprint_inputs") or {}) for r in group]
@@ -115,9 +119,18 @@ def name_variants(found: list[Row]) -> list[Row]:
             ]
             for row, values in zip(group, flat, strict=True):
                 parts = [f"{k.split('.')[-1]}={values[k]}" for k in differing if k in values]
-                row.variant = " ".join(parts)[:80] or row.runs[0][:6]
+                row.variant = " ".join([row.variant, *parts]).strip()[:80] or row.runs[0][:6]
             _tell_copies_apart(group)
     return found
+
+
+def _switches(name: str) -> bool:
+    """Whether an input of a run says how its model thinks: our option, or arguments of the chat template."""
+    return (
+        name == "thinking"
+        or name.startswith("model_args.")
+        and any(word in name for word in ("chat_template_args", "chat_template_kwargs", "enable_thinking"))
+    )
 
 
 def _tell_copies_apart(group: list[Row]) -> None:

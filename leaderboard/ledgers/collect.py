@@ -344,6 +344,7 @@ def _head(results: dict[str, Any], inputs: dict[str, Any], fingerprint: str) -> 
         "gen_kwargs": inputs["gen_kwargs"],
         "chat_template_sha": inputs["chat_template_sha"],
         "system_prompt_sha": inputs["system_prompt_sha"],
+        "texts": lm_eval_files.texts_of(results, sheet),
         "truncation": {"side": inputs["truncation"], "max_model_len": inputs["max_model_len"]},
         "tasks": {},
         "versions": versions,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,13 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
         "overflow": sheet.get("overflow"),
         **({"thinking": sheet["thinking"]} if sheet.get("thinking") else {}),
     }
+
+
+def texts_of(results: Mapping[str, Any], sheet: Mapping[str, Any]) -> dict[str, str]:
+    """The texts around a run's prompts, to show where two runs part; no input of the fingerprint."""
+    found = {name: results.get(name) for name in ("chat_template", "system_instruction")}
+    found["template"] = json.dumps(sheet["template"], sort_keys=True) if sheet.get("template") else None
+    return {name: str(text) for name, text in found.items() if text}
 
 
 def _model_id(name: str) -> str:

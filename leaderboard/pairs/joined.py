@@ -14,7 +14,7 @@ from ..ledgers.load import Run, TaskItems
 from ..ledgers.unfinished import cut_note
 from ..stats import Design
 from ..text.printed import DIGITS
-from . import axes, comparable
+from . import axes, comparable, texts
 from .axes import Refusal
 
 
@@ -115,7 +115,10 @@ def pair(
                 "items", "", "the two runs have no scored item in common", "evaluate both on the same tasks"
             )
         )
-    joined = _joined(parts, _once(found), left, _notes(base, new, parts, free))
+    said = texts.differences(base.head, new.head)
+    joined = _joined(
+        parts, texts.explained(_once(found), said), left, [*_notes(base, new, parts, free), *said]
+    )
     for one, two, *_ in parts:
         joined.expected[one.name] = max(int(t.sheet.get("n_expected") or len(t)) for t in (one, two))
     return joined
