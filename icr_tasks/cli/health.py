@@ -61,7 +61,7 @@ ENGINES = {
 
 def machine() -> list[Finding]:
     """Python, this package, whether lm_eval finds the tasks, and where files go."""
-    from ..harness import autoload
+    from ..harness import autoload, pin
 
     hooked = autoload._Imports in sys.meta_path or any(
         getattr(found, "__name__", "") == "_Imports" for found in sys.meta_path
@@ -73,7 +73,7 @@ def machine() -> list[Finding]:
     return [
         Finding("icr-tasks", True, __version__),
         Finding("Python", True, f"{platform.python_version()}, {platform.platform()}"),
-        Finding("lm-eval", True, metadata.version("lm-eval")),
+        Finding("lm-eval", (said := pin.outside()) is None, metadata.version("lm-eval"), said or ""),
         Finding(
             "start-up hook",
             hooked,

@@ -5,6 +5,7 @@ import os
 import sys
 
 _HOOKS = {
+    "lm_eval": "pin.warn",  # of any version, also one without the modules below
     "lm_eval.tasks.manager": "patch_manager",
     "lm_eval.models": "patch_models",
     "lm_eval.evaluator": "patch_evaluator",
@@ -34,7 +35,8 @@ class _Imports:
 
             def exec_module(module):
                 run(module)
-                _quietly("hooks", hook, module)
+                place, _, function = hook.rpartition(".")
+                _quietly(place or "hooks", function, module)
 
             spec.loader.exec_module = exec_module
         return spec

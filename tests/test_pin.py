@@ -1,0 +1,45 @@
+"""An lm-eval outside the requirement is named, by the start-up hook and by icr doctor, in a real process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from icr_tasks.cli import health
+from icr_tasks.harness import pin
+
+
+@pytest.mark.parametrize(
+    ("version", "named"),
+    [("0.4.12", False), ("0.4.13", False), ("0.4.14.dev0", False), ("0.4.11", True), ("0.5.0", True)],
+)
+def test_the_requirement_is_this_packages_own(
+    version: str, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: version if name == "lm-eval" else real(name))
+    said = pin.outside()
+    assert (said is not None) == named
+    if said is not None:
+        assert f"{version} is installed" in said and 'pip install "lm-eval' in said
+    [finding] = [f for f in health.machine() if f.name == "lm-eval"]
+    assert finding.usable is not named
+
+
+def test_an_old_lm_eval_without_our_modules_is_named_when_it_is_imported(tmp_path: Path) -> None:
+    """lm-eval 0.4.2 has no lm_eval.tasks.manager: nothing is patched, and without this nothing would be said."""
+    (tmp_path / "lm_eval").mkdir()
+    (tmp_path / "lm_eval" / "__init__.py").write_text("")
+    folder = tmp_path / "lm_eval-0.4.2.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: lm_eval\nVersion: 0.4.2\n")
+    code = "import icr_tasks.harness.autoload as a; a.install(); import lm_eval, lm_eval"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "ICR_LMEVAL_AUTOLOAD": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("icr-tasks needs lm-eval") == 1 and "0.4.2 is installed" in done.stderr
