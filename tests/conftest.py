@@ -3,7 +3,9 @@ elsewhere."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +78,53 @@ def board(tree: Path) -> Any:
     return build(tree, Options())
 
 
+_WANTING = re.compile(r"could not import '([\w.]+)'|(?:^|\s)([\w-]+) is not installed")
+
+
+def should_have_run(reason: str) -> str | None:
+    """The package that a skip's reason says is absent although it is installed; None for any other reason."""
+    for found in _WANTING.finditer(reason):
+        name = (found[1] or found[2]).partition(".")[0].replace("-", "_")
+        try:
+            if importlib.util.find_spec(name) is not None:
+                return name
+        except (ImportError, ValueError):
+            continue  # half a package: whatever is wrong with it, it cannot be found
+    return None
+
+
+def _skipped(session: pytest.Session) -> dict[str, str]:
+    """Test or module -> why it was skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter is not None else []
+    return {
+        r.nodeid: str(r.longrepr[2]).removeprefix("Skipped: ")
+        for r in reports
+        if isinstance(r.longrepr, tuple)
+    }
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A test that was skipped for want of something that is installed is a test that should have run: the session
+    fails."""
+    if exitstatus == 0 and any(map(should_have_run, _skipped(session).values())):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Modules that were left out as a whole, and why: they leave no trace among the tests that passed."""
+    """Modules that were left out as a whole, and why: they leave no trace among the tests that passed. Then tests
+    that should have run."""
     gone: dict[str, str] = {}
     for report in terminalreporter.stats.get("skipped", []):
-        if "::" not in report.nodeid and isinstance(report.longrepr, tuple):
-            gone[report.nodeid] = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if not isinstance(report.longrepr, tuple):
+            continue
+        why = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if "::" not in report.nodeid:
+            gone[report.nodeid] = why
+        if (name := should_have_run(why)) is not None:
+            terminalreporter.write_line(
+                f"{report.nodeid} should have run, {name} is installed: {why}", red=True
+            )
     if gone:
         terminalreporter.section(f"{len(gone)} whole test modules were skipped")
         for module, why in sorted(gone.items()):
