@@ -182,3 +182,18 @@ def test_multiple_choice_of_a_stock_task_works(tmp_path: Path) -> None:
     _stock(tmp_path / "out", "arc", [_doc(i, {"acc": float(i % 2), "acc_norm": 1.0}) for i in range(4)])
     assert main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "r")]) == 0
     assert _scores(tmp_path / "r")[0] == {"acc": [0, 1, 0, 1], "acc_norm": [1, 1, 1, 1]}
+
+
+def test_the_board_shows_the_metric_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _stock(tmp_path / "out", "arc", [_doc(i, {"acc": float(i % 2), "acc_norm": 1.0}) for i in range(4)])
+    assert main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "r")]) == 0
+    capsys.readouterr()
+    shown = {}
+    for metric in ("acc", "acc_norm"):
+        assert main(["board", str(tmp_path / "r"), "--metric", metric, "--format", "tsv"]) == 0
+        shown[metric] = capsys.readouterr().out
+    assert "50.0" in shown["acc"] and "100.0" in shown["acc_norm"] and "50.0" not in shown["acc_norm"]
+    assert main(["board", str(tmp_path / "r"), "--metric", "acc_nrm"]) == 2
+    assert "acc_norm" in capsys.readouterr().err

@@ -27,8 +27,11 @@ _ASIDE = re.compile(r"\s*\([^()]*\)")
 def _forms(gold: str) -> tuple[tuple[str, ...], ...]:
     """The gold's words; also without a leading preposition or hedge, an aside in brackets, a title."""
     found = [gold, _HEDGE.sub("", gold), _ASIDE.sub("", gold)]
-    if inside := re.search(r"\(([A-Z][A-Za-z.&-]{1,9})\)\s*\Z", gold):
-        found.append(inside[1])  # an abbreviation: "adenosine diphosphate (ADP)"
+    inside = re.search(r"\(([A-Z][A-Za-z.&-]{1,9})\)\s*\Z", gold)
+    if inside and sum(letter.isupper() for letter in inside[1]) > 1:
+        found.append(
+            inside[1]
+        )  # an abbreviation, "adenosine diphosphate (ADP)", not the state in "Cleveland (Ohio)"
     found.append(without_title(gold))
     return tuple(dict.fromkeys(words for form in found if (words := tuple(tokens(form)))))
 

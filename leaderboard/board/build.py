@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,10 @@ def main(argv: list[str]) -> int:
         parser.add_argument(
             f"--{name}", action="append", metavar="PATTERN", help=f"only this {name} (*, ?; repeatable)"
         )
+    parser.add_argument(
+        "--metric",
+        help="another logged metric in place of the headline, as acc_norm; tasks without it are left out",
+    )
     parser.add_argument("--sort", help="column to sort by (default: the last, which ranks)")
     parser.add_argument("--base", help="model whose drop others are compared with")
     parser.add_argument(
@@ -110,6 +114,7 @@ def main(argv: list[str]) -> int:
         views=args.view,
         patterns={n: getattr(args, n) for n in PATTERNS if getattr(args, n)},
         partial=args.partial,
+        metric=args.metric,
         seen=items.add if items else None,
     )
     for message in board.bad:
@@ -137,10 +142,12 @@ def build(
     views: list[str] | None = None,
     patterns: dict[str, list[str]] | None = None,
     partial: bool = False,
+    metric: str | None = None,
     seen: Callable[[Run], None] | None = None,
     runs: Iterable[Run] | None = None,
 ) -> Board:
     """Read the runs one at a time and make the views. `seen` gets each run while its items are in memory.
+    `metric` takes the headline's place where a task has it; tasks without it are left out.
 
     With `runs` these are shown and `root` is not searched.
     """
@@ -148,7 +155,7 @@ def build(
     board = Board([], [], options=options)
     codes, single = Codes(), []
     with ledger.no_cycles():
-        for run in _runs(root, patterns, board.bad) if runs is None else runs:
+        for run in _runs(root, patterns, board.bad, metric) if runs is None else runs:
             if seen:
                 seen(run)
             single.append(_row(run, codes, patterns, partial, root))
@@ -188,18 +195,37 @@ def made(entry: Entry[Callable[[Board], list[Table]]], board: Board) -> list[Tab
         return []
 
 
-def _runs(root: Path, patterns: dict[str, list[str]], bad: list[str]) -> Iterator[Run]:
-    paths = ledger.run_files(root)
+def _runs(
+    root: Path, patterns: dict[str, list[str]], bad: list[str], metric: str | None = None
+) -> Iterator[Run]:
+    paths, logged = ledger.run_files(root), dict[str, None]()
+    found = False
     if not paths:
         what = "holds no run.json" if root.is_dir() else "is not a folder"
         raise IcrError(f"{root} {what}; write ledgers there with `icr collect OUT -o {root}`")
     for path in paths:
         try:
             head = read_head(path)
-            if _wanted(head, patterns):
-                yield load_run(path.parent, head, shown=True)
+            if not _wanted(head, patterns):
+                continue
+            if metric is not None:
+                logged |= dict.fromkeys(m for t in head["tasks"].values() for m in t.get("means") or {})
+                has = {
+                    n: {**t, "metric": metric}
+                    for n, t in head["tasks"].items()
+                    if metric in (t.get("means") or {})
+                }
+                if not has:
+                    continue
+                run = load_run(path.parent, {**head, "tasks": {**head["tasks"], **has}}, shown=True)
+                found = True
+                yield replace(run, tasks={name: task for name, task in run.tasks.items() if name in has})
+                continue
+            yield load_run(path.parent, head, shown=True)
         except IcrError as error:
             bad.append(str(error))
+    if metric is not None and not found:
+        raise unknown("metric", metric, logged)
 
 
 def _wanted(head: dict[str, Any], patterns: dict[str, list[str]]) -> bool:
