@@ -182,3 +182,18 @@ def test_the_users_own_ledgers_are_a_prior(tmp_path: Path, capsys: pytest.Captur
         "longbench_v2",
         "loong_fin",
     }
+
+
+def test_settings_of_one_model_are_a_prior_for_want_of_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, setting in enumerate(
+        ("full", "rag@4k", "none")
+    ):  # none is a reference line, no change to expect
+        gatekit.write(tmp_path / "r", gatekit.rows(seed=seed), setting=setting)
+    assert (
+        main(["plan", "--results", str(tmp_path / "r"), "--settings", "full", "--margin", "5", "--json"]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["spread"]["infbench"]["noise"] > 0.1
+    assert any("1 pair of settings of one model" in note for note in found["notes"]), found["notes"]

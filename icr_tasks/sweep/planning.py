@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from ..leaderboard.ledgers.summary import tokens
 from ..leaderboard.pairs.joined import pair
 from ..leaderboard.plan import Cell, Plan, Rates, Spread
 from ..leaderboard.stats import codes
-from ..leaderboard.text.names import TITLES, count, points
+from ..leaderboard.text.names import TITLES, count, deployable, points
 from ..settings import Setting
 
 CHARACTERS = 4.0  # a token, where no tokenizer has counted
@@ -188,13 +188,38 @@ def undecidable(run: Run, alpha: float) -> list[str]:
 
 
 def _spreads(runs: Sequence[Run], notes: list[str]) -> dict[str, Spread]:
-    """Variances by benchmark, averaged over pairs of runs of different models under one setting."""
+    """Variances by benchmark, averaged over pairs of runs of different models under one setting; where there is
+    none, over pairs of deployable settings of one model, the nearest thing to a changed model that is there."""
+    found, used = _changes(runs, "model")
+    if used:
+        notes.append(f"variance: from {used} pair{'s' if used > 1 else ''} of runs in the ledgers")
+    else:
+        served = [run for run in runs if deployable(run.head["setting"])]
+        found, used = _changes(served, "setting")
+        if used:
+            notes.append(
+                f"variance: from {used} pair{'s' if used > 1 else ''} of settings of one model in the ledgers, for "
+                "want of two models"
+            )
+    return {
+        name: Spread(
+            *(float(np.mean([getattr(s, f) for s in many])) for f in ("question", "length", "noise"))
+        )
+        for name, many in found.items()
+    }
+
+
+def _changes(runs: Sequence[Run], axis: Literal["model", "setting"]) -> tuple[dict[str, list[Spread]], int]:
+    """Spreads of each benchmark, one a pair of runs that differ in `axis` alone, and how many pairs there were."""
     found: dict[str, list[Spread]] = {}
     used = 0
     for one, two in itertools.combinations(runs, 2):
-        if used >= PAIRS or one.model == two.model or (one.setting, one.prompt) != (two.setting, two.prompt):
+        facts = (
+            (run.setting, run.prompt) if axis == "model" else (run.model, run.prompt) for run in (one, two)
+        )
+        if used >= PAIRS or len(set(facts)) > 1 or getattr(one, axis) == getattr(two, axis):
             continue
-        joined = pair(one, two, common=True, axis="model")
+        joined = pair(one, two, common=True, axis=axis)
         if joined.refusals:
             continue
         used += 1
@@ -204,14 +229,7 @@ def _spreads(runs: Sequence[Run], notes: list[str]) -> dict[str, Spread]:
             found.setdefault(name, []).append(
                 planned.spread_of(joined.change[at], codes(joined.cluster[at])[0], cell)
             )
-    if used:
-        notes.append(f"variance: from {used} pair{'s' if used > 1 else ''} of runs in the ledgers")
-    return {
-        name: Spread(
-            *(float(np.mean([getattr(s, f) for s in many])) for f in ("question", "length", "noise"))
-        )
-        for name, many in found.items()
-    }
+    return found, used
 
 
 # ---- output --------------------------------------------------------------------------------------
