@@ -206,6 +206,45 @@ def test_the_real_command_ends_in_one_line() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_what_lm_eval_was_asked_for_still_stands_in_its_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task is told neither the model's name nor its arguments, cache or template: they are read where lm_eval keeps
+    them. This fails when a release keeps them elsewhere."""
+    import lm_eval
+
+    from icr_tasks.harness import asked, asking
+    from icr_tasks.harness.run import manager
+
+    found: list[asked.Asked] = []
+    monkeypatch.setattr(asking, "running", lambda lm=None: found.append(asked.running(lm)) or found[-1])
+    flagkit.scripted()
+    lm_eval.simple_evaluate(
+        model="scripted",
+        model_args={"say": "x"},
+        tasks=[TASK],
+        task_manager=manager({"tokenizer": "none"}),
+        limit=1,
+        num_fewshot=0,
+        gen_kwargs={"max_gen_toks": 8},
+        use_cache=str(tmp_path / "cache"),
+    )
+    read = {
+        "model": found[0].engine == "scripted",
+        "lm": type(found[0].lm) is flagkit.model(),
+        "model_args": dict(found[0].model_args) == {"say": "x"},
+        "gen_kwargs": dict(found[0].gen_kwargs) == {"max_gen_toks": 8},
+        "use_cache": str(found[0].use_cache).startswith(str(tmp_path)),
+        "num_fewshot": found[0].num_fewshot == 0,
+        "apply_chat_template": found[0].template is False,
+    }
+    gone = [name for name, fits in read.items() if not fits]
+    assert not gone, (
+        f"lm_eval.evaluator.simple_evaluate no longer keeps {', '.join(gone)} in variables of these names: "
+        "mend icr_tasks/harness/asked.py"
+    )
+
+
 def test_generation_arguments_have_one_name() -> None:
     for name in flags.LENGTHS:
         assert flags.generation({name: 8}) == {"max_gen_toks": 8}

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..engines import session
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -35,7 +37,7 @@ def running(lm: Any = None) -> Asked:
     """What the lm_eval call asked for that this one runs in; nothing but `lm` where there is none."""
     evaluate = _frame("evaluate")
     simple = _frame("simple_evaluate")
-    lm = lm if lm is not None else evaluate.get("lm", simple.get("lm"))
+    lm = lm if lm is not None else session.engine() or evaluate.get("lm", simple.get("lm"))
     model = simple.get("model")
     args, gen = simple.get("model_args"), simple.get("gen_kwargs")
     return Asked(
