@@ -1,5 +1,5 @@
 # make demo | train-demo | test | unit | types | setup | lint | lock | licences | docs | docs-commands | release-check |
-# compat | mutants | faults | bench | soak | nightly      VENV=path chooses the environment (default .venv)
+# compat | mutants | faults | bench | soak | dry-runs | nightly      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
 # Files of tests that pass without torch.
@@ -15,7 +15,7 @@ STAMP := $(VENV)/.icr-stack
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults bench soak nightly
+.PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults bench soak dry-runs nightly
 
 # About five minutes on two quiet cores once the environment is there; DEMO_ARGS="--lengths 512 --items 4" for a look.
 demo: setup
@@ -94,5 +94,9 @@ bench: setup
 soak: setup
 	$(BIN)/python -P speed/soak.py $(SOAK_ARGS)
 
+# Every shipped training config from its launch with two gloo processes to a resumed checkpoint, on a tiny model (about an hour).
+dry-runs: setup
+	$(BIN)/python -P tests/dry_runs.py $(DRY_RUNS_ARGS)
+
 # What takes too long for every change.
-nightly: mutants faults soak compat
+nightly: mutants faults soak dry-runs compat

@@ -30,7 +30,7 @@ def test_demonstrations_are_careless_and_rewards_know_better(prompt: str) -> Non
         row = rewards.Row(
             tuple(r["answers"]), tuple(r["gold_ids"]), tuple(r["gold_docs"]), question=r["question"]
         )
-        right = rows.answer(prompt, r["gold_ids"][0], r["answers"][0])
+        right = rows.answer(prompt, r["gold_ids"][0], r["gold_docs"][0], r["answers"][0])
         given.append(rewards.score(prompt, [r["target"]], [row])[0]["reward"])
         owed.append(rewards.score(prompt, [right], [row])[0]["reward"])
     assert owed == [best] * 240

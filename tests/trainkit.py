@@ -48,3 +48,8 @@ def config(root: Path, kind: str, output: str, **changes: Any) -> configs.Config
     if kind == "grpo":
         tree |= {"prompt": "ao", "reward": {"name": "ao"}}
     return configs.of({**tree, **changes})
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the careless demonstration: SFT trains on the reference completion."""
+    return {k: v for k, v in row.items() if k != "target"}

@@ -20,6 +20,7 @@ from icr_tasks.benchmarks.synth import names, short
 
 from ..curves import HEIGHT, chart, page
 from ..data.store import ROW, Manifest, key_of, write
+from .forms import FIXED, PLAIN, answer
 
 # ---- tiny ----------------------------------------------------------------------------------------
 # A language model small enough to be trained in minutes on a CPU: its tokenizer, and its random
@@ -37,16 +38,16 @@ TEMPLATE = (
 OFFSETS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 
 
-def pieces() -> list[str]:
+def pieces(formats: tuple[str, ...] = PLAIN) -> list[str]:
     """What becomes one token each: words of the short world, its wordings, `[DOC i]`, and the text of the
-    prompts."""
+    prompts and answers of `formats`."""
     out: list[str] = []
     for kind in ("first", "last", "city", *short._FIXED):
         out += [form for word in short.pool(kind) for form in (word, f" {word}")]
     templates = [
         t for rel in short.RELATIONS.values() for r in rel.values() for t in (r.sentence, r.question)
     ]
-    for name in ("ao", "id"):
+    for name in formats:
         form = base.get("synth", name)
         templates += [form.user, form.system or ""]
     for template in templates:
@@ -54,15 +55,16 @@ def pieces() -> list[str]:
             out += [part, part.lstrip("\n"), part.lstrip(".?\n")]
     # The end of a question and what follows it in the prompt are one token: a name is equally far from either
     # answer.
-    rests = [base.get("synth", name).user.rpartition("}")[2] for name in ("ao", "id")]
+    rests = [base.get("synth", name).user.rpartition("}")[2] for name in formats]
     ends = [r.question.rpartition("}")[2] for rel in short.RELATIONS.values() for r in rel.values()]
     out += [end + rest for end in ends for rest in rests]
     out += [".\n\n", "Question: ", "Answer: ", "The answer is: ", "Relevant documents: ", "\n", ", "]
     out += [f"[DOC {i}]\n" for i in range(MAX_DOCS)]
+    out += [part for name in formats for part in FIXED.get(name, ())]
     return [p for p in dict.fromkeys(out) if p]
 
 
-def tokenizer() -> Any:
+def tokenizer(formats: tuple[str, ...] = PLAIN) -> Any:
     """Byte-level, so that any text has tokens, with whole words and prompt sentences on top (about 900
     entries)."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -73,7 +75,7 @@ def tokenizer() -> Any:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     raw.decoder = decoders.ByteLevel()
     raw.add_special_tokens(list(SPECIAL))
-    raw.add_tokens([AddedToken(piece, normalized=False) for piece in pieces()])
+    raw.add_tokens([AddedToken(piece, normalized=False) for piece in pieces(formats)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token="<|end|>", pad_token="<|pad|>", extra_special_tokens=list(SPECIAL[2:])
     )
@@ -92,13 +94,21 @@ def content_ids(tokenizer: Any) -> Any:
     return mask
 
 
-def build(folder: Path, seed: int, *, width: int = 128, layers: int = 2, head: int = 64) -> Path:
+def build(
+    folder: Path,
+    seed: int,
+    *,
+    width: int = 128,
+    layers: int = 2,
+    head: int = 64,
+    formats: tuple[str, ...] = PLAIN,
+) -> Path:
     """Save a random-init Llama (about 0.7 million parameters) with its tokenizer; returns the folder."""
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    fast = tokenizer()
+    fast = tokenizer(formats)
     config = LlamaConfig(
         vocab_size=len(fast),
         hidden_size=width,
@@ -169,11 +179,22 @@ PASS = 0.85  # share right in the last _RECENT batches before contexts grow
 _RECENT = 6
 
 
-def train(folder: Path, *, seed: int, steps: int, most: int, rate: float = 3e-3) -> Path:
+def train(
+    folder: Path,
+    *,
+    seed: int,
+    steps: int,
+    most: int,
+    rate: float = 3e-3,
+    formats: tuple[str, ...] = PLAIN,
+    careless: int = 0,
+) -> Path:
     """Make `folder` (a model with tokenizer), unless it is there; every step is a line of
     `<folder>-init/metrics.jsonl`.
 
     Contexts have at most `passages` passages, which grows from 2 to `most`. The loss is on the answers alone.
+    The last `careless` of the steps are careless demonstrations in all `formats` (see `rows`): a habit for
+    training to correct.
     """
     if (folder / "model.safetensors").is_file():
         return folder
@@ -181,7 +202,7 @@ def train(folder: Path, *, seed: int, steps: int, most: int, rate: float = 3e-3)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(seed)
-    start = build(folder.with_name(f"{folder.name}-init"), seed)
+    start = build(folder.with_name(f"{folder.name}-init"), seed, formats=formats)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(start), AutoTokenizer.from_pretrained(start)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     content = content_ids(tokenizer)
@@ -189,10 +210,15 @@ def train(folder: Path, *, seed: int, steps: int, most: int, rate: float = 3e-3)
     log = start / "metrics.jsonl"
     log.unlink(missing_ok=True)
     for step in range(steps):
-        left = (steps - step) / (0.3 * steps)
-        optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 40, max(0.05, left))
+        left = (steps - careless - step) / (0.3 * (steps - careless))
+        share = max(0.05, left) if step < steps - careless else 1 / 3
+        optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 40, share)
         now = r.randint(max(FEWEST, passages // 2), passages)
-        talks = [conversation(r, now, most) for _ in range(_batch(now))]
+        talks = (
+            [conversation(r, now, most, formats=formats) for _ in range(_batch(now))]
+            if step < steps - careless
+            else _careless(r, step, most, formats)
+        )
         loss, right = _step(model, tokenizer, talks, content)
         optimizer.zero_grad()
         loss.backward()
@@ -211,6 +237,19 @@ def train(folder: Path, *, seed: int, steps: int, most: int, rate: float = 3e-3)
     (building / "curves.svg").write_text(_curves(rows), encoding="utf-8")
     building.rename(folder)
     return folder
+
+
+def _careless(r: random.Random, step: int, most: int, formats: tuple[str, ...]) -> list[list[dict[str, str]]]:
+    """A batch of careless demonstrations, formats in turn; `target` is any of three passages that look
+    right."""
+    talks = []
+    for n, name in enumerate(formats):
+        form = base.get("synth", name)
+        for row in rows(4, [r.randint(min(6, most), most)], name, 9000 + step * len(formats) + n):
+            units = [base.Unit(str(i), text) for i, text in enumerate(row["passages"])]
+            asked = form.messages(context=form.context(units), question=row["question"])
+            talks.append([*asked, {"role": "assistant", "content": row["target"]}])
+    return talks
 
 
 def _batch(passages: int) -> int:
@@ -262,11 +301,6 @@ def _curves(rows: list[dict[str, float]]) -> str:
 Record = dict[str, Any]
 
 
-def answer(prompt: str, number: int, value: str) -> str:
-    """A completion in the prompt's format that cites passage `number`."""
-    return f"[DOC {number}]\nThe answer is: {value}." if prompt == "id" else f"Answer: {value}."
-
-
 def rows(n: int, passages: list[int], prompt: str, seed: int, domain: str | None = None) -> Iterator[Record]:
     """`n` rows; the numbers of passages take turns. `target` is a careless demonstration: any passage whose
     name ends like the one asked for, and which states the same relation, is as good as the right one (1 of 3
@@ -293,7 +327,7 @@ def rows(n: int, passages: list[int], prompt: str, seed: int, domain: str | None
             "gold_docs": [units[i].text for i in gold],
             "original_ids": gold,
             "n_dropped": 0,
-            "target": answer(prompt, index, value),
+            "target": answer(prompt, index, units[index].text, value),
         }
 
 
@@ -305,15 +339,19 @@ def save(folder: Path, records: Iterator[Record], options: Record) -> Path:
 
 
 def conversation(
-    r: random.Random, passages: int, most: int, domain: str | None = None
+    r: random.Random,
+    passages: int,
+    most: int,
+    domain: str | None = None,
+    formats: tuple[str, ...] = PLAIN,
 ) -> list[dict[str, str]]:
     """Messages for the base model: passages about unrelated names, then a question about each of them.
 
-    One of both formats: with `ao` alone, two passages and four relations, the model long gets by without
+    One of the formats: with `ao` alone, two passages and four relations, the model long gets by without
     reading names. Passages are numbered from anywhere below `most`, so that every number is seen, also in
     short contexts.
     """
-    prompt = r.choice(("ao", "id"))
+    prompt = r.choice(formats)
     form = base.get("synth", prompt)
     tail = (
         "Question: " + form.user.partition("Question: ")[2]
@@ -328,7 +366,9 @@ def conversation(
         question = short.RELATIONS[facts[i].domain][facts[i].relation].question.format(name=facts[i].name)
         follow = [{"role": "user", "content": base.fill(tail, {"question": question})}]
         messages += follow if messages else form.messages(context=form.joiner.join(parts), question=question)
-        messages.append({"role": "assistant", "content": answer(prompt, first + i, facts[i].value)})
+        messages.append(
+            {"role": "assistant", "content": answer(prompt, first + i, facts[i].text, facts[i].value)}
+        )
     return messages
 
 

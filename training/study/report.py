@@ -99,6 +99,10 @@ def write(study: Study, begin: str, into: Path | None = None) -> str:
     returns the report."""
     found = Results(study, begin)
     text = render(found)
+    if study.tables:
+        from . import tables
+
+        text = f"{text}\n\n{tables.write(study, begin)}"
     write_atomic(study.out / "report.md", f"# Study: {study.name}\n\n{text}\n".encode())
     if plots.available():
         write_atomic(study.out / "forest.svg", forest(found).svg().encode())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icr_tasks.errors import IcrError
+from icr_tasks.settings import Setting
 
 from ...leaderboard.pairs.seeds import Pooled, pooled, with_seeds
 from .. import checkpoint, curves
@@ -52,16 +53,20 @@ class Results:
         self.pairs = lru_cache(None)(self._pairs)
 
     def settings(self) -> list[str]:
-        """Settings in the order of the study file."""
-        return [str(s) for s in self.study.evaluate.get("settings", ["full"])]
+        """Settings in the order of the study file, as ledgers name them."""
+        return [str(Setting.parse(str(s))) for s in self.study.evaluate.get("settings", ["full"])]
 
     def _pairs(self, arm: str, against: str, setting: str) -> list[Pairs]:
         from icr_tasks.leaderboard.pairs import joined
 
+        prompt = self.study.prompt(arm)
+        # arms may answer in formats of their own: then a difference is one of whole recipes
+        other = against != START and self.study.prompt(against) != prompt
         return [
             joined.pair(
-                self._run(against, s, setting, self.study.prompt(arm)),
-                self._run(arm, s, setting, self.study.prompt(arm)),
+                self._run(against, s, setting, prompt),
+                self._run(arm, s, setting, prompt),
+                allow=("prompts",) if other else (),
             )
             for s in self.study.seeds
         ]

@@ -40,10 +40,10 @@ from .. import evaluate as evaluation
 from .. import prepare as preparing
 from ..launch import resolved
 from . import spec as study_data
-from .spec import DEMO, START, Study, load
+from .judge import served
+from .spec import DEMOS, START, Study, load
 
 DONE = "study.json"
-BASE = {"steps": 420, "most": 24}  # of base `demo`: about four CPU minutes
 
 
 def main(argv: list[str]) -> int:
@@ -71,9 +71,10 @@ def main(argv: list[str]) -> int:
         print(checked(study))
         return 0
     study.out.mkdir(parents=True, exist_ok=True)
-    begin = start(study)
-    for arm, seed in tqdm(study.runs(), desc="runs", unit=" run"):
-        train(study, study.config(arm, seed, begin))
+    with served(study.judge):
+        begin = start(study)
+        for arm, seed in tqdm(study.runs(), desc="runs", unit=" run"):
+            train(study, study.config(arm, seed, begin))
     if code := evaluate(study, begin):
         return code
     from . import report
@@ -126,10 +127,10 @@ def checked(study: Study) -> str:
 def start(study: Study) -> str:
     """The model all arms start from: the base, or what `start` makes of it."""
     model = study.base
-    if model == DEMO:
+    if model in DEMOS:
         from ..demo import base
 
-        model = str(base.train(study.out / "base", seed=0, **BASE))
+        model = str(base.train(study.out / "base", seed=0, **DEMOS[model]))
     elif Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())
     return str(train(study, study.config(START, study.seeds[0], model))) if study.start else model

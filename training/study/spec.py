@@ -11,6 +11,8 @@ control: bnpo
 seeds: [0, 1, 2]
 evaluate: {tasks: [icr_synth_short_256], settings: [full], engine: icr-hf, limit: 100}
 domains: {biography: [icr_synth_short_biography_256]}     # optional: the train domain x eval domain matrix
+judge: 8756                     # optional: port of a constructed judge that runs while the study does
+tables: {rank: [icr_synth_short_256], limit: 40}          # optional: the paper's Tables 1 to 4 at the end
 """
 
 from __future__ import annotations
@@ -29,12 +31,19 @@ from icr_tasks.errors import IcrError, unknown
 
 from .. import config as configs
 from ..data.store import ROW, Manifest, Record, key_of, read, write
+from ..demo.forms import FIVE
 
 SHIPPED = configs.SHIPPED / "studies"
-DEMO = "demo"
+# The demonstration's tiny models, made on first use (`demo.base.train`). demo-careless knows all five formats,
+# and has a bad habit in each: it answers with any of three passages that look right.
+DEMOS: dict[str, dict[str, Any]] = {
+    "demo": {"steps": 420, "most": 24},  # about four CPU minutes
+    "demo-careless": {"steps": 240, "most": 8, "formats": FIVE, "careless": 40},
+}
 START = "start"
 _EVALUATE = ("tasks", "settings", "engine", "args", "gen", "limit", "batch_size")
 _ARM = ("data", "trained_on")
+_TABLES = ("rank", "limit")
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     domains: dict[str, list[str]] = field(default_factory=dict)
     launch: str = ""
+    judge: int = 0
+    tables: dict[str, Any] = field(default_factory=dict)
 
     def runs(self) -> list[tuple[str, int]]:
         """(arm, seed), seed by seed, so that an interrupted study has whole seeds."""
@@ -133,6 +144,11 @@ def check(study: Study) -> None:
     for domain, of in _mapping("domains", study.domains).items():
         if lost := [t for t in of if t not in tasks]:
             raise IcrError(f"domain {domain!r} names {lost[0]!r}, which evaluate.tasks does not hold")
+    configs.known("tables key", _mapping("tables", study.tables), _TABLES)
+    if study.tables and not isinstance(study.tables.get("rank"), list):
+        raise IcrError("tables.rank must be a list of task names, whose documents attention ranks")
+    if type(study.judge) is not int or not 0 <= study.judge < 65536:
+        raise IcrError(f"judge is {study.judge!r}; it is the port of the study's constructed judge")
     if START in study.arms or any("/" in arm or "@" in arm for arm in study.arms):
         raise IcrError(f"an arm may not be called {START!r} nor contain / or @")
     for arm in study.arms:
