@@ -10,10 +10,37 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+
+
+def checked(generate: Callable[[], Any]) -> dict[str, str]:
+    """What an item's check says of the engine that is running: the errors it gives, "" where all is well."""
+    from icr_tasks.kv import choose
+    from icr_tasks.kv.topk import TopK
+    from icr_tasks.kv.vllm import backend_cpu
+    from icr_tasks.settings import Setting
+
+    def said(setting: str) -> str:
+        before = choose.counted()
+        generate()
+        return str(choose.verify_all(Setting.parse(setting), [{}], before)[0].get("error") or "")
+
+    ran = choose.parse(os.environ["ICR_KV"])
+    found = {"as asked": said(ran), "leftover": said("full"), "leftover beside rag": said("rag@4k")}
+    own = backend_cpu.Impl.forward
+    backend_cpu.Impl.forward = backend_cpu.CPUAttentionBackendImpl.forward
+    found["patched away"] = said(ran)
+    backend_cpu.Impl.forward = own
+    share = TopK.share
+    TopK.share = lambda self, n: n  # a method that keeps everything
+    found["inert"] = said(ran)
+    TopK.share = share
+    return {**found, "again": said(ran)}
 
 
 def main(model: str, prompts_file: str, n_new: int) -> None:
@@ -69,6 +96,8 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
             "preemptions": metrics.get("vllm:num_preemptions"),
             "prefix_hits": metrics.get("vllm:prefix_cache_hits"),
         }
+        if name == "plain" and "CASE_BACKEND" not in os.environ:
+            found["checked"] = checked(lambda llm=llm: llm.generate(prompts[:1], params, use_tqdm=False))
         del llm
         gc.collect()
     print(json.dumps(found))

@@ -136,6 +136,16 @@ def test_token_for_token(case: dict[str, Any], engine: str) -> None:
             assert logps == pytest.approx(expected_logps, abs=2e-3)
 
 
+def test_what_did_not_run_as_asked_is_an_error_of_the_item(case: dict[str, Any]) -> None:
+    """A leftover ICR_KV, a backend that something replaced, a method that keeps everything: seen by their effect."""
+    found = case["vllm"]["checked"]
+    assert found["as asked"] == found["again"] == ""
+    for name in ("leftover", "leftover beside rag"):
+        assert f"the engine ran {choose.parse(SETTING)}, not" in found[name] and "unset ICR_KV" in found[name]
+    assert f"not {choose.parse(SETTING)}" in found["patched away"]
+    assert "no compressed step ran" in found["inert"] or "left no key out" in found["inert"]
+
+
 def test_the_case_can_tell_sparse_from_dense(case: dict[str, Any]) -> None:
     assert any(s[0] != d[0] for s, d in zip(case["sparse"], case["dense"], strict=True))
 
