@@ -70,7 +70,8 @@ class Template:
     @property
     def thinks(self) -> bool:
         """Whether answers begin with a thought, by the template's default and the user's arguments."""
-        if self.lm is None or not self.text:
+        tokenizer = getattr(self.lm, "tokenizer", None)
+        if tokenizer is None or not self.text:
             return False
         asked = [{"role": "user", "content": _PROBE}]
         given = self.arguments()
@@ -78,7 +79,7 @@ class Template:
         def rendered(more: Mapping[str, Any]) -> str:
             with _clock(self._today, lambda: None):
                 return str(
-                    self.lm.tokenizer.apply_chat_template(
+                    tokenizer.apply_chat_template(
                         asked,
                         tokenize=False,
                         add_generation_prompt=True,

@@ -24,7 +24,7 @@ def differences(base: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ["the system texts part at character 4: 'Be brief.' and 'Be kind.'"]
     """
     one, two = base.get("texts") or {}, new.get("texts") or {}
-    found = []
+    found: list[str] = []
     if not one or not two:
         return found
     for name, words in TEXTS.items():
