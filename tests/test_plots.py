@@ -3,12 +3,14 @@ twelve labels, readable colours, hostile names as text."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -347,3 +349,22 @@ def test_themes_are_vega_lite_too(dark: bool) -> None:
 def test_twelve_series_differ_in_colour_or_marker() -> None:
     pairs = {(i % theme.SERIES, shape) for i, shape in enumerate(theme.shapes(12))}
     assert len(pairs) == 12
+
+
+def test_lengths_and_what_to_use_begin_with_the_same_models(board: Any) -> None:
+    """Drawn from the advice in the other order of models."""
+    from icr_tasks.leaderboard.board.pictures import pictures
+
+    found = [p.name for p in pictures(dataclasses.replace(board, advice=board.advice[::-1]))]
+    slugs = {
+        kind: [n.partition("-")[2] for n in found if n.startswith(kind)] for kind in ("length-", "choice-")
+    }
+    models = {row.name for row in board.rows}
+    order = {
+        kind: list(
+            dict.fromkeys(m for n in names for m in sorted(models, key=len)[::-1] if m.replace("/", "_") in n)
+        )
+        for kind, names in slugs.items()
+    }
+    shared = [m for m in order["length-"] if m in order["choice-"]]
+    assert len(shared) > 1 and [m for m in order["choice-"] if m in shared] == shared, (found, models)
