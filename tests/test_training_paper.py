@@ -91,15 +91,18 @@ def test_tables_1_to_4_of_a_studys_ledgers(tmp_path: Path, monkeypatch: pytest.M
     """Scores by setting, what compression costs, how attention ranks: from ledgers, without a model."""
     import gatekit
 
+    from icr_tasks.leaderboard.ledgers import lm_eval_files
     from icr_tasks.settings import Setting
     from icr_tasks.training.study import tables
 
     study, results = spec.load(Path(STUDY), tmp_path), tmp_path / "eval" / "results"
-    for model in ("base", "ao-s0@20"):
+    for model, prompt in (("base", "id"), ("base", "ao"), ("ao-s0@20", "ao")):
         for setting in ("full", "kv:snapkv@0.5"):
 
-            def change(run: dict[str, Any], setting: str = setting) -> None:
+            def change(run: dict[str, Any], setting: str = setting, prompt: str = prompt) -> None:
                 run["setting"] = {**Setting.parse(setting).describe()}
+                run["prompt"] = run["fingerprint_inputs"]["prompt"] = prompt
+                run["fingerprint"] = lm_eval_files.run_fingerprint(run["fingerprint_inputs"])
 
             gatekit.write(results, gatekit.rows(seed=0), model=model, setting=setting, change=change)
     item = {"item": "q1", "cluster": "c1", "tokens": 9, "ndcg@10": {"attention": 0.5, "position": 0.25}}
@@ -124,6 +127,9 @@ def test_tables_1_to_4_of_a_studys_ledgers(tmp_path: Path, monkeypatch: pytest.M
     for part in ("### Tables 1 and 2", "### Table 3", "Drop under compression", "### Table 4", "`attention`"):
         assert part in text
     assert "vs drop of base" in text and "kv:snapkv@0.5" in text
+    assert "different prompt" not in text.partition("### Table 3")[2], (
+        "the reference has a row of each prompt"
+    )
     assert (tmp_path / "board" / "board.html").is_file()
 
 

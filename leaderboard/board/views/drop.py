@@ -84,9 +84,8 @@ def _twice(
     """(compressed - full) of this model minus the same of the reference, on the same items."""
     if row.name == base:
         return Shown("diff", reason="reference")
-    other = next(
-        ((r, f) for r, f in pairs if r.name == base and r.setting["text"] == row.setting["text"]), None
-    )
+    own = [(r, f) for r, f in pairs if r.name == base and r.setting["text"] == row.setting["text"]]
+    other = min(own, key=lambda pair: pair[0].prompt != row.prompt, default=None)  # its own prompt first
     if other is None:
         return Shown("diff", reason=f"{base} has no run under {row.setting['text']}")
     ours, theirs, across = (
