@@ -197,3 +197,12 @@ def test_the_board_shows_the_metric_that_is_asked_for(
     assert "50.0" in shown["acc"] and "100.0" in shown["acc_norm"] and "50.0" not in shown["acc_norm"]
     assert main(["board", str(tmp_path / "r"), "--metric", "acc_nrm"]) == 2
     assert "acc_norm" in capsys.readouterr().err
+
+
+def test_what_was_written_as_json(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """`--json` prints the runs that were written, and nothing else on that stream."""
+    tree(tmp_path / "a", NQ4, _eight(), expected=8, stamp=OLD)
+    assert main(["collect", str(tmp_path / "a"), "-o", str(tmp_path / "r"), "--json"]) == 0
+    printed = capfdbinary.readouterr().out
+    [run] = json.loads(printed)
+    assert list(run["tasks"]) == [NQ4] and printed.endswith(b"\n")

@@ -132,3 +132,18 @@ def test_secrets_never_show(secret: str, password: str) -> None:
         assert f":{password}@" not in str(error)
     else:
         assert f":{password}@" not in bare and basic
+
+
+def test_the_newest_rows_in_their_order(tmp_path: Path) -> None:
+    """`last` gives the n newest, oldest of them first, each once."""
+    store = VerdictStore(tmp_path / "v")
+    for n in range(5):
+        store.put(str(n), ("judge", "m", "", "v"), f"item {n}", ["reply"], {"score": 1}, None)
+    store.flush()
+    rows = store.last(3)
+    assert [next(v for v in row.values() if str(v).startswith("item ")) for row in rows] == [
+        "item 2",
+        "item 3",
+        "item 4",
+    ]
+    assert len(store.last(9)) == 5
