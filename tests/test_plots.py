@@ -368,3 +368,14 @@ def test_lengths_and_what_to_use_begin_with_the_same_models(board: Any) -> None:
     }
     shared = [m for m in order["length-"] if m in order["choice-"]]
     assert len(shared) > 1 and [m for m in order["choice-"] if m in shared] == shared, (found, models)
+
+
+def test_a_drop_picture_without_a_single_value_is_left_out() -> None:
+    from icr_tasks.leaderboard.board.pictures import _drops
+    from icr_tasks.leaderboard.board.tables import Line, Shown, Table
+
+    cells = (Shown("diff", reason="one cluster"), Shown("diff", -1.0, -2.0, 0.0))
+    lines = [Line(("org/m", "kv:topk@0.05"), [cell]) for cell in cells]
+    empty = Table("drop", "Drop", ["avg"], lines[:1])
+    assert list(_drops([empty])) == []
+    assert len(list(_drops([dataclasses.replace(empty, lines=lines)]))) == 1

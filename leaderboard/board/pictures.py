@@ -148,6 +148,8 @@ def _drops(tables: Sequence[Table]) -> Iterator[Chart]:
                 found.append(ForestRow(name, c.value, c.low, c.high))
             else:
                 found.append(ForestRow(name, None, note=c.reason))
+        if all(one.delta is None for one in found):
+            continue  # the table has the reasons; thirty empty lines are no picture
         heading = f"Points lost under compression ({table.columns[at]})"
         yield forest(heading, found, x_label="points, compressed - full context")
 
