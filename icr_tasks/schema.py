@@ -203,7 +203,9 @@ SPEED_ONLY = _words(
     gpu_memory_utilization swap_space cpu_offload_gb num_gpu_blocks_override max_num_seqs max_num_batched_tokens
     enable_prefix_caching enforce_eager max_parallel_loading_workers disable_log_stats disable_tqdm use_tqdm
     download_dir embed_url store samples prefill_store prefill_store_gb price budget_usd spent api_key_env
-    in_flight num_concurrent max_retries timeout header verify_certificate ca_cert_path on_model_change"""
+    in_flight num_concurrent max_retries timeout header verify_certificate ca_cert_path on_model_change fleet
+    nnodes node_rank master_addr master_port data_parallel_rank data_parallel_size_local data_parallel_address
+    data_parallel_rpc_port decode_context_parallel_size prefill_context_parallel_size"""
 )
 # The same for graders, below their prefixes: where a judge is served does not change what it says.
 _GRADERS = ("judge_", "xfinder_")

@@ -73,6 +73,7 @@ class Rates:
     hour: float | None = None
     price_in: float | None = None
     price_out: float | None = None
+    given: bool = True  # somebody named the speeds: nothing measured takes their place
 
     def seconds(self, prompt: float, output: float) -> float:
         """Time for so many tokens."""
@@ -84,6 +85,29 @@ class Rates:
             return None
         by_token = (prompt * (self.price_in or 0.0) + output * (self.price_out or 0.0)) / 1e6
         return by_token + self.seconds(prompt, output) / 3600 * (self.hour or 0.0)
+
+
+def measured(heads: Sequence[Mapping[str, Any]], base: Rates) -> Rates | None:
+    """Tokens a second of earlier runs (their run.json), all of what the engine did while it was busy: prompt tokens
+    are counted as asked, so that shared prefixes and concurrency are in the rate. None where no run was timed.
+
+    Where the engine tells prefill and decode apart, the busy time is divided as they are; else `base` is scaled.
+    """
+    prompt = output = wall = prefill = decode = 0.0
+    for head in heads:
+        seconds, told = head.get("seconds") or {}, head.get("tokens") or {}
+        if not seconds.get("wall") or not told.get("prompt"):
+            continue
+        wall += seconds["wall"]
+        prompt, output = prompt + told["prompt"], output + (told.get("output") or 0)
+        prefill, decode = prefill + seconds.get("prefill", 0.0), decode + seconds.get("decode", 0.0)
+    if not wall:
+        return None
+    if prefill and decode and output:
+        busy = wall / (prefill + decode)
+        return replace(base, prefill=prompt / (prefill * busy), decode=output / (decode * busy))
+    factor = base.seconds(prompt, output) / wall
+    return replace(base, prefill=base.prefill * factor, decode=base.decode * factor)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 from collections import Counter
 from pathlib import Path
@@ -219,6 +220,21 @@ def test_parts_of_a_store_write_apart_and_read_together(tmp_path: Path) -> None:
     assert whole.keys() == {"a", "b"} and whole.damaged == 0
     assert whole.get("a") == {"key": "a", "text": "A"}  # the first file by name
     assert two.path.read_bytes().endswith(b'{"key":"c"')
+
+
+def test_data_parallel_replicas_share_the_items(
+    tmp_path: Path, calls: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = {**TOY, "model_args": {**TOY["model_args"], "data_parallel_size": 2}}
+    path, out = study(tmp_path, models=[model], limit=6), tmp_path / "out"
+    shutil.copy(Path(__file__).with_name("sweep_models.py"), tmp_path)
+    assert main(["sweep", str(path), "-o", str(out)]) == 0
+    assert [s.state for s in records.states(studies.load(path, out))] == ["done"]
+    processes = [line.split()[0] for line in (tmp_path / "calls").read_text().splitlines()]
+    assert len(calls()) == 6 == len(set(calls())) and len(set(processes)) == 2
+    again = study(tmp_path, models=[model], limit=5)
+    assert main(["sweep", str(again), "-o", str(out), "--shard", "1/2"]) == 2
+    assert "leave it out and take 2 times as many shards" in capsys.readouterr().err
 
 
 def test_a_file_system_without_locks_is_enough(

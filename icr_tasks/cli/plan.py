@@ -38,16 +38,25 @@ def main(argv: list[str]) -> int:
         "--tokenizer", metavar="MODEL", help="the evaluated model's: count the tasks' data with it"
     )
     parser.add_argument("--alpha", type=_alpha, default=ALPHA, help="one-sided level (default: 0.05)")
-    parser.add_argument("--prefill", type=float, default=Rates.prefill, help="prompt tokens a second")
-    parser.add_argument("--decode", type=float, default=Rates.decode, help="answer tokens a second")
+    speed = "a second (default: measured in --results, else {:g})"
+    parser.add_argument("--prefill", type=float, help="prompt tokens " + speed.format(Rates.prefill))
+    parser.add_argument("--decode", type=float, help="answer tokens " + speed.format(Rates.decode))
     parser.add_argument("--dollars-per-hour", type=float, help="price of the machine")
     parser.add_argument("--price-in", type=float, help="dollars a million prompt tokens")
     parser.add_argument("--price-out", type=float, help="dollars a million answer tokens")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
-    if min(args.prefill, args.decode) <= 0:
+    named = [n for n in (args.prefill, args.decode) if n is not None]
+    if any(n <= 0 for n in named):
         parser.error("--prefill and --decode are tokens a second, above 0")
-    rates = Rates(args.prefill, args.decode, args.dollars_per_hour, args.price_in, args.price_out)
+    rates = Rates(
+        args.prefill or Rates.prefill,
+        args.decode or Rates.decode,
+        args.dollars_per_hour,
+        args.price_in,
+        args.price_out,
+        given=bool(named),
+    )
     made = planning.plan(
         [t for t in (args.tasks or "").split(",") if t],
         _settings(args.settings or ["full"]),

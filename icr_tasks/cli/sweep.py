@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         "--results",
         type=Path,
         default=Path("results"),
-        help="ledgers of the baseline's runs (default: results)",
+        help="ledgers of the baseline's runs, and of earlier runs for a dry run's times (default: results)",
     )
     add_judging(parser)
     parser.add_argument(
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     if args.dry_run:
         from ..sweep import plan
 
-        rows = plan.plan(found, chosen, args.sample, args.rate)
+        rows = plan.plan(found, chosen, args.sample, args.rate, args.results)
         print(plan.table(rows, args.rate, found.out / "answers"))
         return 0
     try:

@@ -41,6 +41,11 @@ class IcrVLLM(VLLM):
     queued at once."""
 
     def __init__(self, pretrained: str, store: str | None = None, in_flight: int = 64, **kwargs: Any) -> None:
+        if (n := int(kwargs.pop("data_parallel_size", 1) or 1)) > 1:
+            raise IcrError(
+                f"data_parallel_size={n}: one icr-vllm is one engine; `icr sweep` starts {n} of them for it and divides "
+                f"the items, and `vllm serve --data-parallel-size {n}` with --model icr-api serves from all of them"
+            )
         self.kv = EngineState(kwargs)
         if (dtype := str(kwargs.get("kv_cache_dtype", "auto"))) != "auto":
             choose.check(dtype)
@@ -49,12 +54,6 @@ class IcrVLLM(VLLM):
         kwargs.setdefault("disable_log_stats", False)  # per-request timing
         with self.kv.starting():
             super().__init__(pretrained, **kwargs)
-        if self.data_parallel_size > 1:
-            raise IcrError(
-                "icr-vllm streams through one engine: use data_parallel_size=1 and `icr sweep --jobs N` "
-                "(one engine a "
-                "job), or several runs with one store="
-            )
         import vllm
 
         self.in_flight = int(in_flight)

@@ -18,6 +18,7 @@ from ..schema import answering, fingerprint
 from ..settings import KV_NATIVE, Setting
 from .study import Study
 
+REPLICAS = "data_parallel_size"
 _MERGED = ("metadata", "gen_kwargs")
 
 
@@ -77,6 +78,12 @@ class Cell:
     def load_key(self) -> str:
         """Cells with the same key run on one loaded engine."""
         return json.dumps([self.engine, self.args, self.loading], sort_keys=True, default=str)
+
+    @property
+    def replicas(self) -> int:
+        """Engines side by side that share the items: `data_parallel_size` of every engine that does not do that
+        itself (lm-eval's vllm does, through Ray)."""
+        return 1 if self.engine == "vllm" else int(self.args.get(REPLICAS) or 1)
 
     @property
     def unit_key(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from lm_eval.api.model import LM
 from ..engines import answers, identity
 from ..engines.answers import AnswerStore
 from ..errors import IcrError, unknown
-from .cells import Cell
+from .cells import REPLICAS, Cell
 from .records import Folder
 from .study import SERVED
 
@@ -88,6 +88,8 @@ class Engine:
         auto = "auto" if "vllm" in cell.engine else 1
         loading = {"batch_size": cell.loading.get("batch_size", auto), "device": cell.loading.get("device")}
         args = {**cell.args, **_given(cell, folder)}
+        if cell.engine != "vllm":
+            args.pop(REPLICAS, None)  # this is one of them
         model: Any = get_model(cell.engine).create_from_arg_obj(args, loading)
         self.store = store_of(cell, folder, part)
         if cell.engine == SERVED:

@@ -7,11 +7,12 @@ cell, so starting too many, or the same study twice, costs an engine load and no
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,12 @@ def command(study: Study, part: list[Cell], shard: Shard | None = None) -> list[
     ]
 
 
-def local(study: Study, todo: list[list[Cell]], jobs: int, shard: Shard | None = None) -> int:
+def local(
+    study: Study, todo: list[list[Cell]], jobs: int, shards: Sequence[Shard | None] | None = None
+) -> int:
     """Worker processes, `jobs` at a time, each with its own GPUs where there are several; returns failed
-    workers."""
+    workers. `shards`: of each part, the shard of its items that is run."""
+    which = list(shards or [None] * len(todo))
     queue, failed = list(enumerate(todo)), 0
     running: dict[Any, Any] = {}
     slots = _devices(todo, jobs)
@@ -63,9 +67,9 @@ def local(study: Study, todo: list[list[Cell]], jobs: int, shard: Shard | None =
         with on_terminate():
             while queue or running:
                 while queue and free:
-                    (_, part), slot = queue.pop(0), free.pop(0)
+                    (number, part), slot = queue.pop(0), free.pop(0)
                     env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": slots[slot]} if slots else {})}
-                    running[subprocess.Popen(command(study, part, shard), env=env)] = slot
+                    running[subprocess.Popen(command(study, part, which[number]), env=env)] = slot
                 pid, status = os.wait()
                 for process, slot in list(running.items()):
                     if process.pid == pid:
@@ -97,11 +101,12 @@ def _devices(todo: list[list[Cell]], jobs: int) -> list[str]:
 
 
 def gpus(cell: Cell) -> int:
-    """GPUs one engine takes: tensor x pipeline x data parallel size."""
-    size = 1
-    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
-        size *= int(cell.args.get(name) or 1)
-    return size
+    """GPUs one engine takes: tensor x pipeline parallel size, times data parallel size where it does that
+    itself."""
+    names = ("tensor_parallel_size", "pipeline_parallel_size")
+    if cell.replicas == 1:
+        names += ("data_parallel_size",)  # type: ignore[assignment]
+    return math.prod(int(cell.args.get(name) or 1) for name in names)
 
 
 def slurm(study: Study, todo: list[list[Cell]], jobs: int) -> int:

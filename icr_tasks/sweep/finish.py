@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from ..errors import IcrError
 from . import costs, records, sharding
 from .cells import Cell
 from .executors import EXECUTORS, local, parts
@@ -25,7 +27,9 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
     todo = _todo(folder, chosen)
     print(f"{len(chosen)} cells, {len(chosen) - len(todo)} done before", file=sys.stderr)
     code = 0
-    if todo:
+    for n in sorted({c.replicas for c in todo if c.replicas > 1}):
+        code = code or _replicated(found, [c for c in todo if c.replicas == n], n, executor, jobs)
+    if todo := [c for c in todo if c.replicas == 1]:
         split = parts(list(todo), jobs)
         if executor == "local" and len(split) == 1:
             code = run_cells(found, list(todo))
@@ -54,6 +58,21 @@ def _todo(folder: Folder, chosen: Sequence[Cell]) -> list[Cell]:
     return [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
 
 
+def _replicated(found: Study, todo: list[Cell], n: int, executor: str, jobs: int) -> int:
+    """Cells with data_parallel_size=n: n engines at once, each with its share of the items."""
+    if executor != "local":
+        raise IcrError(
+            f"data_parallel_size={n} with --executor {executor}: leave it out and start {n} jobs with --shard i/{n}"
+        )
+    split = parts(todo, jobs)
+    with ExitStack() as held:
+        each = [Shard(i + 1, n) for i in range(n)]
+        for one in each:
+            held.enter_context(sharding.begin(found, one))
+        todo_each = [part for part in split for _ in each]
+        return int(bool(local(found, todo_each, n * jobs, [s for _ in split for s in each])))
+
+
 def shard(found: Study, chosen: Sequence[Cell], which: Shard, jobs: int = 1) -> int:
     """Answer one shard's share of the chosen cells; the last shard of a folder scores them.
 
@@ -62,10 +81,15 @@ def shard(found: Study, chosen: Sequence[Cell], which: Shard, jobs: int = 1) -> 
     with sharding.begin(found, which):
         folder = Folder(found.out)
         todo = _todo(folder, chosen)
+        if more := next((c for c in todo if c.replicas > 1), None):
+            raise IcrError(
+                f"{more.name}: data_parallel_size under --shard: leave it out and take {more.replicas} times as many "
+                "shards"
+            )
         print(f"shard {which}: {len(chosen)} cells, {len(chosen) - len(todo)} done before", file=sys.stderr)
         split = parts(todo, jobs) if todo else []
         if len(split) > 1:
-            code = int(bool(local(found, split, jobs, which)))
+            code = int(bool(local(found, split, jobs, [which] * len(split))))
         else:
             code = run_cells(found, todo, which) if todo else 0
         if code in (2, 130):

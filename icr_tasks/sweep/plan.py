@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ..context import tokens as counting
 from ..engines import answers
 from ..engines.served.dialect import length_of
 from ..errors import IcrError
 from ..harness import run
+from . import shards
 from .cells import Cell, units
 from .costs import estimate
 from .engine import import_plugins, quiet
@@ -40,13 +43,15 @@ class Row:
     most: int = 256  # tokens an answer may have
 
 
-def plan(study: Study, cells: list[Cell], sample: int, rate: float | None) -> list[Row]:
-    """One row a cell, in matrix order. `rate` is prefill tokens a second for models nothing was measured
-    of."""
+def plan(
+    study: Study, cells: list[Cell], sample: int, rate: float | None, results: Path | None = None
+) -> list[Row]:
+    """One row a cell, in matrix order. Times come from what the study's cells measured, else from ledgers of the
+    same model in `results`; `rate` is prefill tokens a second for models nothing was measured of."""
     quiet()
     import_plugins(study.imports, str(study.path.resolve().parent))
     known = {s.fingerprint: s.state for s in states(study)}
-    measured = _measured(Folder(study.out, create=False))
+    measured = {**_earlier(results, cells), **_measured(Folder(study.out, create=False))}
     rows: list[Any] = []
     for unit in units(cells):
         prompts: list[tuple[str, int, int]] = []  # text, tokens, row
@@ -70,7 +75,28 @@ def plan(study: Study, cells: list[Cell], sample: int, rate: float | None) -> li
 
 def _measured(folder: Folder) -> dict[str, float]:
     """Prompt tokens a second of each model, newest record with a measurement."""
-    return {r["where"][0]: r["tokens_per_second"] for r in folder.records() if r.get("tokens_per_second")}
+    told = [*shards.Ledger(folder.out).notes(), *folder.records()]
+    return {r["where"][0]: r["tokens_per_second"] for r in told if r.get("tokens_per_second")}
+
+
+def _earlier(results: Path | None, cells: list[Cell]) -> dict[str, float]:
+    """The same of models that have ledgers in a results folder: all they asked, over the time they were busy."""
+    prompts: dict[str, float] = {}
+    walls: dict[str, float] = {}
+    for path in sorted(results.glob("*/*/*/run.json")) if results is not None else ():
+        try:
+            head = orjson.loads(path.read_bytes())
+            name, wall, prompt = (
+                head["model"]["id"],
+                head["seconds"].get("wall"),
+                head["tokens"].get("prompt"),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # not a ledger of ours; `icr check` says why
+        if wall and prompt:
+            prompts[name], walls[name] = prompts.get(name, 0.0) + prompt, walls.get(name, 0.0) + wall
+    ids = {cell.model: str(cell.args.get("pretrained") or cell.args.get("model") or "") for cell in cells}
+    return {model: prompts[name] / walls[name] for model, name in ids.items() if name in walls}
 
 
 def _row(cell: Cell, state: str, sample: int) -> tuple[Row, list[tuple[str, int]]]:

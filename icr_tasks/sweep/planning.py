@@ -93,6 +93,9 @@ def plan(
         cells = [known.get(leaf) or _declared(leaf, notes, counts) for leaf in leaves]
     else:
         cells = list(known.values())
+    rates = rates or Rates(given=False)
+    if not rates.given:
+        rates = _rates(runs, rates, notes)
     spreads = _spreads(runs, notes)
     if not spreads:
         notes.append(
@@ -109,6 +112,23 @@ def plan(
         notes=list(dict.fromkeys(notes)),
     )
     return Planned(**vars(made), names=tuple(spreads), prior_used=spreads)
+
+
+def _rates(runs: Sequence[Run], base: Rates, notes: list[str]) -> Rates:
+    """Measured rates of these runs where they were timed. Several models: those of the slowest, which is said."""
+    found: dict[str, Rates] = {}
+    for name in sorted({run.model for run in runs}):
+        made = planned.measured([run.head for run in runs if run.model == name], base)
+        if made is not None:
+            found[name] = made
+    if not found:
+        return base
+    slowest = min(found, key=lambda name: found[name].prefill)
+    more = f", the slowest of {len(found)} models" if len(found) > 1 else ""
+    notes.append(
+        f"rates: measured in the ledgers of {slowest}{more}, shared prefixes and concurrency included"
+    )
+    return found[slowest]
 
 
 def _under(cell: Cell, setting: Setting) -> Cell:

@@ -147,6 +147,10 @@ class Ledger:
                 found[Shard(int(name[1]), int(name[2]))] = body
         return found
 
+    def notes(self) -> Iterator[dict[str, Any]]:
+        """What all shards noted of all cells."""
+        return filter(None, (_read(path) for path in sorted(self.root.glob("*/*.json"))))
+
     @staticmethod
     def _write(path: Path, body: Mapping[str, Any]) -> None:
         try:

@@ -73,7 +73,7 @@ class ModelEntry(RunKeys):
     batch_size: int | str = ""
     device: str = ""
     in_flight: Count = 1
-    endpoint: str = ""  # a served model: `model` is then the name that the server knows
+    endpoint: str | list[str] = ""  # a served model: `model` is then the name that the server knows
     tokenizer: str = ""
     price: Any = None
     budget_usd: Any = None
@@ -196,12 +196,14 @@ def _served(entry: dict[str, Any], args: dict[str, Any], where: str) -> tuple[di
     """An entry with an address as one of `icr-api`, its price and cap checked."""
     if not entry.get("model"):
         raise IcrError(f"{where}: an `endpoint` needs `model`, the name that its server knows")
-    address = _expand(entry["endpoint"])
-    root_of(address)
+    given = [entry["endpoint"]] if isinstance(entry["endpoint"], str) else entry["endpoint"]
+    address, *fleet = (_expand(one) for one in given)
+    for one in (address, *fleet):
+        root_of(one)
     price = Price.parse(entry.get("price"), f"{where}: price")
     cap = budget(entry.get("budget_usd"), price, f"{where}: budget_usd")
     own = {"model": entry["model"], "base_url": address, "price": entry.get("price"), "budget_usd": cap}
-    own["tokenizer"] = entry.get("tokenizer")
+    own |= {"tokenizer": entry.get("tokenizer"), "fleet": fleet or None}
     return {**entry, "model": SERVED}, {**args, **{k: v for k, v in own.items() if v is not None}}
 
 

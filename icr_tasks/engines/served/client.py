@@ -20,6 +20,7 @@ from typing import Any
 from ...errors import IcrError
 from ...lazy import needs
 from .dialect import OURS, Dialect, Refused, Reply, Unreadable, length_of, read, said_of, stops_of
+from .fleet import Fleet
 from .price import Price
 from .spending import BudgetReached, Spending
 
@@ -59,6 +60,7 @@ class Ask:
     prompt: str | list[dict[str, Any]]
     kwargs: Mapping[str, Any]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    document: str = ""  # chooses the server of a fleet
 
     @property
     def n_bytes(self) -> int:
@@ -98,7 +100,9 @@ class Client:
         price: Price | None,
         spending: Spending,
         known: Callable[[Reply], None],
+        fleet: Fleet | None = None,
     ) -> None:
+        self.fleet = fleet or Fleet([server])
         self.server, self.dialect, self.price, self.spending, self.known = (
             server,
             dialect,
@@ -188,9 +192,13 @@ class Client:
                 self.server.model, ask.prompt, ask.kwargs, {**self.server.extra, **ask.extra}
             )
             self.going += 1
+            at, good = self.fleet.take(ask.document), False
             try:
-                status, raw, after = await self.post(body)
+                status, raw, after = await self.post(body, self.fleet.servers[at])
+                if status >= 500:
+                    self.fleet.failed(at, f"HTTP {status}")
                 if status == 200:
+                    good = True
                     usd = at_most
                     reply = read(raw, stops_of(ask.kwargs), self.server.think_end)
                     usd = None if self.price is None else self.price.usd(reply.usage, at_most)[0]
@@ -200,17 +208,19 @@ class Client:
                 raise Again(self.server.redact(error), billed=True) from None
             except Again as error:
                 usd = at_most if error.billed else 0.0
+                self.fleet.failed(at, error)
                 raise
             except asyncio.CancelledError:
                 usd = at_most
                 raise
             finally:
                 self.going -= 1
+                self.fleet.give(at, answered=good)
                 if ticket is not None:
                     self.spending.settle(ticket, usd or 0.0)
                     async with self.freed:
                         self.freed.notify_all()
-            self.refusal(status, raw, after, body, ask, version)
+            self.refusal(status, raw, after, body, ask, version, self.fleet.servers[at])
 
     async def ticket(self, usd: float) -> str:
         """Set the highest price of a request aside; waits while requests under way may cost less than that.
@@ -227,9 +237,9 @@ class Client:
                     raise self.spending.reached(usd)
                 await self.freed.wait()
 
-    async def post(self, body: dict[str, Any]) -> tuple[int, str, float | None]:
+    async def post(self, body: dict[str, Any], server: Server) -> tuple[int, str, float | None]:
         """(status, body, Retry-After) of a response. Raises Again where there is none."""
-        server, path = self.server, "/completions" if "prompt" in body else "/chat/completions"
+        path = "/completions" if "prompt" in body else "/chat/completions"
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = {"Content-Type": "application/json", **server.headers}
         try:
@@ -253,25 +263,32 @@ class Client:
             ) from None
 
     def refusal(
-        self, status: int, raw: str, after: float | None, body: dict[str, Any], ask: Ask, version: int
+        self,
+        status: int,
+        raw: str,
+        after: float | None,
+        body: dict[str, Any],
+        ask: Ask,
+        version: int,
+        server: Server,
     ) -> None:
         """Returns where the request is to be written anew; raises what an HTTP error means otherwise."""
         said, param, _ = said_of(raw)
-        said = self.server.redact(said)
+        said = server.redact(said)
         if 300 <= status < 400:
             raise Unreachable(
-                f"{self.server.shown} sends on to another address, which is not followed; name that one"
+                f"{server.shown} sends on to another address, which is not followed; name that one"
             )
         if status in (400, 422):
             if version != self.dialect.version:
                 return  # somebody else's refusal taught it meanwhile
             if self.dialect.learn(said, param, body, {**self.server.asked, **_asked(ask.kwargs)}):
                 log.warning(
-                    "%s: %s; asked again otherwise: %s", self.server.shown, said[:200], self.dialect.record()
+                    "%s: %s; asked again otherwise: %s", server.shown, said[:200], self.dialect.record()
                 )
                 return
         if status in _FATAL:
-            raise Unreachable(f"{self.server.shown} {_FATAL[status]} (model {self.server.model!r}): {said}")
+            raise Unreachable(f"{server.shown} {_FATAL[status]} (model {server.model!r}): {said}")
         if status < 500 and status not in _RETRIED:
             raise Refused(f"HTTP {status}: {said}")
         raise Again(f"HTTP {status}: {said}", after)

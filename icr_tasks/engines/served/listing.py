@@ -5,8 +5,33 @@ from __future__ import annotations
 import urllib.parse
 
 from ... import listing as listings
+from ...errors import IcrError
 from ...listing import Listing as Listing
 from .client import Server, Unreachable
+from .fleet import Fleet
+
+
+def listing_of(fleet: Fleet) -> Listing:
+    """The listing of the first server that answers; the others of the fleet must say the same model and window.
+
+    A server that is not there is left out until it is. Raises Unreachable when none is, IcrError for another model.
+    """
+    found: dict[str, Listing] = {}
+    for i, server in enumerate(fleet.servers):
+        try:
+            found[server.shown] = listing(server)
+        except Unreachable as error:
+            if len(fleet.servers) == 1 or (i + 1 == len(fleet.servers) and not found):
+                raise
+            fleet.failed(i, error)
+    (first, told), *others = found.items()
+    for address, other in others:
+        if (other.window, other.root) != (told.window, told.root):
+            raise IcrError(
+                f"{address} serves {other.root or 'a model'} with a window of {other.window} tokens, {first} "
+                f"{told.root or 'one'} with {told.window}: the servers of a fleet must be started alike"
+            )
+    return told
 
 
 def listing(server: Server, timeout: float = 15.0) -> Listing:

@@ -36,7 +36,8 @@ from . import price as prices
 from .address import key_of, server_of
 from .client import Ask, Client
 from .dialect import Dialect, Reply
-from .listing import listing
+from .fleet import Fleet, addresses, document_of
+from .listing import listing_of
 from .spending import BudgetReached, Spending
 
 log = logging.getLogger("icr_tasks")
@@ -72,6 +73,7 @@ class IcrAPI(LM):
         price: Mapping[str, float] | None = None,
         budget_usd: float | None = None,
         spent: str | None = None,
+        fleet: Sequence[str] | str | None = None,
         api_key: str | None = None,
         api_key_env: str | None = None,
         header: Mapping[str, str] | None = None,
@@ -100,11 +102,15 @@ class IcrAPI(LM):
                 "budget_usd needs store=FOLDER: finished answers, and what was spent, are kept there"
             )
         own = {"extra": extra, "seed": seed, "header": header}
-        self.server = server_of(self.model, base_url, key_of(api_key, api_key_env, base_url), own)
-        self.server.concurrency, self.server.timeout = max(int(num_concurrent), 1), float(timeout)
-        self.server.retries, self.server.verify = int(max_retries), bool(verify_certificate)
-        self.server.think_end = think_end_token
-        self.listing: Listing = listing(self.server)
+        servers = []
+        for address in (base_url, *addresses(fleet)):
+            server = server_of(self.model, address, key_of(api_key, api_key_env, address), own)
+            server.concurrency, server.timeout = max(int(num_concurrent), 1), float(timeout)
+            server.retries, server.verify = int(max_retries), bool(verify_certificate)
+            server.think_end = think_end_token
+            servers.append(server)
+        self.server, self.fleet = servers[0], Fleet(servers)
+        self.listing: Listing = listing_of(self.fleet)
         self.max_length = int(max_length) if max_length else self.listing.window
         self.dialect = Dialect(
             "max_completion_tokens" if "api.openai.com" in self.server.root else "max_tokens"
@@ -162,6 +168,8 @@ class IcrAPI(LM):
         told: dict[str, Any] = {
             "served": {"answered_as": dict(self.seen), **self.listing.record(), **self.dialect.record()}
         }
+        if by_server := self.fleet.record():
+            told["served"]["fleet"] = by_server
         if self.price is not None:
             told["price"] = self.price.record()
             told["spent_usd"] = round(self.spending.spent, 6)
@@ -177,7 +185,7 @@ class IcrAPI(LM):
         done: queue.SimpleQueue[tuple[int, Reply | None, dict[str, Any]] | BaseException | None] = (
             queue.SimpleQueue()
         )
-        client = Client(self.server, self.dialect, self.price, self.spending, self._known)
+        client = Client(self.server, self.dialect, self.price, self.spending, self._known, self.fleet)
         running: dict[str, Any] = {}
 
         async def ask() -> None:
@@ -207,18 +215,19 @@ class IcrAPI(LM):
 
     def _ask(self, request: Any) -> Ask:
         prompt, kwargs = request.args
+        document = document_of(request, answers.text_of(prompt))
         if isinstance(prompt, str):
-            return Ask(prompt, kwargs)
+            return Ask(prompt, kwargs, document=document)
         messages = json.loads(prompt.prompt)
         if messages[-1]["role"] != "assistant":
-            return Ask(messages, kwargs)
+            return Ask(messages, kwargs, document=document)
         if not self.listing.continues:
             raise IcrError(
                 f"the prompt begins the answer itself, which {self.server.shown} is not known to "
                 "continue; take another "
                 "prompt, setting gold@only instead of gold, or a vLLM or SGLang server"
             )
-        return Ask(messages, kwargs, CONTINUE)
+        return Ask(messages, kwargs, CONTINUE, document)
 
     def _measured(
         self, request: Any, reply: Reply | None, found: dict[str, Any]

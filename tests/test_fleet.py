@@ -1,0 +1,121 @@
+"""A fleet of servers of one model: one document, one server; loads bounded; a server that fails is gone around."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from fake_served import FakeServed
+
+from icr_tasks.engines.served.fleet import Fleet, addresses, document_of
+from icr_tasks.errors import IcrError
+from icr_tasks.schema import redacted
+from icr_tasks.sweep import cells
+from icr_tasks.sweep import study as studies
+
+pytest.importorskip("aiohttp")
+
+
+class Request:
+    task_name = "t"
+
+    def __init__(self, document: int, question: int) -> None:
+        self.doc, self.doc_id = {"cluster": f"book {document}"}, question
+        self.args = (f"Common words. Book {document}. Question {question}?", {"max_gen_toks": 8})
+
+
+def engine(servers: list[FakeServed], **more: Any) -> Any:
+    from icr_tasks.engines.served.model import IcrAPI
+
+    first, *others = [server.url for server in servers]
+    return IcrAPI(model="M", base_url=first, fleet=";".join(others), **more)
+
+
+def books(server: FakeServed) -> Counter[str]:
+    return Counter(body["prompt"].split(". ")[1] for body in server.bodies)
+
+
+def test_a_document_stays_with_one_server_and_all_work() -> None:
+    asked = [Request(d, q) for d in range(24) for q in range(5)]
+    with FakeServed() as one, FakeServed() as two, FakeServed() as three:
+        model = engine([one, two, three], num_concurrent=2)
+        assert model.generate_until(asked, disable_tqdm=True) == ["ok"] * len(asked)
+        held = [books(s) for s in (one, two, three)]
+        assert sum(map(len, held)) == 24 and all(held)  # every book was read by one server
+        told = model.get_model_info()["served"]["fleet"]
+        assert sum(told.values()) == len(asked) and len(told) == 3
+
+
+def test_a_server_that_dies_is_gone_around() -> None:
+    asked = [Request(d, q) for d in range(12) for q in range(2)]
+    broken = (503, "overloaded", {})
+    with FakeServed() as one, FakeServed(fault=lambda prompt, nth: broken) as two:
+        model = engine([one, two], num_concurrent=1)
+        model.server.pause = 0.01
+        assert model.generate_until(asked, disable_tqdm=True) == ["ok"] * len(asked)
+        assert len(two.bodies) <= 2 and len(one.bodies) == len(asked)
+        assert model.fleet.answered == [len(asked), 0]
+
+
+def test_a_server_that_is_not_there_is_left_out_and_another_model_is_refused() -> None:
+    with FakeServed() as one:
+        gone = SimpleNamespace(url="http://127.0.0.1:9/v1")
+        model = engine([gone, one])  # type: ignore[list-item]
+        assert model.generate_until([Request(1, 1)], disable_tqdm=True) == ["ok"] and len(one.bodies) == 1
+        with FakeServed(window=4096) as small, pytest.raises(IcrError, match="must be started alike"):
+            engine([one, small])
+
+
+def test_loads_are_bounded_and_only_the_failed_servers_documents_move() -> None:
+    now = [0.0]
+    fleet = Fleet([SimpleNamespace(root=f"r{i}", shown=f"r{i}") for i in range(4)], clock=lambda: now[0])  # type: ignore[misc]
+
+    def homes() -> dict[str, int]:
+        found = {}
+        for d in range(200):
+            found[str(d)] = i = fleet.take(str(d))
+            fleet.give(i)
+        return found
+
+    before = homes()
+    assert min(Counter(before.values()).values()) > 25
+    fleet.failed(2, "gone")
+    after = homes()
+    assert all(after[d] == i for d, i in before.items() if i != 2) and 2 not in after.values()
+    now[0] = 31.0
+    assert homes() == before
+    busy = [fleet.take("one document") for _ in range(40)]
+    assert max(Counter(busy).values()) <= 2 * 40 / 4 + 1 and len(set(busy)) > 1
+
+
+def test_what_names_a_document() -> None:
+    plain = SimpleNamespace(args=("text", {}))
+    assert document_of(plain, "x" * 9000) == "x" * 4096
+    assert document_of(Request(3, 1), "text") == "book 3"
+    assert (
+        addresses("http://a/v1; http://b/v1")
+        == ["http://a/v1", "http://b/v1"]
+        == addresses(["http://a/v1", "http://b/v1"])
+    )
+    with pytest.raises(IcrError, match="is not http"):
+        addresses("a:8000")
+
+
+def test_a_study_names_several_endpoints_and_they_change_no_fingerprint(tmp_path: Path) -> None:
+    def cell(endpoint: Any) -> cells.Cell:
+        path = tmp_path / "study.yaml"
+        entry = {"name": "m", "model": "M", "endpoint": endpoint, "tokenizer": "none"}
+        path.write_text(
+            yaml.safe_dump({"models": [entry], "tasks": ["icr_synth_rag_512"], "prompts": ["ao"]})
+        )
+        return cells.matrix(studies.load(path))[0]
+
+    one, two = cell("http://a:1/v1"), cell(["http://a:1/v1", "http://b:1/v1"])
+    assert two.args["fleet"] == ["http://b:1/v1"] and one.fingerprint == two.fingerprint
+    assert cell("http://c:1/v1").fingerprint != one.fingerprint
+    told = str(redacted({"fleet": "http://u:secret@a/v1;http://u:secret@b/v1"}))
+    assert "secret" not in told, told
