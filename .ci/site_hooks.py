@@ -46,6 +46,11 @@ def page(notebook: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links to a notebook lead to its page; in the repository they lead to the notebook."""
+    return re.sub(r"\]\(((?!\w+://)[^)\s]+)\.ipynb\)", r"](\1.md)", markdown)
+
+
 def on_config(config: Any) -> Any:
     """The navigation names a notebook by its own file; a page that it does not name stands under "More"."""
     docs = Path(config["docs_dir"])

@@ -41,7 +41,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, tree / name)
     (folder / "sitecustomize.py").write_text(OFFLINE, encoding="utf-8")
     environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(folder), "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(folder / "built")]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "-d",
+        str(folder / "built"),
+    ]  # -q would hide what strict counts
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "built"
