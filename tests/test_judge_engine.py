@@ -1,4 +1,5 @@
-"""Engine level: `icr judge serve` on real vLLM with SmolLM2, and stock lm_eval judging a log by it."""
+"""Engine level: vLLM's own server with SmolLM2, started by `icr judge serve`: it judges a log, and continues a
+message that was begun."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from test_contract import lm_eval, results
-from test_engine_vllm import CPU, smollm2
+from test_engine_vllm import CPU, samples, smollm2
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 __all__ = ["smollm2"]  # a fixture
@@ -102,3 +105,53 @@ def test_check_shows_what_a_judge_says(served: str) -> None:
     command[-3] = "no-such-model"
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 3 and "does not know this path or model" in run.stderr
+
+
+# ---- the same server as an evaluated model ---------------------------------------------------------------
+
+
+def test_the_final_message_is_continued(served: str, smollm2: Path) -> None:
+    """A begun answer is gone on with: what the chat gives is what a completion of the same text gives."""
+    from transformers import AutoTokenizer
+
+    from icr_tasks.engines.served.model import IcrAPI
+
+    model = IcrAPI(model="judge", base_url=served)
+    assert model.listing.continues
+    asked = [{"role": "user", "content": "Name the capital of France."}]
+    begun = [*asked, {"role": "assistant", "content": "The capital city of France is called"}]
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    text = tokenizer.apply_chat_template(begun, tokenize=False, continue_final_message=True)
+    assert text.endswith("France is called")  # no turn is closed, none is opened
+
+    def ask(prompt: Any) -> tuple[str, int]:
+        request = SimpleNamespace(
+            args=(prompt, {"max_gen_toks": 8, "temperature": 0}), task_name="t", doc_id=0, found={}
+        )
+        [said] = model.generate_until([request], disable_tqdm=True)
+        return said, request.found["usage"]["tokens_in"]
+
+    continued, n_tokens = ask(model.apply_chat_template(begun))
+    n_text = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert n_tokens == n_text and continued.strip()
+    assert continued.split() == ask(text)[0].split()
+    closed, n_closed = ask(model.apply_chat_template([*begun, *asked]))
+    assert (
+        n_closed > n_text and closed != continued
+    )  # without it the turn is closed, and another one answered
+
+
+def test_a_setting_that_begins_the_answer_on_lm_evals_chat_engine(served: str, tmp_path: Path) -> None:
+    """`gold` begins the assistant's turn: lm-eval's chat engine, icr-api and rendered text say the same."""
+    common = ("--limit", "3", "--gen_kwargs", "max_gen_toks=16", "--apply_chat_template")
+    metadata = {"setting": "gold", "tokenizer": "none"}
+    said = {}
+    for engine, address in (
+        ("local-chat-completions", f"{served}/chat/completions"),
+        ("icr-api", served),
+    ):
+        args = ("--model_args", f"model=judge,base_url={address}", *common)
+        run = lm_eval(engine, ("icr_synth_rag_512",), tmp_path / engine, metadata, *args)
+        assert run.returncode == 0, run.stderr[-3000:]
+        said[engine] = {s["doc"]["id"]: s["filtered_resps"][0] for s in samples(tmp_path / engine)}
+    assert len(said["icr-api"]) == 3 and said["icr-api"] == said["local-chat-completions"]
