@@ -29,7 +29,7 @@ train-demo: setup
 unit:
 	$(PYTHON) -m venv $(VENV)-unit
 	$(VENV)-unit/bin/python -m pip install -q --disable-pip-version-check ".[api,judge,board]" pytest hypothesis statsmodels
-	cd tests && ../$(VENV)-unit/bin/python -P -m pytest -q -p no:cacheprovider $(UNIT)
+	cd tests && $(abspath $(VENV)-unit)/bin/python -P -m pytest -q -p no:cacheprovider $(UNIT)
 
 test: setup
 	$(BIN)/python -P -m pytest $(PYTEST_ARGS)
