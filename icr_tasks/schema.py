@@ -111,32 +111,6 @@ class LedgerRow(TypedDict, total=False):
     tokens_in: int  # as a served model's server counts; also tokens_cached, tokens_out, tokens_reasoning, usd
 
 
-class KvCounts(TypedDict, total=False):
-    """What an engine measured of one request's KV cache (`kv` of its digest); the same names and units in
-    icr-hf and vLLM. None: this engine cannot tell, or there was no step. Bytes are sums over layers."""
-
-    setting: str  # what ran
-    method: str  # "full" where nothing was compressed
-    frees: bool  # whether the method drops keys
-    tokens: int  # of the prompt (query-agnostic: of the context)
-    tokens_stored: int
-    fallback: bool  # the prompt was read in full, because nothing could be left out
-    steps: int  # generated tokens that went through the model
-    sparse_steps: int  # those in which keys were left out
-    bytes_full_per_token: int | float | None
-    bytes_stored_per_token: float | None
-    stored_fraction: float | None
-    index_bytes: int
-    build_seconds: float
-    bytes_read_per_step: int | None
-    read_fraction: float | None
-    attended_fraction: float | None
-    mass_kept: float | None
-    peak_memory_bytes: int | None
-    prefill_tokens_per_s: float | None
-    decode_tokens_per_s: float | None
-
-
 class RunHead(TypedDict, total=False):
     """run.json: what a run was. `fingerprint_inputs` decide its answers, the rest is measured or
     descriptive."""
@@ -213,18 +187,8 @@ _GRADER_SPEED = _words("base_url api_key api_key_env concurrency timeout retries
 GRADER_SPEED_ONLY = frozenset(prefix + name for prefix in _GRADERS for name in _GRADER_SPEED)
 
 
-_DTYPES = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-
-
-def dtype_name(value: Any) -> str | None:
-    """One name for a model's dtype in any of its spellings; None where it is left open ("auto")."""
-    text = str(value or "").removeprefix("torch.")
-    return _DTYPES.get(text, text) if text not in ("", "auto") else None
-
-
 def speed_only(name: str) -> bool:
-    """True for an option that cannot change an answer or a score: speed, addresses of graders,
-    credentials."""
+    """True for an option that cannot change an answer or a score: speed, addresses of graders, credentials."""
     return name in SPEED_ONLY or name in GRADER_SPEED_ONLY or secret_key(name)
 
 
@@ -286,7 +250,6 @@ _NAMED = re.compile(
     r"(?P<quote>[\"']?)(?P<name>[A-Za-z][A-Za-z0-9_.-]*)(?P=quote)(?P<sign>\s*[:=]\s*)"
     r"(?:\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<bare>[^\s\"',;&?})\]{\[(:/]+))"
 )
-
 _HINT = re.compile(
     r"(?i)sk-|hf_|gh[pousr]_|github_pat|glpat|xox|akia|aiza|gsk_|eyj|bearer|basic|private key|://|secret|passw|pwd"
     r"|auth|cookie|credential|header|apikey|(?:token|key)[\"' =:]"

@@ -15,11 +15,11 @@ from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
 from icr_tasks.leaderboard.board.build import build
 from icr_tasks.leaderboard.board.tables import Options
+from icr_tasks.leaderboard.ledgers.dtypes import dtype_name
 from icr_tasks.leaderboard.ledgers.load import load_run
 from icr_tasks.leaderboard.pairs import axes
 from icr_tasks.leaderboard.pairs.axes import CHECKPOINT, MODEL, SETTING, WORDS, Identity, comparable
 from icr_tasks.leaderboard.pairs.joined import pair
-from icr_tasks.schema import dtype_name
 
 ONE = Identity(
     task="t",

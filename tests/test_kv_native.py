@@ -13,9 +13,9 @@ import pytest
 from icr_tasks.errors import IcrError
 from icr_tasks.harness.options import Options
 from icr_tasks.kv import choose
+from icr_tasks.kv.counts import KvCounts
 from icr_tasks.kv.vllm import counters
 from icr_tasks.kv.vllm.state import EngineState
-from icr_tasks.schema import KvCounts
 from icr_tasks.settings import KV_NATIVE, Setting
 
 

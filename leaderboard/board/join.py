@@ -113,11 +113,11 @@ def name_variants(found: list[Row]) -> list[Row]:
         same.setdefault((row.name, row.setting["text"], row.prompt, row.variant), []).append(row)
     for group in same.values():
         if len(group) > 1:
-            flat = [_flat(r.heads[0].get("fingerprint_inputs") or {}) for r in group]
+            each = [_flat(r.heads[0].get("fingerprint_inputs") or {}) for r in group]
             differing = [
-                k for k in sorted({k for f in flat for k in f}) if len({repr(f.get(k)) for f in flat}) > 1
+                k for k in sorted({k for f in each for k in f}) if len({repr(f.get(k)) for f in each}) > 1
             ]
-            for row, values in zip(group, flat, strict=True):
+            for row, values in zip(group, each, strict=True):
                 parts = [f"{k.split('.')[-1]}={values[k]}" for k in differing if k in values]
                 row.variant = " ".join([row.variant, *parts]).strip()[:80] or row.runs[0][:6]
             _tell_copies_apart(group)

@@ -20,9 +20,10 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError
-from icr_tasks.schema import dtype_name, run_fingerprint
+from icr_tasks.schema import run_fingerprint
 
 from . import ledger, lm_eval_files, usages
+from .dtypes import dtype_name
 from .means import Means
 from .merge import Result, Rules, Source, best, pinned, taken, there
 from .routed import route_note

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from icr_tasks.errors import unknown
-from icr_tasks.schema import dtype_name
 
+from ..ledgers.dtypes import dtype_name
 from ..ledgers.load import Run, Task, TaskItems
 from ..ledgers.unfinished import MARKED, unfinished
 

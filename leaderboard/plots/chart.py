@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, wraps
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, ParamSpec
 from xml.sax.saxutils import escape
@@ -143,7 +144,7 @@ def bundle() -> str:
     altair()
     import vl_convert
 
-    kept = cache_root() / "vega" / f"{vl_convert.__version__}.js"  # making it takes seconds
+    kept = cache_root() / "vega" / f"{version('vl-convert-python')}.js"  # making it takes seconds
     if kept.is_file() and (found := _checked(kept.read_bytes())) is not None:
         return found
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

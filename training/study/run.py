@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from icr_tasks.errors import IcrError, unknown
 from icr_tasks.storage import write_atomic
-from icr_tasks.sweep import cells, finish, runner
+from icr_tasks.sweep import cells, finish, worker
 from icr_tasks.sweep import study as sweeps
 from icr_tasks.sweep.records import Folder
 
@@ -240,7 +240,7 @@ def evaluate(study: Study, begin: str) -> int:
         folder = Folder(found.out)
         todo = [c for c in every if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
         if todo:
-            runner.run_cells(found, todo)
+            worker.run_cells(found, todo)
     return finish.run(found, every)
 
 

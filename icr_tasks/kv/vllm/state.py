@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import IcrError
-from ...schema import KvCounts
 from ...settings import Setting
 from .. import choose
+from ..counts import KvCounts
 from . import counters, seam
 
 
