@@ -103,9 +103,15 @@ def model() -> Any:
 
 @contextmanager
 def server(
-    *, window: int | None = None, owner: str = "vllm", refuses: str = "", listed: Any = ...
+    *,
+    window: int | None = None,
+    owner: str = "vllm",
+    refuses: str = "",
+    listed: Any = ...,
+    raw: str | None = None,
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """(address, bodies it got) of an OpenAI-like server; `refuses` is said, with HTTP 400, to every prompt."""
+    """(address, bodies it got) of an OpenAI-like server; `refuses` is said, with HTTP 400, to every prompt;
+    `raw` is the body of every reply."""
     bodies: list[dict[str, Any]] = []
     entry: dict[str, Any] = {"id": "M", "owned_by": owner}
     if window is not None:
@@ -122,6 +128,9 @@ def server(
             if refuses:
                 self._send(400, {"error": {"message": refuses}})
                 return
+            if raw is not None:
+                self._send(200, raw)
+                return
             text = "The answer is: nobody"
             said = {"message": {"content": text}} if "messages" in body else {"text": text}
             self._send(200, {"choices": [{"index": 0, "finish_reason": "stop", **said}]})
@@ -129,7 +138,8 @@ def server(
         def _send(self, status: int, value: Any) -> None:
             data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            kind = "text/html" if isinstance(value, str) and value.startswith("<") else "application/json"
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,14 @@ def test_a_window_is_a_number() -> None:
     for wrong in ("8k", -1, "many"):
         with pytest.raises(IcrError, match="max_length="):
             window.find({"max_length": wrong})
+
+
+@pytest.mark.parametrize("raw", ['{"choices": [{"text": "The ans', "<html><body>Sign in</body></html>", ""])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_reply_that_is_no_json_ends_in_a_line(
+    raw: str, at_once: int, tokenizer: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with server(window=100_000, raw=raw) as (url, _):
+        given = args(url, "/chat/completions", tokenizer, f",num_concurrent={at_once}")
+        code, said = cli(capsys, *CHAT, *given, *SHORT, "--output_path", str(tmp_path))
+    assert code == 3 and re.search("no JSON|no list of choices", said), said

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any
@@ -25,6 +25,7 @@ _LENGTH = re.compile(
 _said: list[str] = []  # the last refusal of a server, which lm_eval logs and forgets
 _UNREACHABLE = ("ConnectionError", "ClientConnectorError", "ServerDisconnectedError", "ConnectTimeout")
 _REFUSED = ("HTTPError", "ClientResponseError", "RetryError")
+_NO_JSON = ("JSONDecodeError", "ContentTypeError")
 _LATE = ("ReadTimeout", "TimeoutError", "ServerTimeoutError")
 
 
@@ -86,6 +87,11 @@ def explained(error: BaseException, ours: bool) -> IcrError | None:
         )
     if name in _REFUSED:
         return _refusal(error)
+    if name in _NO_JSON and {"requests", "aiohttp"} & _passed(error):
+        return IcrError(
+            f"the server's reply is no JSON ({error}); is base_url= the address of its API, and does a proxy cut replies?",
+            exit_code=3,
+        )
     if (
         isinstance(error, ValueError | AssertionError | TypeError)
         and str(error)
@@ -110,10 +116,20 @@ def _refusal(error: BaseException) -> IcrError:
 
 
 def _raised_in_lm_eval(error: BaseException) -> bool:
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    return last is not None and str(last.tb_frame.f_globals.get("__name__")).startswith("lm_eval.")
+    return any([module.startswith("lm_eval.") for module in _frames(error)][-1:])
+
+
+def _passed(error: BaseException) -> set[str]:
+    """Packages whose code the error came through."""
+    return {name.partition(".")[0] for name in _frames(error)}
+
+
+def _frames(error: BaseException) -> Iterator[str]:
+    """Modules from the outermost call to where the error was raised."""
+    at = error.__traceback__
+    while at is not None:
+        yield str(at.tb_frame.f_globals.get("__name__"))
+        at = at.tb_next
 
 
 def _ours(args: Any) -> bool:
