@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from icr_tasks.metrics.answers import score
+from icr_tasks.metrics.citations import cited_ids, contents, quotes
 from icr_tasks.metrics.extract import extract_answer
 from icr_tasks.metrics.option_reader import pick
 from icr_tasks.metrics.visible import visible
@@ -29,11 +30,18 @@ UNITS = (
     "[DOC 1] ",
     "a.b.",
     "**\n",
+    "\n\n",
+    "\n- ",
+    "[DOC ",
+    "relevant documents ",
 )
 READERS: dict[str, Callable[[str], object]] = {
     "visible": visible,
     "extract_answer": extract_answer,
     "pick": lambda text: pick(text, ("A walk on the Moon", "Mars", "Rome", "Dr. Ada")),
+    "cited_ids": cited_ids,
+    "quotes": quotes,
+    "contents": contents,
     "score": lambda text: score(text, ("4 July 1776", "John Smith")),
 }
 

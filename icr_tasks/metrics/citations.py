@@ -8,11 +8,12 @@ from collections.abc import Collection
 
 from .extract import strip_thoughts
 
-_GROUP = re.compile(r"\[\s*DOC[^\]]*\]", re.I)
+# Bounded, and line by line: an answer of one mark a million times takes time in proportion to its length.
+_GROUP = re.compile(r"\[\s{0,99}DOC[^\]]{0,999}\]", re.I)
 _BARE = re.compile(r"\b(?:DOC|Document)\s+#?(-?\d+)\b", re.I)
 _NUMBER = re.compile(r"-?\d+")
 _SECTION = re.compile(
-    r"^\W*relevant\s+(?:document\s*)?(?:ids?|documents?(?:\s+ids?)?)\W*?:\s*(.*?)(?=^\W*(?:the\s+)?answer\b|\Z)",
+    r"^[^\w\n]*relevant\s+(?:document\s*)?(?:ids?|documents?(?:\s+ids?)?)\W*?:\s*(.*?)(?=^[^\w\n]*(?:the\s+)?answer\b|\Z)",
     re.I | re.S | re.M,
 )
 _QUOTE = re.compile(
