@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import IcrError, unknown
@@ -79,3 +80,15 @@ def _limits(record: type[BaseModel], name: str) -> tuple[float, float | None] | 
     for part in record.model_fields[name].metadata:
         found |= {side: getattr(part, side) for side in ("ge", "le") if hasattr(part, side)}
     return (found["ge"], found.get("le")) if "ge" in found else None
+
+
+def read_yaml(text: str, where: object, loader: Any = None) -> Any:
+    """The value of a YAML text. Raises IcrError, one line with the place, for what is none; `where` names the
+    file or the option."""
+    try:
+        return yaml.load(text, Loader=loader or yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        said = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise IcrError(f"{where} is not valid YAML: {place}{said}") from error

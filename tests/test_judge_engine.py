@@ -1,5 +1,5 @@
-"""Engine level: vLLM's own server with SmolLM2, started by `icr judge serve`: it judges a log, and continues a
-message that was begun."""
+"""Engine level: vLLM's own server with SmolLM2, started by `icr judge serve`: it judges a log, continues a message
+that was begun, and gives icr-api the answers that vLLM gives in the process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from test_contract import lm_eval, results
-from test_engine_vllm import CPU, samples, smollm2
+from test_engine_vllm import CPU, ENGINE, samples, smollm2
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 __all__ = ["smollm2"]  # a fixture
@@ -155,3 +155,31 @@ def test_a_setting_that_begins_the_answer_on_lm_evals_chat_engine(served: str, t
         assert run.returncode == 0, run.stderr[-3000:]
         said[engine] = {s["doc"]["id"]: s["filtered_resps"][0] for s in samples(tmp_path / engine)}
     assert len(said["icr-api"]) == 3 and said["icr-api"] == said["local-chat-completions"]
+
+
+def test_item_scores_of_a_server_are_those_of_vllm_in_the_process(
+    served: str, smollm2: Path, tmp_path: Path
+) -> None:
+    names, common = ("icr_synth_rag_512", "icr_synth_short_256"), ("--limit", "8", "--apply_chat_template")
+    common += ("--gen_kwargs", "max_gen_toks=24")
+    counted = {"tokenizer": str(smollm2)}
+    args = ("--model_args", f"model=judge,base_url={served},store={tmp_path / 'store'}", *common)
+    run = lm_eval("icr-api", names, tmp_path / "served", counted, *args)
+    assert run.returncode == 0, run.stderr[-3000:]
+    engine = ENGINE.replace("8192", "4096")
+    args = ("--model_args", f"pretrained={smollm2},{engine}", "--batch_size", "auto", *common)
+    run = lm_eval("vllm", names, tmp_path / "here", counted, *args, env=CPU)
+    assert run.returncode == 0, run.stderr[-3000:]
+
+    def rows(folder: str) -> dict[str, tuple[float, str]]:
+        found = samples(tmp_path / folder)
+        prompts = [json.loads(s["arguments"]["gen_args_0"]["arg_0"]) for s in found]
+        assert len(found) == 16 and all(p["n_prompt_tokens"] and not p["truncated"] for p in prompts)
+        return {s["doc"]["id"]: (s["score"], s["filtered_resps"][0]) for s in found}
+
+    served_rows, here = rows("served"), rows("here")
+    assert {k: score for k, (score, _) in served_rows.items()} == {k: score for k, (score, _) in here.items()}
+    assert (
+        len({score for score, _ in here.values()}) > 1
+    )  # some right, some wrong: the comparison says something
+    assert sum(served_rows[k][1] == here[k][1] for k in here) >= 15  # float32 sums may part two near tokens

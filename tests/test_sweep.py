@@ -78,8 +78,12 @@ def test_broken_yaml_doubled_keys_and_unknown_models(
     path.write_text("models: [a]\ntasks: [b]\ntasks: [c]\n")
     assert main(["sweep", str(path)]) == 2 and "stands twice" in capsys.readouterr().err
     path.write_text("models: [a\n")
-    assert main(["sweep", str(path)]) == 2 and "not valid YAML" in capsys.readouterr().err
+    assert main(["sweep", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "not valid YAML: line 2, column 1" in said and said.count("\n") == 1, said
     assert main(["sweep", str(tmp_path / "none.yaml")]) == 2 and "cannot read" in capsys.readouterr().err
+    path = write(tmp_path, models=[{**TOY, "model_args": "a=1,b={"}])
+    assert main(["sweep", str(path)]) == 2 and "b={ is not valid YAML" in capsys.readouterr().err
     path = write(tmp_path, models=[{**TOY, "model": "countingg"}])
     assert main(["sweep", str(path)]) == 2 and "Did you mean 'counting'" in capsys.readouterr().err
     assert main(["sweep", str(path), "--only", "nothing"]) == 2 and "no cell" in capsys.readouterr().err

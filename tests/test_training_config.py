@@ -104,6 +104,8 @@ def test_files_that_are_missing_broken_or_extend_themselves(tmp_path: Path) -> N
     (tmp_path / "bad.yaml").write_text("a: [1\n")
     with pytest.raises(IcrError, match="not valid YAML"):
         configs.load(tmp_path / "bad.yaml")
+    with pytest.raises(IcrError, match="trl.x={' is not valid YAML"):
+        configs.load("grpo_ao.yaml", ["trl.x={"])
 
 
 def test_validation_imports_neither_torch_nor_trl() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from icr_tasks.checked import read_yaml
 from icr_tasks.errors import IcrError, unknown
 
 from . import trl_options as trl_fields
@@ -142,7 +143,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         key, mark, value = text.partition("=")
         if not mark:
             raise IcrError(f"{text!r} is not an override; write key=value, such as trl.learning_rate=1e-6")
-        tree = merge(tree, _nested(key.split("."), yaml.safe_load(value)))
+        tree = merge(tree, _nested(key.split("."), read_yaml(value, repr(text))))
     named = {text.partition("=")[0] for text in overrides}
     if tree.get("devices", 1) != before and not named & {f"trl.{key}" for key in _BATCH}:
         raise IcrError(shrunk(tree, before))
@@ -218,8 +219,8 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if found.resolve() in seen:
         raise IcrError(f"{path} extends itself")
     try:
-        tree = yaml.safe_load(found.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = read_yaml(found.read_text(encoding="utf-8"), found) or {}
+    except UnicodeDecodeError as error:
         raise IcrError(f"{found} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise IcrError(f"{found} is not a mapping of keys to values")

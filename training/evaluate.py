@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from icr_tasks.checked import read_yaml
 from icr_tasks.errors import IcrError
 from icr_tasks.sweep import cells, finish, plan
 from icr_tasks.sweep import study as sweeps
@@ -212,7 +213,7 @@ def main(argv: list[str]) -> int:
         settings=args.settings.split(","),
         tasks=args.tasks.split(","),
         limit=args.limit,
-        args={k: yaml.safe_load(v) for k, v in given.items()},
+        args={k: read_yaml(v, f"--model_args {k}={v}") for k, v in given.items()},
         gen={"max_gen_toks": args.max_gen_toks} if args.max_gen_toks else None,
         out=args.out,
     )

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field
 
-from ..checked import Record, check
+from ..checked import Record, check, read_yaml
 from ..engines.served.address import root_of
 from ..engines.served.price import Price, budget
 from ..errors import IcrError
@@ -118,10 +118,10 @@ def load(path: Path, out: Path | None = None) -> Study:
     """Read and check a study file. Raises IcrError naming the place, with the nearest match for a misspelt
     key."""
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
+        raw = read_yaml(path.read_text(encoding="utf-8"), path, _Strict)
     except OSError as error:
         raise IcrError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise IcrError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise IcrError(f"{path}: a study is a mapping with at least `models` and `tasks`; see docs/sweep.md")
@@ -170,7 +170,9 @@ def _model(entry: Any, where: str) -> dict[str, Any]:
     args = entry.get("model_args", {})
     if isinstance(args, str):
         pairs = [part.partition("=") for part in args.split(",") if part]
-        args = {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
+        args = {
+            name.strip(): read_yaml(value, f"{where}: {name.strip()}={value}") for name, _, value in pairs
+        }
     args = {k: _expand(v) if isinstance(v, str) else v for k, v in args.items()}
     if entry.get("endpoint"):
         entry, args = _served(entry, args, where)

@@ -15,9 +15,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from icr_tasks.benchmarks.synth.world import DOMAINS
+from icr_tasks.checked import read_yaml
 from icr_tasks.errors import IcrError, unknown
 
 from . import pipeline, report, synth
@@ -108,8 +107,8 @@ def _stages(args: argparse.Namespace, cfg: Config) -> int:
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        found = read_yaml(path.read_text(), f"config {path}")
+    except OSError as error:
         raise IcrError(f"config {path} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise IcrError(f"config {path} must hold options as `name: value` lines")
