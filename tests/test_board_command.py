@@ -173,7 +173,7 @@ def test_published_rows_are_shown_and_never_ranked(tree: Path, tmp_path: Path) -
     page = (tmp_path / "board.html").read_text()
     assert "published-12" in page
     data = json.loads((tmp_path / "board.json").read_text())
-    assert len(data["published"]) == 7 and not any(
+    assert len(data["published"]) == 8 and not any(
         "Qwen" in line["labels"][0] for t in data["tables"] for line in t["lines"]
     )
 

@@ -38,7 +38,7 @@ def test_an_old_lm_eval_without_our_modules_is_named_when_it_is_imported(tmp_pat
     folder = tmp_path / "lm_eval-0.4.2.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: lm_eval\nVersion: 0.4.2\n")
-    code = "import icr_tasks.harness.autoload as a; a.install(); import lm_eval, lm_eval"
+    code = "import icr_tasks.harness.autoload as a; a.install(); import lm_eval, lm_eval; a._quietly('pin', 'warn', None)"
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "ICR_LMEVAL_AUTOLOAD": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

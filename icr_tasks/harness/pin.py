@@ -6,6 +6,8 @@ import sys
 from importlib import metadata
 from typing import Any
 
+_told: set[str] = set()  # the hook may stand twice: of an installed package and of a checkout
+
 
 def outside() -> str | None:
     """One sentence where lm-eval is older or newer than this package's requirement; None where it fits."""
@@ -28,6 +30,7 @@ def outside() -> str | None:
 
 
 def warn(_module: Any) -> None:
-    """Say so once on standard error, whether or not the tasks can still be offered."""
-    if (said := outside()) is not None:
+    """Say so once a process on standard error, whether or not the tasks can still be offered."""
+    if (said := outside()) is not None and said not in _told:
+        _told.add(said)
         sys.stderr.write(f"warning: {said}\n")
