@@ -56,7 +56,8 @@ def _seconds(read: Callable[[str], object], text: str) -> float:
 def test_four_times_the_text_takes_about_four_times_as_long(unit: str) -> None:
     for name, read in READERS.items():
         small, large = (unit * (n // len(unit)) for n in (8_000, 32_000))
-        slow = _seconds(read, large)
+        read(small)  # what is loaded at the first call is not the answer's
+        slow = min(_seconds(read, large) for _ in range(3))
         if slow > 0.2:  # a square law shows in seconds at this length
             assert slow < 8 * min(_seconds(read, small) for _ in range(3)), name
         assert slow < 2, name
