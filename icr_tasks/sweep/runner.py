@@ -81,7 +81,11 @@ class Runner:
                 self._fail(cell, f"engine {cell.engine} did not load: {reason(error, *cells)}")
             return
         for cell in self._generate(engine, cells):
-            self._evaluate(engine, cell)
+            self._finish(engine, cell)
+
+    def _finish(self, engine: Engine, cell: Cell) -> None:
+        """What follows once a cell's prompts are answered."""
+        self._evaluate(engine, cell)
 
     def _load(self, cell: Cell) -> Engine:
         """The engine of these cells; one at a time is loaded, and one that cannot load is not tried again."""

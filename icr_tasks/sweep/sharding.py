@@ -75,16 +75,6 @@ class ShardRunner(Runner):
         for name, tasks in asked.items():
             self._only[name] = {t: {i.id for i in items if (t, i.id) in mine} for t, items in tasks.items()}
 
-    def _work(self, cells: list[Cell]) -> None:
-        try:
-            engine = self._load(cells[0])
-        except Exception as error:
-            for cell in cells:
-                self._fail(cell, f"engine {cell.engine} did not load: {reason(error, *cells)}")
-            return
-        for cell in self._generate(engine, cells):
-            self._finish(engine, cell)
-
     def _requests(self, engine: Engine, cell: Cell) -> list[Any]:
         only = self._only.get(cell.fingerprint)
         tasks = runs.build(engine.lm, task_cell(cell), cell.args, cell.gen_kwargs, only)
