@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults bench soak dry-runs nightly
 
-# About five minutes on two quiet cores once the environment is there; DEMO_ARGS="--lengths 512 --items 4" for a look.
+# Five to fifteen minutes on two cores, by processor, once the environment is there; DEMO_ARGS="--lengths 512 --items 4" for a look.
 demo: setup
 	$(BIN)/icr demo -o demo-out $(DEMO_ARGS)
 
