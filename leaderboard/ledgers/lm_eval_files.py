@@ -87,13 +87,14 @@ def filters(path: Path) -> tuple[str, ...]:
     with path.open("rb") as file:
         first, second = file.readline(), file.readline()
         size = file.seek(0, 2)
-        back = 1 << 16
-        last = b""
-        while not last.strip() and back < 2 * size + (1 << 17):
+        back, tail = 1 << 16, b""
+        while b"\n" not in tail:
             file.seek(max(0, size - back))
             tail = file.read().rstrip(b"\n")
-            last = tail.rpartition(b"\n")[2] if b"\n" in tail or back >= size else b""
+            if back >= size:
+                break
             back *= 4
+        last = tail.rpartition(b"\n")[2]
     found = []
     for raw in (first, second, last):
         try:
