@@ -182,7 +182,7 @@ SPEED_ONLY = _words(
     data_parallel_rpc_port decode_context_parallel_size prefill_context_parallel_size"""
 )
 # The same for graders, below their prefixes: where a judge is served does not change what it says.
-_GRADERS = ("judge_", "xfinder_")
+_GRADERS = ("judge_", "xfinder_", "similarity_")
 _GRADER_SPEED = _words("base_url api_key api_key_env concurrency timeout retries batch_size store")
 GRADER_SPEED_ONLY = frozenset(prefix + name for prefix in _GRADERS for name in _GRADER_SPEED)
 

@@ -129,7 +129,7 @@ def test_another_revision_is_read_and_said(data: Path) -> None:
     newbench.parquet(data / "graphwalks" / "graphwalks_128k_and_shorter.parquet", [GRAPH])
     found = load("graphwalks", "parents", "128k", allow_partial=True)
     assert not found.official
-    assert f"is not that of revision {graphwalks.REVISION[:8]}" in found.notes[0]
+    assert f"is not that of revision {graphwalks.DATA.revision[:8]}" in found.notes[0]
 
 
 def test_an_empty_gold_list_is_an_answer_where_empty_is_right(data: Path) -> None:

@@ -175,9 +175,19 @@ def test_prompts_languages_and_summaries_apart(data: Path) -> None:
         ("T1.1 x", ["a", "b"], "[Answer]\na\na\na", 2 / (2 + 1 / 1.5849625)),
         ("T8.1 x", ["Two  words"], "[答案]\ntwo words", 1.0),
         ("T7.1 x", ["x"], "[Answer]", 0.0),
+        # A blank line is a line, a repeated one has its last place, marks are written as asked for, and 答案 counts only
+        # where [Answer] is nowhere.
+        ("T5.1 x", ["d"], "[Answer]\nd\n\nc", 0.5),
+        ("T2.1 x", ["c", "b", "a"], "[Answer]\nc\nb\n\nb", 1 / 6),
+        ("T2.1 x", ["a"], "[Answer]\na\nb", 0.0),
+        ("T1.1 x", ["c", "g", "b"], "[Answer] q\n[Answer]\na\ne\nc\na\nz\na", 0.39748952229168844),
+        ("T6.1 x", ["a", "b"], "[Answer]\na\n[答案]\nz", 0.5),
+        ("T3.2 x", ["a"], "[answer]\na", 0.0),
+        ("T3.2 x", ["a"], "", 0.0),
     ],
 )
 def test_each_task_has_its_metric(task: str, gold: list[str], said: str, score: float) -> None:
+    """Also where the official functions are odd: the values are theirs."""
     item = Item("1", "q", tuple(gold), "c", lambda: [], fields={"answer_type": longbench_pro.kind(task)})
     assert longbench_pro.lbpro(said, item) == pytest.approx(score, abs=1e-6)
 

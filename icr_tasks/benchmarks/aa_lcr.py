@@ -10,33 +10,31 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .. import storage
 from ..errors import IcrError
 from ..metrics import scorers
-from . import archives, flat
+from . import archives
 from .base import Item, ItemSet, Prompt, Unit
 from .declare import benchmark, grid
 from .fetch import Remote
+from .pinned import Pinned
 
 EXPECTED = 100
-_CSV, _ZIP = "AA-LCR_Dataset.csv", "AA-LCR_extracted-text.zip"
-# Version 1.1 of 2026-09-04: 16 answers corrected, so scores do not compare with those of 1.0 (revision bdae010b).
-REVISION = "9a77ef56b717057ade24ceab4d273712a0b4f19e"
-SHA256 = {
-    _CSV: "aea5198982436fa774f616964bbeb34716de9e94368a123275b9355765c9b73b",
-    _ZIP: "5e839249826f6b9bd5324f0d139089c9dc481ccb3f212a6dfad00c51045d9d8a",
-}
-_FIELDS = {
-    name: str
-    for name in (
-        "document_category",
-        "document_set_id",
-        "question_id",
-        "question",
-        "answer",
-        "data_source_filenames",
-    )
-}
+_CSV = "AA-LCR_Dataset.csv"
+DATA = Pinned(
+    "ArtificialAnalysis/AA-LCR",
+    # Version 1.1 of 2026-09-04: 16 answers corrected, so scores do not compare with those of 1.0 (revision bdae010b).
+    "9a77ef56b717057ade24ceab4d273712a0b4f19e",
+    "Apache-2.0; documents belong to their owners",
+    {
+        _CSV: "aea5198982436fa774f616964bbeb34716de9e94368a123275b9355765c9b73b",
+        "extracted_text/AA-LCR_extracted-text.zip": "5e839249826f6b9bd5324f0d139089c9dc481ccb3f212a6dfad00c51045d9d8a",
+    },
+    "aa_lcr",
+)
+_FIELDS = dict.fromkeys(
+    ("document_category", "document_set_id", "question_id", "question", "answer", "data_source_filenames"),
+    str,
+)
 
 
 def load(
@@ -44,13 +42,9 @@ def load(
 ) -> ItemSet:
     """All questions. Raises IcrError for a missing or short table; a document that is missing says so when
     its prompt is built."""
-    found = flat.load(f"aa_lcr/{_CSV}", "aa_lcr", _FIELDS, _keep, "aa-lcr-1")
-    whole = len(found.rows) == EXPECTED
-    if not whole and not storage.allow_partial(allow_partial):
-        raise storage.short(found.source, "questions", len(found.rows), EXPECTED)
+    found = DATA.records(_CSV, _FIELDS, _keep)
     items = [_item(found.source.parent / "lcr", row.kept) for row in found.rows]
-    notes = flat.other([found], SHA256.values(), REVISION)
-    return ItemSet(items, EXPECTED, _CSV, f"sha256:{found.sha256[:16]}", whole and not notes, notes)
+    return DATA.items(items, [found], EXPECTED, allow_partial)
 
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
@@ -123,9 +117,7 @@ def _document(path: PurePosixPath) -> PurePosixPath | None:
             source="ArtificialAnalysis/AA-LCR card",
         )
     },
-    source="ArtificialAnalysis/AA-LCR",
-    revision=REVISION,
-    license="Apache-2.0; documents belong to their owners",
+    **DATA.facts,
     n=EXPECTED,
     overflow="skip",
     metric_definition="share of answers that a judge finds to say what the official answer says",
@@ -143,8 +135,4 @@ class AaLcr:
     @staticmethod
     def files(dataset: str, length: str | None) -> list[Remote]:
         """Questions and documents."""
-        base = f"datasets/ArtificialAnalysis/AA-LCR/resolve/{REVISION}"
-        return [
-            Remote(f"aa_lcr/{_CSV}", f"{base}/{_CSV}", sha256=SHA256[_CSV]),
-            Remote(f"aa_lcr/{_ZIP}", f"{base}/extracted_text/{_ZIP}", sha256=SHA256[_ZIP], unpack=unpack),
-        ]
+        return DATA.remotes(unpack=unpack)

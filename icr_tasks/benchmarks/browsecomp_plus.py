@@ -23,22 +23,26 @@ from ..metrics import scorers
 from . import flat, lines
 from .base import Item, ItemSet, Prompt, Unit
 from .declare import Group, benchmark, grid
-from .fetch import Remote
+from .pinned import Pinned
 from .synth.names import rng
 
 EXPECTED = 830
 KEY = "ICR_BROWSECOMP_PLUS_CANARY"
 LENGTHS = {f"{n}k": n << 10 for n in (32, 64, 128, 256, 512)} | {"1M": 1 << 20}
 _CHARS = 4  # a token, of nominal lengths: no tokenizer is asked
-_PARTS = 6  # parquet files
-REVISION = "144cff8e35b5eaef7e526346aa60774a9deb941f"
-SHA256 = (
-    "4ff9e93054eaee61b8d079a89b7ec4d02f16c9d05fa6e2fef7185b0786427a3a",
-    "70cc3a6781693bb013c6855f231d15159222dddf826eb19947f6f85fcabccd4e",
-    "f4fab28dcd293231da1b9da48680a19c7cdcb831df889d0691304de66016d194",
-    "e738eb7a2e76feebe60632fc279a99773586d75ce5344e205c9c53fc3071c126",
-    "25535ff3d41be25d8b213b903c478f34c18082af3cbfe0a4a3925989b84c87e4",
-    "3a87031c5214322344b358db1d5f44d773b4d634ae43c60ce53ad582ccc47646",
+DATA = Pinned(
+    "Tevatron/browsecomp-plus",
+    "144cff8e35b5eaef7e526346aa60774a9deb941f",
+    "MIT (an earlier card: Apache-2.0)",
+    {
+        "data/test-00000-of-00006.parquet": "4ff9e93054eaee61b8d079a89b7ec4d02f16c9d05fa6e2fef7185b0786427a3a",
+        "data/test-00001-of-00006.parquet": "70cc3a6781693bb013c6855f231d15159222dddf826eb19947f6f85fcabccd4e",
+        "data/test-00002-of-00006.parquet": "f4fab28dcd293231da1b9da48680a19c7cdcb831df889d0691304de66016d194",
+        "data/test-00003-of-00006.parquet": "e738eb7a2e76feebe60632fc279a99773586d75ce5344e205c9c53fc3071c126",
+        "data/test-00004-of-00006.parquet": "25535ff3d41be25d8b213b903c478f34c18082af3cbfe0a4a3925989b84c87e4",
+        "data/test-00005-of-00006.parquet": "3a87031c5214322344b358db1d5f44d773b4d634ae43c60ce53ad582ccc47646",
+    },
+    "browsecomp_plus",
 )
 _LISTS = ("gold_docs", "evidence_docs", "negative_docs")
 _FIELDS: lines.Fields = {"query_id": str, "query": str, "answer": str, **dict.fromkeys(_LISTS, list)}
@@ -54,24 +58,10 @@ def load(
             f"BrowseComp-Plus is encrypted: set {KEY} to the canary sentence on the card of "
             "Tevatron/browsecomp-plus"
         )
-    files = sorted((storage.data_root() / "browsecomp_plus").glob("test-*.parquet"))
-    names = [f"browsecomp_plus/{f.name}" for f in files] or [_name(0)]
-    items: list[Item] = []
-    read = []
-    for name in names:
-        found = flat.load(name, "browsecomp_plus", _FIELDS, _keep, "browsecomp-1")
-        read.append(found)
-        items += [_item(found, row, key, str(length)) for row in found.rows]
-    whole = len(items) == EXPECTED
-    if not whole and not storage.allow_partial(allow_partial):
-        raise storage.short(found.source.parent, "questions", len(items), EXPECTED)
-    notes = flat.other(read, SHA256, REVISION)
-    sums = "+".join(f.sha256[:12] for f in read)
-    return ItemSet(items, EXPECTED, "test-*.parquet", f"sha256:{sums}", whole and not notes, notes)
-
-
-def _name(part: int) -> str:
-    return f"browsecomp_plus/test-{part:05d}-of-{_PARTS:05d}.parquet"
+    at_hand = sorted(file.name for file in (storage.data_root() / DATA.folder).glob("test-*.parquet"))
+    found = [DATA.records(name, _FIELDS, _keep) for name in at_hand or DATA.sha256]
+    items = [_item(file, row, key, str(length)) for file in found for row in file.rows]
+    return DATA.items(items, found, EXPECTED, allow_partial, name="test-*.parquet")
 
 
 def decrypted(text: str, key: str) -> str:
@@ -161,9 +151,7 @@ def _public(docid: str) -> str:
             source="ours: the data set prescribes an agent, not a prompt",
         )
     },
-    source="Tevatron/browsecomp-plus",
-    revision=REVISION,
-    license="MIT (an earlier card: Apache-2.0)",
+    **DATA.facts,
     n=EXPECTED,
     overflow="skip",
     metric_definition="share of answers that a judge finds to say what the official answer says",
@@ -183,9 +171,4 @@ class BrowseCompPlus:
         )
     ]
     load = staticmethod(load)
-
-    @staticmethod
-    def files(dataset: str, length: str | None) -> list[Remote]:
-        """The encrypted parquet files."""
-        base = f"datasets/Tevatron/browsecomp-plus/resolve/{REVISION}/data"
-        return [Remote(_name(n), f"{base}/{_name(n).split('/')[1]}", sha256=SHA256[n]) for n in range(_PARTS)]
+    files = DATA.all  # the encrypted parquet files

@@ -12,18 +12,23 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from .. import storage
-from ..metrics import scorers
+from ..metrics import answer_lines, scorers
 from . import flat
 from .base import Item, ItemSet, Prompt, Unit
 from .declare import Group, benchmark, grid
 from .fetch import Remote
+from .pinned import Pinned
 
-REVISION = "f338bb265735a56a79f4b0f5def722c9c3268ead"
-SHA256 = {
-    "128k": "54036036c91d8e04bb2a5fcd9e36f8e2a852cacece5dfc2b1ee40e3a6182b516",
-    "1M": "537879431c72a42e3b500f80efc3047e7facb90390b6063d33679b4320985911",
-}
+DATA = Pinned(
+    "openai/graphwalks",
+    "f338bb265735a56a79f4b0f5def722c9c3268ead",
+    "MIT",
+    {
+        "graphwalks_128k_and_shorter.parquet": "54036036c91d8e04bb2a5fcd9e36f8e2a852cacece5dfc2b1ee40e3a6182b516",
+        "graphwalks_256k_to_1mil.parquet": "537879431c72a42e3b500f80efc3047e7facb90390b6063d33679b4320985911",
+    },
+    "graphwalks",
+)
 FILES = {
     "128k": ("graphwalks_128k_and_shorter.parquet", 750),
     "1M": ("graphwalks_256k_to_1mil.parquet", 400),
@@ -41,13 +46,9 @@ def load(
 ) -> ItemSet:
     """Walks of one kind in one of the two files. Raises IcrError for a short file or another shape."""
     name, expected = FILES[str(length)]
-    found = flat.load(f"graphwalks/{name}", "graphwalks", _FIELDS, _keep, "graphwalks-1")
-    whole = len(found.rows) == expected
-    if not whole and not storage.allow_partial(allow_partial):
-        raise storage.short(found.source, "records", len(found.rows), expected)
+    found = DATA.records(name, _FIELDS, _keep)
     items = [_item(found, row) for row in found.rows if row.kept["kind"] == dataset]
-    notes = flat.other([found], SHA256.values(), REVISION)
-    return ItemSet(items, len(items), name, f"sha256:{found.sha256[:16]}", whole and not notes, notes)
+    return DATA.items(items, [found], expected, allow_partial, count=len(found.rows), what="records")
 
 
 def _parts(prompt: str) -> tuple[str, str, str]:
@@ -131,13 +132,7 @@ _LINE = re.compile(r"[\s*_`]*Final Answer:?[\s*_`]*\[([^\[\]]*)\][\s*_`.]*", re.
 
 def _f1(found: str | None, gold: str) -> float:
     """F1 of two sets of nodes. Two empty sets agree: 1 (lm-eval's graphwalks gives 0 there)."""
-    if found is None:
-        return 0.0
-    said, right = _nodes(found), _nodes(gold)
-    if not said or not right:
-        return float(said == right)
-    hits = len(said & right)
-    return 2 * hits / (len(said) + len(right))
+    return 0.0 if found is None else answer_lines.f1(_nodes(found), _nodes(gold))
 
 
 def _nodes(text: str) -> set[str]:
@@ -189,9 +184,7 @@ def answered(text: str, item: Item) -> float:
             source="openai/graphwalks, field prompt",
         )
     },
-    source="openai/graphwalks",
-    revision=REVISION,
-    license="MIT",
+    **DATA.facts,
     overflow="skip",
     metric_definition="F1 of the node sets on the last line `Final Answer: [...]`; both empty is 1",
     cluster="graph",
@@ -214,6 +207,4 @@ class Graphwalks:
     @staticmethod
     def files(dataset: str, length: str | None) -> list[Remote]:
         """One file holds both kinds."""
-        name, _ = FILES[str(length)]
-        base = f"datasets/openai/graphwalks/resolve/{REVISION}"
-        return [Remote(f"graphwalks/{name}", f"{base}/{name}", sha256=SHA256[str(length)])]
+        return DATA.remotes(FILES[str(length)][0])

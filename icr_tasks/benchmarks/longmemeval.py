@@ -10,30 +10,31 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from .. import storage
 from ..metrics import scorers
-from . import flat, lines
+from . import conversation, flat, lines
 from .base import Item, ItemSet, Prompt, Unit
 from .declare import benchmark, grid
 from .fetch import Remote
+from .pinned import Pinned
 
 EXPECTED = 500
-REVISION = "98d7416c24c778c2fee6e6f3006e7a073259d48f"
-SHA256 = {
-    "s": "d6f21ea9d60a0d56f34a05b609c79c88a451d2ae03597821ea3d5a9678c3a442",
-    "oracle": "821a2034d219ab45846873dd14c14f12cfe7776e73527a483f9dac095d38620c",
-}
+DATA = Pinned(
+    "xiaowu0162/longmemeval-cleaned",
+    "98d7416c24c778c2fee6e6f3006e7a073259d48f",
+    "MIT",
+    {
+        "longmemeval_s_cleaned.json": "d6f21ea9d60a0d56f34a05b609c79c88a451d2ae03597821ea3d5a9678c3a442",
+        "longmemeval_oracle.json": "821a2034d219ab45846873dd14c14f12cfe7776e73527a483f9dac095d38620c",
+    },
+    "longmemeval",
+)
 FILES = {"s": "longmemeval_s_cleaned.json", "oracle": "longmemeval_oracle.json"}
+_LISTS = ("haystack_session_ids", "haystack_dates", "haystack_sessions", "answer_session_ids")
 _FIELDS: lines.Fields = {
-    "question_id": str,
-    "question_type": str,
-    "question": str,
+    **dict.fromkeys(("question_id", "question_type", "question"), str),
     "answer": (str, int, float),
     "question_date": str,
-    "haystack_session_ids": list,
-    "haystack_dates": list,
-    "haystack_sessions": list,
-    "answer_session_ids": list,
+    **dict.fromkeys(_LISTS, list),
 }
 # What the judge has to know besides question and reference, by type of question.
 RULES = {
@@ -52,13 +53,8 @@ RULES = {
 
 def load(dataset: str = "s", length: str | None = None, *, allow_partial: object = None, **_: Any) -> ItemSet:
     """All questions with one history. Raises IcrError naming file and record for another shape."""
-    found = flat.load(f"longmemeval/{FILES[dataset]}", "longmemeval", _FIELDS, _keep, "longmemeval-1")
-    whole = len(found.rows) == EXPECTED
-    if not whole and not storage.allow_partial(allow_partial):
-        raise storage.short(found.source, "questions", len(found.rows), EXPECTED)
-    items = [_item(found, row) for row in found.rows]
-    notes = flat.other([found], SHA256.values(), REVISION)
-    return ItemSet(items, EXPECTED, FILES[dataset], f"sha256:{found.sha256[:16]}", whole and not notes, notes)
+    found = DATA.records(FILES[dataset], _FIELDS, _keep)
+    return DATA.items([_item(found, row) for row in found.rows], [found], EXPECTED, allow_partial)
 
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
@@ -70,10 +66,7 @@ def _keep(record: dict[str, Any]) -> dict[str, Any]:
     if not len(sessions) == len(record["haystack_dates"]) == len(record["haystack_session_ids"]):
         raise ValueError("haystack_sessions, haystack_dates and haystack_session_ids differ in length")
     for number, session in enumerate(sessions):
-        if not isinstance(session, list) or not all(
-            isinstance(t, dict) and isinstance(t.get("role"), str) and isinstance(t.get("content"), str)
-            for t in session
-        ):
+        if not conversation.is_talk(session):
             raise ValueError(f"session {number} is not a list of turns with role and content")
     absent = set(record["answer_session_ids"]) - set(record["haystack_session_ids"])
     if absent:
@@ -146,9 +139,7 @@ def _prompt(name: str, how: str, tokens: int) -> Prompt:
     chance=None,
     metrics=scorers.BUNDLES["qa_judged"],
     prompts={"direct": _prompt("direct", "", 500), "con": _prompt("con", _CON, 800)},
-    source="xiaowu0162/longmemeval-cleaned",
-    revision=REVISION,
-    license="MIT",
+    **DATA.facts,
     n=EXPECTED,
     overflow="skip",
     metric_definition="share of answers that a judge finds right, with the rule of the question's type",
@@ -166,5 +157,4 @@ class LongMemEval:
     @staticmethod
     def files(dataset: str, length: str | None) -> list[Remote]:
         """One file a history."""
-        base = f"datasets/xiaowu0162/longmemeval-cleaned/resolve/{REVISION}"
-        return [Remote(f"longmemeval/{FILES[dataset]}", f"{base}/{FILES[dataset]}", sha256=SHA256[dataset])]
+        return DATA.remotes(FILES[dataset])

@@ -14,24 +14,30 @@ from typing import Any
 from .. import storage
 from ..errors import IcrError
 from ..metrics import scorers
-from . import flat, lines
+from . import lines
 from .base import Item, ItemSet, Prompt, Unit
 from .declare import Group, benchmark, grid
-from .fetch import Remote
+from .pinned import Pinned
 from .synth.names import rng
 
 LENGTHS = {"250": 250, "500": 500, **{f"{n}k": n << 10 for n in (1, 2, 4, 8, 16, 32)}}
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_NEEDLES, _BOOKS = "needle_set.json", tuple(f"rand_book_{n}.txt" for n in range(1, 6))
-REVISION = "378115b1f136b6ba78f90f78682bc55f70ec3ddd"
-SHA256 = {
-    _NEEDLES: "b197f5633668be11aa5855144716b3009d6246c5fb05a508c37db0d08303aa99",
-    _BOOKS[0]: "1f7bdc697141b888565c851e6c34dbd649aaf580280eae92199561c4f0e93dab",
-    _BOOKS[1]: "e77a1c8c52b31b0cb02b4b78af2e4f662ef7baaf0cfca52d84b33c710e353357",
-    _BOOKS[2]: "3a45fdf98871e0a0e4924037661646b6ec20ecea490e2195fbd7103582782010",
-    _BOOKS[3]: "9cf0ee84b8969c7a6a3b607d241af6b4f4dd4d6ab13ae8464d8cd4787ad5f618",
-    _BOOKS[4]: "0424d75836f692d04c07c14dad362828e89ff69c802c7021774a32ec289a62b9",
-}
+_BOOKS = tuple(f"rand_book_{n}.txt" for n in range(1, 6))
+DATA = Pinned(
+    "amodaresi/NoLiMa",
+    "378115b1f136b6ba78f90f78682bc55f70ec3ddd",
+    "Adobe Research License (non-commercial research)",
+    {
+        "needlesets/needle_set.json": "b197f5633668be11aa5855144716b3009d6246c5fb05a508c37db0d08303aa99",
+        "haystack/rand_shuffle/rand_book_1.txt": "1f7bdc697141b888565c851e6c34dbd649aaf580280eae92199561c4f0e93dab",
+        "haystack/rand_shuffle/rand_book_2.txt": "e77a1c8c52b31b0cb02b4b78af2e4f662ef7baaf0cfca52d84b33c710e353357",
+        "haystack/rand_shuffle/rand_book_3.txt": "3a45fdf98871e0a0e4924037661646b6ec20ecea490e2195fbd7103582782010",
+        "haystack/rand_shuffle/rand_book_4.txt": "9cf0ee84b8969c7a6a3b607d241af6b4f4dd4d6ab13ae8464d8cd4787ad5f618",
+        "haystack/rand_shuffle/rand_book_5.txt": "0424d75836f692d04c07c14dad362828e89ff69c802c7021774a32ec289a62b9",
+    },
+    "nolima",
+    options="--accept-license",
+)
 _CHARS = 4.3  # a token, of nominal lengths: no tokenizer is asked
 _FIELDS: lines.Fields = {"id": str, "needle": str, "questions": dict, "character_set": list, "tests": dict}
 
@@ -40,21 +46,19 @@ def load(
     dataset: str = "all", length: str | None = None, *, allow_partial: object = None, **_: Any
 ) -> ItemSet:
     """Every needle with each of its tests and questions, at five depths in turn. Raises IcrError."""
-    found = flat.load(f"nolima/{_NEEDLES}", "nolima --accept-license", _FIELDS, _keep, "nolima-1")
-    books = [storage.data_root() / "nolima" / name for name in _BOOKS]
-    at_hand = [storage.require(book, "nolima --accept-license") for book in books if book.is_file()]
-    if not at_hand:
+    found = DATA.records("needle_set.json", _FIELDS, _keep)
+    books = [storage.data_root() / DATA.folder / name for name in _BOOKS]
+    at_hand = [book for book in books if book.is_file()] or [
         storage.require(books[0], "nolima --accept-license")
-    items: list[Item] = []
-    for row in found.rows:
-        for test, spec in row.kept["tests"].items():
-            for hop in row.kept["questions"]:
-                items.append(_item(row.kept, test, spec["input_args"], hop, len(items), at_hand, str(length)))
-    whole = len(at_hand) == len(_BOOKS)
-    if not whole and not storage.allow_partial(allow_partial):
-        raise storage.short(books[0].parent, "books", len(at_hand), len(_BOOKS))
-    notes = flat.other([found], SHA256.values(), REVISION)
-    return ItemSet(items, len(items), _NEEDLES, f"sha256:{found.sha256[:16]}", whole and not notes, notes)
+    ]
+    tests = [
+        (row.kept, name, test["input_args"], hop)
+        for row in found.rows
+        for name, test in row.kept["tests"].items()
+        for hop in row.kept["questions"]
+    ]
+    items = [_item(*test, n, at_hand, str(length)) for n, test in enumerate(tests)]
+    return DATA.items(items, [found], len(_BOOKS), allow_partial, count=len(at_hand), what="books")
 
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
@@ -145,9 +149,7 @@ def in_last_line(text: str, item: Item) -> float:
             source="ours; a needle set brings its own wording",
         )
     },
-    source="amodaresi/NoLiMa",
-    revision=REVISION,
-    license="Adobe Research License (non-commercial research)",
+    **DATA.facts,
     accept="its licence (Adobe Research License, https://github.com/adobe-research/NoLiMa/blob/main/LICENSE) allows "
     "non-commercial research only.",
     overflow="skip",
@@ -161,10 +163,4 @@ class NoLiMa:
     tasks = grid(length=LENGTHS)
     groups = [Group("icr_nolima", "NoLiMa", [f"icr_nolima_{n}" for n in LENGTHS], "nolima")]
     load = staticmethod(load)
-
-    @staticmethod
-    def files(dataset: str, length: str | None) -> list[Remote]:
-        """Needles and books."""
-        base = f"datasets/amodaresi/NoLiMa/resolve/{REVISION}"
-        places = {_NEEDLES: "needlesets", **dict.fromkeys(_BOOKS, "haystack/rand_shuffle")}
-        return [Remote(f"nolima/{n}", f"{base}/{place}/{n}", sha256=SHA256[n]) for n, place in places.items()]
+    files = DATA.all  # needles and books

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import orjson
 
 from ..errors import IcrError
 from ..storage import cache_root, write_atomic
+from .flat import Records
+from .lines import Row
 
 # Characters a token holds at least and at most in any text of these benchmarks: what cannot lie in a bin is not counted.
 _CHARS = (1, 12)
@@ -56,6 +59,25 @@ def counted(
         known.update({n: sum(count(text) for text in texts(n)) for n in missing})
         write_atomic(note, orjson.dumps({str(k): v for k, v in known.items()}))
     return {n: known[n] for n in possible}
+
+
+def binned(
+    found: Records,
+    encoding: str,
+    texts: Callable[[dict[str, Any]], Sequence[str]],
+    size: str,
+    bin: tuple[int, int],
+    top: int,
+) -> Iterator[tuple[Row, int]]:
+    """(row, tokens) of the records whose `texts` have the bin's tokens. `size`: the kept field that holds their
+    characters; `top`: the upper edge of the last bin, which belongs to it."""
+    rows = {row.line: row for row in found.rows}
+    sizes = {line: row.kept[size] for line, row in rows.items()}
+    low, high = bin
+    tokens = counted(found.sha256[:24], encoding, sizes, lambda n: texts(found.read(rows[n])), low, high)
+    for line, n in tokens.items():
+        if inside(n, low, high, (top,)):
+            yield rows[line], n
 
 
 def bins(edges: Sequence[int]) -> dict[str, tuple[int, int]]:

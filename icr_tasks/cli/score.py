@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any judge_* or xfinder_* option of docs/judge.md",
+        help="any judge_*, xfinder_* or similarity_* option of docs/judge.md",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)

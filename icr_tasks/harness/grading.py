@@ -1,9 +1,9 @@
-"""Metrics that need another model: Loong's judge, xFinder for multiple choice. Whole tasks at a time, and
-never fatal.
+"""Metrics that need another model: Loong's judge, xFinder for multiple choice, an embedder for summaries. Whole
+tasks at a time, and never fatal.
 
-`--metadata '{"judge_base_url":...,"judge_model":...}'` or `xfinder_*` switch them on. What goes wrong here
-waits until the results are saved (`plugin.deferred`); without a judge or extractor the metric is absent and
-the sheet says why.
+`--metadata '{"judge_base_url":...,"judge_model":...}'`, `xfinder_*` or `similarity_*` switch them on. What goes
+wrong here waits until the results are saved (`plugin.deferred`); without that model the metric is absent and the
+sheet says why.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IcrError
+from ..metrics import summary
 from ..metrics.judge.config import KEYS as JUDGE_KEYS
 from ..metrics.judge.config import JudgeConfig
 from ..metrics.xfinder import KEYS as XFINDER_KEYS
@@ -24,7 +25,8 @@ from ..metrics.xfinder import XFinderConfig
 from . import saving
 
 log = logging.getLogger("icr_tasks")
-GRADER_KEYS = (*(f"judge_{key}" for key in JUDGE_KEYS), *(f"xfinder_{key}" for key in XFINDER_KEYS))
+_KEYS = {"judge_": JUDGE_KEYS, "xfinder_": XFINDER_KEYS, "similarity_": summary.KEYS}
+GRADER_KEYS = tuple(prefix + key for prefix, keys in _KEYS.items() for key in keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,16 @@ class Graders:
 
     judge: JudgeConfig | None = None
     xfinder: XFinderConfig | None = None
+    similarity: summary.SimilarityConfig | None = None
 
     @classmethod
     def parse(cls, metadata: Mapping[str, Any]) -> Graders:
         """Raises IcrError for an option that does not exist or cannot work, before anything is generated."""
-        return cls(JudgeConfig.parse(metadata), XFinderConfig.parse(metadata))
+        return cls(
+            JudgeConfig.parse(metadata),
+            XFinderConfig.parse(metadata),
+            summary.SimilarityConfig.parse(metadata),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,35 @@ def choice(graders: Graders, answers: Sequence[Answer], progress: bool = True) -
     return Grades(scores, {"extractor": graders.xfinder.sheet(), "extracted": {"failed": dict(wrong)}}, error)
 
 
+def summaries(graders: Graders, answers: Sequence[Answer], progress: bool = True) -> Grades:
+    """LongBench Pro's summary score: half an embedder's similarity, half ROUGE-L. Never one half alone.
+
+    The sheet says which embedder at which revision; with any but the official one the score is `summary_other`.
+    """
+    from ..context.retrieval.embedder import Embedder
+
+    config = graders.similarity
+    if config is None:
+        why = f"no embedder: set similarity_model (official: {summary.OFFICIAL})"
+        return Grades(sheet={"reasons": dict.fromkeys(METRICS["lbpro_sum"], why)})
+    embedder = Embedder(config.model, config.revision, config.engine)
+    found = summary.scores(
+        [a.text for a in answers],
+        [a.doc["answers"] for a in answers],
+        [a.fields.get("language") == "Chinese" for a in answers],
+        embedder.encode,
+        "summary" if (same := summary.official(config.model, embedder.revision)) else "summary_other",
+    )
+    other = (
+        {}
+        if same
+        else {"summary": f"embedder {config.model} is not {summary.OFFICIAL} at a commit of the hub"}
+    )
+    identity = {"model": config.model, "revision": embedder.revision, "official": same}
+    sheet = {"embedder": identity, **({"reasons": other} if other else {})}
+    return Grades(dict(zip((str(a.doc["id"]) for a in answers), found, strict=True)), sheet)
+
+
 def _letter(doc: Mapping[str, Any]) -> str:
     """The right letter; InfiniteBench's gold is an option's text."""
     options, gold = list(doc["options"]), doc["answers"][0]
@@ -219,6 +255,7 @@ GRADERS: dict[str, Callable[[Graders, Sequence[Answer], bool], Grades]] = {
     "qa_judged": judged,
     "infbench_mc": choice,
     "longbench": choice,
+    "lbpro_sum": summaries,
 }
 _XFINDER = ("acc_xfinder", "acc_xfinder_cmp", "no_valid_answer_rate", "extract_error_rate")
 METRICS: dict[str, tuple[str, ...]] = {
@@ -228,6 +265,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "qa_judged": ("judge_equiv",),
     "infbench_mc": _XFINDER,
     "longbench": _XFINDER,
+    "lbpro_sum": ("summary", "summary_cosine", "summary_rouge"),
 }
 
 
@@ -242,7 +280,7 @@ _HIDDEN = "***"
 
 
 def run(task: ICRTask) -> dict[str, dict[str, float]]:
-    """Metrics by item id from judge or extractor. Never raises IcrError: it is raised after everything is
+    """Metrics by item id from judge, extractor or embedder. Never raises IcrError: it is raised after everything is
     saved."""
     answers = [Answer(doc, fields, text) for doc, fields, text in task.answered()]
     if not answers:
@@ -283,5 +321,5 @@ def advice(task: ICRTask) -> Callable[[str | None], str]:
     return say
 
 
-_OURS = ("judge_", "xfinder_")
+_OURS = tuple(_KEYS)
 _KEPT = ("allow_partial", "questions_file")

@@ -77,6 +77,11 @@ def infbench_sum(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | No
     return rouge.score(text, doc["answers"])
 
 
+def lbpro_sum(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
+    """LongBench Pro's summaries without an embedder: the ROUGEs of InfiniteBench's."""
+    return infbench_sum(text, doc, gold_ids)
+
+
 def longbench(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
     """LongBench-v2: the option that the answer names, and the official extraction with its share of
     letters."""
@@ -102,6 +107,7 @@ SCORERS: dict[str, Scorer] = {
     "infbench_mc": infbench_mc,
     "infbench_qa": infbench_qa,
     "infbench_sum": infbench_sum,
+    "lbpro_sum": lbpro_sum,
     "longbench": longbench,
     "loong": loong,
 }
@@ -109,6 +115,7 @@ SCORERS: dict[str, Scorer] = {
 
 COST = ("out_tokens", "thought_tokens", "unfinished", "truncated")
 _EQUIV = ("judge_equiv", "judge_equiv_failed")  # where a judge is configured
+_ROUGE = ("rougeLsum", "rougeL", "rougeL_stem", "rougeLsum_stem")
 _CHOICE = (
     "acc_choice",
     "parsed",
@@ -139,7 +146,15 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "qa_judged": (*_EQUIV, "subem", "subem_norm", "subem_raw", "f1", "parsed", *COST),
     "infbench_mc": (*_CHOICE, "acc", "acc_v1", *COST),
     "infbench_qa": ("subem", "subem_norm", "subem_raw", "f1", "parsed", *_EQUIV, *COST),
-    "infbench_sum": ("rougeLsum", "rougeL", "rougeL_stem", "rougeLsum_stem", *COST),
+    "infbench_sum": (*_ROUGE, *COST),
+    "lbpro_sum": (
+        *_ROUGE,
+        "summary",
+        "summary_other",
+        "summary_cosine",
+        "summary_rouge",
+        *COST,
+    ),  # by an embedder
     "longbench": (*_CHOICE, "acc", "parsed_official", *COST),
     "loong": (
         "judge",

@@ -299,6 +299,7 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
         "chance",
         "origin",
         "instruction_sha",
+        "embedder",
     )  # what reports need to know of the benchmark; absent before them
     return {
         **{name: sheet.get(name) for name in kept},
