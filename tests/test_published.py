@@ -14,6 +14,7 @@ from icr_tasks.cli import main
 from icr_tasks.leaderboard.board import published, reported
 from icr_tasks.leaderboard.ledgers.load import load_run
 from icr_tasks.leaderboard.text import names, suite
+from icr_tasks.settings import Setting
 
 
 def test_data_are_complete() -> None:
@@ -105,8 +106,12 @@ def test_reports_of_others_name_source_and_month() -> None:
         assert re.fullmatch(r"20\d\d-\d\d", row["date"]) and len(row["source"]) > 10
         assert 0 < row["value"] <= 100 and row["names"]
         [found] = [b for b in all_benchmarks() if b.name == row["benchmark"]]
-        assert (row["dataset"], row["length"]) in {(t.dataset, t.length) for t in found.tasks}
-        assert row["metric"] in found.metrics
+        whole = {(t.dataset, None) for t in found.tasks}  # over all lengths
+        assert (row["dataset"], row["length"]) in {(t.dataset, t.length) for t in found.tasks} | whole
+        assert (
+            row["metric"] in found.metrics and row.get("prompt", next(iter(found.prompts))) in found.prompts
+        )
+        assert str(Setting.parse(row.get("setting", "full"))) == row.get("setting", "full")
 
 
 def test_a_run_and_a_report_that_cannot_both_be_right(
@@ -117,7 +122,15 @@ def test_a_run_and_a_report_that_cannot_both_be_right(
     mean = 100 * load_run(folder).tasks["icr_helmet_rag_nq_4k"].headline().mean()
     row = {"model": "Base", "names": ["base-7B"], "benchmark": "helmet_rag", "dataset": "nq", "length": "4k"}
     row |= {"metric": "subem", "n": None, "source": "A card", "date": "2026-01", "note": "another prompt"}
-    for value, other, said in ((mean + 1, {}, False), (2.0, {}, True), (2.0, {"names": ["base"]}, False)):
+    for value, other, said in (
+        (mean + 1, {}, False),
+        (2.0, {}, True),
+        (2.0, {"names": ["base"]}, False),
+        (2.0, {"setting": "gold@only"}, False),
+        (2.0, {"prompt": load_run(folder).prompt}, True),
+        (2.0, {"prompt": "another"}, False),
+        (2.0, {"length": None}, False),
+    ):
         monkeypatch.setattr(reported, "rows", lambda v=value, o=other: [{**row, "value": round(v, 1), **o}])
         main(["check", str(tmp_path / "r")])
         assert ("both cannot be right (another prompt)" in capsys.readouterr().out) == said

@@ -1,8 +1,9 @@
 """What others report of the newer benchmarks, as reference rows with source and month: shown, never ranked; and which of our
 runs cannot be right at the same time.
 
-A figure and a run are compared where model, benchmark, dataset, length and metric are the same and the run is complete,
-with the full context. They contradict each other where they differ by more than both can be off: our 99.99 % interval,
+A figure and a run are compared where model, benchmark, dataset, length, metric and setting (and prompt, where the report
+names it) are the same and the run is complete. A figure over all lengths of a benchmark is shown and compared with no
+task. They contradict each other where they differ by more than both can be off: our 99.99 % interval,
 wider by the square root of two because the report has an error as well, and half of its last digit.
 """
 
@@ -27,7 +28,8 @@ _LEVEL = 0.9999  # of one comparison: a tree holds many
 
 @cache
 def rows() -> list[dict[str, Any]]:
-    """reported.json: model, names it goes by, benchmark, dataset, length, metric, value, n, source, date, note."""
+    """reported.json: model, names it goes by, benchmark, dataset, length (None: all), metric, value, n, source, date, note;
+    setting where it is not `full`, prompt where it is one of ours."""
     return list(orjson.loads(Path(__file__).with_name("reported.json").read_bytes())["rows"])
 
 
@@ -36,11 +38,14 @@ def known(model: str) -> bool:
     return _plain(model) in {_plain(name) for row in rows() for name in row["names"]}
 
 
-def of(model: str, task: TaskItems) -> Iterator[dict[str, Any]]:
-    """Reports of the same model on the same task and metric."""
+def of(run: Run, task: TaskItems) -> Iterator[dict[str, Any]]:
+    """Reports of the same model on the same task and metric, in the same setting and prompt."""
+    model = run.model
     for row in rows():
         same = (row["benchmark"], f"{row['benchmark']}/{row['dataset']}", row["length"] or "")
         asked = (task.benchmark, task.dataset, task.length)
+        if row.get("setting", "full") != run.setting or row.get("prompt", run.prompt) != run.prompt:
+            continue
         if same == asked and row["metric"] == task.metric and _plain(model) in map(_plain, row["names"]):
             yield row
 
@@ -56,8 +61,6 @@ def _plain(model: str) -> str:
 
 def contradictions(run: Run) -> Iterator[str]:
     """A sentence for each report that this run and the report cannot both be right about."""
-    if run.setting != "full":
-        return
     for task in run.tasks.values():
         if not task.complete or not len(task):
             continue
@@ -69,7 +72,7 @@ def contradictions(run: Run) -> Iterator[str]:
         if not there.any():
             continue
         ours = Design(task.cluster[there], shared=_some(task.shared, there)).score(scores[there])
-        for row in of(run.model, task):
+        for row in of(run, task):
             low, high = ours.ci(_LEVEL)
             gap = abs(100 * ours.mean - row["value"])
             half = ours.mean - low if row["value"] < 100 * ours.mean else high - ours.mean

@@ -45,13 +45,14 @@ def others() -> Table:
         )
         for r in reported.rows()
     ]
-    heading = "Reported by others, full context"
+    heading = "Reported by others, full context where no setting is named"
     return Table("published-others", heading, ["score"], lines, heads=("model", "task", "source"))
 
 
 def _task(row: dict[str, Any]) -> str:
     parts = [row["benchmark"], row["dataset"] if row["dataset"] != "all" else "", row["length"] or ""]
-    return "_".join(filter(None, parts))
+    how = [row[name] for name in ("setting", "prompt") if name in row]
+    return ", ".join(["_".join(filter(None, parts)), *how])
 
 
 def _note(wrong: dict[tuple[str, str, str], str], name: str, row: list, label: str, column: str) -> str:  # type: ignore[type-arg]
