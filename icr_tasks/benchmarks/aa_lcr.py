@@ -30,6 +30,7 @@ DATA = Pinned(
         "extracted_text/AA-LCR_extracted-text.zip": "5e839249826f6b9bd5324f0d139089c9dc481ccb3f212a6dfad00c51045d9d8a",
     },
     "aa_lcr",
+    about=12_400_000,
 )
 _FIELDS = dict.fromkeys(
     ("document_category", "document_set_id", "question_id", "question", "answer", "data_source_filenames"),

@@ -43,6 +43,7 @@ DATA = Pinned(
         "data/test-00005-of-00006.parquet": "3a87031c5214322344b358db1d5f44d773b4d634ae43c60ce53ad582ccc47646",
     },
     "browsecomp_plus",
+    about=2_790_000_000,
 )
 _LISTS = ("gold_docs", "evidence_docs", "negative_docs")
 _FIELDS: lines.Fields = {"query_id": str, "query": str, "answer": str, **dict.fromkeys(_LISTS, list)}

@@ -37,7 +37,7 @@ _TRIES = 5
 class Remote:
     """One file to have: where it goes below the data root, and where it comes from.
 
-    `url` without a scheme is a path on the hub. `archive` (path on the hub, bytes) holds the file as a
+    `about`: bytes, roughly, where `size` is not known. `url` without a scheme is a path on the hub. `archive` (path on the hub, bytes) holds the file as a
     member, under `target` without its first folder; `url` is then its place on a mirror that serves the
     members unpacked. `unpack(file, folder)` is called with the downloaded file.
     """
@@ -48,6 +48,7 @@ class Remote:
     sha256: str | None = None
     archive: tuple[str, int] | None = None
     unpack: Callable[[Path, Path], Any] | None = None
+    about: int | None = None
 
 
 def hub(path: str) -> str:

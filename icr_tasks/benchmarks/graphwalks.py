@@ -28,6 +28,7 @@ DATA = Pinned(
         "graphwalks_256k_to_1mil.parquet": "537879431c72a42e3b500f80efc3047e7facb90390b6063d33679b4320985911",
     },
     "graphwalks",
+    about=322_600_000,
 )
 FILES = {
     "128k": ("graphwalks_128k_and_shorter.parquet", 750),

@@ -27,6 +27,7 @@ DATA = Pinned(
         "longmemeval_oracle.json": "821a2034d219ab45846873dd14c14f12cfe7776e73527a483f9dac095d38620c",
     },
     "longmemeval",
+    sizes={"longmemeval_s_cleaned.json": 277_383_467, "longmemeval_oracle.json": 15_388_478},
 )
 FILES = {"s": "longmemeval_s_cleaned.json", "oracle": "longmemeval_oracle.json"}
 _LISTS = ("haystack_session_ids", "haystack_dates", "haystack_sessions", "answer_session_ids")

@@ -38,6 +38,7 @@ DATA = Pinned(
         "8needle/8needle_1.parquet": "c80b19573bff1d38e1c157d6a0bdf9cfd1a8ab6372296174c9a7015e164189e3",
     },
     "mrcr",
+    about=1_380_000_000,
 )
 _FIELDS = {"prompt": str, "answer": str, "random_string_to_prepend": str, "n_needles": int, "n_chars": int}
 

@@ -28,6 +28,7 @@ class Pinned:
     sha256: Mapping[str, str]
     folder: str
     sizes: Mapping[str, int] = field(default_factory=dict)  # bytes, where they are known
+    about: int | None = None  # bytes of all files, roughly, where they are not
     options: str = ""  # of `icr data fetch`
 
     @property
@@ -49,6 +50,7 @@ class Pinned:
                 size=self.sizes.get(path),
                 sha256=self.sha256[path],
                 unpack=unpack if path.endswith(".zip") else None,
+                about=self.about and self.about // len(self.sha256),
             )
             for path in paths or self.sha256
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from .. import benchmarks
@@ -44,7 +44,9 @@ def main(argv: list[str]) -> int:
         "--dry-run", action="store_true", help="print what would be fetched, with sizes where known"
     )
     ls = verbs.add_parser("ls", help="what is on disk")
-    ls.add_argument("--known", action="store_true", help="every benchmark, with licence, items and source")
+    ls.add_argument(
+        "--known", action="store_true", help="every benchmark, with items, size, licence and source"
+    )
     args = parser.parse_args(argv)
     if args.verb == "fetch":
         return _fetch(args)
@@ -141,7 +143,7 @@ def _show(remotes: Sequence[Remote], root: Path, base: str | None) -> int:
 
 def _known() -> int:
     """One line a benchmark: items are those of one leaf task where that number is fixed."""
-    rows = [("name", "tasks", "items", "at hand", "licence", "source")]
+    rows = [("name", "tasks", "items", "size", "at hand", "licence", "source")]
     root = _target()
     for found in benchmarks.all_benchmarks():
         files = {
@@ -155,12 +157,35 @@ def _known() -> int:
         there = "-" if found.files is None else f"{have} of {len(files)} files"
         facts = found.sheet(found.tasks[0])
         rows.append(
-            (found.name, str(len(found.tasks)), items, there, str(facts["license"]), str(facts["source"]))
+            (
+                found.name,
+                str(len(found.tasks)),
+                items,
+                _size(files.values()),
+                there,
+                str(facts["license"]),
+                str(facts["source"]),
+            )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    widths = [max(len(row[i]) for row in rows) for i in range(7)]
     for row in rows:
         print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+def _size(files: Collection[Remote]) -> str:
+    """What there is to fetch: exact, roughly ("~"), at least ("over", where some files' sizes are not known), or
+    unknown."""
+    archives = {r.archive for r in files if r.archive}
+    alone = [r for r in files if not r.archive]
+    exact = sum(size for _, size in archives) + sum(r.size or 0 for r in alone)
+    rough = sum(r.about or 0 for r in alone if r.size is None)
+    if not exact + rough:
+        return "not known" if alone else "-"
+    unknown = any(r.size is None and not r.about for r in alone)
+    mark = "over " if unknown else "~" if rough else ""
+    size = exact + rough
+    return f"{mark}{size / 1e9:.1f} GB" if size >= 1e9 else f"{mark}{max(size / 1e6, 0.1):.1f} MB"
 
 
 def _ls() -> int:
