@@ -4,6 +4,7 @@ statistics."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,13 @@ def test_a_study_from_file_to_report(tmp_path: Path) -> None:
     spent = {p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").glob(f"*/{run.DONE}")}
     assert sorted(spent, key=spent.__getitem__) == ["arts-s0", "other-s0", "arts-s1", "other-s1"]
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "other is **not distinguishable** from arts" in text and "N = 2" in text and "2 seeds" in text
+    # two seeds of one comparison do not show their luck; the two arms' spread around the start does
+    assert (
+        "other against arts is **undecided**, too few seeds" in text and "N = 2" in text and "2 seeds" in text
+    )
+    assert (
+        "other is **not distinguishable** from start" in text and "with start " in text and "(df 2)" in text
+    )
     assert (
         "Where neither was trained" not in text
         and "Where the control was not trained (business; N = 2)" in text
@@ -87,7 +94,7 @@ def test_a_study_from_file_to_report(tmp_path: Path) -> None:
     assert "equal steps" in text and "| arts | 2 |" in text
     assert "other - arts: +0.0" in (tmp_path / "out" / "forest.svg").read_text()
     assert "old" not in page.read_text() and page.read_text().endswith("<!-- end study -->\nafter\n")
-    assert "other is" in page.read_text()
+    assert "other against arts is" in page.read_text()
 
     order = json.loads((tmp_path / "out" / "runs" / "other-s0" / "order.json").read_text())["indices"]
     rows = list(
@@ -113,7 +120,22 @@ def test_a_study_from_file_to_report(tmp_path: Path) -> None:
     assert spent == {
         p.parent.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").glob(f"*/{run.DONE}")
     }
-    assert "one seed: its luck is not covered" in (tmp_path / "out" / "report.md").read_text()
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.count("**undecided**, too few seeds") >= 3 and "one seed: its luck is not covered" in text
+    assert "significantly" not in text and "distinguishable" not in text
+    # ... unless an earlier study says how far seeds spread
+    given = tree(tmp_path, seed_spread={"points": 20, "df": 4, "from": "the study before"})
+    Path(args[0]).write_text(yaml.safe_dump(given))
+    assert run.main([*args, "--seeds", "1"]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "undecided" not in text and "20 points, df 4 (the study before)" in text
+    widened = replace(spec.load(Path(args[0]), tmp_path / "out"), seeds=(1,))
+    wide = results.Results(widened, found.begin).pooled("other", start, "full")
+    assert wide.total.se == pytest.approx(np.hypot(wide.delta.se, 0.2)) and wide.free == 4
+    own = [np.var(found.pooled(a, start, "full").each, ddof=1) for a in study.arms]
+    assert found.prior(start, "full") == (pytest.approx(np.mean(own)), 2), (
+        "the arms' own, where none is given"
+    )
     changed = tree(tmp_path)
     changed["common"]["trl"]["learning_rate"] = 1e-4
     Path(args[0]).write_text(yaml.safe_dump(changed))
@@ -162,6 +184,11 @@ def test_shipped_studies_are_whole(name: str, tmp_path: Path) -> None:
         ),
         ({"arms": {"arts": {"data": "x", "trained_on": ["law"]}}}, "unknown domain 'law'"),
         ({"arms": None}, "no arms"),
+        ({"seed_spread": {"points": 5, "df": 4, "frm": "x"}}, "Did you mean 'from'"),
+        ({"seed_spread": {"points": 0, "df": 4, "from": "x"}}, "a standard deviation in points"),
+        ({"seed_spread": {"points": 5, "df": 3, "from": "x"}}, "fewer than 4 degrees of freedom"),
+        ({"seed_spread": {"points": 5, "df": 4}}, "the study that it was measured in"),
+        ({"seed_spread": 5}, "must be a mapping"),
     ],
 )
 def test_mistakes_are_named_before_anything_runs(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
@@ -212,18 +239,40 @@ def test_seeds_widen_the_interval_and_never_help() -> None:
     assert differ.se == pytest.approx(np.sqrt(delta.se**2 + 0.01 / 3))
 
 
+def test_two_seeds_that_agree_by_luck_get_no_verdict() -> None:
+    """Three seeds, or a variance over seeds that stands on two degrees of freedom or more; else undecided."""
+
+    def said(each: tuple[float, ...], prior: tuple[float, int] | None) -> str:
+        delta = Design(np.arange(400)).effect(np.where(np.arange(400) % 2, 0.3, -0.1))
+        free = max(len(each) - 1, prior[1] if prior else 0)
+        one = Pooled(delta, delta, delta, with_seeds(delta, each, prior), each, free=free)
+        return report.sentence("a", "b", one, one.total.p)
+
+    assert "undecided" in said((0.1,), None) and "undecided" in said((0.1, 0.1), None)
+    assert "undecided" in said((0.1, 0.1), (0.0001, 1)) and "+10.0 points" in said((0.1, 0.1), None)
+    assert "significantly **better**" in said((0.1, 0.1), (0.0001, 2))
+    assert "significantly **better**" in said((0.1, 0.1, 0.1), None)
+    assert "significantly **better**" in said((0.1,), (0.0001, 4))
+    assert "not distinguishable" in said((0.1,), (0.04, 4))
+
+
 def test_equal_recipes_are_rarely_called_different() -> None:
     import seed_spread
 
     alone, both, pooled = seed_spread.alarms(seeds=3, spread=0.05, draws=300)
     assert alone > 0.15 and both < 0.09 and pooled < 0.09
+    # what the rule refuses (two seeds of one comparison), and what it takes instead
+    assert seed_spread.alarms(2, 0.10, 300, arms=1)[2] > 0.09 > seed_spread.alarms(2, 0.10, 300, arms=2)[2]
+    assert seed_spread.alarms(1, 0.17, 300, arms=1, given=1)[2] > 0.09
+    assert seed_spread.alarms(1, 0.17, 300, arms=1, given=4)[2] < 0.09
 
 
 def test_verdicts_in_words_follow_the_numbers() -> None:
     def said(mean: float, spread: float) -> str:
         each = (mean - spread, mean, mean + spread)
         delta = Design(np.arange(400)).effect(np.where(np.arange(400) % 2, mean + 0.2, mean - 0.2))
-        one = Pooled(delta, delta, delta, with_seeds(delta, each), each, identical=float(not mean))
+        total = with_seeds(delta, each)
+        one = Pooled(delta, delta, delta, total, each, identical=float(not mean), free=len(each) - 1)
         return report.sentence("a", "b", one, one.total.p)
 
     assert "significantly **better**" in said(0.1, 0.01) and "3 of 3 seeds" in said(0.1, 0.01)

@@ -2,8 +2,8 @@
 paired test.
 
 The test's interval covers the choice of questions. Another seed would also have given another model; with two
-seeds or more
-`total` adds that spread to the error, so that a lucky run is not called an improvement.
+seeds or more, or a variance known from elsewhere, `total` adds that spread to the error, so that a lucky run is
+not called an improvement. With too few seeds for either there is no verdict (`decided`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from icr_tasks.leaderboard.stats import Effect
 
 
+# Degrees of freedom of the variance over seeds below which there is no verdict: three seeds have two. With one
+# (two seeds of one comparison) 12 % of equal recipes were called different (docs/training_studies.md).
+LEAST = 2
+
+
 @dataclass(frozen=True)
 class Pooled:
     """Scores of both sides and their difference, in score units; `delta` covers questions, `total` questions
     and seeds.
 
-    `each` holds the difference of every seed, `identical` the share of answers that are the same to the byte.
+    `each` holds the difference of every seed, `identical` the share of answers that are the same to the byte,
+    `free` the degrees of freedom of the variance over seeds in `total`.
     """
 
     base: Effect
@@ -36,6 +42,12 @@ class Pooled:
     total: Effect
     each: tuple[float, ...]
     identical: float = 0.0
+    free: int = 0
+
+    @property
+    def decided(self) -> bool:
+        """Whether the seeds' luck is known well enough for a verdict."""
+        return self.free >= LEAST
 
     @property
     def agree(self) -> int:
@@ -68,24 +80,25 @@ def pooled(found: Sequence[Pairs], at: np.ndarray | None = None) -> Pooled:
     delta = design.effect(new - base)
     each = tuple(design.mean(row) for row in news - bases)
     same = float(np.mean([p.same[at] for p in found]))
-    return Pooled(design.score(base), design.score(new), delta, with_seeds(delta, each), each, same)
+    total = with_seeds(delta, each)
+    return Pooled(design.score(base), design.score(new), delta, total, each, same, len(each) - 1)
 
 
 def with_seeds(delta: Effect, each: Sequence[float], prior: tuple[float, int] | None = None) -> Effect:
-    """`delta` with the variance of the mean over seeds added; degrees of freedom by Satterthwaite. One seed:
-    unchanged.
+    """`delta` with the variance of the mean over seeds added; degrees of freedom by Satterthwaite. One seed
+    and no prior: unchanged.
 
     `prior` is (variance over seeds, its degrees of freedom) pooled over like comparisons: where it is larger
-    than the spread of these few seeds, which may agree by luck, it counts instead.
+    than the spread of these few seeds, which may agree by luck, it counts instead; one seed has no other.
 
     A little wide: the seeds' own question noise is in both parts. p is never smaller than without the seeds.
     """
-    if len(each) < 2 or not math.isfinite(delta.se):
+    if (len(each) < 2 and prior is None) or not math.isfinite(delta.se):
         return delta
     from scipy import special
 
-    spread, free = float(np.var(each, ddof=1)), len(each) - 1
-    if prior is not None and prior[0] > spread:
+    spread, free = float(np.var(each, ddof=1)) if len(each) > 1 else 0.0, len(each) - 1
+    if prior is not None and (prior[0] > spread or not free):
         spread, free = prior
     seeds = spread / len(each)
     variance = delta.se**2 + seeds

@@ -3,6 +3,7 @@ plot."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,10 +126,11 @@ def render(found: Results) -> str:
     for setting in found.settings():
         if len(found.settings()) > 1:
             parts.append(f"### Setting {setting}")
-        parts += ["\n".join(sentences(found, setting)), scores(found, setting), differences(found, setting)]
+        parts += ["\n".join(sentences(found, setting)), spread(found, setting)]
+        parts += [scores(found, setting), differences(found, setting)]
         if study.domains:
             parts.append(render_matrix(found, setting))
-    return "\n\n".join([*parts, cost(found)])
+    return "\n\n".join([*filter(None, parts), cost(found)])
 
 
 def comparisons(study: Study) -> list[tuple[str, str]]:
@@ -148,7 +150,8 @@ def adjusted(found: Results, setting: str) -> dict[tuple[str, str], float]:
 
 
 def sentence(arm: str, against: str, result: Pooled, p: float) -> str:
-    """The verdict in words: better, worse, or not distinguishable and what would have been seen."""
+    """The verdict in words: better, worse, or not distinguishable and what would have been seen; none where
+    too few seeds were run to know their luck."""
     from icr_tasks.leaderboard.text.names import interval, points
     from icr_tasks.leaderboard.text.printed import settled
 
@@ -159,8 +162,10 @@ def sentence(arm: str, against: str, result: Pooled, p: float) -> str:
     shown += (
         f", same sign in {result.agree} of {seeds} seeds"
         if seeds > 1
-        else ", one seed: its luck is not covered"
+        else ", one seed" + (": its luck is not covered" if not result.decided else "")
     )
+    if not result.decided:
+        return f"- {arm} against {against} is **undecided**, too few seeds: {shown}."
     low, high = map(settled, bounds)
     if settled(p) < ALPHA and (low > 0 or high < 0):
         return f"- {arm} is significantly **{'better' if result.delta.mean > 0 else 'worse'}** than {against}: {shown}."
@@ -172,6 +177,26 @@ def sentences(found: Results, setting: str) -> list[str]:
     """One sentence a comparison."""
     p = adjusted(found, setting)
     return [sentence(*c, found.pooled(*c, setting), p[c]) for c in comparisons(found.study)]
+
+
+def spread(found: Results, setting: str) -> str:
+    """How far the differences spread from seed to seed, pooled over arms: what a later study may give as its
+    `seed_spread`. Empty with one seed."""
+    from icr_tasks.leaderboard.text.names import points
+
+    if len(found.study.seeds) < 2:
+        return ""
+    parts = []
+    for against in dict.fromkeys(c[1] for c in comparisons(found.study)):
+        if prior := found.prior(against, setting):
+            parts.append(f"with {against} {points(math.sqrt(prior[0]))} points (df {prior[1]})")
+    if not parts:
+        return ""
+    given = found.study.seed_spread
+    source = f", with the {given['points']} points of {given['from']} in them" if given else ""
+    return (
+        f"Standard deviation of a difference from seed to seed, pooled over arms: {', '.join(parts)}{source}."
+    )
 
 
 def scores(found: Results, setting: str) -> str:
@@ -287,10 +312,16 @@ def _conditions(found: Results) -> str:
     base = Path(study.base).name or study.base
     given = study.evaluate
     limit = f", at most {given['limit']} items a task" if given.get("limit") else ""
+    prior = study.seed_spread
+    spread = (
+        f" Seeds' spread given: {prior['points']} points, df {prior['df']} ({prior['from']})."
+        if prior
+        else ""
+    )
     return (
         f"Base `{base}`, {'with a common start, ' if study.start else ''}control `{study.control}`, "
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)} an arm; evaluated by "
         f"`{given.get('engine', 'icr-vllm')}` under "
         f"{', '.join(found.settings())}{limit}. Scores are means over seeds; p and verdicts cover questions "
-        "and seeds."
+        f"and seeds.{spread}"
     )

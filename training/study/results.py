@@ -74,19 +74,29 @@ class Results:
     def pooled(self, arm: str, against: str, setting: str, tasks: tuple[str, ...] = ()) -> Pooled:
         """The arm's difference to `against` over all seeds, on the named tasks (default: all)."""
         one = self._alone(arm, against, setting, tasks)
-        if len(one.each) < 2:
+        prior = self.prior(against, setting, tasks)
+        if prior is None:
             return one
-        return replace(one, total=with_seeds(one.delta, one.each, self._prior(against, setting, tasks)))
+        free = max(one.free, prior[1])
+        return replace(one, total=with_seeds(one.delta, one.each, prior), free=free)
 
     def _alone(self, arm: str, against: str, setting: str, tasks: tuple[str, ...]) -> Pooled:
         found = self.pairs(arm, against, setting)
         return pooled(found, np.isin(found[0].task.astype(str), tasks) if tasks else None)
 
-    def _prior(self, against: str, setting: str, tasks: tuple[str, ...]) -> tuple[float, int]:
-        """Variance over seeds pooled over all arms, and its degrees of freedom: two seeds of one arm can
-        agree by luck."""
-        each = [self._alone(a, against, setting, tasks).each for a in self.study.arms if a != against]
-        return float(np.mean([np.var(e, ddof=1) for e in each])), sum(len(e) - 1 for e in each)
+    def prior(self, against: str, setting: str, tasks: tuple[str, ...] = ()) -> tuple[float, int] | None:
+        """Variance over seeds pooled over all arms and the study file's `seed_spread`, and its degrees of
+        freedom: two seeds of one arm can agree by luck. Arms that changed no answer tell nothing. None with
+        one seed and nothing given."""
+        parts: list[tuple[float, int]] = []
+        if len(self.study.seeds) > 1:
+            found = [self._alone(a, against, setting, tasks) for a in self.study.arms if a != against]
+            each = [one.each for one in found if one.identical < 1.0]
+            parts = [(float(np.var(e, ddof=1)), len(e) - 1) for e in each]
+        if given := self.study.seed_spread:
+            parts.append(((float(given["points"]) / 100) ** 2, int(given["df"])))
+        free = sum(df for _, df in parts)
+        return (sum(v * df for v, df in parts) / free, free) if free else None
 
     def folder(self, arm: str, seed: int) -> Path:
         """The last checkpoint of a run."""

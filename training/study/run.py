@@ -34,6 +34,7 @@ from icr_tasks.sweep import cells, finish, worker
 from icr_tasks.sweep import study as sweeps
 from icr_tasks.sweep.records import Folder
 
+from ...leaderboard.pairs.seeds import LEAST
 from .. import checkpoint
 from .. import config as configs
 from .. import evaluate as evaluation
@@ -112,8 +113,8 @@ def checked(study: Study) -> str:
         )
         lines.append(f"  {arm}: {config.kind}, prompt {config.prompt}, {shown}{units}")
     study_data.different(study, keys.__getitem__)
-    if len(study.seeds) < 3:
-        lines.append(f"  {len(study.seeds)} seed(s): three or more tell a lucky run from a better recipe")
+    if len(study.seeds) < 3 and not study.seed_spread:
+        lines.append(f"  {_few(study)}")
     launch = resolved(shlex.split(study.launch))
     if launch:
         lines.append(f"  launch: {shlex.join(launch)}")
@@ -122,6 +123,15 @@ def checked(study: Study) -> str:
         f"{study.name}: {many}, control {study.control}; {len(study.evaluate['tasks'])} tasks\n"
         + "\n".join(lines)
     )
+
+
+def _few(study: Study) -> str:
+    """What fewer than three seeds cannot say: the rule of docs/training_studies.md."""
+    if len(study.seeds) == 1:
+        return "1 seed: the report gives no verdicts; run three, or give `seed_spread` of an earlier study"
+    compared = len(study.arms) - 1
+    said = "their spread is pooled over arms" if compared >= LEAST else "no verdict between the two arms"
+    return f"{len(study.seeds)} seeds: {said}; three or more tell a lucky run from a better recipe"
 
 
 def start(study: Study) -> str:
