@@ -97,6 +97,21 @@ def test_records_without_evidence_or_twice_are_counted(medical: Path, tmp_path: 
         read.run(Config(records=str(bad)), tmp_path)
 
 
+def test_files_that_number_their_rows_alike_lose_none(medical: Path, tmp_path: Path) -> None:
+    """Medical and legal records are both numbered from 1: other questions, so other rows; repeated ones go once."""
+    legal = tmp_path / "legal.jsonl"
+    rows = [
+        r | {"question": f"Which court heard case {i}?", "domain": "legal"} for i, r in enumerate(MEDICAL[:9])
+    ]
+    legal.write_text("\n".join(map(json.dumps, [*rows, rows[0], MEDICAL[3]])))
+    counts = read.run(Config(records=f"{medical},{legal}"), tmp_path)
+    found = list(store.read(tmp_path / read.OUTPUT))
+    assert len(found) == counts["rows"] == 39 == len({r["id"] for r in found})
+    assert sum(r["domain"] == "legal" for r in found) == 9
+    assert counts["records dropped: duplicate id"] == 2
+    assert counts["records given another id: theirs is that of another question"] == 10
+
+
 def test_musique_reads_its_official_file(shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "musique" / "musique_train_100.jsonl.gz"
     counts = read.run(Config(musique=str(path)), tmp_path)

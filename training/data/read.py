@@ -182,7 +182,7 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     held = {normalize(str(r["question"])) for r in records(Path(cfg.exclude))} if cfg.exclude else set()
     parts: list[list[Record]] = []
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     given = [("hotpotqa", cfg.hotpotqa), ("2wiki", cfg.twowiki), ("musique", cfg.musique)]
     for dataset, path in [*given, *(("records", p.strip()) for p in cfg.records.split(","))]:
         if not path:
@@ -190,13 +190,17 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
         part: list[Record] = []
         for record in tqdm(records(Path(path)), desc=f"read {dataset}", unit=" records", delay=2):
             row, outcome = _one(record, dataset, cfg, counts)
+            if row is not None and seen.get(row["id"], row["question"]) != row["question"]:
+                # two files that number their rows from 1: dropping would take a whole domain away
+                row["id"] += f"-{hashlib.sha256(row['question'].encode()).hexdigest()[:12]}"
+                counts[f"{dataset} given another id: theirs is that of another question"] += 1
             if row is not None and row["id"] in seen:
                 row, outcome = None, "dropped: duplicate id"
             elif row is not None and normalize(row["question"]) in held:
                 row, outcome = None, "dropped: excluded question"
             counts[f"{dataset} {outcome}"] += 1
             if row is not None:
-                seen.add(row["id"])
+                seen[row["id"]] = row["question"]
                 if cfg.titles:
                     row["gold_texts"] = [
                         f"{t}\n{x}" if t else x
