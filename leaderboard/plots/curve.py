@@ -6,10 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..text.printed import printed
-from .chart import Chart, Sheet, altair, clean, short, unchecked
+from .chart import Chart, Sheet, altair, bare, clean, filled, short, unchecked
 from .scales import count, labelled, nice_ticks, spread, tenth, two
 from .theme import shapes
 
@@ -43,7 +44,6 @@ def curve(
     title: str, lines: Sequence[Line], *, chance: float | None = None, y_label: str = "score x 100"
 ) -> Chart:
     """x is log2 of the length, y starts at 0. Two lines or fewer get bands, more get offset whiskers."""
-    alt, sheet = altair(), Sheet()
     if len(lines) > LABELS:
         title = f"{title} (the first {LABELS} of {len(lines)})"
         lines = lines[:LABELS]
@@ -51,37 +51,81 @@ def curve(
     top = max([p.high for line in lines for p in line.points.values() if p] + [chance or 0, 1])
     ticks = [t for t in nice_ticks(0, min(top, 100.0)) if t <= 100]
     width, height = max(64 * len(xs), 320), max(_HEIGHT, int(_GAP) * len(lines) + 20)
-    domain = [two(math.log2(xs[0] or 1) - 0.35), two(math.log2(xs[-1] or 1) + 0.35)] if xs else [0, 1]
+    domain = (two(math.log2(xs[0] or 1) - 0.35), two(math.log2(xs[-1] or 1) + 0.35)) if xs else (0.0, 1.0)
     data = _rows(lines, xs, (domain[1] - domain[0]) / width)
     ends = _ends(lines, data, ticks[-1], height)
+    stands = Counter(r["run"] for r in data)
+    many = len(lines) > WHISKERS
+    frame = _Frame(
+        (width, height),
+        domain,
+        tuple(xs),
+        tuple(ticks),
+        y_label,
+        tuple(clean(line.name) for line in lines if not line.reference),
+        chance is not None,
+        bands=len(lines) <= 2,
+        whiskers=bool(stands) and not many,
+    )
+    sets = [
+        [r for r in data if not r["reference"]],
+        [r for r in data if not r["reference"] and stands[r["run"]] == 1],
+        [r for r in data if r["reference"]],
+        *([] if chance is None else [[{"mean": chance, "text": f"chance {chance:g}"}]]),
+        [e for e in ends if not e["reference"]],
+        [e for e in ends if e["reference"]],
+    ]
+    below = "intervals: in the tables and tooltips" if many else ""
+    named = {f"d{k}": rows for k, rows in enumerate(sets)}
+    return Chart(clean(title), _words(lines), filled(_drawn(frame), named, title, below))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """All of a chart but its data and title; the models of a board share a few of them."""
+
+    size: tuple[int, int]
+    domain: tuple[float, float]
+    xs: tuple[int, ...]
+    ticks: tuple[float, ...]
+    y_label: str
+    names: tuple[str, ...]
+    chance: bool
+    bands: bool
+    whiskers: bool
+
+
+@lru_cache(maxsize=64)
+def _drawn(frame: _Frame) -> dict[str, Any]:
+    """The layers of a frame, in the data sets d0, d1 ... that `curve` fills: composing them with Altair takes
+    far longer than anything else about a chart."""
+    alt, sheet = altair(), Sheet()
+    xs, ticks, names = frame.xs, list(frame.ticks), list(frame.names)
     x = alt.X(
         "x:Q",
-        scale=alt.Scale(domain=domain, nice=False),
+        scale=alt.Scale(domain=list(frame.domain), nice=False),
         axis=alt.Axis(
             title="context length (tokens)", **labelled({two(math.log2(v or 1)): count(v) for v in xs})
         ),
     )
     y = alt.Y(
-        "mean:Q", scale=alt.Scale(domain=[0, ticks[-1]]), axis=alt.Axis(title=clean(y_label), values=ticks)
+        "mean:Q",
+        scale=alt.Scale(domain=[0, ticks[-1]]),
+        axis=alt.Axis(title=clean(frame.y_label), values=ticks),
     )
     pick = alt.selection_point(name="pick", fields=["name"], on="click", clear="dblclick")
     fade = alt.condition(pick, alt.value(1), alt.value(0.12))
-    names = [clean(line.name) for line in lines if not line.reference]
     colour = alt.Color("name:N", legend=None, scale=alt.Scale(domain=names))
     shape = alt.Shape(
         "name:N",
         legend=None,
         scale=alt.Scale(domain=names, range=shapes(len(names))),
     )
-    main = sheet([r for r in data if not r["reference"]])
-    stands = Counter(r["run"] for r in data)
-    alone = sheet([r for r in data if not r["reference"] and stands[r["run"]] == 1])
-    grey = sheet([r for r in data if r["reference"]])
-    bands = len(lines) <= 2
+    main, alone, grey = sheet([]), sheet([]), sheet([])
     lows, highs = alt.Y("low:Q"), alt.Y2("high:Q")
     layers: list[Any] = []
-    if chance is not None:
-        at = sheet([{"mean": chance, "text": f"chance {chance:g}"}])
+    if frame.chance:
+        at = sheet([])
         layers += [
             at.mark_rule(style="soft", strokeDash=[5, 4]).encode(y=y),
             at.mark_text(style="soft", align="left", dx=4, dy=-6, fontSize=11).encode(
@@ -93,13 +137,12 @@ def curve(
             x=x, y=y, detail="run:N", opacity=fade
         )
     )
-    if bands:
+    if frame.bands:
         layers.append(
             main.mark_area(opacity=0.18).encode(x=x, y=lows, y2=highs, color=colour, detail="run:N")
         )
-    many = len(lines) > WHISKERS
-    if stands and not many:
-        whiskers = alone if bands else main  # a band needs two points
+    if frame.whiskers:
+        whiskers = alone if frame.bands else main  # a band needs two points
         layers.append(
             whiskers.mark_rule(strokeWidth=1.2).encode(x=x, y=lows, y2=highs, color=colour, opacity=fade)
         )
@@ -114,11 +157,8 @@ def curve(
             x=x, y=y, opacity=fade, tooltip="tip:N"
         )
     )
-    for rows, reference in (
-        ([e for e in ends if not e["reference"]], False),
-        ([e for e in ends if e["reference"]], True),
-    ):
-        label = sheet(rows)
+    for reference in (False, True):
+        label = sheet([])
         where = {
             "x": alt.value(alt.ExprRef("width")),
             "y": alt.Y("y:Q", scale=alt.Scale(domain=[0, ticks[-1]])),
@@ -139,12 +179,8 @@ def curve(
         )
         text = text.encode(**where, text="text:N", opacity=fade)
         layers.append(text if reference else text.add_params(pick))
-    chart = alt.layer(*layers).properties(width=width, height=height).resolve_scale(shape="shared")
-    return Chart(
-        clean(title),
-        _words(lines),
-        sheet.spec(chart, title, "intervals: in the tables and tooltips" if many else ""),
-    )
+    width, height = frame.size
+    return bare(alt.layer(*layers).properties(width=width, height=height).resolve_scale(shape="shared"))
 
 
 def _rows(lines: Sequence[Line], xs: Sequence[int], pixel: float) -> list[dict[str, Any]]:

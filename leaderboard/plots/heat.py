@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..text.printed import settled
-from .chart import Chart, Sheet, altair, clean, short, unchecked
+from .chart import Chart, Sheet, altair, bare, clean, filled, short, unchecked
 from .scales import tenth, two
 from .theme import DIVERGING, SEQUENTIAL
 
@@ -32,11 +33,14 @@ def heat(title: str, depths: Sequence[str], lengths: Sequence[str], panels: Sequ
 
     Scores share the fixed scale 0-100; differences share one symmetric scale of at least +-10.
     """
-    alt, sheet = altair(), Sheet()
     spans = [abs(v) for p in panels if p.difference for row in p.cells for v in row if v is not None]
     span = max([10.0, *spans])
-    made = [_panel(alt, sheet, p, depths, lengths, span, first=k == 0) for k, p in enumerate(panels)]
-    chart = alt.hconcat(*made, spacing=18)
+    sets = {f"d{k}": _cells(p, depths, lengths, span) for k, p in enumerate(panels)}
+    frame = _drawn(
+        tuple(short(clean(p.title), 34) for p in panels),
+        tuple(map(clean, depths)),
+        tuple(map(clean, lengths)),
+    )
     words = "; ".join(
         f"{p.title}: "
         + ", ".join(
@@ -47,24 +51,16 @@ def heat(title: str, depths: Sequence[str], lengths: Sequence[str], panels: Sequ
         )
         for p in panels
     )
-    return Chart(clean(title), words, sheet.spec(chart, title, BELOW))
+    return Chart(clean(title), words, filled(frame, sets, title, BELOW))
 
 
-def _panel(
-    alt: Any,
-    sheet: Sheet,
-    panel: Panel,
-    depths: Sequence[str],
-    lengths: Sequence[str],
-    span: float,
-    *,
-    first: bool,
-) -> Any:
+def _cells(panel: Panel, depths: Sequence[str], lengths: Sequence[str], span: float) -> list[dict[str, Any]]:
+    """One row a cell."""
     data: list[dict[str, Any]] = []
     for i, depth in enumerate(depths):
         for j, length in enumerate(lengths):
             value = panel.cells[i][j]
-            where = {"i": i, "j": j}
+            where = {"i": i, "j": j, "depth": clean(depth), "length": clean(length)}
             if value is None:
                 data.append(where | {"text": "–", "fill": None, "ink": None, "tip": "no value"})
                 continue
@@ -80,32 +76,41 @@ def _panel(
                     "tip": clean(tip),
                 }
             )
-    names = {"i": [clean(d) for d in depths], "j": [clean(x) for x in lengths]}
-    for row in data:
-        row |= {"depth": names["i"][row["i"]], "length": names["j"][row["j"]]}
+    return data
+
+
+@lru_cache(maxsize=64)
+def _drawn(titles: tuple[str, ...], depths: tuple[str, ...], lengths: tuple[str, ...]) -> dict[str, Any]:
+    """The panels in the data sets d0, d1 ... that `heat` fills: models under the same settings share them."""
+    alt, sheet = altair(), Sheet()
+    made = [_panel(alt, sheet, title, depths, lengths, first=k == 0) for k, title in enumerate(titles)]
+    return bare(alt.hconcat(*made, spacing=18))
+
+
+def _panel(
+    alt: Any, sheet: Sheet, title: str, depths: Sequence[str], lengths: Sequence[str], *, first: bool
+) -> Any:
     x = alt.X(
         "length:N",
-        sort=names["j"],
+        sort=list(lengths),
         scale=alt.Scale(padding=0.03),
         axis=alt.Axis(title="context length", labelAngle=0, domain=False, ticks=False),
     )
     y = alt.Y(
         "depth:N",
-        sort=names["i"],
+        sort=list(depths),
         scale=alt.Scale(padding=0.03),
         axis=alt.Axis(title="depth", ticks=False) if first else None,
     )
-    base = sheet(data)
-    filled = base.transform_filter("datum.fill !== null")
+    base = sheet([])
+    full = base.transform_filter("datum.fill !== null")
     empty = base.transform_filter("datum.fill === null")
     layers = [
-        filled.mark_rect().encode(x=x, y=y, color=alt.Color("fill:N", scale=None), tooltip="tip:N"),
-        filled.mark_text(fontSize=12).encode(x=x, y=y, text="text:N", color=alt.Color("ink:N", scale=None)),
+        full.mark_rect().encode(x=x, y=y, color=alt.Color("fill:N", scale=None), tooltip="tip:N"),
+        full.mark_text(fontSize=12).encode(x=x, y=y, text="text:N", color=alt.Color("ink:N", scale=None)),
         empty.mark_text(style="soft").encode(x=x, y=y, text="text:N"),
     ]
-    heading = alt.Title(
-        short(clean(panel.title), 34), fontSize=12, fontWeight="normal", offset=6, frame="group"
-    )
+    heading = alt.Title(title, fontSize=12, fontWeight="normal", offset=6, frame="group")
     return alt.layer(*layers).properties(
         width=max(_CELL[0] * len(lengths), 130), height=_CELL[1] * len(depths), title=heading
     )

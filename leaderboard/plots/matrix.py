@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from .chart import Chart, Sheet, altair, clean, short, unchecked
+from .chart import Chart, Sheet, altair, bare, clean, filled, short, unchecked
 from .heat import colour, ink
 from .scales import tenth
 
@@ -33,7 +35,6 @@ class Choice:
 @unchecked
 def matrix(title: str, choices: Sequence[Choice]) -> Chart:
     """Rows are settings, columns lengths; blue gains on the full context, orange loses, a ring marks the best."""
-    alt, sheet = altair(), Sheet()
     rows = list(dict.fromkeys(c.setting for c in choices))
     if len(rows) > ROWS:
         title = f"{title} (the first {ROWS} of {len(rows)} settings)"
@@ -60,24 +61,30 @@ def matrix(title: str, choices: Sequence[Choice]) -> Chart:
                 "tip": clean(f"{c.setting}, {c.column}: {tip}"),
             }
         )
+    words = "; ".join(f"{d['tip']}" for d in data)
+    frame = _drawn(tuple(columns), tuple(names.values()))
+    return Chart(clean(title), words, filled(frame, {"d0": data}, title, BELOW))
+
+
+@lru_cache(maxsize=64)
+def _drawn(columns: tuple[str, ...], settings: tuple[str, ...]) -> dict[str, Any]:
+    """The layers over the data set d0: models under the same settings share them."""
+    alt, sheet = altair(), Sheet()
     x = alt.X(
         "column:N",
-        sort=columns,
+        sort=list(columns),
         scale=alt.Scale(padding=0.03),
         axis=alt.Axis(title=None, labelAngle=0, domain=False, ticks=False, orient="top"),
     )
-    y = alt.Y(
-        "setting:N", sort=list(names.values()), scale=alt.Scale(padding=0.03), axis=alt.Axis(title=None)
-    )
-    base = sheet(data)
-    filled, plain = base.transform_filter("datum.fill !== null"), base.transform_filter("datum.fill === null")
+    y = alt.Y("setting:N", sort=list(settings), scale=alt.Scale(padding=0.03), axis=alt.Axis(title=None))
+    base = sheet([])
+    full, plain = base.transform_filter("datum.fill !== null"), base.transform_filter("datum.fill === null")
     layers = [
-        filled.mark_rect().encode(x=x, y=y, color=alt.Color("fill:N", scale=None), tooltip="tip:N"),
-        filled.mark_text(fontSize=12).encode(
+        full.mark_rect().encode(x=x, y=y, color=alt.Color("fill:N", scale=None), tooltip="tip:N"),
+        full.mark_text(fontSize=12).encode(
             x=x, y=y, text="text:N", color=alt.Color("ink:N", scale=None), tooltip="tip:N"
         ),
         plain.mark_text(style="ink", fontSize=12).encode(x=x, y=y, text="text:N", tooltip="tip:N"),
     ]
-    chart = alt.layer(*layers).properties(width=_CELL[0] * len(columns), height=_CELL[1] * len(rows))
-    words = "; ".join(f"{d['tip']}" for d in data)
-    return Chart(clean(title), words, sheet.spec(chart, title, BELOW))
+    size = {"width": _CELL[0] * len(columns), "height": _CELL[1] * len(settings)}
+    return bare(alt.layer(*layers).properties(**size))

@@ -8,6 +8,7 @@ theme, the page around it may not.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 LIGHT = ("#0072b2", "#c44a00", "#00805c", "#a3437f", "#9a6a00", "#3f3f9f", "#5b6770", "#8a1c1c")
@@ -32,12 +33,26 @@ _PAPER = {
     False: ("#ffffff", "#1f2328", "#59636e", "#e4e8ec"),
     True: ("#0d1117", "#e6edf3", "#9aa5b1", "#262d36"),
 }
+# Stand-ins for the colours of a theme: no chart has such a colour of its own.
+_BLANK = tuple(f"#0a0b{n:02x}" for n in range(len(LIGHT) + 4))
+_BLANKS = re.compile("|".join(_BLANK))
 
 
-def config(dark: bool) -> dict[str, Any]:
-    """Vega-Lite's `config` of a theme. Marks take `ink`, `soft`, `grid` (a line of the
-    grid) and `hole` (the paper) as styles."""
-    back, ink, soft, grid = _PAPER[dark]
+def _colours(dark: bool | None) -> tuple[str, ...]:
+    """Paper, ink, soft ink and grid of a theme, then its series; None: the stand-ins."""
+    return _BLANK if dark is None else _PAPER[dark] + (DARK if dark else LIGHT)
+
+
+def painted(drawn: str, dark: bool) -> str:
+    """A picture drawn in stand-ins in the colours of a theme."""
+    colour = dict(zip(_BLANK, _colours(dark), strict=True))
+    return _BLANKS.sub(lambda found: colour[found[0]], drawn)
+
+
+def config(dark: bool | None) -> dict[str, Any]:
+    """Vega-Lite's `config` of a theme (None: stand-ins for its colours, which `painted` replaces). Marks take
+    `ink`, `soft`, `grid` (a line of the grid) and `hole` (the paper) as styles."""
+    back, ink, soft, grid, *series = _colours(dark)
     axis = {
         "labelColor": soft,
         "titleColor": soft,
@@ -78,7 +93,7 @@ def config(dark: bool) -> dict[str, Any]:
             "symbolStrokeWidth": 2,
         },
         "header": {"labelColor": ink, "titleColor": soft},
-        "range": {"category": list(DARK if dark else LIGHT)},
+        "range": {"category": series},
         "style": {
             "ink": {"color": ink},
             "soft": {"color": soft},
