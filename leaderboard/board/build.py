@@ -24,7 +24,7 @@ from ..ledgers import ledger
 from ..ledgers.load import Run, load_run, read_head
 from . import render
 from .advice import Advice
-from .cells import Codes, cell, column_of
+from .cells import Codes, cell
 from .join import join_prompts, mark_limited, mark_stale, name_variants
 from .rows import Row
 from .tables import Options, Table
@@ -262,5 +262,5 @@ def _row(run: Run, codes: Codes, patterns: dict[str, list[str]], partial: bool, 
         if _passes(_place(task.name, task.sheet), patterns):
             made = cell(task, run.fingerprint, codes, run.head)
             made.counts_as_complete = partial and made.status == "partial"
-            row.cells[column_of(task)] = made
+            row.cells[task.column] = made
     return row

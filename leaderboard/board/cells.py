@@ -160,11 +160,6 @@ class Codes:
         return last[1], last[2]
 
 
-def column_of(task: TaskItems) -> Column:
-    """Where a task stands on the board."""
-    return task.benchmark, task.sheet.get("dataset") or task.name, task.length
-
-
 def cell(task: TaskItems, run: str, codes: Codes, head: dict[str, Any] | None = None) -> Cell:
     """One task of one run as a cell."""
     sheet = task.sheet
@@ -195,7 +190,7 @@ def cell(task: TaskItems, run: str, codes: Codes, head: dict[str, Any] | None = 
     if made.n_expected and int(have.sum()) > made.n_expected:
         made.marks += (f"{int(have.sum())} items, {made.n_expected} expected",)
     made.cost = per_item(task)
-    made.effect = design([made.scores.at], [column_of(task)]).score(made.scores.score)
+    made.effect = design([made.scores.at], [task.column]).score(made.scores.score)
     made.reason = sheet.get("reason") or ""
     if not task.complete:
         made.status = "partial"

@@ -51,6 +51,11 @@ class Task:
         return self.sheet.get("length") or ""
 
     @property
+    def column(self) -> tuple[str, str, str]:
+        """Where a task stands in a table: benchmark, dataset, length ("" where the benchmark has none)."""
+        return self.benchmark, self.sheet.get("dataset") or self.name, self.length
+
+    @property
     def complete(self) -> bool:
         """All expected items scored."""
         return self.sheet.get("status") == "complete"

@@ -117,7 +117,7 @@ def score(tasks: list[Scored]) -> Effect | None:
 
 def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -> str:
     columns = sorted(
-        {_column(task) for _, tasks in runs for task in tasks.values()},
+        {task.column for _, tasks in runs for task in tasks.values()},
         key=lambda c: (c[0], c[1], tokens(c[2])),
     )
     heads = [" ".join(p for p in (c[0] if c[1] in ("all", "rag") else c[1], c[2]) if p) for c in columns]
@@ -125,7 +125,7 @@ def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -
     lines.append("|---|" + "---:|" * (len(columns) + 1))
     notes: list[str] = []
     for setting, tasks in sorted(runs, key=lambda run: run[0]):
-        found = {_column(task): task for task in tasks.values()}
+        found = {task.column: task for task in tasks.values()}
         cells = [_cell(found[c]) if c in found else DASH for c in columns]
         whole = all(c in found and found[c].complete for c in columns)
         lines.append(
@@ -136,10 +136,6 @@ def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -
     lines += ["", "score x 100 ± half of the 95 % interval, items of one question counted as one cluster"]
     lines.append("(scored/expected; % of prompts cut)")
     return "\n".join(lines + [f"- {note}" for note in notes])
-
-
-def _column(task: Scored) -> tuple[str, str, str]:
-    return (task.sheet.get("benchmark") or "", task.sheet.get("dataset") or task.name, task.length)
 
 
 def _shown(effect: Effect | None) -> str:
