@@ -10,7 +10,8 @@ import numpy as np
 
 from icr_tasks.registry import view
 
-from ..cells import Column, Places, Scores, design, short_column
+from ...stats import Effect
+from ..cells import Cell, Column, Places, Scores, design, short_column
 from ..rows import Row, columns_of, difference
 from ..tables import Line, Options, Shown, Table, of_effect
 from .settings import settings_order
@@ -46,20 +47,26 @@ def counts(scores: Scores) -> tuple[int, int, int, int]:
     )
 
 
+def _score(cell: Cell, column: Column, scores: Scores, mask: np.ndarray) -> Effect:
+    """The score of some items of a cell; of all of them it is the cell's."""
+    if mask.all() and cell.effect is not None:
+        return cell.effect
+    return design([_places(scores.at, mask)], [column]).score(scores.score[mask])
+
+
 def _line(row: Row, column: Column, scores: Scores, options: Options) -> Line:
     assert scores.evidence is not None
-    known = ~np.isnan(scores.evidence)
-    over = design([_places(scores.at, known)], [column])
+    known, cell = ~np.isnan(scores.evidence), row.cells[column]
+    recall = design([_places(scores.at, known)], [column]).score(scores.evidence[known])
     cells = [
-        of_effect(over.score(scores.evidence[known]), options.level),
-        of_effect(over.score(scores.score[known]), options.level),
+        of_effect(recall, options.level),
+        of_effect(_score(cell, column, scores, known), options.level),
         *(Shown("number", float(n)) for n in counts(scores)),
     ]
     for found in (True, False):
         mask = known & ((scores.evidence >= 1) == found)
         if mask.any():
-            effect = design([_places(scores.at, mask)], [column]).score(scores.score[mask])
-            cells.append(of_effect(effect, options.level))
+            cells.append(of_effect(_score(cell, column, scores, mask), options.level))
         else:
             cells.append(Shown(reason="no such item"))
     labels = (short_column(column), row.name, row.setting["text"], _prompt(row))
@@ -134,7 +141,8 @@ def router(rows: Sequence[Row], options: Options) -> Table | None:
             right = float((part >= RIGHT).mean())
             read, whole_read = _tokens(a), _tokens(b)
             tokens = [read, whole_read, read + (1 - right) * whole_read]
-            effects = [over.score(part), over.score(whole), over.score(np.maximum(part, whole))]
+            alone = [row.cells[column].effect, full.cells[column].effect]
+            effects = [*(e for e in alone if e is not None), over.score(np.maximum(part, whole))]
             better = part if over.mean(part) >= over.mean(whole) else whole
             gain = over.effect(np.maximum(part, whole) - better)
             cells = [of_effect(e, options.level) for e in effects]
