@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import gatekit
@@ -15,6 +16,7 @@ from scipy import special
 
 from icr_tasks.cli import main
 from icr_tasks.leaderboard import plan
+from icr_tasks.leaderboard.ledgers.load import load
 from icr_tasks.leaderboard.plan import PRIOR, Cell, Rates, Spread
 from icr_tasks.leaderboard.stats import Design
 
@@ -197,3 +199,26 @@ def test_settings_of_one_model_are_a_prior_for_want_of_two(
     found = json.loads(capsys.readouterr().out)
     assert found["spread"]["infbench"]["noise"] > 0.1
     assert any("1 pair of settings of one model" in note for note in found["notes"]), found["notes"]
+
+
+def test_the_shipped_prior_is_the_larger_of_the_simulated_and_the_studys() -> None:
+    """No pair of settings of the study varies more than what ships, and what the code says of the study is measured."""
+    from icr_tasks.sweep import planning
+
+    runs = load(Path(__file__).parent.parent / "results")
+    found = planning._spreads(runs, [])["synth"]
+    assert [found.question, found.length, found.noise] == pytest.approx(
+        [plan.STUDY.question, plan.STUDY.length, plan.STUDY.noise], abs=5e-4
+    )
+    pairs, used = planning._changes(runs, "setting")
+    shipped = PRIOR[""]
+    whole = shipped.question + shipped.length + shipped.noise
+    assert used == planning.PAIRS
+    assert all(s.question + s.length + s.noise < whole for s in pairs["synth"])
+    assert shipped == plan.widest(plan.SIMULATED, plan.STUDY)
+
+
+@pytest.mark.parametrize("part", ["question", "length", "noise"])
+def test_the_widest_takes_each_part(part: str) -> None:
+    zero = Spread(0.0, 0.0, 0.0)
+    assert plan.widest(zero, replace(zero, **{part: 0.4})) == replace(zero, **{part: 0.4})

@@ -6,7 +6,7 @@
 Prompt lengths are those of the task's data by the evaluated model's tokenizer, where one is named (`tokenizer`);
 without one nominal where a task has a length, else of its data at four characters a token; the official numbers
 where the data are not here. The variance comes from `results` where two comparable runs are there, else from the
-shipped prior (`leaderboard.plan.PRIOR`: a simulated population, until measured ones replace it).
+shipped prior (`leaderboard.plan.PRIOR`: the larger of a simulated population's and those of a study of a small model).
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def plan(
     spreads = _spreads(runs, notes)
     if not spreads:
         notes.append(
-            "variance: shipped prior of a simulated population, not measured; with --results DIR that of "
-            "your runs"
+            "variance: shipped prior, the larger of a simulated population's and a small model's; with "
+            "--results DIR that of your runs"
         )
     made = planned.make(
         cells,
