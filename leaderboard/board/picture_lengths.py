@@ -71,7 +71,7 @@ def _slug(row: Row) -> str:
 
 
 def _lines(rows: Sequence[Row], by: dict[str, list[Column]], across: bool) -> list[Line]:
-    names = _names(rows, across)
+    names = telling(rows, across)
     lines = [
         Line(name, {tokens(x): point(row.average(columns)) for x, columns in by.items()}, not row.deployable)
         for row, name in zip(rows, names, strict=True)
@@ -80,7 +80,7 @@ def _lines(rows: Sequence[Row], by: dict[str, list[Column]], across: bool) -> li
     return sorted(lines, key=lambda line: (-printed(_height(line)), line.name)) if across else lines
 
 
-def _names(rows: Sequence[Row], across: bool) -> list[str]:
+def telling(rows: Sequence[Row], across: bool) -> list[str]:
     """What tells these rows apart, and no more."""
     short = [row.name if across else row.setting["text"] for row in rows]
     more = [f"{s}, {row.prompt}" for s, row in zip(short, rows, strict=True)]
@@ -110,7 +110,7 @@ def choices(found: Sequence[Advice]) -> Iterator[tuple[str, Chart]]:
     for one in found:
         columns = [b.name for b in one.bands]
         cells = []
-        for line, name in zip(one.lines, _names([line.row for line in one.lines], False), strict=True):
+        for line, name in zip(one.lines, telling([line.row for line in one.lines], False), strict=True):
             uses = [*line.uses, *([line.whole] if len(columns) > 1 else [])]
             for column, use in zip([*columns, *([ALL] if len(columns) > 1 else [])], uses, strict=True):
                 cells.append(_choice(name, column, use, line.reference))

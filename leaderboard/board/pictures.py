@@ -16,7 +16,7 @@ from .cells import Column, short_column
 from .costs import macro
 from .join import started
 from .picture_depth import heats
-from .picture_lengths import choices, curves, models, point
+from .picture_lengths import choices, curves, models, point, telling
 from .rows import Row, columns_of, difference, suite_of
 from .tables import Table
 
@@ -118,21 +118,32 @@ def _paretos(rows: Sequence[Row]) -> Iterator[tuple[str, Chart]]:
         if len(usable) < 2:
             continue
         heading = "average of " + ", ".join(dict.fromkeys(title(c[0]) for c in columns))
+        names = _short_labels(usable)
         for name, (_, label) in _AXES.items():
-            dots = [d for r in usable if (d := _dot(r, columns, name))]
+            dots = [d for r, own in zip(usable, names, strict=True) if (d := _dot(r, own, columns, name))]
             if len({d.x for d in dots}) > 1:
                 yield f"pareto-{name}", pareto(f"Score ({heading}) against {label}", dots, x_label=label)
         return
 
 
-def _dot(row: Row, columns: Sequence[Column], name: str) -> Dot | None:
+def _short_labels(rows: Sequence[Row]) -> list[str]:
+    """Names without what all rows share: of one model its settings, of several model and setting; with prompt and
+    variant where these alone do not tell the rows apart."""
+    own = telling(rows, False)
+    if len({r.name for r in rows}) == 1:
+        return own
+    several = [f"{r.name} {r.setting['text']}" for r in rows]
+    return several if len(set(several)) == len(rows) else [r.label for r in rows]
+
+
+def _dot(row: Row, label: str, columns: Sequence[Column], name: str) -> Dot | None:
     """Cost and score of the same items; no dot where one of their cells has no cost."""
     x = macro(row, columns, _AXES[name][0])
     found = point(row.average(columns))
     if not x or found is None:
         return None
     kind = row.setting["text"] if len(row.setting["text"]) <= 24 else row.setting.get("kind") or "full"
-    return Dot(row.label, kind, x, found.mean, found.low, found.high, not row.deployable)
+    return Dot(label, kind, x, found.mean, found.low, found.high, not row.deployable)
 
 
 def _drops(tables: Sequence[Table]) -> Iterator[Chart]:
@@ -141,16 +152,19 @@ def _drops(tables: Sequence[Table]) -> Iterator[Chart]:
             continue
         at = table.columns.index("avg") if "avg" in table.columns else 0
         found = []
+        labels = [line.labels for line in table.lines]
+        several = [k for k in range(len(labels[0])) if len({own[k] for own in labels}) > 1] or [1]
+        model = "" if 0 in several else f": {labels[0][0]}"
         for line in table.lines:
             c = line.cells[at]
-            name = " ".join(label for label in line.labels if label)
+            name = " ".join(line.labels[k] for k in several if line.labels[k])
             if c.value is not None and c.low is not None and c.high is not None:
                 found.append(ForestRow(name, c.value, c.low, c.high))
             else:
                 found.append(ForestRow(name, None, note=c.reason))
         if all(one.delta is None for one in found):
             continue  # the table has the reasons; thirty empty lines are no picture
-        heading = f"Points lost under compression ({table.columns[at]})"
+        heading = f"Points lost under compression ({table.columns[at]}){model}"
         yield forest(heading, found, x_label="points, compressed - full context")
 
 
