@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from ..text.names import count
 from ..text.printed import printed, settled
 from . import render
 from .pictures import GROUPS, Picture
-from .tables import Line, Shown, Table, shown
+from .tables import SERIES, Line, Shown, Table, shown
 
 if TYPE_CHECKING:
     from ..ledgers.load import Run
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .items import Items
 
 _FOLDER = Path(__file__).with_name("page")
+OPEN = 100  # rows to complete that the page names
 
 
 def page(
@@ -53,14 +55,9 @@ def page(
     keys = {key: n for n, key in enumerate(cells)}
     made = [_table(render.leading(t), keys) for t in tables]
     data = {
-        "cells": cells,
-        "keys": list(keys),
-        "runs": {
-            c["run"]: " ".join(p for p in (c["model"], c["setting"], c["prompt"]) if p)
-            for c in cells.values()
-        },
+        **_items(list(cells.values())),
         "file": items.file if items else "",
-        "charts": [{"title": p.chart.title, "about": p.chart.words, "spec": p.chart.spec} for p in pictures],
+        **_charts(pictures),
         "themes": [plots.config(False), plots.config(True)] if pictures else [],
     }
     # Markup: our own files and JSON that cannot end its element
@@ -71,10 +68,11 @@ def page(
         summary=summary,
         links=links,
         first=made[:1],
-        tables=made[1:],
+        tables=_in_series(made[1:]),
         groups=_groups(pictures),
         needs="" if plots.available() else plots.NEEDS,
-        todo=todo,
+        todo=todo[:OPEN],
+        more=max(0, len(todo) - OPEN),
         bad=board.bad,
         data=Markup(escape.script_json(data)),
     )
@@ -115,6 +113,62 @@ def run_page(
         tasks=tasks,
         entries=entries,
     )
+
+
+def _items(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Cells and what they share: each name stands in the page once and is meant by its number. A cell is
+    [run, task, items in all, rows], a row [item, occurrence, depth, score, prompt tokens, cut, error, texts ...]
+    without the empty ones at its end."""
+    runs: dict[tuple[str, str], int] = {}
+    tasks: dict[tuple[str, str], int] = {}
+    names: dict[str, int] = {}
+    made = []
+    for c in cells:
+        who = " ".join(p for p in (c["model"], c["setting"], c["prompt"]) if p)
+        rows = [[names.setdefault(item, len(names)), *_short(rest)] for item, *rest in c["rows"]]
+        made.append(
+            [
+                runs.setdefault((c["run"], who), len(runs)),
+                tasks.setdefault((c["task"], c["length"]), len(tasks)),
+                c["n"],
+                rows,
+            ]
+        )
+    return {"cells": made, "runs": list(runs), "tasks": list(tasks), "items": list(names)}
+
+
+def _charts(pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Charts with their data and titles; what else is in their specs stands once for all that share it."""
+    frames: dict[bytes, tuple[int, dict[str, Any]]] = {}
+    made = []
+    for p in pictures:
+        frame = {key: value for key, value in p.chart.spec.items() if key not in ("title", "datasets")}
+        own = {key: value for key, value in p.chart.spec.items() if key not in frame}
+        n, _ = frames.setdefault(orjson.dumps(frame), (len(frames), frame))
+        made.append({"title": p.chart.title, "about": p.chart.words, "frame": n, "spec": own})
+    return {"charts": made, "frames": [frame for _, frame in frames.values()]}
+
+
+def _short(values: Sequence[Any]) -> list[Any]:
+    """Whole numbers without a point, no empty values at the end."""
+    found = [int(v) if isinstance(v, float) and v == int(v) else v for v in values]
+    while found and (found[-1] is None or found[-1] is False or found[-1] == ""):
+        found.pop()
+    return found
+
+
+def _in_series(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tables with the first and the last one of a long series marked: all of it folds behind one line, and notes
+    that all its tables share stand in the first."""
+    for series, group in groupby(tables, lambda table: table["series"]):
+        own = list(group)
+        if series and len(own) > SERIES:
+            own[0]["opens"] = f"{len(own)} tables, one a {series}"
+            own[-1]["closes"] = True
+            said = own[0]["notes"]
+            for table in own[1:]:
+                table["notes"] = [note for note in table["notes"] if note not in said]
+    return list(tables)
 
 
 def _digest(script: str) -> str:
@@ -165,6 +219,9 @@ def _table(table: Table, keys: dict[str, int]) -> dict[str, Any]:
         "title": table.title,
         "lead": table.lead,
         "folded": table.folded,
+        "series": table.series,
+        "opens": "",
+        "closes": False,
         "labels": [table.heads[i] for i in heads],
         "columns": columns,
         "lines": [_line(line, heads, ns, keys) for line in table.lines],
@@ -173,9 +230,10 @@ def _table(table: Table, keys: dict[str, int]) -> dict[str, Any]:
 
 
 def _line(line: Line, heads: Sequence[int], ns: Sequence[int | None], keys: dict[str, int]) -> dict[str, Any]:
+    labels, find = [line.labels[i] for i in heads], " ".join(line.labels).lower()
     return {
-        "labels": [line.labels[i] for i in heads],
-        "find": " ".join(line.labels).lower(),
+        "labels": labels,
+        "find": "" if find.split() == " ".join(labels).lower().split() else find,  # else the script finds it
         "cells": [_cell(c, n, keys) for c, n in zip(line.cells, ns, strict=True)],
         "ranked": line.ranked,
     }
@@ -185,25 +243,36 @@ def _cell(cell: Shown, n: int | None, keys: dict[str, int]) -> dict[str, Any]:
     about = [
         cell.reason,
         cell.extra if cell.kind == "score" else "",
-        f"N={cell.n}" if cell.n is not None else "",
+        f"N={cell.n}" if cell.n is not None and n is None else "",
     ]
     if cell.low is not None and cell.high is not None:
         about.insert(0, f"[{cell.low:.2f}, {cell.high:.2f}]")
-    runs = " ".join(str(keys[key]) for r in cell.runs if (key := " ".join(r)) in keys)
     return {
         "text": render.text(cell),
         "tied": cell.mark == "tied",
         "n": cell.n if cell.value is not None and n is None else None,
         "about": "; ".join(a for a in about if a),
-        "runs": runs,
-        "classes": " ".join(c for c in ("best" if cell.mark == "best" else "", "go" if runs else "") if c),
+        "runs": _ranges(keys[key] for r in cell.runs if (key := " ".join(r)) in keys),
+        "best": cell.mark == "best",
         "by": _sorted_by(cell),
     }
 
 
+def _ranges(numbers: Iterable[int]) -> str:
+    """Numbers in order, those that follow each other as a range: `3-7 12`."""
+    found: list[list[int]] = []
+    for n in sorted(set(numbers)):
+        if found and n == found[-1][1] + 1:
+            found[-1][1] = n
+        else:
+            found.append([n, n])
+    return " ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found)
+
+
 def _sorted_by(cell: Shown) -> str:
-    """What a click on the column's head sorts by: the printed value, so that the name decides between equal
-    ones."""
-    if cell.value is None:
+    """What a click on the column's head sorts by, where it is not the number that the text begins with: a printed
+    value, so that the name decides between equal ones."""
+    if cell.value is None or cell.kind in ("score", "diff"):
         return ""
-    return f"{settled(cell.value):.6g}" if cell.kind == "number" else f"{printed(cell.value):.1f}"
+    by = f"{settled(cell.value):.6g}" if cell.kind == "number" else f"{printed(cell.value):.1f}"
+    return "" if by == render.text(cell) else by

@@ -15,6 +15,7 @@ from ..text.printed import settled
 from .tables import Line, Shown, Table
 
 LONG = 15  # lines: longer tables are folded in Markdown
+MOST = 100  # lines of a table in board.md: what is below is in board.html and board.json
 
 
 def text(cell: Shown) -> str:
@@ -98,8 +99,9 @@ def _mark_md(shown: str, mark: str) -> str:
     return f"**{shown}**" if mark == "best" else f"{shown} ≈" if mark == "tied" else shown
 
 
-def table_md(table: Table, level: int = 3) -> str:
-    """One table in Markdown; empty cells carry a number that the notes below explain."""
+def table_md(table: Table, level: int = 3, most: int | None = None) -> str:
+    """One table in Markdown, of its ranked and its other lines the first `most` each; empty cells carry a number
+    that the notes below explain."""
     table = leading(table)
     notes: dict[str, int] = {}
     heads, ns = used_heads(table), same_n(table)
@@ -120,12 +122,14 @@ def table_md(table: Table, level: int = 3) -> str:
         if not ranked:
             parts += [*([""] if parts[-1] else []), "Not ranked, partial or stale:", ""]
         parts += [f"| {' | '.join(names)} |", ruler]
-        for line in lines:
+        for line in lines[:most]:
             labels = [escape.code(shortened(line.labels[i])) if line.labels[i] else "" for i in heads]
             if line.reference:
                 labels[_at(table, heads)] += " (reference)"
             cells = [_cell(c, n, notes, _mark_md) for c, n in zip(line.cells, ns, strict=True)]
             parts.append(f"| {' | '.join([*labels, *cells])} |")
+        if len(lines) > len(lines[:most]):
+            parts += ["", f"{len(lines) - len(lines[:most])} more lines in board.html and board.json."]
     footer = [f"({i}) {escape.markdown(reason)}" for reason, i in notes.items()]
     parts += ["", *(f"- {escape.markdown(note)}" for note in table.notes), *(f"- {note}" for note in footer)]
     return "\n".join(parts).rstrip() + ("\n\n</details>" if fold else "")

@@ -15,6 +15,7 @@ from .rows import Row, difference
 
 HEADS = ("model", "setting", "prompt")
 ALONE = "one cluster: no interval"
+SERIES = 12  # tables of one series (a model each) that board.md shows
 
 
 @dataclass
@@ -59,6 +60,9 @@ class Table:
     lead: str = ""  # a sentence between title and table
     shared: bool = False  # labels that all lines share stand in the title and are no column
     folded: bool = False
+    series: str = (
+        ""  # what tables of one kind are of ("model and benchmark"): many of them stand behind one line
+    )
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,15 @@ from .html import page as _page
 from .items import Items
 from .pictures import GROUPS, Picture, pictures
 from .rows import columns_of, open_tasks, suite_of
-from .tables import Table
+from .tables import SERIES, Table
 from .views.published import findings, tables
 
 if TYPE_CHECKING:
     from .build import Board
 
 __all__ = ["Items", "page", "write"]
+INDENTED = 100  # rows: board.json of more stands in one line
+OPEN = 20  # rows to complete that board.md names with their command
 _LEGEND = (
     "Scores x 100 with 95 % intervals, clustered by question (book, filing): items that share one are not "
     "independent. "
@@ -106,7 +109,7 @@ def markdown(board: Board, drawn: Sequence[Picture], extra: Sequence[Table], pub
     static = [p for p in drawn if p.static]
     parts += [f"Pictures: {plots.NEEDS}.", ""] * (not plots.available())
     parts += [part for p in static[:1] for part in (_picture(p), "")]
-    parts += [part for table in board.tables for part in (render.table_md(table, 2), "")]
+    parts += [part for text in _tables(board.tables) for part in (text, "")]
     if static[1:]:
         parts += ["## Pictures", ""]
         for group in dict.fromkeys(p.group for p in static[1:]):
@@ -124,13 +127,15 @@ def markdown(board: Board, drawn: Sequence[Picture], extra: Sequence[Table], pub
     open_rows = todo(board)
     if open_rows:
         parts += ["## To complete", "", "Then `icr collect out -o results` and `icr board` again.", ""]
-        for label, matters, call in open_rows:
+        for label, matters, call in open_rows[:OPEN]:
             parts += [
                 f"{escape.code(shortened(label, 160))}: {escape.markdown('; '.join(matters))}",
                 "",
                 escape.fence(call),
                 "",
             ]
+        if open_rows[OPEN:]:
+            parts += [f"{len(open_rows) - OPEN} more in board.json.", ""]
     if board.bad:
         parts += ["## Not readable", "", *(f"- {escape.markdown(message)}" for message in board.bad), ""]
     if published:
@@ -144,6 +149,18 @@ def markdown(board: Board, drawn: Sequence[Picture], extra: Sequence[Table], pub
         parts += [part for table in extra for part in (render.table_md(table), "")]
         parts += [findings(), ""]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _tables(tables: Sequence[Table]) -> list[str]:
+    """Tables in Markdown, of a long series the first ones: a file of thousands of lines is read by nobody."""
+    found = []
+    for series, group in groupby(tables, lambda table: table.series):
+        own = list(group)
+        shown = own[:SERIES] if series else own
+        found += [render.table_md(table, 2, render.MOST) for table in shown]
+        if more := len(own) - len(shown):
+            found.append(f"{more} more such tables, one a {series}, in board.html and board.json.")
+    return found
 
 
 def _picture(picture: Picture) -> str:
@@ -183,7 +200,8 @@ def json(board: Board, extra: Sequence[Table]) -> str:
         "unreadable": board.bad,
         "left_out": board.left_out,
     }
-    return orjson.dumps(body, option=orjson.OPT_INDENT_2).decode() + "\n"
+    # indented where a person may read it: of many runs blanks are most of the file
+    return orjson.dumps(body, option=orjson.OPT_INDENT_2 if len(rows) <= INDENTED else None).decode() + "\n"
 
 
 def _cell(column: tuple[str, str, str], cell: Any) -> dict[str, Any]:

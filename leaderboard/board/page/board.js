@@ -4,15 +4,36 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const bodies = [...document.querySelectorAll("table.view tbody")];
 
+// The page names each run, task and item once; here they stand where they are used.
+data.cells = data.cells.map(([run, task, n, rows]) => ({
+  run: data.runs[run][0], task: data.tasks[task][0], length: data.tasks[task][1], n,
+  rows: rows.map(([item, ...rest]) => [data.items[item], ...rest]),
+}));
+for (const body of bodies) for (const row of body.rows)
+  row.dataset.label ??= [...row.querySelectorAll("td.l")].map((c) => c.textContent).join(" ").toLowerCase();
+const cellsOf = (text) => text.split(" ").flatMap((part) => {
+  const [first, last = first] = part.split("-").map(Number);
+  return Array.from({length: last - first + 1}, (_, k) => data.cells[first + k]);
+});
+
+// What a cell is sorted by: a label's text, else the number that its text begins with.
+function sortKey(cell) {
+  if (cell.dataset.v === undefined) {
+    const number = parseFloat(cell.textContent.replace("\u2212", "-"));
+    cell.dataset.v = cell.classList.contains("l") ? cell.textContent : Number.isNaN(number) ? "" : String(number);
+  }
+  return cell.dataset.v;
+}
+
 function sortBy(th, cells) {
   const table = th.closest("table");
   const column = [...th.parentNode.children].indexOf(th);
   const down = th.getAttribute("aria-sort") !== "descending";
   for (const other of th.parentNode.children) other.removeAttribute("aria-sort");
   th.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const value = (row) => row.children[column].dataset.v ?? "";
+  const value = (row) => (row.children[column] ? sortKey(row.children[column]) : "");
   const rows = [...table.tBodies[0].rows];
-  const name = (row) => [...row.querySelectorAll("td.l")].map((c) => c.dataset.v).join("\0");
+  const name = (row) => [...row.querySelectorAll("td.l")].map((c) => c.textContent).join("\0");
   const numeric = rows.every((r) => value(r) === "" || !Number.isNaN(Number(value(r))));
   rows.sort((a, b) => {
     const [x, y] = [value(a), value(b)];
@@ -34,6 +55,11 @@ function filter() {
     row.hidden = !words.every((w) => row.dataset.label.includes(w));
     all += 1; shown += !row.hidden;
   }
+  for (const series of document.querySelectorAll("details.series")) {
+    const sections = [...series.querySelectorAll("section")];
+    for (const one of sections) one.hidden = [...one.querySelectorAll("tbody tr")].every((row) => row.hidden);
+    series.open = words.length > 0 && sections.some((one) => !one.hidden);
+  }
   $("count").textContent = words.length ? `${shown} of ${all} table rows` : "";
 }
 
@@ -50,12 +76,11 @@ const name = (item, occ) => (occ ? `${item} #${occ}` : item);
 const elsewhere = () => (data.file ? `all are in ${data.file}` : "icr board --items parquet writes all");
 
 function open(cell) {
-  const keys = cell.dataset.runs.split(" ").map((n) => data.keys[n]);
   const head = document.querySelector("#items thead tr"), body = document.querySelector("#items tbody");
   head.replaceChildren(); body.replaceChildren();
   const row = cell.parentNode, th = cell.closest("table").tHead.rows[0].children[cell.cellIndex];
   $("detail-title").textContent = `${[...row.querySelectorAll(".l")].map((c) => c.textContent).join(" · ")} · ${th.textContent}: ${cell.textContent}`;
-  const found = keys.map((k) => data.cells[k]);
+  const found = cellsOf(cell.dataset.runs);
   const shown = found.reduce((n, c) => n + c.rows.length, 0), all = found.reduce((n, c) => n + c.n, 0);
   const texts = found.some((c) => c.rows.some((r) => r.length > 7));
   $("detail-text").textContent =
@@ -74,7 +99,7 @@ function open(cell) {
 
 // Two runs: items joined by task, item and occurrence.
 const byRun = Object.create(null);
-for (const c of Object.values(data.cells)) (byRun[c.run] ??= Object.create(null))[c.task] = c;
+for (const c of data.cells) (byRun[c.run] ??= Object.create(null))[c.task] = c;
 
 function options(select, values) {
   select.replaceChildren(...values.map(([value, text]) => Object.assign(document.createElement("option"), {value, textContent: text})));
@@ -117,7 +142,7 @@ function two() {
   $("flips").hidden = !rows.length;
 }
 
-const runs = Object.entries(data.runs).map(([run, text]) => [run, `${text} (${run.slice(0, 6)})`]).sort((a, b) => (a[1] < b[1] ? -1 : 1));
+const runs = data.runs.map(([run, text]) => [run, `${text} (${run.slice(0, 6)})`]).sort((a, b) => (a[1] < b[1] ? -1 : 1));
 for (const id of ["run-a", "run-b"]) options($(id), [["", "choose a run"], ...runs]);
 $("two").hidden = runs.length < 2;
 
@@ -138,20 +163,33 @@ function restore() {
   const [table, column, way] = (now.get("sort") ?? "").split(",");
   const th = [...(document.getElementById(table)?.querySelectorAll("thead th") ?? [])][Number(column)];
   if (th) { sortBy(th); if ((th.getAttribute("aria-sort") === "ascending") !== (way === "up")) sortBy(th); }
-  for (const [id, key] of [["run-a", "a"], ["run-b", "b"]]) if (now.get(key) in data.runs) $(id).value = now.get(key);
+  for (const [id, key] of [["run-a", "a"], ["run-b", "b"]]) if (data.runs.some(([run]) => run === now.get(key))) $(id).value = now.get(key);
   if ($("run-a").value && $("run-b").value) { tasks(); $("run-task").value = now.get("task") ?? ""; two(); $("two").scrollIntoView(); }
 }
 
 // Charts: one a group, drawn one after the other; expressions are interpreted, not evaluated.
 const dark = matchMedia("(prefers-color-scheme: dark)");
+function wrapped(text, limit) {
+  const lines = [""];
+  for (const word of [text].flat().join(" ").split(" ")) {
+    if (lines.at(-1) && lines.at(-1).length + word.length >= limit) lines.push("");
+    lines.push((lines.pop() + " " + word).trim());
+  }
+  return lines;
+}
 function narrowed(spec) {
   const room = document.documentElement.clientWidth;
-  if (room >= 640 || !spec.layer || typeof spec.width !== "number") return spec;
-  return {...spec, width: Math.max(150, Math.min(spec.width, room - 220))};
+  if (room >= 640) return spec;
+  const {text, subtitle} = spec.title;
+  // 14 px bold and 11 px plain letters are about 8 and 6 px wide; the frame takes 50
+  const title = {text: wrapped(text, (room - 50) / 8), ...(subtitle && {subtitle: wrapped(subtitle, (room - 50) / 6)})};
+  // cells of a matrix hold numbers: they keep their width, and the picture scrolls
+  const cells = !spec.layer || spec.layer[0].encoding.x?.type === "nominal";
+  return {...spec, title, ...(!cells && {width: Math.max(150, Math.min(spec.width, room - 220))})};
 }
 async function draw(place) {
   const chart = data.charts[place.dataset.chart];
-  await window.vegaEmbed(place, narrowed(chart.spec), {
+  await window.vegaEmbed(place, narrowed({...data.frames[chart.frame], ...chart.spec}), {
     config: data.themes[dark.matches ? 1 : 0], actions: false, renderer: "svg", ast: true, tooltip: {theme: dark.matches ? "dark" : "light"},
   });
   place.setAttribute("role", "img");
@@ -169,7 +207,9 @@ document.querySelectorAll("table.view thead th").forEach((th) => th.firstElement
   sortBy(th);
   keep({sort: [th.closest("section").id, th.cellIndex, th.getAttribute("aria-sort") === "ascending" ? "up" : "down"].join(",")});
 }));
-document.querySelectorAll("td.go").forEach((cell) => {
+document.querySelectorAll("td[data-runs]").forEach((cell) => {
+  cell.classList.add("go");
+  cell.tabIndex = 0;
   cell.addEventListener("click", () => open(cell));
   cell.addEventListener("keydown", (e) => { if (e.key === "Enter") open(cell); });
 });

@@ -12,7 +12,7 @@ from ...text.names import shortened, title
 from ...text.printed import settled
 from ..advice import ALL, KEPT, Advice, Setting, Use, advise
 from ..rows import Row
-from ..tables import Line, Shown, Table, of_effect, shown
+from ..tables import SERIES, Line, Shown, Table, of_effect, shown
 
 if TYPE_CHECKING:
     from ..build import Board
@@ -36,6 +36,11 @@ def use(board: Board) -> list[Table]:
         why = "; ".join(f"{shortened(name)}: {reason}" for name, reason in without.items())
         board.left_out["use"] = why or "no run with full context"
         return []
+    if len(board.advice) > SERIES:  # board.md shows the first ones: those of the pictures
+        from ..picture_lengths import models
+
+        place = {(own[0].name, own[0].variant): k for k, own in enumerate(models(board.rows))}
+        board.advice.sort(key=lambda a: place.get((a.model, a.variant), len(place)))
     names = _names(board.advice)
     found = [_summary(board.advice, board.options.level, without)] if len(board.advice) > 1 else []
     for name, advice in zip(names, board.advice, strict=True):
@@ -80,6 +85,7 @@ def _table(name: str, advice: Advice, level: float, *, folded: bool) -> Table:
         lead=_capital(advice.sentence),
         shared=True,
         folded=folded,
+        series="model and benchmark" if folded else "",
     )
 
 
