@@ -43,6 +43,7 @@ RAG: dict[str, Option] = {
     "rerank": Option(Name("", "a model that orders the best `depth` chunks anew"), quiet=True),
     "depth": Option(Whole(50, low=1, text="how many chunks a reranker reads"), quiet=True, needs=("rerank",)),
     "neighbours": Option(Whole(0, low=0), quiet=True),
+    "titles": Option(Flag(False, "passages whose title the question names come first"), quiet=True),
     "decompose": Option(Flag(False), quiet=True),
     "iterate": Option(Whole(0, low=0), quiet=True),
     "asker": Option(

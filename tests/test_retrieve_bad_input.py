@@ -16,7 +16,15 @@ from icr_tasks.settings import Setting
 
 TOKENS = TokenCounter(tiny.tokenizer())
 PASSAGES = [f"item {n} has colour shade{n} and stands in hall {n % 3}" for n in range(12)]
-WITHOUT_A_MODEL = ("bm25", "random", "head", "bm25,iterate=2", "bm25,decompose")
+WITHOUT_A_MODEL = (
+    "bm25",
+    "random",
+    "head",
+    "bm25,iterate=2",
+    "bm25,decompose",
+    "bm25,titles",
+    "bm25,titles,iterate=1",
+)
 
 
 def item(question: str, texts: list[str], gold: int = 7) -> Item:

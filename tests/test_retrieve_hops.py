@@ -119,6 +119,7 @@ def test_second_hops_are_found_on_wikipedia(replica: Path, monkeypatch: pytest.M
     items = list({i.cluster: i for i in loaded}.values())[:40]
     before = recall(items, "rag@512", "helmet_rag", "hotpotqa")
     assert recall(items, "rag@512,iterate=2", "helmet_rag", "hotpotqa") >= max(before + 8, 83)
+    assert recall(items, "rag@512,titles,iterate=2", "helmet_rag", "hotpotqa") >= 85
 
 
 def test_thoughts_of_a_served_asker_are_no_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ __all__ = ["RETRIEVERS", "Retriever", "make"]
 
 
 def make(name: str, params: Mapping[str, Any], engine: Mapping[str, Any] | None = None) -> Retriever:
-    """The retriever of that name with a setting's parameters and the stages these ask for (rerank, decompose,
-    iterate); one object per process and parameters.
+    """The retriever of that name with a setting's parameters and the stages these ask for (rerank, titles,
+    decompose, iterate); one object per process and parameters.
 
     `engine` says how models are run: {"engine": "st" | "vllm" | "openai", "url": ..., "rerank_url": ...}.
     IcrError for names.
@@ -37,11 +37,16 @@ def bare(name: str, params: Mapping[str, Any], engine: Mapping[str, Any] | None 
 def _make(name: str, params: tuple[tuple[str, Any], ...], engine: tuple[tuple[str, Any], ...]) -> Retriever:
     from .iterate import Several
     from .rerank import Rerank
+    from .titles import Titles
 
     given, run = dict(params), dict(engine)
     made = bare(name, given, run)
     if given.get("rerank"):
         made = Rerank(made, given, run)
+    if given.get("titles"):
+        made = Titles(made, given, run)
     if given.get("decompose") or given.get("iterate"):
         made = Several(made, given, run)
+        if given.get("titles"):  # what the question itself names is not behind what later searches bring
+            made = Titles(made, given, run)
     return made
