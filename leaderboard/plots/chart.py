@@ -117,7 +117,7 @@ def filled(
     frame: dict[str, Any], sets: dict[str, list[dict[str, Any]]], title: str, below: str = ""
 ) -> dict[str, Any]:
     """A spec from its frame, its data by name and its title with a line `below` it."""
-    lines = textwrap.wrap(clean(title), 74, break_long_words=True)[:3] or [""]
+    lines = textwrap.wrap(clean(title), 60, break_long_words=True)[:3] or [""]
     under = {"subtitle": below} if below else {}
     return frame | {"title": {"text": lines if len(lines) > 1 else lines[0], **under}, "datasets": sets}
 
