@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -22,30 +23,31 @@ def text(cell: Shown) -> str:
     """Value with its interval: `64.0 ±1.9`, or bounds where the interval is not symmetric."""
     if cell.value is None:
         return DASH
-    if cell.kind == "number":
-        return amount(cell.value, cell.unit)
-    if cell.kind == "length":
-        return _length(cell)
-    signed = cell.kind == "diff"
-    shown = number(cell.value, sign=signed)
-    if cell.low is not None and cell.high is not None:
-        below, above = cell.value - cell.low, cell.high - cell.value
+    extra = cell.extra if cell.kind == "diff" else ""
+    return _text(cell.kind, float(cell.value), cell.low, cell.high, cell.unit, extra)
+
+
+@lru_cache(maxsize=1 << 16)  # every format of a board prints the same cells
+def _text(kind: str, value: float, low: float | None, high: float | None, unit: str, extra: str) -> str:
+    if kind == "number":
+        return amount(value, unit)
+    if kind == "length":
+        return _length(value, low, high, unit)
+    signed = kind == "diff"
+    shown = number(value, sign=signed)
+    if low is not None and high is not None:
+        below, above = value - low, high - value
         if settled(abs(below - above)) < 0.05:
             shown += f" ±{number(above)}"
         else:
-            shown += f" [{number(cell.low, sign=signed)}, {number(cell.high, sign=signed)}]"
-    if cell.kind == "diff" and cell.extra:
-        shown += f" ({cell.extra.replace('-', MINUS)})"
-    return shown
+            shown += f" [{number(low, sign=signed)}, {number(high, sign=signed)}]"
+    return f"{shown} ({extra.replace('-', MINUS)})" if extra else shown
 
 
-def _length(cell: Shown) -> str:
+def _length(value: float, low: float | None, high: float | None, unit: str) -> str:
     """`16k [4k, 64k+]`: in tokens, with a plus where nothing longer was measured."""
-    value, low, high = (
-        size(v) + ("+" if cell.unit and v >= float(cell.unit) else "")
-        for v in (cell.value or 0.0, cell.low or 0.0, cell.high or 0.0)
-    )
-    return value if cell.low is None else f"{value} [{low}, {high}]"
+    found = [size(v) + ("+" if unit and v >= float(unit) else "") for v in (value, low or 0.0, high or 0.0)]
+    return found[0] if low is None else f"{found[0]} [{found[1]}, {found[2]}]"
 
 
 def leading(table: Table) -> Table:
