@@ -1,5 +1,5 @@
-"""Run by test_kv_vllm.py in a process of its own: vLLM with ICR_KV set, three engines, answers as JSON on the
-last line.
+"""Run by test_kv_vllm.py in a process of its own: vLLM with ICR_KV set, three engines (or those of CASE_ENGINES), answers
+as JSON on the last line.
 
 python kv_vllm_case.py MODEL prompts.json N_NEW
 """
@@ -63,7 +63,7 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
     )
     if "CASE_BACKEND" in os.environ:
         common |= {"attention_backend": os.environ["CASE_BACKEND"], "gpu_memory_utilization": 0.3}
-    found = {}
+    found, chosen = {}, os.environ.get("CASE_ENGINES", "plain,chunked,preempted").split(",")
     for name, extra in {
         "plain": {"enable_prefix_caching": False},
         "chunked": {"enable_prefix_caching": True, "max_num_batched_tokens": 64, "max_num_seqs": 4},
@@ -73,6 +73,8 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
             "enable_prefix_caching": False,
         },
     }.items():
+        if name not in chosen:
+            continue
         llm = LLM(**common, **extra)
         before = counters.totals()
         rounds = [llm.generate(prompts, params, use_tqdm=False) for _ in range(2 if name == "chunked" else 1)]

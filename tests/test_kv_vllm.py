@@ -32,6 +32,9 @@ def test_names_what_it_cannot_do() -> None:
         choose.parse("snapkv@0.5")
     with pytest.raises(IcrError, match="topk"):
         choose.parse("topkk@0.5")
+    for text in ("keydiff@0.5,every=4", "keydiff@0.5,adaptive"):
+        with pytest.raises(IcrError, match="needs --model icr-hf"):
+            choose.parse(text)
 
 
 def test_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,19 +100,23 @@ def _reference(
     return out
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def _run(folder: Path, setting: str, engines: str = "plain,chunked,preempted") -> dict[str, Any]:
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("needs vLLM")
     import numpy as np
 
-    folder = tmp_path_factory.mktemp("kv-vllm")
     rng = np.random.default_rng(0)
     prompts = [rng.integers(3, 250, n).tolist() for n in LENGTHS]
     prompts.append(prompts[1][:240] + prompts[2][:20])  # shares blocks with another prompt
     (folder / "prompts.json").write_text(json.dumps(prompts))
     model = _model(folder / "model")
-    env = {**os.environ, "ICR_KV": SETTING, "CASE_BLOCKS": "6", "VLLM_TARGET_DEVICE": "cpu"}
+    env = {
+        **os.environ,
+        "ICR_KV": setting,
+        "CASE_BLOCKS": "6",
+        "VLLM_TARGET_DEVICE": "cpu",
+        "CASE_ENGINES": engines,
+    }
     env.pop("ICR_KV_COUNTERS", None)
     command = [
         sys.executable,
@@ -122,10 +129,29 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-4000:]
     return {
         "vllm": json.loads(done.stdout.strip().splitlines()[-1]),
-        "sparse": _reference(model, prompts, SETTING),
+        "sparse": _reference(model, prompts, setting),
         "dense": _reference(model, prompts, None),
         "prompts": prompts,
     }
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return _run(tmp_path_factory.mktemp("kv-vllm"), SETTING)
+
+
+def test_an_evictor_reads_its_own_list_for_each_head(tmp_path: Path) -> None:
+    """KeyDiff over shared blocks answers as icr-hf's, token for token: prompts in chunks, from the prefix cache, and computed
+    again after a preemption. Nothing is freed, and so it is counted."""
+    case = _run(tmp_path, "keydiff@0.3", "chunked,preempted")
+    assert case["vllm"]["preempted"]["preemptions"] > 0 and case["vllm"]["chunked"]["prefix_hits"] > 0
+    for engine in ("chunked", "preempted"):
+        for answers in case["vllm"][engine]["answers"]:
+            assert [tokens for tokens, _ in answers] == [tokens for tokens, _ in case["sparse"]]
+    assert any(s[0] != d[0] for s, d in zip(case["sparse"], case["dense"], strict=True))
+    counts = case["vllm"]["preempted"]["counts"]
+    assert counts["steps"] == counts["sparse_steps"] >= len(case["prompts"]) * (N_NEW - 1)
+    assert 0.3 < counts["tokens_read"] / counts["tokens_full"] < 0.4
 
 
 @pytest.mark.parametrize("engine", ["plain", "chunked", "preempted"])

@@ -18,7 +18,7 @@ from ..settings import Setting
 # Compressed decode inside vLLM, as an out-of-tree attention backend; off unless `ICR_KV` names a method.
 
 log = logging.getLogger("icr_tasks")
-METHODS = ("topk", "page", "steady")
+METHODS = ("topk", "page", "steady", "keydiff")
 VARIABLE = "ICR_KV"
 TASK = "task"
 
@@ -28,9 +28,13 @@ def parse(text: str) -> str:
     setting = Setting.parse(text if text.startswith("kv:") else f"kv:{text}")
     if setting.method not in METHODS:
         raise IcrError(
-            f"{VARIABLE}={text}: the vLLM backend has {', '.join(METHODS)}; {setting.method} keeps an index "
-            "or drops "
-            "tokens per sequence, which vLLM's shared blocks do not allow: use --model icr-hf"
+            f"{VARIABLE}={text}: the vLLM backend has {', '.join(METHODS)}; {setting.method} keeps an index, "
+            "drops tokens per sequence or asks the prompt's queries, which vLLM's shared blocks do not allow: use --model "
+            "icr-hf"
+        )
+    if changing := [name for name in ("every", "adaptive") if setting.params.get(name)]:
+        raise IcrError(
+            f"{VARIABLE}={text}: {changing[0]} needs --model icr-hf (lists are made once a request here)"
         )
     if setting.params.get("split") == "query-agnostic":
         raise IcrError(f"{VARIABLE}={text}: compression before the question needs --model icr-hf")

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ..base import Method
 from . import paged
+from .lists import Lists
 from .sparse import Plan, count
+from .sparse import paged as gathered
 
 PAGE = 16  # tokens of the pages whose extremes are kept where requests bring settings of their own
 
@@ -41,6 +43,8 @@ class Fused:
     def __init__(self, impl: Any, method: Method | None) -> None:
         self._impl, self._method = impl, method
         self._cache: paged.Cache | None = None
+        self._whole: Tensor | None = None
+        self._lists = Lists()
 
     def wrote(self, kv_cache: Tensor, slots: Tensor) -> None:
         """The extremes of the pages that `slots` belong to, after keys were written there. kv_cache: (blocks,
@@ -48,6 +52,7 @@ class Fused:
         if self._cache is None or self._cache.keys.data_ptr() != kv_cache.data_ptr():
             keys, values = kv_cache.transpose(1, 2).split(self._impl.head_size, dim=-1)
             self._cache = paged.Cache(keys, values, page_kept(self._method, keys.shape[1]))
+            self._whole = kv_cache
         self._cache.wrote(slots)
 
     def takes(self, plan: Plan) -> bool:
@@ -66,8 +71,18 @@ class Fused:
         made: _Made = plan.made
         heads, dim = self._impl.num_kv_heads, self._impl.head_size
         grouped = query.index_select(0, made.at).view(len(plan.steps), heads, -1, dim)
-        out = paged.decode(self._cache, grouped, made.batch, self._impl.scale)
+        out = paged.decode(
+            self._cache, grouped, made.batch, self._impl.scale, self._kept(plan, made.batch.width)
+        )
         output.index_copy_(0, made.at, out.view(len(plan.steps), *output.shape[1:]).to(output.dtype))
+
+    def _kept(self, plan: Plan, width: int) -> Tensor | None:
+        """An evictor's lists; None for a method that ranks at every step. Made where a request begins to answer."""
+        if not plan.method.frees or not width:
+            return None
+        return self._lists.stacked(
+            plan, width, lambda slots: gathered(self._whole, slots, self._impl.head_size), self._impl.scale
+        )
 
 
 def _make(plan: Plan) -> _Made:

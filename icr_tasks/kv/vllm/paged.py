@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ...errors import IcrError
 from ..base import Method
-from . import kernels
+from . import kernels, lists
 
-METHODS = ("page", "topk", "steady")
+METHODS = ("page", "topk", "steady", *lists.METHODS)
 TILE = 64  # tokens an iteration reads
 SPLIT = 512  # tokens of a list that one program reads, at least
 MOST_SPLITS = 64
@@ -58,6 +58,8 @@ def share(method: Method, prompt: int, length: int) -> Share:
     page = page_of(method)
     if not method.applies(prompt):
         return Share(length, 0, 0, 0, page)
+    if method.frees:
+        return Share(length, 0, method.n_kept(prompt), prompt, page)
     zone = method.zone(prompt)
     head, tail = zone.start // page, method.end(zone, length) // page
     found = tail - head if method.whole and zone.retrieve else min(zone.retrieve, tail - head)
@@ -256,9 +258,10 @@ def best(logits: Tensor, batch: Batch) -> Tensor:
     return ranked.topk(batch.width, dim=-1, sorted=True).indices.int()
 
 
-def decode(cache: Cache, query: Tensor, batch: Batch, scale: float) -> Tensor:
-    """One generated token a row by the method that made `batch`. query: (rows, kv_heads, group, dim)."""
-    if not batch.width:
-        return cache.attend(query, batch, None, scale)
+def decode(cache: Cache, query: Tensor, batch: Batch, scale: float, kept: Tensor | None = None) -> Tensor:
+    """One generated token a row by the method that made `batch`. query: (rows, kv_heads, group, dim). `kept`: an
+    evictor's lists, (rows, kv_heads, width); without them the pages are ranked here."""
+    if not batch.width or kept is not None:
+        return cache.attend(query, batch, kept if batch.width else None, scale)
     logits = cache.scores(query, batch, scale) if batch.page == 1 else cache.bounds(query, batch, scale)
     return cache.attend(query, batch, best(logits, batch), scale)

@@ -18,7 +18,7 @@ from ...settings import Setting
 from .. import make
 from ..base import Method
 from ..choose import TASK, VARIABLE, parse
-from . import seam
+from . import lists, seam
 from .counters import CONFIG, Counters, path, told
 
 # ---- steps ---------------------------------------------------------------------------------------
@@ -183,6 +183,9 @@ def attend(
     `gather(slots)` returns keys and values (kv_heads, tokens, dim) of those cache slots.
     """
     chosen = plan.method
+    if chosen.frees:
+        known: lists.Lists = vars(impl).setdefault("icr_lists", lists.Lists())
+        known.only(plan.steps)
     for step in plan.steps:
         n = step.length
         per_token = 2 * impl.num_kv_heads * impl.head_size * query.element_size()
@@ -191,6 +194,14 @@ def attend(
             count(plan, step, False, bytes_read=n * per_token, tokens_read=n, **full)
             continue
         keys, values = gather(step.slots(plan.table, plan.block))
+        if chosen.frees:
+            kept = known.of(plan, step, gather, impl.scale)
+            grouped = query[step.at].view(impl.num_kv_heads, -1, impl.head_size)
+            out = lists.attention(grouped, keys, values, kept, step.prompt, impl.scale)
+            output[step.at] = out.reshape(output[step.at].shape).to(output.dtype)
+            read = kept.shape[1] + n - step.prompt
+            count(plan, step, read < n, bytes_read=read * per_token, tokens_read=read, **full)
+            continue
         zone = chosen.zone(step.prompt)
         zone.end = chosen.end(zone, n)
         start = time.perf_counter()

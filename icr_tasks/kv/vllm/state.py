@@ -142,7 +142,7 @@ def report(running: str | None, found: dict[str, float], prompt: int, output: in
     return {
         "setting": text,
         "method": str(Setting.parse(ran).method) if ran else "full",
-        "frees": False,
+        "frees": False,  # nor does an evictor here: blocks are shared
         "tokens": prompt,
         "tokens_stored": prompt,
         "fallback": bool(steps and not sparse and found["tokens_read"] >= found["tokens_full"]),
