@@ -46,7 +46,7 @@ class SimilarityConfig:
             raise IcrError(
                 f'an embedder needs similarity_model, a hub id or a folder (official: "{OFFICIAL}")'
             )
-        texts = {k: str(given[k]) for k in ("revision", "base_url", "device") if given.get(k)}
+        texts: dict[str, Any] = {k: str(given[k]) for k in ("revision", "base_url", "device") if given.get(k)}
         numbers = {k: v for k, v in common(given, "similarity_").items() if k == "batch_size"}
         return cls(str(given["model"]), **texts, **numbers)
 
