@@ -145,6 +145,24 @@ def test_no_shipped_config_fills_the_disk_with_optimizer_states() -> None:
             assert study.config(arm, study.seeds[0], "m").trl.get("save_total_limit") == 1, (path.name, arm)
 
 
+def test_shipped_configs_are_made_for_long_prompts_and_only_reproductions_go_uncorrected() -> None:
+    for path in configs.SHIPPED.glob("*.yaml"):
+        tree = configs.read(path)
+        given = tree["trl"]
+        attention = given["model_init_kwargs"]["attn_implementation"]
+        # context parallelism is SDPA's (accelerate's rule for FSDP2) and splits the activations over its cards;
+        # all others take flash attention where it is, and offload
+        split = path.name == "sft_cp4.yaml"
+        assert attention == ("sdpa" if split else "auto"), path.name
+        if tree["kind"] == "sft":
+            assert given["activation_offloading"] is not split, path.name
+            continue
+        assert given["gradient_checkpointing_kwargs"] == {"offload": True}, path.name
+        copies = {f"grpo_{r}.yaml" for r in ("ao", "id", "idc", "idq", "judge")} | {"_grpo_paper.yaml"}
+        paper = path.name in copies or path.name.endswith("_code.yaml")
+        assert given["vllm_importance_sampling_correction"] is not paper, path.name
+
+
 def test_parallel_configs_are_valid_and_keep_checkpoints_loadable() -> None:
     accelerate = pytest.importorskip("accelerate.commands.config.config_args", reason="needs accelerate")
     for path in sorted((configs.SHIPPED / "accelerate").glob("*.yaml")):

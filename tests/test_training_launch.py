@@ -20,6 +20,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.training import checkpoint, launch, plan, prepare, trainers
 from icr_tasks.training import config as configs
 from icr_tasks.training.data import store
+from icr_tasks.training.rows import Report
 from icr_tasks.training.study import spec
 
 RUNS = sorted(p.name for p in configs.SHIPPED.glob("*.yaml") if not p.name.startswith("_"))
@@ -186,6 +187,59 @@ def test_evaluation_needs_held_out_rows_that_are_not_trained_on(tmp_path: Path) 
         prepare.check(config)
 
 
+def test_held_out_reward_and_loss_are_measured_while_a_run_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On rows of dev.parquet alone; and a run of a random model, which cannot learn, says so once."""
+    from transformers import AutoTokenizer
+
+    root = trainkit.make(tmp_path, n=16)
+    rows = list(store.read(root / "data" / "train.parquet"))
+    store.write(root / "data" / "train.parquet", rows[4:], store.ROW)
+    store.write(root / "data" / "dev.parquet", rows[:4], store.ROW)
+    evaluated = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2}
+    sft = trainkit.config(root, "sft", "sft", dev=3, trl=evaluated)
+    trainers.train_sft(sft)
+    logged = [json.loads(line) for line in (root / "sft" / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in logged if "eval_loss" in r] == [2, 3]
+    grpo = trainkit.config(root, "grpo", "grpo", dev=3, trl=evaluated | {"eval_steps": 3})
+    trainers.train_grpo(grpo)
+    logged = [json.loads(line) for line in (root / "grpo" / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["step"], r["eval_reward"]) for r in logged if "eval_reward" in r] == [(3, 0.0), (6, 0.0)]
+    assert capsys.readouterr().out.count("this run cannot learn: every reward is 0") == 1
+    assert len(prepare.dev_rows(sft, AutoTokenizer.from_pretrained(sft.model))) == 3
+
+
+def test_rows_counted_with_the_trained_model_s_tokenizer_are_not_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    root = trainkit.make(tmp_path)
+    config = trainkit.config(root, "grpo", "out")
+    path = prepare.train_file(config)
+    assert not prepare.counted(path, config)
+    manifest = store.Manifest.load(path.parent)
+    manifest.record("pack", "key", {}, options={"tokenizer": config.model})
+    assert prepare.counted(path, config)
+    store.write(path, [r | {"n_tokens": 300} for r in list(store.read(path))], store.ROW)
+    asked: list[str] = []
+    measured = prepare.counter
+
+    def counter(*given: Any) -> Any:
+        one, many = measured(*given)
+        return lambda row: asked.append(row["id"]) or one(row), many
+
+    monkeypatch.setattr(prepare, "counter", counter)
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    assert len(list(prepare.rows(config, path, tokenizer, Report()))) == 8 and not asked
+    config = trainkit.config(
+        root, "grpo", "out", max_prompt_length=290
+    )  # above it the noted length is too coarse
+    list(prepare.rows(config, path, tokenizer, Report()))
+    assert len(set(asked)) == 8
+
+
 def test_the_plan_says_what_a_run_does(here: Path) -> None:
     config = configs.load(
         "grpo_ao.yaml", [f"data={here / 'tiny'}", "model=Qwen/Qwen2.5-7B-Instruct-1M", "limit=16"]
@@ -272,3 +326,9 @@ def test_a_run_that_cannot_learn_says_so_once() -> None:
     said = [watch.look(dead) for _ in range(6)]
     assert [len(s) for s in said] == [0, 0, 2, 0, 0, 0]
     assert not any(trainers.Watch().look({"reward": 0.5, "frac_reward_zero_std": 0.2}) for _ in range(5))
+    # a better step and then three bad ones again: said already; evaluations in between are no steps
+    watch.look({"reward": 0.5})
+    assert not any(watch.look(dead) for _ in range(4))
+    watch = trainers.Watch()
+    said = [watch.look(logs) for _ in range(3) for logs in (dead, {"eval_reward": 0.0, "eval_loss": 1.0})]
+    assert [len(s) for s in said] == [0, 0, 0, 0, 2, 0]

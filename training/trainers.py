@@ -93,7 +93,9 @@ class Watch:
         self.row: dict[str, int] = {}
 
     def look(self, logs: dict[str, Any]) -> list[str]:
-        """New warnings for one log line of TRL."""
+        """New warnings for one log line of TRL; lines of an evaluation say nothing about training."""
+        if "reward" not in logs:
+            return []
         clipped, reward = logs.get("completions/clipped_ratio"), logs.get("reward")
         signs = {
             "every completion is cut off at max_response_length; raise it, or the model never ends its "
@@ -105,7 +107,10 @@ class Watch:
         }
         out = []
         for text, seen in signs.items():
-            self.row[text] = self.row.get(text, 0) + 1 if seen else 0
+            before = self.row.get(text, 0)
+            if before >= self.PATIENCE:  # said
+                continue
+            self.row[text] = before + 1 if seen else 0
             if self.row[text] == self.PATIENCE:
                 out.append(f"this run cannot learn: {text}")
         return out
