@@ -23,7 +23,8 @@ def cli(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
     from icr_tasks.harness.hooks import environment_once
 
     scripted()
-    before, sys.argv = sys.argv, ["lm_eval", "--tasks", TASK, *args]
+    task = () if "--tasks" in args else ("--tasks", TASK)
+    before, sys.argv = sys.argv, ["lm_eval", *task, *args]
     code = 0
     try:
         with environment_once(), only_ours():

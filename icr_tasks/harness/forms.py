@@ -19,6 +19,7 @@ from ..settings import Setting
 
 _CHAT = ("chat-completions", "-chat", "litellm")  # how the names of lm-eval's chat engines end
 _TEXT = ("local-completions", "openai-completions", "anthropic-completions", "sglang-generate")
+_SERVED = "icr-api"
 _TOKEN_LEVEL = ("add_bos_token", "prefix_token_id", "custom_prefix_token_id", "truncation_side")
 _THINKING = ("chat_template_args", "enable_thinking")
 
@@ -64,7 +65,8 @@ def check(form: Form, engine: str, lm: Any, template: Template | bool) -> dict[s
     """
     kind = serves(engine, lm)
     name = engine or (type(lm).__name__ if lm is not None else "this engine")
-    messages = kind == "chat" or isinstance(template, Template) and template.served
+    ours = engine == _SERVED and bool(template)  # it sends messages where a template is asked for, else text
+    messages = kind == "chat" or ours or isinstance(template, Template) and template.served
     if kind == "chat" and not template:
         raise IcrError(f"{name} sends messages: add --apply_chat_template")
     if kind == "text" and isinstance(template, Template) and template.served:
@@ -78,7 +80,7 @@ def check(form: Form, engine: str, lm: Any, template: Template | bool) -> dict[s
             f"prompt {form.prompt.name!r} is completion style, which a chat server cannot run: use --model "
             f"local-completions, or {form.advice()}"
         )
-    if kind is not None:
+    if kind is not None or engine == _SERVED:
         _compressed(form, name)
     if messages:
         _tokens(form, name)
