@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from . import hub
 from .errors import IcrError, unknown
 from .leaderboard.ledgers import collect as collecting
 from .leaderboard.ledgers import load as ledgers
@@ -346,6 +347,7 @@ def _engine(model: Any, args: dict[str, Any], batch_size: int | str) -> Any:
         kind = get_model(str(model))
     except (ValueError, KeyError) as error:
         raise IcrError(f"no engine {model!r}: {error}") from error
+    hub.engine(str(model), args)
     return kind.create_from_arg_obj(
         dict(args), {"batch_size": batch_size, "max_batch_size": None, "device": None}
     )

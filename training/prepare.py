@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
+from icr_tasks import hub
 from icr_tasks.errors import IcrError
 from icr_tasks.metrics.answers import normalize
 from icr_tasks.storage import write_atomic
@@ -312,13 +313,13 @@ def dev_file(config: Config) -> Path:
 
 
 def prepare(config: Config, path: Path, resume: Path | None, block: int) -> Prepared:
-    """Tokenizer, truncated data set (kept in `prepared/`, so a resumed run does not tokenize again) and
-    order."""
+    """Tokenizer, truncated data set (in `prepared/`, so a resumed run does not tokenize again), order."""
+    here = hub.local(config.model, "model")
     from accelerate import PartialState
     from datasets import load_from_disk
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    tokenizer = AutoTokenizer.from_pretrained(config.model, local_files_only=here)
     tokenizer.padding_side, tokenizer.truncation_side = "left", "left"
     run, state = Path(config.output), PartialState()
     data_hash, folder = hash_of(path), run / "prepared"

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .. import hub
 from ..errors import IcrError
 from ..leaderboard import plots
 from ..sweep.progress import Progress, clock
@@ -127,6 +128,8 @@ def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None
         flush=True,
     )
     _quiet()
+    if model:
+        hub.local(model, "model")
     args = _engine(model or str(export()), out)
     print("[2/4] loading vLLM (imports take a while on a small machine)", flush=True)
     from ..engines.vllm import IcrVLLM

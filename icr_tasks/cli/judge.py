@@ -16,6 +16,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from .. import hub
 from ..errors import IcrError, unknown
 
 _SAMPLE = (
@@ -118,6 +119,7 @@ def _serve(args: argparse.Namespace, more: list[str]) -> int:
     if args.print:
         print(shlex.join(words))
         return 0
+    hub.local(args.model, "judge")
     name = args.name or args.model
     print(
         f'--metadata \'{{"judge_base_url":"http://{args.host}:{args.port}/v1","judge_model":"{name}"}}\'',

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .. import hub
 from ..errors import IcrError
 from .words import Words, WordSpans
 
@@ -153,10 +154,13 @@ def _on_hub(name: str) -> bool:
 
 @lru_cache(maxsize=4)
 def _load(name: str, revision: str | None, trust_remote_code: bool) -> Any:
+    here = hub.local(name, "tokenizer", revision)
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=trust_remote_code, local_files_only=here
+        )
     except Exception as error:  # the hub client raises many types; all mean the same to the user
         raise IcrError(f"cannot load tokenizer {name!r}: {error}\n{_NO_TOKENIZER}") from error
 

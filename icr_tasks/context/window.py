@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .. import listing
+from .. import hub, listing
 from ..errors import IcrError
 from ..listing import Listing
 from ..schema import redact_url
@@ -116,11 +116,15 @@ def _configured(metadata: Mapping[str, Any]) -> int | None:
     name = metadata.get("pretrained")
     if not name:
         return None
+    here = hub.local(str(name), "model", metadata.get("revision"))
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(
-            name, revision=metadata.get("revision"), trust_remote_code=bool(metadata.get("trust_remote_code"))
+            name,
+            revision=metadata.get("revision"),
+            trust_remote_code=bool(metadata.get("trust_remote_code")),
+            local_files_only=here,
         )
     except (OSError, ValueError) as error:
         raise IcrError(

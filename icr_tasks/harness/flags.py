@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .. import hub
 from ..benchmarks import base, catalog
 from ..errors import IcrError, unknown
 from ..settings import Setting, split_task
@@ -148,6 +149,7 @@ def before_loading(
     if strange := [name for name in config.get("samples") or {} if name not in (*tasks, *names)]:
         raise unknown("task in --samples", str(strange[0]), tasks)
     generation(asked.gen_kwargs)
+    hub.engine(asked.engine, asked.model_args)
     options = Options.parse(metadata)
     if "samples" in metadata:  # a replay builds no prompts
         return

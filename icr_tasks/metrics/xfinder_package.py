@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from .. import hub
 from ..errors import IcrError, unknown
 from .judge.endpoint import Outcome
 from .judge.rubrics import BadReply
@@ -158,12 +159,13 @@ def _outcome(reply: str, ended: bool, limit: int, read: Callable[[str], str]) ->
 
 
 def _load(config: Any) -> tuple[Any, Any, Any]:
+    here = hub.local(config.model, "xFinder model")
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(config.model, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(config.model, dtype="auto").eval()
+        tokenizer = AutoTokenizer.from_pretrained(config.model, padding_side="left", local_files_only=here)
+        model = AutoModelForCausalLM.from_pretrained(config.model, dtype="auto", local_files_only=here).eval()
     except (ImportError, OSError, ValueError) as error:
         raise IcrError(
             f"xFinder model {config.model!r} cannot be loaded ({error}); give a folder, or serve it and set "

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import hub
 from ..errors import IcrError
 
 # ---- spans ---------------------------------------------------------------------------------------
@@ -150,6 +151,7 @@ def load(
 
     Raises IcrError for models with sliding windows.
     """
+    here = hub.local(name, "model", revision)
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, AutoTokenizer
     from transformers.masking_utils import sdpa_mask
@@ -158,8 +160,10 @@ def load(
     AttentionMaskInterface.register(NAME, sdpa_mask)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model = AutoModel.from_pretrained(name, revision=revision, dtype=dtype, attn_implementation=NAME)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        model = AutoModel.from_pretrained(
+            name, revision=revision, dtype=dtype, attn_implementation=NAME, local_files_only=here
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, local_files_only=here)
     except (OSError, ValueError) as error:
         raise IcrError(f"cannot load {name!r}: {error}") from error
     kinds = set(getattr(model.config, "layer_types", None) or ())

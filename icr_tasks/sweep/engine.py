@@ -12,6 +12,7 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
+from .. import hub
 from ..engines import answers, identity
 from ..engines.answers import AnswerStore
 from ..errors import IcrError, unknown
@@ -90,6 +91,7 @@ class Engine:
         args = {**cell.args, **_given(cell, folder)}
         if cell.engine != "vllm":
             args.pop(REPLICAS, None)  # this is one of them
+        hub.engine(cell.engine, args)
         model: Any = get_model(cell.engine).create_from_arg_obj(args, loading)
         self.store = store_of(cell, folder, part)
         if cell.engine == SERVED:

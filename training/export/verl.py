@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from icr_tasks import storage
+from icr_tasks import hub, storage
 from icr_tasks.errors import IcrError, unknown
 
 from ..config import SHIPPED
@@ -76,9 +76,10 @@ def export(args: argparse.Namespace) -> str:
 def _fitter(model: str, reward: str, limit: int) -> Any:
     if not model:
         return None
+    here = hub.local(model, "tokenizer")
     from transformers import AutoTokenizer
 
-    count, sizes = counter(AutoTokenizer.from_pretrained(model), reward)
+    count, sizes = counter(AutoTokenizer.from_pretrained(model, local_files_only=here), reward)
     return lambda row, report: fit(row, limit, count, sizes, "keep_gold", report)
 
 

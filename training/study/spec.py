@@ -28,6 +28,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from icr_tasks import hub
 from icr_tasks.errors import IcrError, unknown
 
 from .. import config as configs
@@ -327,9 +328,10 @@ def _filtered(options: Mapping[str, Any]) -> Iterator[Record]:
     if options.get("unit_tokens"):
         if not options.get("tokenizer"):
             raise IcrError("data.unit_tokens needs data.tokenizer, the model whose tokens are counted")
+        here = hub.local(str(options["tokenizer"]), "tokenizer")
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(options["tokenizer"])
+        tokenizer = AutoTokenizer.from_pretrained(options["tokenizer"], local_files_only=here)
         cut = _budget(
             options["unit_tokens"], lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
         )

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from ... import hub
 from ...errors import IcrError
 from ...storage import fingerprint, write_atomic
 from . import engines, reading, vectors
@@ -243,6 +244,7 @@ def _hub(name: str, revision: str | None, download: bool) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     found: Any = None
+    download = download and not hub.silent()
     for file in (
         "config_sentence_transformers.json",
         "sentence_bert_config.json",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ... import hub
 from ...errors import IcrError, unknown
 
 Encode = Callable[[list[str]], Any]
@@ -58,8 +59,9 @@ def knows_words(tokenizer: Any, place: str) -> None:
 
 
 def _st(place: str, revision: str | None, options: dict[str, Any]) -> Running:
+    here = hub.local(place, "embedder", revision)
     model = sentence_transformers().SentenceTransformer(
-        place, revision=revision, device=options.get("device")
+        place, revision=revision, device=options.get("device"), local_files_only=here
     )
     knows_words(model.tokenizer, f"embedder {place}")
     batch = int(options.get("batch", 32))
@@ -75,6 +77,7 @@ def _st(place: str, revision: str | None, options: dict[str, Any]) -> Running:
 
 
 def _vllm(place: str, revision: str | None, options: dict[str, Any]) -> Running:
+    hub.local(place, "embedder", revision)
     from vllm import LLM
 
     ours = ("engine", "url", "batch", "device", "limit", "tokenizer")

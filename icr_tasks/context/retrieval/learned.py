@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import hub
 from ...errors import IcrError
 from ...params import Flag, Name, Param
 from ...registry import retriever
@@ -151,11 +152,12 @@ class Sparse(Learned):
 
 @lru_cache(maxsize=2)
 def _load(kind: str, place: str, commit: str | None, revision: str, device: str | None) -> Any:
+    here = hub.local(place, "embedder", commit)
     maker = getattr(sentence_transformers(), kind, None)
     if maker is None:
         raise IcrError(f"{kind} needs sentence-transformers >= 6: pip install -U sentence-transformers")
     try:
-        model = maker(place, revision=commit, device=device)
+        model = maker(place, revision=commit, device=device, local_files_only=here)
     except Exception as error:  # hub and torch raise many types; all mean that it does not load
         raise IcrError(f"{place!r} cannot be loaded as {kind}: {type(error).__name__}: {error}") from error
     knows_words(model.tokenizer, place)

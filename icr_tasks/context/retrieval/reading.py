@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from ... import listing
+from ... import hub, listing
 from ...errors import IcrError
 
 log = logging.getLogger("icr_tasks")
@@ -211,10 +211,11 @@ def _tokenizer(place: str, stamp: int) -> Count:
         raw["truncation"] = raw["padding"] = None  # old files cut at 128 tokens and fill up to that
         fast = Tokenizer.from_str(json.dumps(raw))
         return lambda texts: [len(e.ids) for e in fast.encode_batch_fast(texts)]
+    here = hub.local(place, "the embedder's tokenizer")
     from transformers import AutoTokenizer
 
     try:
-        slow = AutoTokenizer.from_pretrained(place)
+        slow = AutoTokenizer.from_pretrained(place, local_files_only=here)
     except Exception as error:  # transformers and the hub raise many types; all mean that it does not load
         raise IcrError(f"the embedder's tokenizer {place!r} cannot be loaded: {error}") from error
     return lambda texts: [len(ids) for ids in slow(texts, verbose=False)["input_ids"]]

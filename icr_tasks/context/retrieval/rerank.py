@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import hub
 from ...benchmarks.base import fill
 from ...errors import IcrError
 from ..pool import Pool
@@ -117,13 +118,16 @@ class Rerank(Retriever):
 
 @lru_cache(maxsize=1)
 def _load(place: str, commit: str | None, revision: str, device: str | None) -> Score:
+    here = hub.local(place, "reranker", commit)
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(place, revision=commit)
+        config = AutoConfig.from_pretrained(place, revision=commit, local_files_only=here)
         if any("CausalLM" in name for name in config.architectures or ()):
-            return _yes_no(place, commit, device)
-        model = sentence_transformers().CrossEncoder(place, revision=commit, device=device)
+            return _yes_no(place, commit, device, here)
+        model = sentence_transformers().CrossEncoder(
+            place, revision=commit, device=device, local_files_only=here
+        )
     except IcrError:
         raise
     except Exception as error:  # hub, torch and transformers raise many types; all mean that it does not load
@@ -157,12 +161,12 @@ def _relevant(place: str, labels: dict[int, str], n: int) -> int:
     return said[0]
 
 
-def _yes_no(place: str, commit: str | None, device: str | None) -> Score:
+def _yes_no(place: str, commit: str | None, device: str | None, here: bool) -> Score:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(place, revision=commit)
-    model = AutoModelForCausalLM.from_pretrained(place, revision=commit).eval()
+    tokenizer = AutoTokenizer.from_pretrained(place, revision=commit, local_files_only=here)
+    model = AutoModelForCausalLM.from_pretrained(place, revision=commit, local_files_only=here).eval()
     model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("yes", "no")]
     if any(len(ids) != 1 for ids in words):
