@@ -192,6 +192,23 @@ def test_each_task_has_its_metric(task: str, gold: list[str], said: str, score: 
     assert longbench_pro.lbpro(said, item) == pytest.approx(score, abs=1e-6)
 
 
+def test_summaries_are_read_behind_their_mark_and_in_both_languages(data: Path) -> None:
+    (data / "longbench_pro").mkdir()
+    rows = [
+        pro("T4.1 Summary", ["The mill burned down. Nobody was hurt."]),
+        pro("T4.2 摘要", ["磨坊被烧毁了。没有人受伤。"], language="Chinese"),
+    ]
+    (data / "longbench_pro" / "longbench_pro.json").write_text(json.dumps(rows))
+    for name, half in (("sum", "The mill burned down."), ("zh_sum", "磨坊被烧毁了。")):
+
+        def rouge(say: Any, name: str = f"icr_longbench_pro_{name}_8k") -> float:
+            return newbench.scores(newbench.task(name, allow_partial=True), say)["rougeLsum"]
+
+        assert rouge(lambda d: f"I think of [Answer] first.\n[Answer]\n{d['answers'][0]}") == 1.0
+        assert rouge(lambda d: d["answers"][0]) == 1.0 and rouge(lambda d: "xq 桥") == 0.0
+        assert 0.5 < rouge(lambda d, half=half: f"[Answer] {half}") < 0.8
+
+
 @pytest.mark.parametrize(
     "change",
     [{"secondary_task": "Other"}, {"secondary_task": "T6.9 x"}, {"token_length": "9k"}, {"answer": []}],

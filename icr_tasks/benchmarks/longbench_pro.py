@@ -154,10 +154,12 @@ def _tasks() -> list[Task]:
         for n in LENGTHS:
             found.append(Task(language, n, name=f"{start}_{n}", facts={"metric_version": 2}, version="2-A"))
             facts = {
-                "metric_definition": "ROUGE-L of sentences; the official score, half an embedder's, is `summary`"
+                "metric_definition": "ROUGE-L of sentences behind [Answer], a Chinese character a word; the official "
+                "score, half an embedder's, is `summary`",
+                "metric_version": 2,
             }
             found.append(
-                Task(f"{language}_sum", n, name=f"{start}_sum_{n}", metrics=_SUMS, facts=facts, version="1-B")
+                Task(f"{language}_sum", n, name=f"{start}_sum_{n}", metrics=_SUMS, facts=facts, version="2-B")
             )
     return found
 

@@ -78,8 +78,12 @@ def infbench_sum(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | No
 
 
 def lbpro_sum(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
-    """LongBench Pro's summaries without an embedder: the ROUGEs of InfiniteBench's."""
-    return infbench_sum(text, doc, gold_ids)
+    """LongBench Pro's summaries without an embedder: the ROUGEs of InfiniteBench's, of what follows the last mark (of
+    everything without one)."""
+    from .answer_lines import region
+
+    found = region(text)
+    return infbench_sum(text if found is None else found, doc, gold_ids)
 
 
 def longbench(text: str, doc: Mapping[str, Any], gold_ids: Sequence[int] | None) -> Scores:
