@@ -100,6 +100,7 @@ def whole_data(replica: Path, root: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path)
     newbench.everything(root)
+    newbench.every_length(root)
     test_bench_sealed.nolima(root)
     (root / "nolima" / "rand_book_1.txt").write_text("A sentence of a book about nothing. " * 6000)
     test_bench_sealed.write(root, [test_bench_sealed.row()])

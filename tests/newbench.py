@@ -133,3 +133,43 @@ def everything(root: Path) -> dict[str, str]:
         "icr_synth_latent_1k": "subem",
         "icr_synth_order_4k": "order",
     }
+
+
+def every_length(root: Path) -> None:
+    """Rows for each length, kind and language of the benchmarks that `everything` has one of: what the official files
+    say of a long text is kept, the text is short."""
+    from icr_tasks.benchmarks import longbench_pro, mrcr
+
+    edges = "aa -> bb\ncc -> bb\nbb -> dd"
+    walks = []
+    for kind, asked, nodes in (
+        ("parents", "Find the parents of node bb.", ["aa", "cc"]),
+        ("bfs", "Perform a BFS from node aa with depth 1.", ["bb"]),
+    ):
+        text = f"Walk.\nThe graph has the following edges:\n{edges}\n\n\nOperation:\n{asked}\n\nEnd."
+        row = {"prompt": text, "answer_nodes": nodes, "problem_type": kind, "prompt_chars": len(text)}
+        walks.append(row)
+    for name in ("128k_and_shorter", "256k_to_1mil"):
+        parquet(root / "graphwalks" / f"graphwalks_{name}.parquet", walks)
+    memory = root / "longmemeval"
+    (memory / "longmemeval_oracle.json").write_bytes((memory / "longmemeval_s_cleaned.json").read_bytes())
+    path = root / "longbench_pro" / "longbench_pro.json"
+    [first] = json.loads(path.read_text())
+    rows = [
+        {**first, "id": f"{tongue}-{size}-{task[:4]}", "token_length": size, "language": tongue}
+        | {"secondary_task": task, "answer": answer, "context": f"{first['context']} {size} {tongue}"}
+        for tongue, words in (("English", ["x y", "A mill."]), ("Chinese", ["甲 乙", "磨坊被烧毁了。"]))
+        for size in longbench_pro.LENGTHS
+        for task, answer in (("T5.1 Sets", words[:1]), ("T4.1 Summary", words[1:]))
+    ]
+    path.write_text(json.dumps(rows))
+    for needles in mrcr.NEEDLES:
+        count = int(needles[0])
+        for part, bins in enumerate((list(mrcr.BINS)[:4], list(mrcr.BINS)[4:])):
+            made = [mrcr_row(count, 1, 30 * count, seed) for seed, _ in enumerate(bins)]
+            lows = [mrcr.BINS[label][0] for label in bins]
+            for row, low in zip(made, lows, strict=True):
+                row["n_chars"] = low * 4
+            path = parquet(root / "mrcr" / f"{needles}_{part}.parquet", made)
+            note = cache_root() / "official_tokens" / f"{fingerprint(path)[:24]}-o200k_base.json"
+            write_atomic(note, json.dumps({n + 1: low for n, low in enumerate(lows)}).encode())
