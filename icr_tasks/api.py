@@ -184,7 +184,7 @@ def evaluate(
                     engine=label,
                     model_args=args,
                     gen_kwargs=dict(gen_kwargs or {}),
-                    out=root / "lm_eval",
+                    out=running.place_of(root / "lm_eval", cell),
                 )
             except IcrError as error:
                 failed.append(redact_text(f"{setting}{f', prompt {prompt}' if prompt else ''}: {error}"))

@@ -125,6 +125,19 @@ def test_evaluate_gives_one_run_a_setting_and_rows_of_items(runs: icr.Results) -
     assert "full" in str(runs) and len(icr.load(runs.root)) == 3  # type: ignore[arg-type]
 
 
+def test_each_setting_has_a_folder_of_lm_evals_output(runs: icr.Results) -> None:
+    """Converters take the newest samples of a task for those of every results file in the same folder."""
+    written = sorted((runs.root.parent / "lm_eval").rglob("results_*.json"))
+    assert len({path.parent for path in written}) == len(written) == 3
+    for path in written:
+        (samples,) = path.parent.glob("samples_*.jsonl")
+        sheet = json.loads(path.read_text())["configs"]["icr_synth_rag_512"]["metadata"]["icr"]
+        rows = [json.loads(line) for line in samples.open()]
+        sent = [json.loads(row["arguments"]["gen_args_0"]["arg_0"])["n_prompt_tokens"] for row in rows]
+        whole = sheet["setting"]["text"] != "rag@1k"
+        assert len(sent) == 3 and (min(sent) > 1000) is whole, (sheet["setting"]["text"], sent)
+
+
 def test_board_compare_and_gate_print_as_markdown(runs: icr.Results) -> None:
     shown = icr.board(runs)
     assert (

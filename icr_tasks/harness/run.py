@@ -3,6 +3,9 @@ not need it)."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -86,6 +89,15 @@ def requests(
     """
     tasks = [task for cell in cells for task in build(lm, cell, model_args, gen_kwargs)]
     return [r for task in tasks for r in task.instances if r.repeats]
+
+
+def place_of(out: Path, cell: Cell) -> Path:
+    """A folder of its own for a cell's lm_eval output: programs that read such a folder (every_eval_ever's converter)
+    take the newest samples of a task for those of any results file beside them."""
+    asked = json.dumps([cell.tasks, cell.metadata], sort_keys=True, default=str)
+    name = f"{cell.tasks[0]}-{cell.metadata.get('setting', 'full')}"
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+    return out / f"{re.sub(r'[^A-Za-z0-9@.=+_]+', '-', name)[:80]}-{digest}"
 
 
 def evaluate(
