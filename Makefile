@@ -82,9 +82,11 @@ compat: setup
 mutants: setup
 	$(BIN)/python -P .ci/mutants.py $(MUTANTS_ARGS)
 
-# Two thousand generated combinations of task, engine, flag, template and fault: the right score or a named error (about an hour).
+# Two thousand generated combinations of task, engine, flag, template and fault: the right score or a named error (about an hour);
+# then a hundred command lines of lm_eval in which every two values of two options meet.
 faults: setup
 	$(BIN)/python -P tests/fault_campaign.py $(FAULTS_ARGS)
+	$(BIN)/python -P tests/flag_lines.py
 
 # The product against its peers in one run, medians over five alternations (hours; BENCH_ARGS="--small --alternations 1").
 bench: setup

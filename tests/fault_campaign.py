@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -29,6 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fault_cases import ANSWERS, FAULTS, ITEMS, SERVERS, Case, cases, refused
+from fault_commands import anew, forked
 from fault_models import Wrong, endpoint, scripted
 
 os.environ.setdefault("LOGLEVEL", "ERROR")
@@ -240,32 +241,33 @@ SAID = (
 # ---- through the real command ------------------------------------------------------------------------------
 
 
-def command(case: Case) -> tuple[str, str]:
-    """As `outcome`, by `lm_eval` in a process of its own."""
+def command(case: Case, fork: bool = False) -> tuple[str, str]:
+    """As `outcome`, by `lm_eval` in a process of its own: started anew, or forked from this one."""
     docs = documents(case.task)
     with tempfile.TemporaryDirectory() as folder, endpoint(case, docs) as server:
-        args = model_args(case, server.url)
-        line = ["--tasks", case.name, "--model", case.engine, "--limit", str(ITEMS), "--log_samples"]
+        hf = {"pretrained": str(tiny_model()), "device": "cpu"}
+        args = model_args(case, server.url) if case.served else hf
+        line = ["--tasks", case.name, "--model", case.engine, "--log_samples"]
         line += ["--model_args", ",".join(f"{k}={v}" for k, v in args.items()), "--output_path", folder]
-        counted = {"tokenizer": str(tiny_model())} if case.counts else {}
+        counted = {"tokenizer": str(tiny_model())} if case.counts and case.served else {}
         line += ["--metadata", json.dumps({**case.metadata, **counted})]
         given = arguments(case)
+        line += ["--samples", json.dumps(given["samples"])] if "samples" in given else []
+        line += ["--limit", str(given["limit"])] if given["limit"] else []
         line += ["--apply_chat_template"] if given["apply_chat_template"] else []
         line += ["--system_instruction", given["system_instruction"]] if "system_instruction" in given else []
-        line += ["--gen_kwargs", given["gen_kwargs"]] if isinstance(given.get("gen_kwargs"), str) else []
+        line += ["--gen_kwargs", *spelt(given["gen_kwargs"])] if "gen_kwargs" in given else []
         line += ["--num_fewshot", "2"] if case.flag == "num_fewshot" else []
         line += ["--predict_only"] if case.flag == "predict_only" else []
         line += ["--write_out"] if case.flag == "write_out" else []
         line += ["--seed", "7"] if case.flag == "seed" else []
         line += ["--use_cache", f"{folder}/answers"] if case.flag == "use_cache" else []
         line += ["--batch_size", str(given["batch_size"])] if case.flag == "batch_size" else []
-        run = subprocess.run(
-            [sys.executable, "-P", "-m", "lm_eval", *line], capture_output=True, text=True, timeout=600
-        )
-        said = (run.stderr.strip().splitlines() or [""])[-1]
-        if run.returncode:
-            if "Traceback" in run.stderr and "icr: error" not in run.stderr:
-                return "wrong", f"traceback: {said}"
+        code, err = forked(line) if fork else anew(line)
+        said = (err.strip().splitlines() or [""])[-1]
+        if code:
+            if "Traceback" in err or not said.startswith("icr: error: ") or code not in (2, 3):
+                return "wrong", f"exit code {code}, not in one line: {said}"
             return ended(case, "error", said)
         rows = [json.loads(row) for path in Path(folder).rglob("samples_*") for row in path.open()]
         found = json.loads(next(Path(folder).rglob("results_*")).read_text())
@@ -276,19 +278,34 @@ def command(case: Case) -> tuple[str, str]:
         return ended(case, "right", "")
 
 
+def spelt(value: str | dict[str, Any]) -> list[str]:
+    """`--gen_kwargs` as one word."""
+    return [value if isinstance(value, str) else json.dumps(value)]
+
+
 def by_command(n: int, seed: int) -> list[Case]:
-    """Served cases: the command needs a model that another process can ask."""
-    found = [c for c in cases(20 * n, seed + 1) if c.served and c.flag not in ("until", "samples")]
+    """Served and loaded models: the command needs one that another process can ask."""
+    found = [case for case in cases(20 * n, seed + 1) if case.engine != "scripted"]
     return found[:n]
 
 
-def campaign(n: int, commands: int, seed: int, part: str = "1/1") -> Iterator[tuple[str, Case, str, str]]:
-    """(way, case, outcome, words) of every case of a part."""
+def campaign(
+    n: int, commands: int, seed: int, part: str = "1/1", jobs: int = 1, fork: int = 0
+) -> Iterator[tuple[str, Case, str, str]]:
+    """(way, case, outcome, words) of every case of a part; `jobs` commands at a time, the last `fork` of all forked."""
     this, of = map(int, part.split("/"))
     for case in cases(n, seed)[this - 1 :: of]:
         yield "process", case, *outcome(case)
-    for case in by_command(commands, seed)[this - 1 :: of]:
-        yield "command", case, *command(case)
+    every = by_command(commands, seed)
+    chosen = every[: commands - fork][this - 1 :: of]
+    for case in chosen:  # once, before several threads ask
+        documents(case.task)
+        tiny_model()
+    with ThreadPoolExecutor(jobs) as pool:
+        for case, (end, words) in zip(chosen, pool.map(command, chosen), strict=True):
+            yield "command", case, end, words
+    for case in every[commands - fork :][this - 1 :: of]:
+        yield "forked", case, *command(case, fork=True)
 
 
 def main() -> int:
@@ -299,11 +316,17 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1900)
     parser.add_argument("--command", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="commands at a time")
+    parser.add_argument(
+        "--fork", type=int, default=0, help="so many of the commands as forks of this process"
+    )
     parser.add_argument("--part", default="1/1", help="the i-th of n slices of the cases, as i/n")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     started, counts, wrong, rows = time.time(), Counter[tuple[str, str, str]](), [], []
-    for way, case, end, words in campaign(args.cases, args.command, args.seed, args.part):
+    for way, case, end, words in campaign(
+        args.cases, args.command, args.seed, args.part, args.jobs, args.fork
+    ):
         counts[way, case.fault, end] += 1
         rows.append({"way": way, **asdict(case), "outcome": end, "words": words[:300]})
         if end == "wrong":

@@ -22,6 +22,9 @@ _LENGTH = re.compile(
     r"|n_ctx\D{0,9})\D{0,12}(\d{3,8})",
     re.I,
 )
+_PARAMETER = re.compile(
+    r"unsupported (?:parameter|value)|extra_forbidden|unrecognized request argument", re.I
+)
 _said: list[str] = []  # the last refusal of a server, which lm_eval logs and forgets
 _UNREACHABLE = ("ConnectionError", "ClientConnectorError", "ServerDisconnectedError", "ConnectTimeout")
 _REFUSED = ("HTTPError", "ClientResponseError", "RetryError")
@@ -108,6 +111,12 @@ def _refusal(error: BaseException) -> IcrError:
         return IcrError(
             f"the server refused a prompt as too long; it takes {length[1]} tokens: give max_length={length[1]} in "
             f"--model_args (prompts are then cut to it, and marked), or a task of a shorter length ({text})",
+            exit_code=3,
+        )
+    if _PARAMETER.search(said):
+        return IcrError(
+            f"the server refused a parameter that lm_eval's own API engines send: use --model icr-api, which leaves "
+            f"out what a server does not take ({text})",
             exit_code=3,
         )
     return IcrError(
