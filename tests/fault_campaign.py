@@ -329,6 +329,8 @@ def main() -> int:
     ):
         counts[way, case.fault, end] += 1
         rows.append({"way": way, **asdict(case), "outcome": end, "words": words[:300]})
+        if args.json:  # as it goes: an hour's work survives an interruption
+            args.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
         if end == "wrong":
             wrong.append(rows[-1])
             print("WRONG", json.dumps(rows[-1]), flush=True)
@@ -343,8 +345,6 @@ def main() -> int:
         {end: sum(v for (*_, e), v in counts.items() if e == end) for end in ("right", "error", "wrong")}
     )
     print(f"{sum(total.values())} cases in {time.time() - started:.0f} s: {dict(total)}")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return 1 if wrong else 0
 
 

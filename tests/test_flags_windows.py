@@ -92,6 +92,15 @@ def test_a_server_that_lies_about_its_window(
     assert code == 3 and "max_length=4096" in said, said
 
 
+def test_a_parameter_that_the_server_does_not_take_names_the_engine_that_leaves_it_out(
+    tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuses = "Unsupported parameter: 'max_tokens' is not supported with this model."
+    with server(window=100_000, refuses=refuses) as (url, _):
+        code, said = cli(capsys, *CHAT, *SHORT, *args(url, "/chat/completions", tokenizer))
+    assert code == 3 and "--model icr-api" in said and "max_tokens" in said, said
+
+
 def test_no_server(tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = cli(capsys, *CHAT, *args("http://127.0.0.1:9/v1", "/chat/completions", tokenizer))
     assert code == 3 and "no server answers" in said, said

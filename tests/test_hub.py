@@ -99,7 +99,17 @@ def _loaded_by(name: str) -> Callable[[], Any]:
     return load
 
 
+def _command_line() -> Any:
+    from icr_tasks.harness import flags
+    from icr_tasks.harness.asked import Asked
+
+    return flags.before_loading(
+        ["icr_synth_rag_512"], {"pretrained": NAME}, Asked(engine="hf", model_args={"pretrained": NAME}), {}
+    )
+
+
 ASKING: dict[str, Callable[[], Any]] = {
+    "lm_eval": _command_line,
     "tokenizer": _tokens,
     "window": _window,
     "embedder": lambda: _embedder("st"),
