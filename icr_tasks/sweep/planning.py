@@ -154,9 +154,11 @@ def _declared(leaf: str, notes: list[str], counts: TokenCounter | None = None) -
         if place not in OFFICIAL:
             raise
         units, each, prompt = OFFICIAL[place]
-        notes.append(
-            f"{benchmark.title}: official numbers, its data are not here ({str(error).splitlines()[0]})"
-        )
+        said = f"{benchmark.title}: official numbers, its data are not here"
+        if not any(
+            note.startswith(said) for note in notes
+        ):  # one line a benchmark, with the first file that is missing
+            notes.append(f"{said} ({str(error).splitlines()[0]})")
         clusters = [f"{task.dataset}{i % units}" for i in range(round(units * each))]
         return Cell(leaf, benchmark.name, place, length, clusters, tokens(length) or prompt, out)
     read = items[:: max(1, len(items) // SAMPLE)][:SAMPLE]
