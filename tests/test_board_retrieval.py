@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import board_tree
+import numpy as np
 import pytest
 
 from icr_tasks.leaderboard.board.build import build
@@ -116,3 +117,25 @@ def test_boards_without_retrieval_have_no_such_table(tmp_path: Path) -> None:
     board_tree.run(tmp_path, "m", "full", datasets=("nq",))
     board_tree.run(tmp_path, "m", "rag@4k", datasets=("nq",))
     assert build(tmp_path, Options(), views=["retrieval"]).tables == []
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        [[1, 2], [2, 2], [0, 4]],
+        [[1, 2], None, [3, 3]],
+        [[1, 2], [1, None], [0, 0]],
+        [None, None],
+        [[2, 2]],
+    ],
+)
+def test_gold_passages_alone_are_read_column_by_column_as_row_by_row(kept: list[Any]) -> None:
+    from icr_tasks.leaderboard.ledgers import load as reading
+
+    rows = [{"gold_kept": k, "retrieval": None} for k in kept]
+    slow = [reading._share(row) for row in rows]
+    fast = reading._evidence(rows)
+    if fast is None:
+        assert slow == [None] * len(rows)
+    else:
+        assert [None if np.isnan(v) else v for v in fast] == slow

@@ -85,7 +85,7 @@ class Items:
                 _json(tokens),
                 cut,
                 task.errors.get(i, ""),
-                *(texts(run.fingerprint, item, occ) or texts(today, item, occ) or ()),
+                *((texts(run.fingerprint, item, occ) or texts(today, item, occ) or ()) if self.texts else ()),
             ]
             for item, occ, where, tokens, cut, i in columns
         ]

@@ -257,6 +257,7 @@ def find(results: str | Path, spec: str) -> Run:
 
 _GONE = float("nan")
 _NO_KEYS: dict[str, Any] = {}
+_NO_GOLD = [0, 0]
 _NEEDED = ("item", "score")
 _SHOWN = (
     "item",
@@ -306,9 +307,15 @@ def columns(rows: Sequence[dict[str, Any]], shown: str | None = None) -> dict[st
 def _evidence(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
     """Share of the evidence that each prompt held, NaN where it is not known: of a retrieved prompt what
     retrieval recorded; of any other, and where a route went on to the whole context, the gold passages kept."""
-    if not any(row.get("retrieval") or row.get("gold_kept") for row in rows):
+    if any([row.get("retrieval") for row in rows]):
+        return np.array([_GONE if (v := _share(row)) is None else v for row in rows], float)
+    # gold passages alone, as of every setting that retrieves nothing: column by column
+    kept = [row.get("gold_kept") or _NO_GOLD for row in rows]
+    if kept.count(_NO_GOLD) == len(kept):
         return None
-    return np.array([_GONE if (v := _share(row)) is None else v for row in rows], float)
+    there, gold = np.array(kept, float).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gold > 0, there / gold, _GONE)
 
 
 def _share(row: dict[str, Any]) -> float | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -166,11 +167,16 @@ def allowed(axes: Collection[str] | str) -> frozenset[str]:
 _KIND = tuple(f for f in WORDS if f not in allowed((MODEL, SETTING)) and f not in _MAY_BE_UNKNOWN)
 
 
+@lru_cache(maxsize=64)  # a board asks tens of thousands of times
+def _free(axes: tuple[str, ...], allow: tuple[str, ...]) -> frozenset[str]:
+    return allowed(axes) | {field for name in allow for field in WAIVED[name]}
+
+
 def comparable(
     a: Identity, b: Identity, axis: Collection[str] | str, allow: Collection[str] = ()
 ) -> list[Refusal]:
     """Why two tasks must not be compared on this axis; empty when they may be. `allow` waives (`WAIVED`)."""
-    free = allowed(axis) | {field for name in allow for field in WAIVED[name]}
+    free = _free((axis,) if isinstance(axis, str) else tuple(axis), tuple(allow))
     found = []
     for field, (words, fix) in WORDS.items():
         one, two = getattr(a, field), getattr(b, field)
