@@ -104,5 +104,5 @@ def unanswered(address: str) -> str | None:
             if isinstance(cause, ssl.SSLError):
                 return None  # the hub's client may trust other certificates
             reason = f"{address}: {cause}"
-    log.warning("the hub cannot be reached (%s): models are read from its cache", reason)
+    log.warning("the hub cannot be reached (%s): what its cache has is used", reason)
     return reason

@@ -243,6 +243,12 @@ def test_a_hub_is_asked_through_its_own_library(hub: Hub, tmp_path: Path) -> Non
     assert path.read_bytes() == body and hub.sent["/" + FILE] == sent  # from the cache
 
 
+def test_a_hub_that_cannot_be_reached_is_not_asked_for_minutes(hub: Hub, tmp_path: Path) -> None:
+    done = _hub_process(FETCH, hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
+    assert done.returncode == 3 and "the hub cannot be reached" in done.stderr.splitlines()[-1], done.stderr
+    assert "Retry" not in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_mirror_that_is_no_hub_and_a_file_that_is_gone(hub: Hub, tmp_path: Path) -> None:
     hub.files["/" + FILE] = b"{}\n"
     done = _hub_process(FETCH, hub, tmp_path)

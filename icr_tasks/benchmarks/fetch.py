@@ -24,6 +24,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import IcrError
+from ..hub import unanswered
 from ..schema import redact_text
 from ..storage import replacing, sha256
 from .archives import extract as extract
@@ -69,9 +70,10 @@ def _from_hub(remote: Remote, target: Path) -> bool:
     if not found or not remote.url.startswith(f"{endpoint()}/"):
         return False
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     secure(remote.url)
+    silent = None if constants.HF_HUB_OFFLINE else unanswered(endpoint())
     kind, repository, revision, name = found.groups()
     try:
         cached = huggingface_hub.hf_hub_download(
@@ -81,8 +83,15 @@ def _from_hub(remote: Remote, target: Path) -> bool:
             revision=revision,
             endpoint=endpoint(),
             library_name="icr-tasks",
+            local_files_only=silent is not None,
         )
     except (errors.FileMetadataError, errors.LocalEntryNotFoundError, errors.HfHubHTTPError) as error:
+        if silent:
+            raise IcrError(
+                f"{remote.url} is not in the hub's cache, and the hub cannot be reached ({silent}); run the command "
+                "again to go on",
+                exit_code=3,
+            ) from error
         causes = [error, error.__cause__]
         codes = [getattr(getattr(cause, "response", None), "status_code", None) for cause in causes]
         if any(isinstance(cause, errors.FileMetadataError) for cause in causes) or {405, 501}.intersection(
