@@ -2,7 +2,8 @@
 
     python speed/bench.py                                   # all lines, five alternations (hours)
     python speed/bench.py --only prepare,startup --alternations 1
-    python speed/bench.py --small -o docs/performance.md    # reduced sizes; writes the page
+    python speed/bench.py --log bench.jsonl -o docs/performance.md
+                                       # in pieces: adds to what other calls measured, writes the page of all
 
 Every line runs a script of this folder, which starts product and peer one after the other in fresh processes
 on the same data. On a machine that does other work the numbers are ratios within one run, not speeds.
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -37,6 +38,7 @@ class Line:
     against: str = DASH
     ours_mb: float | None = None
     peer_mb: float | None = None
+    runs: int = 1
 
 
 def script(name: str, *args: str) -> str:
@@ -86,7 +88,13 @@ def prefixes(small: bool) -> list[Line]:
         script("prefix_sharing.py", "--json", file.name, *more)
         found = json.loads(Path(file.name).read_text())
     ours, naive = (found[way]["computed"] / found[way]["prompt"] for way in ("ours", "naive"))
-    return [Line("same-book prefill, computed / asked", "", ours, naive, "given order, no prefix cache")]
+    size = "4 questions on 1,024 tokens" if small else "8 questions on 4,096 tokens"
+    return [
+        Line(f"same-book prefill, computed / asked, {size}", "", ours, naive, "given order, no prefix cache"),
+        Line(
+            f"same-book prefill, {size}", "s", found["ours"]["seconds"], found["naive"]["seconds"], "the same"
+        ),
+    ]
 
 
 def prepare(small: bool) -> list[Line]:
@@ -94,12 +102,13 @@ def prepare(small: bool) -> list[Line]:
     size = ["--books", "8", "--questions", "4"] if small else []
     rows = table(script("prepare_ratio.py", "--alternations", "1", *size))
     now, alone = rows.pop("now"), rows.pop("bm25s")
+    books = "8 books of 1 MB" if small else "24 books of 1 MB"
     ((commit, before),) = rows.items()
     return [
-        Line("`icr prepare`", "MB/s", now[0], before[0], f"commit {commit}", now[4], before[4]),
-        Line("`icr prepare`", "MB a CPU s", now[2], before[2], f"commit {commit}"),
+        Line(f"`icr prepare`, {books}", "MB/s", now[0], before[0], f"commit {commit}", now[4], before[4]),
+        Line(f"`icr prepare`, {books}", "MB a CPU s", now[2], before[2], f"commit {commit}"),
         Line(
-            "`icr prepare`, which counts the model's tokens",
+            f"`icr prepare`, {books}, which counts the model's tokens",
             "MB/s",
             now[0],
             alone[0],
@@ -110,9 +119,16 @@ def prepare(small: bool) -> list[Line]:
 
 def judge(small: bool) -> list[Line]:
     """A judge that takes 100 ms."""
-    found = json.loads(script("judge_throughput.py", "--json", "--items", "40" if small else "100"))
+    items = "40" if small else "100"
+    found = json.loads(script("judge_throughput.py", "--json", "--items", items))
     return [
-        Line("judging", "s", found["concurrent"]["seconds"], found["serial"]["seconds"], "one call at a time")
+        Line(
+            f"judging {items} answers",
+            "s",
+            found["concurrent"]["seconds"],
+            found["serial"]["seconds"],
+            "one call at a time",
+        )
     ]
 
 
@@ -180,15 +196,36 @@ def board(small: bool) -> list[Line]:
     ]
 
 
+def opening(small: bool) -> list[Line]:
+    """A HELMET-RAG file of the 128k length, for the first time and again."""
+    size = "48" if small else "476"
+    rows = table(script("open_file.py", "--alternations", "1", "--mib", size))
+    first, after = rows["first"], rows["after"]
+    return [
+        Line(
+            f"opening a new file of {size} MiB",
+            "CPU s",
+            first[1],
+            after[1],
+            "opened before",
+            first[2],
+            after[2],
+        )
+    ]
+
+
 def startup(small: bool) -> list[Line]:
     """What the hook adds to a start."""
-    size = ["--starts", "40", "--commands", "3"] if small else []
+    starts, commands = (40, 3) if small else (200, 60)
+    size = ["--starts", str(starts), "--commands", str(commands)]
     found = json.loads(script("startup.py", "--json", *size))
     lines = []
-    for name in ("interpreter", "lm_eval --help"):
+    for name, n in (("interpreter", starts), ("lm_eval --help", commands)):
         two = {k: 1000 * v[1] for k, v in found[name].items()}
-        lines.append(Line(f"start: {name}", "CPU ms", two["with"], two["without"], "without the hook"))
-    return [*lines, Line("start: icr --help", "CPU ms", 1000 * found["icr --help"]["with"][1])]
+        lines.append(
+            Line(f"start: {name}, {n} in turn", "CPU ms", two["with"], two["without"], "without the hook")
+        )
+    return [*lines, Line(f"start: icr --help, {commands}", "CPU ms", 1000 * found["icr --help"]["with"][1])]
 
 
 MEASURES: dict[str, Callable[[bool], list[Line]]] = {
@@ -200,6 +237,7 @@ MEASURES: dict[str, Callable[[bool], list[Line]]] = {
     "rouge": rouge,
     "refinement": refinement,
     "board": board,
+    "opening": opening,
     "startup": startup,
 }
 
@@ -216,7 +254,7 @@ def medians(runs: list[list[Line]]) -> list[Line]:
         ours = statistics.median(line.ours for line in lines)
         first = lines[0]
         rest = [middle([getattr(line, name) for line in lines]) for name in ("peer", "ours_mb", "peer_mb")]
-        out.append(Line(first.what, first.unit, ours, rest[0], first.against, rest[1], rest[2]))
+        out.append(Line(first.what, first.unit, ours, rest[0], first.against, rest[1], rest[2], len(runs)))
     return out
 
 
@@ -227,8 +265,8 @@ def rendered(lines: list[Line]) -> str:
         return DASH if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
     rows = [
-        "| | product | peer | product / peer | peak MB, product | peak MB, peer | peer |",
-        "|---|---:|---:|---:|---:|---:|---|",
+        "| | product | peer | product / peer | peak MB, product | peak MB, peer | peer | runs |",
+        "|---|---:|---:|---:|---:|---:|---|---:|",
     ]
     for one in lines:
         ratio = DASH if not one.peer else number(one.ours / one.peer)
@@ -242,6 +280,7 @@ def rendered(lines: list[Line]) -> str:
             number(one.ours_mb),
             number(one.peer_mb),
             one.against,
+            str(one.runs),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -250,13 +289,35 @@ def rendered(lines: list[Line]) -> str:
 PAGE = """# Performance
 
 What this package costs beside what one would use without it. Each line was measured in one run, product and
-peer in turn on the same data in fresh processes; the numbers are medians of {alternations} such run{s}. They
+peer in turn on the same data in fresh processes; the numbers are medians of that many such runs. They
 were taken on a machine that did other work: read the ratios, not the speeds.
 
     make bench          # {command}
 
 {table}
 """
+
+
+def measured(names: list[str], small: bool, alternations: int, log: Path | None) -> list[Line]:
+    """Run what is asked, one line of JSON a run into `log` as it ends; medians over all that the log holds, full and
+    reduced sizes apart (a line's name says its size)."""
+    found: dict[tuple[str, bool], list[list[Line]]] = {}
+    for raw in log.read_text().splitlines() if log and log.exists() else []:
+        kept = json.loads(raw)
+        key = kept["measure"], kept["small"]
+        found.setdefault(key, []).append([Line(**line) for line in kept["lines"]])
+    for name in names:
+        for _ in range(alternations):
+            lines = MEASURES[name](small)
+            found.setdefault((name, small), []).append(lines)
+            if log:
+                told = {"measure": name, "small": small, "lines": [asdict(line) for line in lines]}
+                with log.open("a") as file:
+                    file.write(json.dumps(told) + "\n")
+        for row in rendered(medians(found[name, small])).splitlines()[2:]:
+            print(row, file=sys.stderr, flush=True)
+    order = [key for name in MEASURES for key in ((name, False), (name, True)) if key in found]
+    return [line for key in order for line in medians(found[key])]
 
 
 def main() -> int:
@@ -267,25 +328,17 @@ def main() -> int:
     parser.add_argument("--only", help=f"comma-separated: {', '.join(MEASURES)}")
     parser.add_argument("--alternations", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="reduced sizes")
+    parser.add_argument("--log", type=Path, help="add to the runs kept here, and print all of them")
     parser.add_argument("-o", "--output", type=Path, help="also write the page (docs/performance.md)")
     args = parser.parse_args()
     names = args.only.split(",") if args.only else list(MEASURES)
     if unknown := [name for name in names if name not in MEASURES]:
         parser.error(f"no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
-    lines = []
-    for name in names:
-        lines += medians([MEASURES[name](args.small) for _ in range(args.alternations)])
-        print(rendered(lines[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+    lines = measured(names, args.small, args.alternations, args.log)
     print(rendered(lines))
     if args.output:
         given = " ".join(["python speed/bench.py", *sys.argv[1:]])
-        page = PAGE.format(
-            alternations=args.alternations,
-            s="s" if args.alternations > 1 else "",
-            command=given,
-            table=rendered(lines),
-        )
-        args.output.write_text(page)
+        args.output.write_text(PAGE.format(command=given, table=rendered(lines)))
     return 0
 
 

@@ -13,6 +13,7 @@ Exits with 1 where a line of the table says no.
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -142,6 +143,15 @@ def sweep(study: Path, log: Path, seed: int, limit: int | None) -> int:
         os._exit(code)
 
 
+def ended(code: int, said: str) -> str:
+    """What ended a process, by its exit code and its words: nothing else counts as a kill or a full disk."""
+    if code == -signal.SIGKILL:
+        return "killed"
+    if code == 2 and "cannot store an answer" in said and os.strerror(errno.EFBIG) in said:
+        return "full disk"
+    return "to the end" if code == 0 else f"exit {code}: {(said.strip().splitlines() or ['no words'])[-1]}"
+
+
 def memory(pid: int) -> float:
     """Megabytes that a process holds now."""
     try:
@@ -230,13 +240,14 @@ def soak(args: argparse.Namespace, folder: Path) -> list[tuple[str, str, bool]]:
     expected, draw = len(PROMPTS) * args.items, random.Random(args.seed)
     ends = ["kill"] * args.kills + ["disk"] * args.disks
     draw.shuffle(ends)
-    codes, peaks, last, idle = [], [], [], 0
+    log, kinds, peaks, last, idle = folder / "log", [], [], [], 0
     step = max(2, expected // (len(ends) + 1))
     while True:
         end, before = (ends[0] if ends else "none"), asked(port, "total")
         size = max((p.stat().st_size for p in out.rglob("*.jsonl")), default=0)
         limit = size + draw.randint(200, 300 * step) if end == "disk" else None
-        pid, after = sweep(study, folder / "log", draw.randrange(1 << 30), limit), draw.randint(1, step)
+        told = log.stat().st_size if log.exists() else 0
+        pid, after = sweep(study, log, draw.randrange(1 << 30), limit), draw.randint(1, step)
         peak = 0.0
         while not (done := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
             peak = max(peak, now := memory(pid))
@@ -247,7 +258,7 @@ def soak(args: argparse.Namespace, folder: Path) -> list[tuple[str, str, bool]]:
             time.sleep(0.05)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         del done
-        codes.append(code)
+        kinds.append(ended(code, log.read_bytes()[told:].decode(errors="replace")))
         peaks.append(peak)
         idle = idle + 1 if asked(port, "total") == before else 0
         if ends and (end == "disk" or code < 0):
@@ -258,7 +269,9 @@ def soak(args: argparse.Namespace, folder: Path) -> list[tuple[str, str, bool]]:
     server.terminate()
     texts, twice, broken = stored(out)
     scored, failed, rows_twice = ledger(out)
-    kills, disks = sum(c == -signal.SIGKILL for c in codes), sum(c not in (0, -signal.SIGKILL) for c in codes)
+    many = Counter(kinds)
+    kills, disks = many.pop("killed", 0), many.pop("full disk", 0)
+    many.pop("to the end", None)
     again = counts["good"] - len(counts["prompts"])
     answers = {f"The answer is: {key}" for key in counts["prompts"]}
     third = max(1, len(peaks) // 3)
@@ -272,11 +285,12 @@ def soak(args: argparse.Namespace, folder: Path) -> list[tuple[str, str, bool]]:
         ("items in the ledgers, scored", f"{scored:,}", scored == expected),
         ("items failed, items twice", f"{failed}, {rows_twice}", failed == rows_twice == 0),
         ("processes killed", f"{kills}", True),
-        ("full disks (processes that ended with a sentence)", f"{disks}", True),
+        ("full disks (exit code 2 and the sentence)", f"{disks}", True),
+        ("processes that ended otherwise", "; ".join(many) or "0", not many),
         ("lines broken by kills, all asked again", f"{broken}", broken <= kills + disks),
         ("replies asked for again (in flight at an end)", f"{again}", again <= (kills + disks) * IN_FLIGHT),
         ("faults of the server", ", ".join(f"{n} {k}" for k, n in sorted(counts["faults"].items())), True),
-        ("last exit code", f"{codes[-1]}", codes[-1] == 0),
+        ("how the last one ended", kinds[-1], kinds[-1] == "to the end"),
         (
             "peak memory of a process, first and last third",
             f"{early:.0f}, {late:.0f} MB",

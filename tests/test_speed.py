@@ -29,6 +29,8 @@ def test_a_study_survives_faults_kills_a_full_disk_and_clock_jumps(tmp_path: Pat
     lines = {what: measured for what, measured, _ in json.loads(told.read_text())}
     assert lines["requests of the study"] == lines["items in the ledgers, scored"] == "120"
     assert lines["processes killed"] == "2" and lines["answers stored twice"] == "0"
+    assert lines["full disks (exit code 2 and the sentence)"] == "1"
+    assert lines["processes that ended otherwise"] == "0"
     assert sum(int(part.split()[0]) for part in lines["faults of the server"].split(", ")) > 0
 
 
@@ -41,6 +43,28 @@ def test_the_page_has_medians_ratios_and_dashes_where_nothing_was_measured(bench
     runs = [[bench.Line("x", "s", ours, 10.0, "peer", 5.0)] for ours in (1.0, 2.0, 9.0)]
     (line,) = bench.medians(runs)
     assert (line.ours, line.peer, line.ours_mb, line.peer_mb) == (2.0, 10.0, 5.0, None)
-    assert bench.rendered([line]).splitlines()[-1] == "| x | 2 s | 10 s | 0.2 | 5 | – | peer |"
+    assert bench.rendered([line]).splitlines()[-1] == "| x | 2 s | 10 s | 0.2 | 5 | – | peer | 3 |"
     alone = bench.Line("y", "ms", 1500.0)
-    assert bench.rendered([alone]).splitlines()[-1] == "| y | 1,500 ms | – | – | – | – | – |"
+    assert bench.rendered([alone]).splitlines()[-1] == "| y | 1,500 ms | – | – | – | – | – | 1 |"
+
+
+def test_pieces_of_the_table_add_up(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two calls with one log: the median is over the runs of both, and the second shows the first one's lines too."""
+    values = iter([1.0, 2.0, 9.0, 5.0])
+    monkeypatch.setattr(
+        bench,
+        "MEASURES",
+        {
+            "a": lambda small: [bench.Line("a", "s", next(values))],
+            "b": lambda small: [bench.Line("b", "s", 4.0)],
+        },
+    )
+    log = tmp_path / "log"
+    bench.measured(["a"], False, 2, log)
+    bench.measured(["b"], False, 1, log)
+    lines = bench.measured(["a"], False, 1, log)
+    assert [(line.what, line.ours, line.runs) for line in lines] == [("a", 2.0, 3), ("b", 4.0, 1)]
+    lines = bench.measured(["a"], True, 1, log)  # reduced sizes are apart
+    assert [(line.what, line.ours) for line in lines] == [("a", 2.0), ("a", 5.0), ("b", 4.0)]
