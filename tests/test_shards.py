@@ -163,6 +163,41 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
+    ("theirs", "which", "versions", "words"),
+    [
+        ({}, "2/3", {}, "so their items overlap"),
+        ({"limit": 4}, "2/2", {}, "was made with an older study file"),
+        ({"models": [{**TOY, "name": "another"}]}, "2/2", {}, "is of another study"),
+        ({}, "2/2", {"lm_eval": "0.1"}, "ran under other versions (lm_eval 0.1 there and"),
+    ],
+)
+def test_folders_that_do_not_belong_together_are_not_merged(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    theirs: dict[str, Any],
+    which: str,
+    versions: dict[str, str],
+    words: str,
+) -> None:
+    """The folders of two machines that divided otherwise, had an older file, another study of the same name, or
+    other versions: refused by name, with nothing taken over."""
+    own = {"settings": ["none"], "limit": 3}
+    one, two, home = (tmp_path / name for name in ("one", "two", "home"))
+    path = study(tmp_path, **{**own, **theirs})
+    assert main(["sweep", str(path), "-o", str(two), "--shard", which]) == 0
+    study(tmp_path, **own)
+    assert main(["sweep", str(path), "-o", str(one), "--shard", "1/2"]) == 0
+    if versions:
+        [head] = (two / "shards").glob("*.json")
+        told = json.loads(head.read_text())
+        head.write_text(json.dumps({**told, "versions": {**told["versions"], **versions}}))
+    capsys.readouterr()
+    assert main(["sweep", str(path), "-o", str(home), "--merge", str(one), str(two)]) == 2
+    assert words in (said := capsys.readouterr().err) and "two" in said
+    assert not list(home.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
     ("more", "words"),
     [
         (["--shard", "0/8"], "i from 1 to n"),
