@@ -216,18 +216,6 @@ def test_a_job_that_breaks_says_why(
     assert "no-such-python" in capsys.readouterr().err
 
 
-def test_ray_tasks(tmp_path: Path) -> None:
-    """The Ray executor on a Ray started here."""
-    ray = pytest.importorskip("ray")
-    try:
-        ray.init(num_cpus=2)
-    except Exception as error:
-        pytest.skip(f"Ray does not start on this machine: {error}")
-    path = write(tmp_path, ray={"num_cpus": 1})
-    assert main(["sweep", str(path), "--executor", "ray"]) == 0
-    assert [s.state for s in records.states(studies.load(path))] == ["done"]
-
-
 class _Request:
     task_name, doc_id = "t", 0
 

@@ -2,7 +2,8 @@
 
 icr sweep study.yaml --dry-run           # the matrix, token counts, estimated prefill; nothing runs
 icr sweep study.yaml                     # runs what is not done; Ctrl-C and kill lose only requests in flight
-icr sweep study.yaml --jobs 4            # four engines at once (four GPUs); also: --executor slurm|ray
+icr sweep study.yaml --jobs 4            # four engines at once (four GPUs); also: --executor slurm
+icr sweep study.yaml --executor ray --jobs 16       # sixteen vLLM replicas of Ray Data LLM, on any nodes
 icr sweep study.yaml --shard 3/8         # a share of the items of every cell; the last shard scores them all
 icr sweep study.yaml --merge [FOLDER...] # join shards that wrote folders of their own, or whose last was killed
 icr sweep study.yaml --only rag          # cells whose name or fingerprint contains the text

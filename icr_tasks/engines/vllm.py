@@ -149,10 +149,11 @@ class IcrVLLM(VLLM):
         special = self.add_bos_token is not False and not has_bos_prefix(prompt, bos)
         return encode(self.tokenizer, prompt, special=special)
 
-    def _submit(self, name: str, prompt: str, gen_kwargs: dict[str, Any]) -> tuple[int, list[str]]:
-        from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
+    def prepared(self, prompt: str, gen_kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any], list[str]]:
+        """(ids as int32, keywords of vLLM's SamplingParams, strings at which the answer is cut).
 
+        Raises ValueError for a prompt that does not fit.
+        """
         eos = self.tokenizer.decode(self.eot_token_id) or self.tokenizer.eos_token
         # lm-eval's helpers change the dict they get
         kwargs = (
@@ -170,9 +171,17 @@ class IcrVLLM(VLLM):
                 f"{self.max_length}"
             )
         stop = [s for s in until if s == eos] if self.think_end_token else until
-        params = SamplingParams(max_tokens=max_gen_toks, stop=stop, **kwargs)
+        return ids, {"max_tokens": max_gen_toks, "stop": stop, **kwargs}, until
+
+    def _submit(self, name: str, prompt: str, gen_kwargs: dict[str, Any]) -> tuple[int, list[str]]:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        ids, params, until = self.prepared(prompt, gen_kwargs)
         tokens = TokensPrompt(prompt_token_ids=ids.tolist())
-        self.model.llm_engine.add_request(name, tokens, params, lora_request=self.lora_request)
+        self.model.llm_engine.add_request(
+            name, tokens, SamplingParams(**params), lora_request=self.lora_request
+        )
         return len(ids), until
 
     def _runs_on(self) -> str:

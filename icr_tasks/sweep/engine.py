@@ -77,11 +77,16 @@ class StoredLM(LM):
         return getattr(own["_lm"], name)
 
 
+# (cell, arguments, batch size and device) -> an lm-eval model
+Load = Callable[[Cell, dict[str, Any], dict[str, Any]], Any]
+
+
 class Engine:
     """A loaded lm-eval model with an answer store; `lm` is what lm_eval is given: it asks the store first."""
 
-    def __init__(self, cell: Cell, folder: Folder, part: str | None = None) -> None:
-        """Loads the model; `part` names the file that its answers go to. Raises what the engine raises."""
+    def __init__(self, cell: Cell, folder: Folder, part: str | None = None, load: Load | None = None) -> None:
+        """Loads the model, by `load` where given; `part` names the file that its answers go to. Raises what the
+        engine raises."""
         from lm_eval.api.registry import get_model
 
         quiet()
@@ -92,7 +97,11 @@ class Engine:
         if cell.engine != "vllm":
             args.pop(REPLICAS, None)  # this is one of them
         hub.engine(cell.engine, args)
-        model: Any = get_model(cell.engine).create_from_arg_obj(args, loading)
+        model: Any = (
+            load(cell, args, loading)
+            if load is not None
+            else get_model(cell.engine).create_from_arg_obj(args, loading)
+        )
         self.store = store_of(cell, folder, part)
         if cell.engine == SERVED:
             model.history = self.store

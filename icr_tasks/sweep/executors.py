@@ -1,5 +1,5 @@
-"""Where cells run: this process, several local processes, Slurm jobs or Ray tasks. All share one study
-folder.
+"""Where cells run: this process, several local processes, Slurm jobs or the replicas of Ray Data LLM. All share
+one study folder.
 
 A part is a list of cells of one engine. Parts are independent; locks in the folder keep two from the same
 cell, so starting too many, or the same study twice, costs an engine load and nothing else.
@@ -20,7 +20,7 @@ from ..errors import IcrError
 from .cells import Cell, units
 from .shards import Shard
 from .study import Study
-from .worker import on_terminate
+from .worker import on_terminate, run_cells
 
 
 def parts(cells: list[Cell], jobs: int) -> list[list[Cell]]:
@@ -141,39 +141,24 @@ def slurm(study: Study, todo: list[list[Cell]], jobs: int) -> int:
     return failed
 
 
-def ray(study: Study, todo: list[list[Cell]], jobs: int) -> int:
-    """One Ray task a part; the study's `ray:` keys are options of the remote function (num_gpus, resources
-    ...)."""
-    try:
-        import ray as engine
-    except ImportError as error:
-        raise IcrError("--executor ray needs Ray: pip install ray") from error
+def ray(study: Study, cells: list[Cell], jobs: int) -> int:
+    """The cells in this process, their prompts on `jobs` vLLM replicas of Ray Data LLM; the study's `ray:` keys are
+    fields of its vLLMEngineProcessorConfig, and `address`. Returns a worker's exit code."""
+    if other := next((cell for cell in cells if cell.engine != "icr-vllm"), None):
+        raise IcrError(
+            f"--executor ray runs `model: icr-vllm`; {other.name} is {other.engine}: `--shard i/n` divides any "
+            "model's items on any scheduler"
+        )
     options = dict(study.ray)
     address = options.pop("address", None)
-    if not engine.is_initialized():
-        try:
-            engine.init(address=address, log_to_driver=True)
-        except Exception as error:  # Ray raises plain Exceptions here
-            raise IcrError(f"Ray did not start, or is not at {address!r}: {error}") from error
-    has_gpus = engine.cluster_resources().get("GPU", 0) > 0
-    waiting = []
-    for part in todo:
-        own = {"num_gpus": max(gpus(cell) for cell in part) if has_gpus else 0, "num_cpus": 1, **options}
-        waiting.append(
-            engine.remote(subprocess.call).options(**own).remote(command(study, part), cwd=str(Path.cwd()))
-        )
-    failed = 0
-    for task in waiting:
-        try:
-            failed += engine.get(task) != 0
-        except engine.exceptions.RayError as error:
-            print(f"a Ray task failed: {error}", file=sys.stderr)
-            failed += 1
-    return failed
+    from ..engines import ray_data
+
+    def load(cell: Cell, args: dict[str, Any], loading: dict[str, Any]) -> Any:
+        given = {k: v for k, v in {**args, **loading}.items() if v is not None}
+        return ray_data.RayVLLM(replicas=max(jobs, cell.replicas), options=options, **given)
+
+    with ray_data.cluster(address):
+        return run_cells(study, cells, load=load)
 
 
-EXECUTORS: dict[str, Callable[[Study, list[list[Cell]], int], Any]] = {
-    "local": local,
-    "slurm": slurm,
-    "ray": ray,
-}
+EXECUTORS: dict[str, Callable[[Study, list[list[Cell]], int], Any]] = {"local": local, "slurm": slurm}

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import IcrError
 from . import costs, records, sharding
 from .cells import Cell
-from .executors import EXECUTORS, local, parts
+from .executors import EXECUTORS, local, parts, ray
 from .records import Folder
 from .shards import Shard
 from .study import Study
@@ -27,6 +27,8 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
     todo = _todo(folder, chosen)
     print(f"{len(chosen)} cells, {len(chosen) - len(todo)} done before", file=sys.stderr)
     code = 0
+    if executor == "ray" and todo:
+        code, todo = ray(found, list(todo), jobs), []
     for n in sorted({c.replicas for c in todo if c.replicas > 1}):
         code = code or _replicated(found, [c for c in todo if c.replicas == n], n, executor, jobs)
     if todo := [c for c in todo if c.replicas == 1]:

@@ -20,7 +20,7 @@ from ..errors import IcrError
 from ..harness import run as runs
 from ..schema import Redactor, redact_text, redacted, secrets_in
 from .cells import Cell, units
-from .engine import Engine
+from .engine import Engine, Load
 from .progress import Progress
 from .records import Folder
 
@@ -31,8 +31,10 @@ class Runner:
     """Works through cells. `failed` counts those that ended with an error or with items the engine failed
     on."""
 
-    def __init__(self, folder: Folder, cells: list[Cell]) -> None:
-        self.folder, self.cells = folder, cells
+    def __init__(self, folder: Folder, cells: list[Cell], load: Load | None = None) -> None:
+        """`load` makes the models of these cells, and each stream of requests costs it an engine load: all cells
+        of one model then go through it as one."""
+        self.folder, self.cells, self.load = folder, cells, load
         self.progress = Progress(cells)
         self.failed: dict[str, str] = {}
         self.part: str | None = None  # of the answer store
@@ -41,7 +43,8 @@ class Runner:
     def run(self) -> dict[str, str]:
         """Run all cells; returns {cell name: reason} of the failed ones. KeyboardInterrupt and CannotStore go
         out."""
-        busy = [cell for unit in units(self.cells) for cell in self._unit(unit, wait=False)]
+        together = units(self.cells) if self.load is None else _by_model(self.cells)
+        busy = [cell for unit in together for cell in self._unit(unit, wait=False)]
         for cell in busy:  # in the hands of another process: done when its lock is free, or ours if it died
             self.progress.say(f"waiting for another process: {cell.name}")
             self._unit([cell], wait=True)
@@ -94,7 +97,7 @@ class Runner:
             gc.collect()
             self.progress.say(f"loading {cell.engine} {cell.args.get('pretrained', '')}".rstrip())
             try:
-                self.engine = (cell.load_key, Engine(cell, self.folder, self.part))
+                self.engine = (cell.load_key, Engine(cell, self.folder, self.part, self.load))
             except Exception as error:
                 log.debug("engine did not load", exc_info=True)
                 self.engine = (cell.load_key, reason(error, cell))
@@ -197,6 +200,13 @@ class Runner:
         self.progress.say(f"failed: {cell.name}: {reason}")
         self.folder.write(cell, status="error", reason=reason)
         self.progress.cell(cell)
+
+
+def _by_model(cells: list[Cell]) -> list[list[Cell]]:
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.load_key, []).append(cell)
+    return list(found.values())
 
 
 def task_cell(cell: Cell) -> runs.Cell:

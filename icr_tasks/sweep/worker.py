@@ -14,7 +14,7 @@ from ..engines.answers import CannotStore
 from ..errors import IcrError
 from . import records, study
 from .cells import Cell, matrix
-from .engine import check_names, import_plugins
+from .engine import Load, check_names, import_plugins
 from .records import Folder
 from .runner import Runner
 from .sharding import ShardRunner, run_shard
@@ -39,18 +39,20 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def run_cells(found: study.Study, todo: list[Cell], shard: Shard | None = None) -> int:
+def run_cells(
+    found: study.Study, todo: list[Cell], shard: Shard | None = None, load: Load | None = None
+) -> int:
     """Run cells in this process, or one shard of them: 0, 1 when a cell failed, 2 when the disk is full, 130 when
-    interrupted."""
+    interrupted. `load` makes their models where lm-eval's registry does not."""
     with on_terminate():
-        return _run(found, todo, shard)
+        return _run(found, todo, shard, load)
 
 
-def _run(found: study.Study, todo: list[Cell], shard: Shard | None) -> int:
+def _run(found: study.Study, todo: list[Cell], shard: Shard | None, load: Load | None) -> int:
     import_plugins(found.imports, str(found.path.resolve().parent))
     check_names(sorted({cell.engine for cell in todo}))
     folder = Folder(found.out)
-    runner = Runner(folder, todo) if shard is None else ShardRunner(folder, todo, shard, matrix(found))
+    runner = Runner(folder, todo, load) if shard is None else ShardRunner(folder, todo, shard, matrix(found))
     again = f"icr sweep {found.path}" + (f" --shard {shard}" if shard else "")
     try:
         if isinstance(runner, ShardRunner):
