@@ -5,7 +5,8 @@ run.
 
 Each task runs in its own process with lm-eval's dummy model, so nothing but the harness is measured: peak
 memory above a run on one tiny document, size of the sample log, and seconds. Growth with input size: --docs
-400.
+400. With --engine vllm it is lm-eval's own vllm model, tokenizing with SmolLM2's tokenizer, whose engine alone is left
+out; --ours skips the plain task, which then holds 130 times its tokens.
 """
 
 from __future__ import annotations
@@ -39,6 +40,24 @@ metric_list:
 """
 
 
+# lm-eval's vllm model and command line; the engine answers without looking.
+VLLM = """
+import sys
+from types import SimpleNamespace as N
+import lm_eval.models.vllm_causallms as module
+class LLM:
+    def __init__(self, **args):
+        from vllm.engine.arg_utils import EngineArgs
+        self.llm_engine = N(model_config=EngineArgs(**args).create_model_config())
+    def generate(self, prompts, **_):
+        return [N(outputs=[N(text="lol", token_ids=[1])]) for _ in prompts]
+module.LLM = LLM
+from lm_eval.__main__ import cli_evaluate
+sys.argv = ["lm_eval", *sys.argv[1:]]
+cli_evaluate()
+"""
+
+
 def write(folder: Path, docs: int, chars: int) -> Path:
     """A file in InfiniteBench's format with `docs` different books of `chars` ASCII characters."""
     words = [f"w{random.Random(i).randrange(10**6)}" for i in range(2000)]
@@ -55,15 +74,20 @@ def write(folder: Path, docs: int, chars: int) -> Path:
     return path
 
 
-def run(task: str, folder: Path, include: Path, out: Path) -> tuple[float, float, int]:
+def asked(engine: str) -> list[str]:
+    """The beginning of an lm_eval command with that engine."""
+    if engine == "dummy":
+        return [sys.executable, "-P", "-m", "lm_eval", "--model", "dummy"]
+    from icr_tasks.engines.smollm2 import export
+
+    args = f"pretrained={export()},max_model_len=2000000,dtype=float32"
+    return [sys.executable, "-P", "-c", VLLM, "run", "--model", "vllm", "--model_args", args]
+
+
+def run(engine: str, task: str, folder: Path, include: Path, out: Path) -> tuple[float, float, int]:
     """(seconds, peak MB, bytes of the sample log) of one lm_eval process."""
     command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "lm_eval",
-        "--model",
-        "dummy",
+        *asked(engine),
         "--tasks",
         task,
         "--include_path",
@@ -81,6 +105,7 @@ def run(task: str, folder: Path, include: Path, out: Path) -> tuple[float, float
         "ICR_DATA_DIR": str(folder),
         "XDG_CACHE_HOME": str(folder / "cache"),
         "HF_HOME": str(folder / "hf"),
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
     }
     started = time.perf_counter()
     with open(os.devnull, "w") as null:
@@ -104,6 +129,8 @@ def main() -> None:
     )
     parser.add_argument("--docs", type=int, default=100)
     parser.add_argument("--chars", type=int, default=500_000)
+    parser.add_argument("--engine", choices=("dummy", "vllm"), default="dummy")
+    parser.add_argument("--ours", action="store_true", help="only our task")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -113,13 +140,15 @@ def main() -> None:
         print(f"{args.docs} documents x {args.chars:,} characters = {text:.0f} MB of text\n")
         print("| task | peak memory growth, MB | growth / text | sample log, MB | seconds |")
         print("|---|---:|---:|---:|---:|")
-        for label, task in (("plain lm-eval YAML", "stock_plain"), ("icr_infbench_qa", "icr_infbench_qa")):
+        for label, task in (("plain lm-eval YAML", "stock_plain"), ("icr_infbench_qa", "icr_infbench_qa"))[
+            args.ours :
+        ]:
             found = []
             for folder in (small, large):
                 include = folder / "yaml"
                 include.mkdir(exist_ok=True)
                 (include / "stock.yaml").write_text(STOCK.format(file=files[folder]))
-                found.append(run(task, folder, include, folder / f"out-{task}"))
+                found.append(run(args.engine, task, folder, include, folder / f"out-{task}"))
             (_, base, _), (seconds, peak, log) = found
             print(
                 f"| {label} | {peak - base:.0f} | {(peak - base) / text:.2f} | {log / 1e6:.2f} | "

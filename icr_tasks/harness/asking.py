@@ -12,7 +12,7 @@ from ..context.chat import Template
 from ..context.window import Window
 from ..errors import IcrError
 from ..schema import answering, fingerprint
-from . import api_models, flags, forms
+from . import api_models, flags, forms, pieces
 from .asked import Asked, running
 from .grading import GRADER_KEYS
 from .options import OURS
@@ -59,6 +59,7 @@ class Asking:
         idle = Window(None, "nothing is counted")
         found = window.find(metadata, asked.lm) if counted or forms.serves("", asked.lm) else idle
         api_models.prepare(asked.lm, found)
+        pieces.prepare(asked.lm)
         found = found if counted else idle
         return cls(
             str(task.config.task),

@@ -113,6 +113,18 @@ PATCHES = (
         "a sweep asks git once, not after every cell",
         f"{_LM_EVAL}/1766 (as above)",
     ),
+    Patch(
+        "lm_eval.models.vllm_causallms:VLLM.generate_until",
+        "the memory of --model vllm does not grow with the data (pieces.py)",
+        "https://github.com/EleutherAI/lm-evaluation-harness (no thread; all prompts are tokenized before the first is answered)",
+        ("requests",),
+    ),
+    Patch(
+        "lm_eval.models.vllm_causallms:VLLM.tok_encode",
+        "long prompts of --model vllm are tokenized piece by piece (pieces.py)",
+        "https://github.com/EleutherAI/lm-evaluation-harness (as above)",
+        ("string", "add_special_tokens"),
+    ),
     # Beside the engine they touch:
     Patch(
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner._build_attention_metadata",
