@@ -216,7 +216,7 @@ def opening(small: bool) -> list[Line]:
 
 def startup(small: bool) -> list[Line]:
     """What the hook adds to a start."""
-    starts, commands = (40, 3) if small else (200, 60)
+    starts, commands = (40, 3) if small else (200, 30)
     size = ["--starts", str(starts), "--commands", str(commands)]
     found = json.loads(script("startup.py", "--json", *size))
     lines = []

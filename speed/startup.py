@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import py_compile
 import shutil
 import statistics
 import subprocess
@@ -38,6 +39,8 @@ def environments(folder: Path) -> dict[str, Path]:
         for file in HOOK if name == "with" else ():
             if (here / file).exists():
                 shutil.copy(here / file, site / file)
+        for module in site.glob("*.py"):  # as an installer does
+            py_compile.compile(str(module), doraise=True)
         found[name] = folder / name / "bin" / "python"
     return found
 
