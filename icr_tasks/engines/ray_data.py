@@ -83,7 +83,7 @@ class RayVLLM(IcrVLLM):
 
         asked: dict[int, tuple[dict[str, Any], list[str]]] = {}
         refused: dict[int, str] = {}
-        blocks = [ray.put(block) for block in self._blocks(requests, order, asked, refused)]
+        blocks: list[Any] = [ray.put(block) for block in self._blocks(requests, order, asked, refused)]
         yield from ((i, "", self._fail(requests[i], why)) for i, why in refused.items())
         if not blocks:
             return
@@ -238,7 +238,7 @@ def _eos(config: Any, tokenizer: Any, source: str, revision: str | None) -> set[
 
     found = [tokenizer.eos_token_id, getattr(config.get_text_config(), "eos_token_id", None)]
     try:
-        found.append(GenerationConfig.from_pretrained(source, revision=revision).eos_token_id)
+        found.append(GenerationConfig.from_pretrained(source, revision=revision or "main").eos_token_id)
     except OSError as error:
         log.debug("no generation defaults of %s: %s", source, error)
     return {int(i) for ids in found if ids is not None for i in (ids if isinstance(ids, list) else [ids])}
