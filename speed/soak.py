@@ -147,7 +147,7 @@ def ended(code: int, said: str) -> str:
     """What ended a process, by its exit code and its words: nothing else counts as a kill or a full disk."""
     if code == -signal.SIGKILL:
         return "killed"
-    if code == 2 and "cannot store an answer" in said and os.strerror(errno.EFBIG) in said:
+    if code == 2 and os.strerror(errno.EFBIG) in said:  # of an answer, a record or a ledger
         return "full disk"
     return "to the end" if code == 0 else f"exit {code}: {(said.strip().splitlines() or ['no words'])[-1]}"
 
