@@ -181,8 +181,8 @@ function narrowed(spec) {
   const room = document.documentElement.clientWidth;
   if (room >= 640) return spec;
   const {text, subtitle} = spec.title;
-  // 14 px bold and 11 px plain letters are about 8 and 6 px wide; the frame takes 50
-  const title = {text: wrapped(text, (room - 50) / 8), ...(subtitle && {subtitle: wrapped(subtitle, (room - 50) / 6)})};
+  // 14 px bold and 11 px plain letters are about 8.5 and 6.5 px wide; the frame takes 50
+  const title = {text: wrapped(text, (room - 50) / 8.5), ...(subtitle && {subtitle: wrapped(subtitle, (room - 50) / 6.5)})};
   // cells of a matrix hold numbers: they keep their width, and the picture scrolls
   const cells = !spec.layer || spec.layer[0].encoding.x?.type === "nominal";
   return {...spec, title, ...(!cells && {width: Math.max(150, Math.min(spec.width, room - 220))})};
@@ -190,7 +190,8 @@ function narrowed(spec) {
 async function draw(place) {
   const chart = data.charts[place.dataset.chart];
   await window.vegaEmbed(place, narrowed({...data.frames[chart.frame], ...chart.spec}), {
-    config: data.themes[dark.matches ? 1 : 0], actions: false, renderer: "svg", ast: true, tooltip: {theme: dark.matches ? "dark" : "light"},
+    config: {...data.themes[dark.matches ? 1 : 0], padding: 10},  // fonts are measured here: no room in reserve
+    actions: false, renderer: "svg", ast: true, tooltip: {theme: dark.matches ? "dark" : "light"},
   });
   place.setAttribute("role", "img");
   place.setAttribute("aria-label", `${chart.title}. ${chart.about}`);
