@@ -14,9 +14,22 @@ class IcrError(Exception):
         self.exit_code = exit_code
 
 
+def install_hint(extra: str, *others: str) -> str:
+    """The command that brings an extra of this package (or one of `others`), at the end of a message:
+    `pip install ".[board]"  # in a clone of icr-tasks`. The package is on no index yet; this is the only place
+    that changes when it is (docs/releasing.md)."""
+    either = "".join(f"or [{other}], " for other in others)
+    return f'pip install ".[{extra}]"  # {either}in a clone of icr-tasks'
+
+
+_SHOWN = 30  # known names in a message: of more, those nearest to what was typed, or the first
+
+
 def unknown(kind: str, got: str, known: Iterable[str]) -> IcrError:
     """Error for a name that does not exist, with the nearest match. `unknown("prompt", "aoo", ["ao"])`."""
-    names = sorted(known)
-    near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
+    names = sorted(set(known))
+    near = difflib.get_close_matches(got, names, n=8, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return IcrError(f"unknown {kind} {got!r}.{hint} Known: {', '.join(names)}")
+    shown = names if len(names) <= _SHOWN else near or names[:_SHOWN]
+    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+    return IcrError(f"unknown {kind} {got!r}.{hint} Known: {', '.join(shown)}{more}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import IcrError
+from .errors import IcrError, install_hint
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +32,7 @@ def needs(module: str, extra: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise IcrError(
-            f"{what} need the package {module} ({error}); pip install icr-tasks[{extra}]"
-        ) from error
+        raise IcrError(f"{what} need the package {module} ({error}); {install_hint(extra)}") from error
 
 
 __all__ = ["needs", "torch"]

@@ -134,6 +134,8 @@ def _manifest(out: Path) -> dict[str, Any]:
         found = orjson.loads((out / MANIFEST).read_bytes())
     except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        raise IcrError(f"--to {out} is a file; name a folder for the site") from None
     except (OSError, orjson.JSONDecodeError) as error:
         raise IcrError(f"{out / MANIFEST} cannot be read ({error}); delete it to publish anew") from error
     return found if isinstance(found, dict) else {}

@@ -244,9 +244,5 @@ def test_without_the_extra_a_board_is_its_tables_and_one_line(
     assert not list(tmp_path.glob("*.svg"))
     for name in ("board.md", "board.html"):
         text = (tmp_path / name).read_text()
-        assert (
-            text.count('pip install "icr-tasks[board]"')
-            + text.count("pip install &#34;icr-tasks[board]&#34;")
-            == 1
-        )
+        assert text.count('pip install ".[board]"') + text.count("pip install &#34;.[board]&#34;") == 1
         assert "InfiniteBench" in text and "<picture>" not in text and "vegaEmbed =" not in text

@@ -10,6 +10,7 @@ from fake_served import FakeServed
 
 from icr_tasks import plugins
 from icr_tasks.cli import health, main
+from icr_tasks.errors import install_hint
 
 
 def doctor(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, dict]:
@@ -47,12 +48,14 @@ def test_a_named_judge_or_endpoint_is_asked(
     assert code == 1 and "no server at" in told["named"][0]["detail"]
     secret = "Zx9-very-secret"
     with FakeServed(key=secret) as server:
-        assert doctor(capsys, "--endpoint", server.url)[0] == 1
+        code, told = doctor(capsys, "--endpoint", server.url)
+        assert code == 1 and told["named"][0]["detail"].endswith("set $ICR_API_KEY")
         monkeypatch.setenv("ICR_API_KEY", secret)
         code = main(["doctor", "--endpoint", server.url.replace("http://", f"http://me:{secret}@")])
         assert code == 0 and secret not in capsys.readouterr().out
         monkeypatch.setenv("ICR_JUDGE_API_KEY", "wrong")
-        assert doctor(capsys, "--judge", server.url)[0] == 1
+        code, told = doctor(capsys, "--judge", server.url)
+        assert code == 1 and told["named"][0]["detail"].endswith("set $ICR_JUDGE_API_KEY")
 
 
 def test_named_data_must_be_there(
@@ -84,7 +87,7 @@ def test_named_engines_are_imported_and_extras_looked_up(
     needs = {**health.requirements(), "rag": [Requirement("no-such-package>=1"), Requirement("numpy<0.1")]}
     monkeypatch.setattr(health, "requirements", lambda: needs)
     code, told = doctor(capsys, "--extra", "rag")
-    assert code == 1 and told["next"] == 'pip install "icr-tasks[rag]"'
+    assert code == 1 and told["next"] == install_hint("rag")
     assert (
         "no-such-package is not installed" in told["named"][0]["detail"]
         and "is not <0.1" in told["named"][0]["detail"]

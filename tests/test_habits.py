@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -12,9 +13,12 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import pytest
 import yaml
+
+from icr_tasks.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -133,11 +137,44 @@ def test_the_release_check_is_a_script_that_parses() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("version", "system"), [((3, 10), "linux"), ((3, 14), "linux"), ((3, 12), "darwin")])
+def test_make_names_the_python_it_needs(version: tuple[int, int], system: str, tmp_path: Path) -> None:
+    """Before anything is installed, in a sentence: a stranger's python3 is often an old one."""
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\nimport sys\n"
+        f"sys.version_info, sys.platform = {(*version, 1, 'final', 0)}, {system!r}\nexec(sys.argv[2])\n"
+    )
+    python.chmod(0o755)
+    command = ["make", "setup", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and not (tmp_path / "venv").exists()
+    said = f"this is Python {version[0]}.{version[1]} on {system}: name another by PYTHON=python3.12"
+    assert said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
 def test_a_system_without_file_locks_is_told_what_to_do() -> None:
     code = "import sys; sys.modules['fcntl'] = None; from icr_tasks.cli import main; sys.exit(main(['collect', '--help']))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
     assert "on Windows run it inside WSL" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "no space left (out.parquet)"), (errno.EIO, "Traceback")]
+)
+def test_a_full_disk_is_one_sentence(
+    number: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a library writes (parquet); what is no matter of space stays a traceback. Exit code 2, never a verdict's."""
+
+    def fails(path: Path) -> NoReturn:
+        raise OSError(number, os.strerror(number), "out.parquet")
+
+    monkeypatch.setattr("icr_tasks.cli.check.main", lambda argv: fails(Path()))
+    assert main(["check", "results"]) == 2
+    err = capsys.readouterr().err
+    assert said in err and ("Traceback" in err) == (said == "Traceback")
 
 
 def test_a_closed_pipe_is_no_error_and_no_pass() -> None:
@@ -166,7 +203,7 @@ def test_a_closed_pipe_is_no_error_and_no_pass() -> None:
 @pytest.mark.parametrize(
     ("module", "command", "said"),
     [
-        ("numba", ["train", "data", "--help"], "icr-tasks[train]"),
+        ("numba", ["train", "data", "--help"], 'pip install ".[train]"'),
         ("nosuch_of_ours", ["check", "--help"], "Traceback"),
     ],
 )

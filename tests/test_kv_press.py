@@ -1,5 +1,5 @@
 """kvpress itself behind `kv:press.NAME`: runs where kvpress is installed, which is an environment of its own
-(`.ci/run` makes one; by hand: pip install 'icr-tasks[hf,kv]')."""
+(`.ci/run` makes one; by hand: the extras [hf,kv])."""
 
 from __future__ import annotations
 

@@ -80,6 +80,11 @@ ONCE = {
         ("icr_tasks/engines/answers.py",),
         "engines.answers.through",
     ),
+    "how an extra of this package is installed": (
+        r"install [\w -]*['\"\\]*(icr-tasks|\.\[)",
+        ("icr_tasks/errors.py",),
+        "errors.install_hint",
+    ),
     "lm-eval's output folders": (
         r"class Evaluation\b|samples_\{task\}_",
         ("icr_tasks/storage.py",),
@@ -94,6 +99,15 @@ def test_it_stands_once(what: str) -> None:
     found = [str(path) for path, text in SOURCES.items() if re.search(pattern, text)]
     assert set(found) <= set(owners), f"{what} again in {sorted(set(found) - set(owners))}; use {instead}"
     assert found, f"nothing has {what} any more: mend the pattern of this test"
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]), ids=lambda p: p.name
+)
+def test_no_page_installs_from_an_index(path: Path) -> None:
+    """Until the package is on one: a clone, or pip's own (git+). The release list names its own first command."""
+    found = re.findall(r"install (?:--?[\w-]+ )*[\"']?icr-tasks[^\n`]*", path.read_text(encoding="utf-8"))
+    assert [line for line in found if " @ git+" not in line and path.name != "releasing.md"] == []
 
 
 def test_the_leaderboard_stands_on_low_rooms_alone() -> None:

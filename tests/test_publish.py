@@ -108,6 +108,14 @@ def test_a_tree_with_a_problem_is_not_published(tmp_path: Path, capsys: pytest.C
     assert "icr check" in capsys.readouterr().err and not (tmp_path / "site").exists()
 
 
+def test_a_file_is_no_site(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    assert main(["publish", str(results), "--to", str(tmp_path / "README.md")]) == 2
+    said = capsys.readouterr().err
+    assert "is a file; name a folder" in said and "delete" not in said
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_the_workflows_of_the_docs_are_whole() -> None:
     """Two YAML files: one tests a pull request with icr check, the other publishes; their icr commands are real."""
     text = (Path(__file__).parent.parent / "docs" / "publish.md").read_text(encoding="utf-8")

@@ -233,6 +233,7 @@ def test_head_is_not_judged_on_the_items_it_was_chosen_on() -> None:
         (["--definition", "atention"], "attention"),
         (["--tasks", "icr_infbench_mc", "--allow-partial"], "gold"),
         (["--model", "nowhere/at-all"], "load"),
+        (["--tasks", "icr_synth_rag_51"], "Did you mean 'icr_synth_rag_512'"),
     ],
 )
 def test_bad_input(
@@ -248,7 +249,8 @@ def test_bad_input(
     model = [] if "--model" in args else ["--model", str(tiny.llama(tmp_path / "m"))]
     tasks = [] if "--tasks" in args else ["--tasks", "icr_synth_rag_512"]
     assert main(["rank", *model, *tasks, "--limit", "2", *args]) != 0
-    assert words in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
 
 
 def _signal(gold: int, strong: int, bias: float = 0.0) -> Signal:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from icr_tasks import plugins
-from icr_tasks.errors import IcrError
+from icr_tasks.errors import IcrError, unknown
 from icr_tasks.params import Flag, Name, Number, Param, Tokens, Whole, Word, check_params
 from icr_tasks.registry import Registry
 
@@ -90,6 +90,15 @@ def test_register_get_and_nearest_name(cheeses: Registry[Any]) -> None:
         cheeses.get("gouba")
     with pytest.raises(IcrError, match="cheese gouda parameter 'month'. Did you mean 'months'"):
         entry.check({"month": 3})
+
+
+def test_of_many_known_names_the_nearest_are_shown() -> None:
+    """Two hundred names after the hint would hide it; a name that stands in two lists is shown once."""
+    many = [f"icr_task_{n}" for n in range(200)]
+    said = str(unknown("task", "icr_task_1999", many))
+    assert "Did you mean 'icr_task_199'" in said and "and 192 more" in said and len(said) < 300
+    assert str(unknown("task", "zzz", many)).endswith("and 170 more")
+    assert str(unknown("engine", "vlm", ["vllm", "hf", "vllm"])).endswith("Known: hf, vllm")
 
 
 def test_a_name_is_taken_once(cheeses: Registry[Any]) -> None:

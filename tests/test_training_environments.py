@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LINES = re.findall(r"`icr-tasks\[([\w,-]+)\]`[^|]*\| ([^|]+) \|", (ROOT / "docs" / "training.md").read_text())
+LINES = re.findall(
+    r"`pip install \"\.\[([\w,-]+)\]\"`[^|]*\| ([^|]+) \|", (ROOT / "docs" / "training.md").read_text()
+)
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from icr_tasks.errors import IcrError
+from icr_tasks.errors import IcrError, install_hint
 
 from . import prepare
 from .config import Config, load
@@ -68,7 +68,7 @@ def served_sampler(config: Config, base_url: str, model: str) -> Sample:
     try:
         from openai import OpenAI
     except ImportError as error:
-        raise IcrError("--base-url needs the openai client: pip install icr-tasks[judge]") from error
+        raise IcrError(f"--base-url needs the openai client: {install_hint('judge')}") from error
     client = OpenAI(base_url=base_url, api_key="none")
     more = (
         {"extra_body": {"chat_template_kwargs": config.chat_template_kwargs}}

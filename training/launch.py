@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from icr_tasks.errors import IcrError, unknown
+from icr_tasks.errors import IcrError, install_hint, unknown
 
 from . import plan, prepare
 from .config import SHIPPED, Config, load
@@ -105,4 +105,4 @@ def main(argv: list[str]) -> int:
     try:
         return subprocess.run(words, env=env).returncode
     except FileNotFoundError as error:
-        raise IcrError(f"{words[0]} cannot be started ({error}); pip install icr-tasks[train]") from error
+        raise IcrError(f"{words[0]} cannot be started ({error}); {install_hint('train')}") from error

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from icr_tasks.errors import IcrError, unknown
+from icr_tasks.errors import IcrError, install_hint, unknown
 
 _CLASS = {"grpo": ("grpo_config.py", "GRPOConfig"), "sft": ("sft_config.py", "SFTConfig")}
 # Ours to set, and where: the order of the data, the folder and the lengths are decided in one place.
@@ -90,7 +90,7 @@ def known(kind: str) -> dict[str, str]:
     ):
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
-            raise IcrError(f"training needs {package}: pip install icr-tasks[train]")
+            raise IcrError(f"training needs {package}: {install_hint('train')}")
         tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and node.name in (
@@ -109,7 +109,7 @@ def known(kind: str) -> dict[str, str]:
 def _source(package: str, file: str) -> str:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise IcrError(f"training needs {package}: pip install icr-tasks[train]")
+        raise IcrError(f"training needs {package}: {install_hint('train')}")
     return (Path(spec.origin).parent / file).read_text(encoding="utf-8")
 
 

@@ -5,13 +5,14 @@ A new command is one line in COMMANDS. Each target is `main(argv: list[str]) -> 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 import traceback
 from importlib import import_module
 
-from ..errors import IcrError, unknown
+from ..errors import IcrError, install_hint, unknown
 from ..schema import redact_text
 
 BROKEN_PIPE = 141  # what a shell reports of a program that was writing to a closed pipe
@@ -22,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": (".cli.data:main", "fetch and verify benchmark data"),
     "lm-eval": (".cli.lm_eval:main", "run lm_eval with our tasks and models, without start-up hook"),
     "tasks-path": (".cli.lm_eval:tasks_path", "print the folder for lm_eval --include_path"),
-    "demo": (".cli.demo:main", "a real small model under five settings, on this machine, in minutes"),
+    "demo": (".cli.demo:main", "a real small model under four settings, on this machine, in minutes"),
     "sweep": (".cli.sweep:main", "models x settings x prompts x tasks from one file, resumable"),
     "status": (".cli.status:main", "what a study has done, what is missing, and the command for each gap"),
     "score": (".cli.score:main", "score anybody's predictions, no model needed"),
@@ -77,6 +78,16 @@ def main(argv: list[str] | None = None) -> int:
     ):  # `icr ... | head` closed the pipe: no message, and never the 0 of a gate that passed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         return status
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            sys.stderr.write(redact_text(traceback.format_exc()))
+            return 2
+        place = f" ({error.filename})" if error.filename else ""
+        print(
+            f"icr: error: `icr {args[0]}` found no space left{place}: free some, then run it again",
+            file=sys.stderr,
+        )
+        return 2
     except ModuleNotFoundError as error:
         extras = _extras(error.name or "")
         if not extras:
@@ -84,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         print(
             f"icr: error: `icr {args[0]}` needs the package {error.name}, which is not installed: "
-            f'pip install "icr-tasks[{extras[0]}]"' + "".join(f" or [{extra}]" for extra in extras[1:]),
+            + install_hint(*extras),
             file=sys.stderr,
         )
         return 2

@@ -26,7 +26,10 @@ def main(argv: list[str]) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     fetch = verbs.add_parser("fetch", help="download a benchmark")
-    fetch.add_argument("benchmark", help="helmet, infbench, longbench_v2, loong, or one of a plugin")
+    fetch.add_argument(
+        "benchmark",
+        help="helmet, infbench, longbench_v2, loong, mrcr ...: all of them in icr data ls --known",
+    )
     fetch.add_argument(
         "--datasets", help="comma-separated (helmet: nq,hotpotqa,triviaqa,popqa; infbench: mc,qa,sum)"
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from ..errors import IcrError
+from ..errors import IcrError, install_hint
 from . import health
 from .health import ENGINES, Finding
 
@@ -121,7 +121,7 @@ def _next(parts: dict[str, list[Finding]], named: list[Finding], args: argparse.
     local = [found for found in parts["engines"] if found.name.startswith(("vllm", "hf"))]
     usable = tried or [found for found in local if found.usable]
     if not usable:
-        return 'pip install "icr-tasks[vllm]"' if health.gpus() else 'pip install "icr-tasks[hf]"'
+        return install_hint("vllm" if health.gpus() else "hf")
     model = ENGINES[usable[0].name.partition(" ")[0]].models[0]
     return (
         f"lm_eval --tasks {task} --model {model} --model_args pretrained=MODEL --batch_size auto "

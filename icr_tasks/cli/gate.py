@@ -281,7 +281,7 @@ def _baseline(args: argparse.Namespace, new: load.Run) -> tuple[load.Run, dict[s
             ", ".join(p.stem for p in sorted(args.baselines.glob("*.json")))
             or "none; `icr baseline set NAME RUN`"
         )
-        raise IcrError(f"no baseline {name!r}: {error} Baselines in {args.baselines}: {known}") from error
+        raise IcrError(f"no baseline {name!r}: {error}. Baselines in {args.baselines}: {known}") from error
 
 
 def _of_setting(folder: Path, new: load.Run) -> load.Run:

@@ -17,7 +17,7 @@ from ..benchmarks import catalog
 from ..engines.served.address import key_of, server_of
 from ..engines.served.client import Unreachable
 from ..engines.served.listing import listing
-from ..errors import IcrError, unknown
+from ..errors import IcrError, install_hint, unknown
 from ..schema import redact_text, redact_url
 from ..storage import cache_root, data_root
 
@@ -129,7 +129,7 @@ def extra(name: str, needs: list[Any]) -> Finding:
             have.append(f"{need.name} {version}")
         else:
             wrong.append(f"{need.name} {version} is not {need.specifier}")
-    fix = f'pip install "icr-tasks[{name}]"' if wrong else ""
+    fix = install_hint(name) if wrong else ""
     return Finding(name, not wrong, "; ".join(wrong or have), fix)
 
 
@@ -154,7 +154,7 @@ def engine(name: str, cards: list[str], *, tried: bool) -> Finding:
     detail = good.detail if good else "nothing more is needed"
     if key == "vllm" and not cards and not metadata.version("vllm").endswith("cpu"):
         why = f"{detail}; a build for GPUs, and no GPU is seen"
-        return Finding(shown, False, why, 'pip install "icr-tasks[cpu]" (docs/install.md)')
+        return Finding(shown, False, why, "make setup (docs/install.md)")
     if not tried:
         return Finding(shown, True, detail)
     command = [sys.executable, "-P", "-c", kind.statement]
@@ -223,8 +223,10 @@ def served(kind: str, address: str, model: str | None, key: str | None = None) -
     """A server (`kind`: judge or endpoint): there, an OpenAI-compatible one, and with this model."""
     name = f"{kind} {redact_url(address)}"
     own = {"extra": None, "seed": None, "header": None}
+    variable = "ICR_JUDGE_API_KEY" if kind == "judge" else "ICR_API_KEY"
     try:
-        told = listing(server_of(model or "", address, key or key_of(None, None, address), own))
+        server = server_of(model or "", address, key or key_of(None, None, address), own)
+        told = listing(server, key=f"set ${variable}")
     except Unreachable as error:
         return Finding(name, False, str(error))
     if not told.models:

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import hub
-from ..errors import IcrError, unknown
+from ..errors import IcrError, install_hint, unknown
 
 _SAMPLE = (
     "How many employees did Acme Corp. have in 2023?",
@@ -113,7 +113,7 @@ def _window(model: str, wanted: int = 16384) -> int:
 def _serve(args: argparse.Namespace, more: list[str]) -> int:
     if importlib.util.find_spec("vllm") is None and not args.print:
         raise IcrError(
-            "icr judge serve needs vLLM: pip install icr-tasks[vllm], or use any OpenAI-compatible server"
+            f"icr judge serve needs vLLM, any other OpenAI-compatible server does too: {install_hint('vllm')}"
         )
     words = command(args, more)
     if args.print:

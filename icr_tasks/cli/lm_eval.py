@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from ..errors import IcrError
+from ..errors import IcrError, install_hint
 
 
 def main(argv: list[str]) -> int:
@@ -19,9 +19,7 @@ def main(argv: list[str]) -> int:
         import lm_eval.models as models
         import lm_eval.tasks.manager as manager
     except ImportError as error:
-        raise IcrError(
-            f"lm_eval cannot be imported ({error}); pip install icr-tasks[vllm] or [hf]"
-        ) from error
+        raise IcrError(f"lm_eval cannot be imported ({error}); {install_hint('vllm', 'hf')}") from error
     from lm_eval.__main__ import cli_evaluate
 
     from ..harness import hooks

@@ -26,7 +26,7 @@ from ..context.prepared import Prepared, entry, head
 from ..context.quality import by_type
 from ..context.retrieval import make
 from ..context.retrieve import DoesNotFit, candidates, query, retrieve
-from ..errors import IcrError, unknown
+from ..errors import IcrError
 from ..leaderboard.stats import Design
 
 _TOGETHER = 16  # items whose passages are embedded in one call
@@ -127,14 +127,9 @@ def _prepare(args: argparse.Namespace, setting: str) -> list[_Row]:
 
 
 def _load(names: str, metadata: dict[str, Any]) -> list[Any]:
-    from ..harness.run import manager
+    from ..harness.run import named
 
-    known = manager(metadata)
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if name not in known.all_tasks:
-            raise unknown("task", name, known.all_tasks)
-    return list(known.load(wanted)["tasks"].values())
+    return list(named([name.strip() for name in names.split(",") if name.strip()], metadata).values())
 
 
 def _task(task: Any, counter: tokens.TokenCounter, limit: int | None, workers: int | None) -> _Row:

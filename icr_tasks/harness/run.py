@@ -15,6 +15,8 @@ from typing import Any
 from ..benchmarks.base import Item
 from ..benchmarks.sheets import task_dirs
 from ..engines import session
+from ..errors import unknown
+from ..setting_options import split_task
 from .hooks import environment as environment
 
 
@@ -41,6 +43,15 @@ def manager(metadata: dict[str, Any]) -> Any:
 def items(cell: Cell, model_args: dict[str, Any]) -> dict[str, list[Item]]:
     """The items that a cell asks of each of its tasks; nothing is built."""
     return {str(task.config.task): task.items[: cell.limit] for task in _tasks(cell, model_args)}
+
+
+def named(names: Sequence[str], metadata: dict[str, Any]) -> dict[str, Any]:
+    """Task objects of tasks and groups that a user named. Raises IcrError with the nearest match."""
+    found = manager(metadata)
+    for name in names:
+        if split_task(name)[0] not in found.all_tasks:
+            raise unknown("task", name, found.all_tasks)
+    return dict(found.load(list(names))["tasks"])
 
 
 def _tasks(cell: Cell, model_args: dict[str, Any]) -> list[Any]:

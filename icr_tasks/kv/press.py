@@ -1,6 +1,6 @@
 """kvpress presses by name (`kv:press.SnapKV@0.5` keeps half): an optional extra with an older transformers.
 
-kvpress 0.5 pins transformers below 5.3, so it lives in its own environment: pip install 'icr-tasks[hf,kv]'. A
+kvpress 0.5 pins transformers below 5.3, so it lives in its own environment, with the extras [hf,kv]. A
 press runs inside the dense prefill. Only presses seen working offline are allowed; those in PRESS_MASKS
 overwrite keys instead of freeing them, so their row saves no byte and says so (`frees` false, stored 100 %).
 """
@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib import import_module, metadata
 from typing import Any
 
-from ..errors import IcrError, unknown
+from ..errors import IcrError, install_hint, unknown
 from ..registry import KV_METHODS
 from .base import Method
 
@@ -86,14 +86,12 @@ class Press(Method):
             kvpress = import_module("kvpress")
         except ImportError as error:
             raise IcrError(
-                f"setting kv:{self.name} needs kvpress: make an environment with pip install "
-                f"'icr-tasks[kv]' ({error})"
+                f"setting kv:{self.name} needs kvpress ({error}); in an environment of its own: {install_hint('hf,kv')}"
             ) from error
         if tuple(map(int, version.split(".")[:2])) >= _NEWEST:
             raise IcrError(
-                f"kvpress does not run with transformers {version}: it needs one below 5.3, in its own "
-                "environment "
-                "(pip install 'icr-tasks[kv]')"
+                f"kvpress does not run with transformers {version}: it needs one below 5.3, in an environment "
+                f"of its own: {install_hint('hf,kv')}"
             )
         _see_masks(kvpress)
         short = self.name.removeprefix("press.")

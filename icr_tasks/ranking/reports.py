@@ -33,7 +33,7 @@ def made(
     ranked. `results`: a run's ledger, whose scores the reports correlate with."""
     import logging
 
-    from ..harness.run import manager
+    from ..harness.run import named
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     given = {
@@ -42,7 +42,7 @@ def made(
         "allow_partial": allow_partial or None,
         "prompt": prompt,
     }
-    loaded = manager({k: v for k, v in given.items() if v is not None}).load(list(tasks))["tasks"]
+    loaded = named(tasks, {k: v for k, v in given.items() if v is not None})
     model, tokenizer = attention.load(name, revision=revision, dtype=dtype, device=device)
     window = max_length or getattr(model.config, "max_position_embeddings", None)
     if window is None:

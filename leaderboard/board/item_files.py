@@ -8,7 +8,7 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from icr_tasks.errors import IcrError
+from icr_tasks.errors import IcrError, install_hint
 
 from ..ledgers.load import Run, TaskItems
 from ..text import escape
@@ -126,7 +126,7 @@ class ParquetFile(_File):
             import pyarrow
             import pyarrow.parquet
         except ImportError:
-            raise IcrError('parquet needs the extra [board]: pip install "icr-tasks[board]"') from None
+            raise IcrError(f"parquet needs the extra [board]: {install_hint('board')}") from None
         self._arrow = pyarrow
         kinds = {"occ": pyarrow.int32(), "depth": pyarrow.float64(), "score": pyarrow.float64(),
                  "prompt_tokens": pyarrow.int64(), "answer_tokens": pyarrow.int64(), "truncated": pyarrow.bool_()}  # fmt: skip

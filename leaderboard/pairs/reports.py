@@ -13,6 +13,7 @@ from xml.sax import saxutils
 import orjson
 
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import write_atomic
 
 from .. import plots
 from ..ledgers.load import Run
@@ -164,13 +165,13 @@ def write(
     is set."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "gate.md").write_text(text, encoding="utf-8")
+        write_atomic(folder / "gate.md", text.encode())
         body = orjson.dumps(data(found, base, new, first), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-        (folder / "gate.json").write_bytes(body + b"\n")
-        (folder / "gate.xml").write_text(junit(found), encoding="utf-8")
+        write_atomic(folder / "gate.json", body + b"\n")
+        write_atomic(folder / "gate.xml", junit(found).encode())
         if plots.available():
             drawn = forest.of_gate(found, f"Gate: {found.verdict}").svg()
-            (folder / "gate.svg").write_text(drawn, encoding="utf-8")
+            write_atomic(folder / "gate.svg", drawn.encode())
         else:
             print(f"note: no gate.svg: {plots.NEEDS}", file=sys.stderr)
         if summary:

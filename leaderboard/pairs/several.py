@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import write_atomic
 
 from ..ledgers.ledger import slug
 from ..ledgers.load import Run
@@ -99,13 +100,13 @@ def write(folder: Path, answers: list[Answer], worst: Verdict) -> None:
     suites = [reports.junit(one.found).partition("\n")[2].rstrip() for one in answers]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "gate.md").write_text(text, encoding="utf-8")
+        write_atomic(folder / "gate.md", text.encode())
         body = orjson.dumps(data(answers, worst), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-        (folder / "gate.json").write_bytes(body + b"\n")
+        write_atomic(folder / "gate.json", body + b"\n")
         xml = "\n".join(
             ['<?xml version="1.0" encoding="utf-8"?>', "<testsuites>", *suites, "</testsuites>", ""]
         )
-        (folder / "gate.xml").write_text(xml, encoding="utf-8")
+        write_atomic(folder / "gate.xml", xml.encode())
         reports.summarise(text)
     except OSError as error:
         raise IcrError(f"cannot write the gate's report: {error}; choose another folder with -o") from error

@@ -19,14 +19,14 @@ from importlib.util import find_spec
 from typing import Any, ParamSpec
 from xml.sax.saxutils import escape
 
-from icr_tasks.errors import IcrError
+from icr_tasks.errors import IcrError, install_hint
 from icr_tasks.storage import cache_root, write_atomic
 
 from ..text.escape import visible
 from .theme import config, painted
 
 P = ParamSpec("P")
-NEEDS = 'pictures need the extra [board]: pip install "icr-tasks[board]"'
+NEEDS = f"pictures need the extra [board]: {install_hint('board')}"
 
 
 def available() -> bool:

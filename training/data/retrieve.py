@@ -11,7 +11,7 @@ import numpy as np
 
 from icr_tasks.context.retrieval import dense
 from icr_tasks.context.retrieval.embedder import Embedder
-from icr_tasks.errors import IcrError
+from icr_tasks.errors import IcrError, install_hint
 
 from . import read
 from .config import Config
@@ -113,7 +113,7 @@ def bm25(questions: Sequence[str], texts: Texts, k: int) -> Iterator[tuple[np.nd
     try:
         import bm25s
     except ImportError as error:
-        raise IcrError("bm25 retrieval needs bm25s: pip install icr-tasks[rag]") from error
+        raise IcrError(f"bm25 retrieval needs bm25s: {install_hint('rag')}") from error
     index = bm25s.BM25()
     tokens = bm25s.tokenize(texts.block(0, len(texts)), stopwords="en", show_progress=False)
     index.index(tokens, show_progress=False)

@@ -10,12 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numba import njit
-
-from icr_tasks.errors import IcrError
 
 # ---- fuzzy ---------------------------------------------------------------------------------------
 # The signals of `similarity` for all gold x negative pairs of a row in one compiled pass.
@@ -33,15 +30,6 @@ def _classes() -> np.ndarray:
     return np.array(space, dtype=np.uint8)
 
 
-@lru_cache(maxsize=1)
-def _kernel() -> Any:
-    try:
-        pass
-    except ImportError as error:
-        raise IcrError("refinement is compiled with numba: pip install icr-tasks[train]") from error
-    return compiled_signals
-
-
 def signals(golds: Sequence[str], others: Sequence[str]) -> np.ndarray:
     """float64 (len(SIGNALS), golds, others), in the order of `similarity.SIGNALS`."""
     out = np.zeros((len(SIGNALS), len(golds), len(others)))
@@ -52,7 +40,7 @@ def signals(golds: Sequence[str], others: Sequence[str]) -> np.ndarray:
         lowered = [text.lower() for text in (*part, *others)]
         ends = np.cumsum([0, *map(len, lowered)])
         codes = np.frombuffer("".join(lowered).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        out[:, start : start + len(part)] = _kernel()(codes, ends, len(part), _classes())
+        out[:, start : start + len(part)] = compiled_signals(codes, ends, len(part), _classes())
     return out
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from icr_tasks import storage
-from icr_tasks.errors import IcrError
+from icr_tasks.errors import IcrError, install_hint
 from icr_tasks.storage import write_atomic
 
 Record = dict[str, Any]
@@ -41,7 +41,7 @@ def arrow() -> ModuleType:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise IcrError("training data are parquet files: pip install icr-tasks[train]") from error
+        raise IcrError(f"training data are parquet files: {install_hint('train')}") from error
     return pyarrow
 
 

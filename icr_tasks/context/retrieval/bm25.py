@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import IcrError
+from ...errors import IcrError, install_hint
 from ...registry import retriever
 from ...storage import Lru
 from ..pool import Group, Pool
@@ -76,7 +76,7 @@ def package() -> tuple[Any, frozenset[str]]:
         import bm25s
         from bm25s.stopwords import STOPWORDS_EN
     except ImportError as error:
-        raise IcrError("retriever 'bm25' needs bm25s: pip install 'icr-tasks[rag]'") from error
+        raise IcrError(f"retriever 'bm25' needs bm25s: {install_hint('rag')}") from error
     return bm25s, frozenset(STOPWORDS_EN)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ... import hub
-from ...errors import IcrError, unknown
+from ...errors import IcrError, install_hint, unknown
 
 Encode = Callable[[list[str]], Any]
 
@@ -48,7 +48,7 @@ def sentence_transformers() -> Any:
     try:
         import sentence_transformers as package
     except ImportError as error:
-        raise IcrError("this retriever needs sentence-transformers: pip install 'icr-tasks[rag]'") from error
+        raise IcrError(f"this retriever needs sentence-transformers: {install_hint('rag')}") from error
     return package
 
 
@@ -91,9 +91,7 @@ def _openai(place: str, revision: str | None, options: dict[str, Any]) -> Runnin
     try:
         from openai import OpenAI
     except ImportError as error:
-        raise IcrError(
-            "an embedding server needs the client: pip install 'icr-tasks[judge]' (openai)"
-        ) from error
+        raise IcrError(f"an embedding server needs the client openai: {install_hint('judge')}") from error
     if not options.get("url"):
         raise IcrError('an embedding server needs its address: "embed_url":"http://host:8000/v1"')
     client = OpenAI(base_url=str(options["url"]), api_key=os.environ.get("OPENAI_API_KEY", "none"))

@@ -34,8 +34,11 @@ def listing_of(fleet: Fleet) -> Listing:
     return told
 
 
-def listing(server: Server, timeout: float = 15.0) -> Listing:
-    """The server's listing of this model; empty where it has none.
+_KEY = "set $ICR_API_KEY, or api_key_env=NAME"
+
+
+def listing(server: Server, timeout: float = 15.0, key: str = _KEY) -> Listing:
+    """The server's listing of this model; empty where it has none. `key`: what to do about a wrong one.
 
     Raises Unreachable when nobody is there, or the key is refused.
     """
@@ -51,9 +54,7 @@ def listing(server: Server, timeout: float = 15.0) -> Listing:
         )
     except listings.NoListing as error:
         if error.status in (401, 403):
-            raise Unreachable(
-                f"{server.shown} refuses the key (HTTP {error.status}); set $ICR_API_KEY, or api_key_env=NAME"
-            ) from None
+            raise Unreachable(f"{server.shown} refuses the key (HTTP {error.status}); {key}") from None
         if error.status is None:
             why = server.redact(error.reason)
             raise Unreachable(f"no server at {server.shown} ({why}); start it, or correct base_url") from None

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ...checked import check
-from ...errors import IcrError, unknown
+from ...errors import IcrError, install_hint, unknown
 from .endpoint import Endpoint
 from .rubrics import RUBRICS
 from .secrets import api_key, split_url
@@ -140,7 +140,7 @@ class _Common(BaseModel):
 def common(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Numbers, extra request fields and the store, checked."""
     if find_spec("openai") is None and given.get("base_url"):
-        raise IcrError(f"{prefix}base_url needs the openai client: pip install icr-tasks[judge]")
+        raise IcrError(f"{prefix}base_url needs the openai client: {install_hint('judge')}")
     found = check(_Common, given, "", prefix=prefix, quote="")
     out = {name: getattr(found, name) for name in found.model_fields_set}
     store = given.get("store")

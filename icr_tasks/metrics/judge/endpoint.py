@@ -17,7 +17,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from ...errors import IcrError
+from ...errors import IcrError, install_hint
 from .rubrics import BadReply
 from .secrets import Redactor, quiet_http, redact_url, split_url
 
@@ -311,7 +311,5 @@ def load_openai() -> Any:
         import openai
         import tenacity  # noqa: F401  (needed beside it)
     except ImportError as error:
-        raise IcrError(
-            f"the judge needs the openai client ({error}); pip install icr-tasks[judge]"
-        ) from error
+        raise IcrError(f"the judge needs the openai client ({error}); {install_hint('judge')}") from error
     return openai
