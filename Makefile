@@ -11,13 +11,17 @@ FIND := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),)
 # Where pip has no CPU build of torch at hand, PyTorch's own CPU index has it.
 TORCH_INDEX := $(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
 STAMP := $(VENV)/.icr-stack
+# What the pinned list has builds for; said in a sentence before anything is installed.
+FITS := import sys; v = sys.version_info[:2]; sys.exit(0 if sys.platform == "linux" and (3, 11) <= v <= (3, 13) else "the \
+pinned environment is for Linux and Python 3.11 to 3.13, this is Python %d.%d on %s: name another by PYTHON=python3.12, or \
+see docs/install.md" % (v[0], v[1], sys.platform))
 
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults bench soak dry-runs nightly
 
-# Five to fifteen minutes on two cores, by processor, once the environment is there; DEMO_ARGS="--lengths 512 --items 4" for a look.
+# Seven minutes of processor time once the environment is there, on two cores side by side; DEMO_ARGS="--lengths 512 --items 4" for a look.
 demo: setup
 	$(BIN)/icr demo -o demo-out $(DEMO_ARGS)
 
@@ -39,6 +43,7 @@ setup: $(STAMP)
 
 # A pinned list without dependency resolution: a resolver would add GPU builds of torchvision, torchaudio and torchcodec.
 $(STAMP): requirements/cpu.txt
+	@$(PYTHON) -c '$(FITS)'
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv

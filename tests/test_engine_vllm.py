@@ -122,14 +122,14 @@ def test_the_demo_small_and_interrupted(smollm2: Path, tmp_path: Path) -> None:
     command = [str(BIN / "icr"), "demo", "-o", str(tmp_path), "--lengths", "512", "--items", "3"]
     first = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert first.returncode == 0, first.stderr[-3000:]
-    for setting in ("full", "rag@512", "gold", "gold@only", "none"):
+    for setting in ("full", "rag@256", "gold@only", "none"):
         assert f"| {setting} |" in first.stdout
     assert "(3/100)" in first.stdout and "Data: generated" in first.stdout
-    assert re.search(r"items \d+/15  .*prompt tok/s  left ", first.stderr), first.stderr[-3000:]
+    assert re.search(r"items \d+/12  .*prompt tok/s  left ", first.stderr), first.stderr[-3000:]
     board, picture, advice = first.stdout.splitlines()[-3:]
     assert board.startswith("Board: ") and f"{tmp_path}/board/board.html" in board
     assert Path(picture.split()[-1]).read_text().startswith("<svg") and "choice-" in picture
-    assert advice.startswith("What to use: ") and "rag@512" in advice
+    assert advice.startswith("What to use: ") and "rag@256" in advice
     second = subprocess.run(command, capture_output=True, text=True, timeout=120)
     table = [line for line in first.stdout.splitlines() if line.startswith("|")]
     assert table == [line for line in second.stdout.splitlines() if line.startswith("|")]

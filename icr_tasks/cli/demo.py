@@ -1,4 +1,4 @@
-"""`icr demo`: SmolLM2-135M under five settings and four lengths, by vLLM on this machine's CPU or GPU, in
+"""`icr demo`: SmolLM2-135M under four settings and three lengths, by vLLM on this machine's CPU or GPU, in
 minutes.
 
     icr demo -o demo-out                # interrupted? run it again: finished answers are kept
@@ -15,17 +15,22 @@ import logging
 import os
 import sys
 import time
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import hub
-from ..errors import IcrError
+from ..errors import IcrError, install_hint
 from ..leaderboard import plots
 from ..sweep.progress import Progress, clock
 
-# Items per length: prefill cost grows with length, so about the same number of tokens is spent on each.
-ITEMS = {"512": 48, "1k": 24, "2k": 14, "4k": 8}
-SETTINGS = ("full", "rag@512", "gold", "gold@only", "none")
+# The same questions at every length and under every setting, so every difference is a paired one. 256 retrieved
+# tokens are less than the context at every length. By default 192 questions, 72,000 prompt tokens; 44,000 are left
+# where a prompt asked before (gold@only and none are the same at every length) or its beginning is not read again.
+LENGTHS = ("512", "1k", "2k", "4k")
+DEFAULT_LENGTHS, ITEMS = "512,1k,2k", 16
+SETTINGS = ("full", "rag@256", "gold@only", "none")
 GEN = {"max_gen_toks": 24}
 
 
@@ -44,17 +49,19 @@ def main(argv: list[str]) -> int:
         "-o", "--out", type=Path, default=Path("demo-out"), help="folder for answers and results"
     )
     parser.add_argument("--model", help="folder or hub id of another model (default: SmolLM2-135M-Instruct)")
-    parser.add_argument("--lengths", default=",".join(ITEMS), help="comma-separated, of " + ", ".join(ITEMS))
-    parser.add_argument("--items", type=int, help="items per length (default: fewer at longer lengths)")
+    parser.add_argument(
+        "--lengths", default=DEFAULT_LENGTHS, help="comma-separated, of " + ", ".join(LENGTHS)
+    )
+    parser.add_argument("--items", type=int, default=ITEMS, help="questions, the same ones at every length")
     args = parser.parse_args(argv)
     lengths = [s.strip() for s in args.lengths.split(",")]
-    if unknown := [length for length in lengths if length not in ITEMS]:
-        raise IcrError(f"the demo has no length {unknown[0]!r}; choose of {', '.join(ITEMS)}")
-    for module, extra in (("vllm", "vllm"), ("bm25s", "rag")):
+    if unknown := [length for length in lengths if length not in LENGTHS]:
+        raise IcrError(f"the demo has no length {unknown[0]!r}; choose of {', '.join(LENGTHS)}")
+    if args.items < 1:
+        raise IcrError(f"--items {args.items}: the demo asks at least one question")
+    for module in ("vllm", "bm25s"):
         if importlib.util.find_spec(module) is None:
-            raise IcrError(
-                f"the demo needs {module}: `make setup`, or pip install icr-tasks[vllm,rag] ({extra})"
-            )
+            raise IcrError(f"the demo needs {module}: `make setup`, or {install_hint('vllm,rag')}")
     try:
         return _run(args.out, args.model, lengths, args.items)
     except KeyboardInterrupt:
@@ -65,17 +72,17 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _run(out: Path, model: str | None, lengths: list[str], items: int | None) -> int:
+def _run(out: Path, model: str | None, lengths: list[str], items: int) -> int:
     from ..leaderboard.ledgers.collect import collect
     from ..leaderboard.ledgers.summary import table
 
     started = time.time()
-    todo = [(length, items or ITEMS[length]) for length in lengths]
     # Finished before? The ledgers say so, and the engine need not be loaded.
-    plan = json.dumps({"model": model, "lengths": todo, "settings": SETTINGS, "gen": GEN}, sort_keys=True)
+    asked = {"model": model, "lengths": lengths, "items": items, "settings": SETTINGS, "gen": GEN}
+    plan = json.dumps(asked, sort_keys=True)
     done = out / "done.json"
     if not (done.is_file() and done.read_text() == plan):
-        _evaluate(out, model, todo)
+        _evaluate(out, model, lengths, items)
         done.write_text(plan)
     runs = collect([out / "lm_eval"], out / "results")
     print()
@@ -85,8 +92,8 @@ def _run(out: Path, model: str | None, lengths: list[str], items: int | None) ->
         "published benchmarks."
     )
     print(
-        "full = all passages; rag@512 = those BM25 finds, up to 512 tokens; gold = all passages, then the "
-        "gold ones again; gold@only = only those; none = no context."
+        "full = all passages; rag@256 = those BM25 finds, up to 256 tokens; gold@only = only the passages that "
+        "hold the answer; none = no context."
     )
     print(
         f"Files: {out}/lm_eval (lm_eval's own output), {out}/results (ledgers), {out}/answers. "
@@ -115,7 +122,7 @@ def _board(out: Path) -> None:
         print(f"What to use: {sentence}")
 
 
-def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None:
+def _evaluate(out: Path, model: str | None, lengths: list[str], items: int) -> None:
     began = time.time()
     from ..engines import answers
     from ..engines.smollm2 import export
@@ -135,11 +142,18 @@ def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None
     from ..engines.vllm import IcrVLLM
 
     lm = IcrVLLM(**args)
-    cells = [Cell((f"icr_synth_rag_{length}",), {"setting": s}, n) for length, n in todo for s in SETTINGS]
+    # everything is answered before lm_eval scores: its bars would show nothing
+    lm.generate_until = partial(lm.generate_until, disable_tqdm=True)  # type: ignore[method-assign]
+    tasks = tuple(f"icr_synth_rag_{length}" for length in lengths)
+    cells = [Cell(tasks, {"setting": setting}, items) for setting in SETTINGS]
     shown = {k: v for k, v in args.items() if k != "store"}
     asked = requests(lm, cells, shown, GEN)
-    print(f"[3/4] {len(asked)} questions; prompts that share their passages run together", flush=True)
-    sizes = [request.size for request in asked]
+    sizes = _costs(asked)
+    print(
+        f"[3/4] {len(asked)} questions in {sum(n > 0 for n in sizes)} different prompts of {sum(sizes):,} tokens; those "
+        "with a common beginning run together",
+        flush=True,
+    )
     progress, everything = Progress([]), _Asked()
     progress.built(everything, len(asked), sum(sizes))
     progress.start()
@@ -151,6 +165,19 @@ def _evaluate(out: Path, model: str | None, todo: list[tuple[str, int]]) -> None
         evaluate(lm, cell, engine="icr-vllm", model_args=shown, gen_kwargs=GEN, out=place)
 
 
+def _costs(asked: list[Any]) -> list[int]:
+    """Prompt tokens of each request, 0 where the same prompt came before: it is asked once, so the time left does
+    not count it."""
+    from ..engines.answers import keys_of
+
+    seen: set[str] = set()
+    costs = []
+    for request, key in zip(asked, keys_of(asked), strict=True):
+        costs.append(0 if key in seen else request.size)
+        seen.add(key)
+    return costs
+
+
 def _engine(model: str, out: Path) -> dict[str, Any]:
     from vllm.platforms import current_platform
 
@@ -159,6 +186,7 @@ def _engine(model: str, out: Path) -> dict[str, Any]:
         "max_model_len": 8192,
         "store": str(out / "answers"),
         "enforce_eager": True,
+        "in_flight": 16,  # answers come evenly, so the time left is soon known
     }
     if current_platform.is_cpu():
         # float32 is the fast type on CPUs without AMX; one process saves two engine start-ups.
@@ -167,6 +195,7 @@ def _engine(model: str, out: Path) -> dict[str, Any]:
 
 
 def _quiet() -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
