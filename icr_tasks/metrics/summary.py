@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import IcrError
+from ..errors import IcrError, install_hint
 from .answer_lines import plain
 from .judge.config import common, prefixed
 
@@ -128,7 +128,7 @@ def _jieba() -> Callable[[str], Any]:
         import jieba
     except ImportError as error:
         raise IcrError(
-            "Chinese summaries are cut into words by jieba: pip install 'icr-tasks[longbench-pro]'"
+            f"Chinese summaries are cut into words by jieba: {install_hint('longbench-pro')}"
         ) from error
     jieba.setLogLevel("WARNING")
     return lambda text: jieba.cut(text, cut_all=False)
