@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ def test_rows_counted_with_the_trained_model_s_tokenizer_are_not_counted_again(
     assert len(set(asked)) == 8
 
 
-def test_the_plan_says_what_a_run_does(here: Path) -> None:
+def test_the_plan_says_what_a_run_does(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configs.load(
         "grpo_ao.yaml", [f"data={here / 'tiny'}", "model=Qwen/Qwen2.5-7B-Instruct-1M", "limit=16"]
     )
@@ -249,6 +250,11 @@ def test_the_plan_says_what_a_run_does(here: Path) -> None:
     text = plan.text(config, here / "tiny" / "train.parquet")
     assert "256 prompts x 5 completions" in text and "4 update(s) of 320 completions" in text
     assert "no step at all" in text and "its name was not checked" in text and "GPU hours" in text
+    with monkeypatch.context() as at:  # a folder here is no name of the hub's
+        at.chdir(here)
+        (here / "Qwen" / "mine").mkdir(parents=True)
+        local = replace(config, model="Qwen/mine")
+        assert "its name was not checked" not in plan.text(local, here / "tiny" / "train.parquet")
 
 
 def test_a_launch_with_two_processes_goes_from_the_command_to_a_resumed_checkpoint(tmp_path: Path) -> None:

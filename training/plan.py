@@ -151,6 +151,6 @@ def text(config: Config, data: Path, rate: float = RATE) -> str:
         )
     else:
         lines.append(f"the size of {config.model} is not known here: no estimate of disk, memory and hours")
-    if not config.model.startswith((".", "/", "~")):
+    if not config.model.startswith((".", "/", "~")) and not Path(config.model).is_dir():
         lines.append(f"{config.model} is fetched from the hub at the start; its name was not checked")
     return "\n".join(f"  {line}" for line in lines)

@@ -143,7 +143,7 @@ def _evaluate(out: Path, model: str | None, lengths: list[str], items: int) -> N
 
     lm = IcrVLLM(**args)
     # everything is answered before lm_eval scores: its bars would show nothing
-    lm.generate_until = partial(lm.generate_until, disable_tqdm=True)  # type: ignore[method-assign]
+    lm.generate_until = partial(lm.generate_until, disable_tqdm=True)  # type: ignore[method-assign, assignment]
     tasks = tuple(f"icr_synth_rag_{length}" for length in lengths)
     cells = [Cell(tasks, {"setting": setting}, items) for setting in SETTINGS]
     shown = {k: v for k, v in args.items() if k != "store"}
