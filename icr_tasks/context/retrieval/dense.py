@@ -32,7 +32,7 @@ class _Plan(NamedTuple):
     n_cut: int
 
 
-class _Now(NamedTuple):
+class Now(NamedTuple):
     """The embedder as its files are at this moment: what it reads, where its vectors lie, its prefix of
     documents."""
 
@@ -72,15 +72,14 @@ class Dense(Retriever):
         now = self._now()
         vector = self._query(now, query)
         for group in pool.groups:
-            now, plan, texts = self._missing(now, pool, group)
-            found = get(now.path(plan), len(plan.owners), partial(self.embedder.encode, texts))
+            now, owners, found = self._stored(now, pool, group)
             if found.shape[1:] != vector.shape:
                 raise IcrError(
                     f"embedder {self.embedder.name!r} gives {len(vector)} dimensions, its stored vectors "
                     "have "
                     f"{found.shape[1]}; give its revision (revision=...), or delete {now.where}"
                 )
-            np.maximum.at(out, group.members[plan.owners], np.asarray(found, dtype=np.float32) @ vector)
+            np.maximum.at(out, group.members[owners], np.asarray(found, dtype=np.float32) @ vector)
         return out
 
     def notes(self, pool: Pool, query: str) -> dict[str, Any]:
@@ -134,11 +133,16 @@ class Dense(Retriever):
             "instruction": self.instruction,
         }
 
-    def _now(self) -> _Now:
+    def _now(self) -> Now:
         where = self.embedder.vectors
-        return _Now(self.embedder.reading_at(where), where, self.embedder.prompt("document"))
+        return Now(self.embedder.reading_at(where), where, self.embedder.prompt("document"))
 
-    def _missing(self, now: _Now, pool: Pool, group: Group) -> tuple[_Now, _Plan, list[str]]:
+    def _stored(self, now: Now, pool: Pool, group: Group) -> tuple[Now, np.ndarray, np.ndarray]:
+        """(the embedder as it is, piece -> index into the group's members, vectors of the pieces)."""
+        now, plan, texts = self._missing(now, pool, group)
+        return now, plan.owners, get(now.path(plan), len(plan.owners), partial(self.embedder.encode, texts))
+
+    def _missing(self, now: Now, pool: Pool, group: Group) -> tuple[Now, _Plan, list[str]]:
         """(the embedder as it is, a group's plan, the texts to embed for it: none where its vectors are
         stored)."""
         plan, _ = self._plan(now, pool, group)
@@ -148,7 +152,7 @@ class Dense(Retriever):
         now = self._now()
         return now, *self._plan(now, pool, group, texts=True)
 
-    def _plan(self, now: _Now, pool: Pool, group: Group, texts: bool = False) -> tuple[_Plan, list[str]]:
+    def _plan(self, now: Now, pool: Pool, group: Group, texts: bool = False) -> tuple[_Plan, list[str]]:
         """How to embed a group, remembered by its content; with `texts` also the strings to embed."""
         key = (group.key, now.prefix, now.reading.tokens, str(now.where))
         found = _PLANS.get(key)
@@ -161,7 +165,7 @@ class Dense(Retriever):
         _PLANS.put(key, plan, owners.nbytes + 300)
         return plan, strings
 
-    def _query(self, now: _Now, query: str) -> np.ndarray:
+    def _query(self, now: Now, query: str) -> np.ndarray:
         prefix = self.instruction
         text = prefix + now.reading.head(query, prefix)
         found = get(now.question(text), 1, lambda: self.embedder.encode([text]))

@@ -17,11 +17,12 @@ Encode = Callable[[list[str]], Any]
 
 @dataclass(frozen=True)
 class Running:
-    """A loaded embedder: texts -> vectors, and the tokens it reads as the loaded model itself says (None:
-    unknown)."""
+    """A loaded embedder: texts -> vectors, the tokens it reads as the loaded model itself says (None: unknown), and
+    sentence-transformers' model where that runs it."""
 
     encode: Encode
     reads: int | None = None
+    model: Any = None
 
 
 def load(options: dict[str, Any], place: str, revision: str | None) -> Running:
@@ -73,7 +74,9 @@ def _st(place: str, revision: str | None, options: dict[str, Any]) -> Running:
         )
 
     reads = model.max_seq_length
-    return Running(encode, int(reads) if isinstance(reads, int | float) and reads < 1_000_000 else None)
+    return Running(
+        encode, int(reads) if isinstance(reads, int | float) and reads < 1_000_000 else None, model
+    )
 
 
 def _vllm(place: str, revision: str | None, options: dict[str, Any]) -> Running:
