@@ -43,7 +43,9 @@ def data(folder: Path, books: int, questions: int, size: int, text: Path | None)
             for question in range(questions):
                 asked = f"What did Name{number}x{question} say to Name{number}x{question + 20}?"
                 record = {"id": number * questions + question, "context": shown, "input": asked}
-                file.write(json.dumps({**record, "answer": [f"Name{number}x{question}"], "options": []}) + "\n")
+                file.write(
+                    json.dumps({**record, "answer": [f"Name{number}x{question}"], "options": []}) + "\n"
+                )
     return total / 1e6
 
 
