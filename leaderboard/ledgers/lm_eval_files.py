@@ -221,7 +221,7 @@ def _row(sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[
         "keys": _keys(doc),
         "score": {m: v for m in metrics if type(v := sample.get(m)) in _NUMBER},
         "n_prompt_tokens": of("n_prompt_tokens"),
-        "n_out_tokens": int(length)
+        "n_out_tokens": int(length)  # type: ignore[arg-type]
         if type(length) in _NUMBER and "out_tokens" in sample["metrics"]
         else None,
         "truncated": of("truncated"),
