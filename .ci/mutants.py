@@ -63,6 +63,13 @@ GROUPS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 # Changes that change nothing a caller can see: (module, line of code, change) -> why.
 _BLOCK = "how much is read at once"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
+    (
+        "metrics.extract",
+        "return at - 1",
+        "1 -> 2",
+    ): "turns begin at line ends, and a line that answers has a character",
+    ("metrics.extract", "return at + 1", "1 -> 2"): "beyond the text either way",
+    ("metrics.extract", "return at + 1", "Add -> Sub"): "no turn begins at the end of the text",
     ("leaderboard.ledgers.lm_eval_files", 'back, tail = 1 << 16, b""', "1 -> 2"): _BLOCK,
     ("leaderboard.ledgers.lm_eval_files", 'back, tail = 1 << 16, b""', "16 -> 17"): _BLOCK,
     ("leaderboard.ledgers.lm_eval_files", "back *= 4", "4 -> 5"): _BLOCK,

@@ -18,7 +18,7 @@ import pytest
 
 from icr_tasks.metrics.answers import score, subem, subem_norm
 from icr_tasks.metrics.choice import acc
-from icr_tasks.metrics.extract import extract_answer
+from icr_tasks.metrics.extract import _own_turn, extract_answer
 from icr_tasks.metrics.option_reader import pick
 
 TEXTS = (
@@ -356,3 +356,19 @@ def test_a_long_text_takes_time_in_proportion(unit: str) -> None:
     pick(text, ["The Moon", "Mars", "Venus", "Pluto"])
     acc(text, "Mars", "B")
     assert time.process_time() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("Paris\nQuestion: who?", "Paris"),
+        ("A\nQ: who?", "A"),
+        ("Paris\n\nQ 2: who?\nRome\nQ 3: why?", "Paris\n"),
+        ("\nQuestion: who?\nParis\nQuestion: why?", "\nQuestion: who?\nParis"),
+        ("Answer:\nParis\nUser: more", "Answer:\nParis"),
+        ("Answer:\nQuestion: who?", "Answer:\nQuestion: who?"),
+        ("Paris", "Paris"),
+    ],
+)
+def test_the_next_turn_begins_behind_the_first_answer(text: str, own: str) -> None:
+    assert _own_turn(text) == own
