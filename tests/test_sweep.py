@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import yaml
 from icr_tasks.cli import main
 from icr_tasks.engines import answers
 from icr_tasks.errors import IcrError
-from icr_tasks.sweep import cells, executors, progress, records
+from icr_tasks.sweep import cells, executors, progress, records, runner
 from icr_tasks.sweep import study as studies
 
 TOY = {"name": "toy", "model": "counting", "model_args": {"pretrained": "counting", "tokenizer": "none"}}
@@ -189,6 +191,25 @@ def test_one_bad_prompt_one_broken_engine(tmp_path: Path, capsys: pytest.Capture
     assert found["broken"].state == "error" and "no such weights" in found["broken"].note
     assert found["broken"].command == f"icr sweep {path} --only {found['broken'].fingerprint}"
     assert "2 of 3 cells are not done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["_requests", "_keep"])
+def test_a_full_disk_stops_the_sweep_wherever_it_is_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    """While prompts are built (the index of a data file) or a cell's output is moved: exit 2 with a sentence, and no
+    cell is marked as failed."""
+    path = write(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Runner, step, full)
+        assert main(["sweep", str(path)]) == 2
+    assert "stopped: cannot write (No space left on device)" in capsys.readouterr().err
+    assert [s.state for s in records.states(studies.load(path))] in (["missing"], ["partial"])
+    assert main(["sweep", str(path)]) == 0
 
 
 def test_slurm_through_submitit(tmp_path: Path) -> None:

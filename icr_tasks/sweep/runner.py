@@ -3,6 +3,7 @@ others."""
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
@@ -80,6 +81,7 @@ class Runner:
         try:
             engine = self._load(cells[0])
         except Exception as error:
+            stop_if_full(error)
             for cell in cells:
                 self._fail(cell, f"engine {cell.engine} did not load: {reason(error, *cells)}")
             return
@@ -121,6 +123,7 @@ class Runner:
             try:
                 made = self._requests(engine, cell)
             except Exception as error:
+                stop_if_full(error)
                 self._fail(cell, reason(error, cell))
                 continue
             sizes = [r.size for r in made]
@@ -164,6 +167,7 @@ class Runner:
         except CannotStore:
             raise
         except Exception as error:
+            stop_if_full(error)
             log.debug("cell failed", exc_info=True)
             self._fail(cell, reason(error, cell))
             return
@@ -207,6 +211,16 @@ def _by_model(cells: list[Cell]) -> list[list[Cell]]:
     for cell in cells:
         found.setdefault(cell.load_key, []).append(cell)
     return list(found.values())
+
+
+def stop_if_full(error: Exception) -> None:
+    """Raise CannotStore where a disk, a quota or a file is full, whatever was being written: every cell would fail."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        where = f" {error.filename}" if error.filename else ""
+        raise CannotStore(
+            f"cannot write{where} ({os.strerror(error.errno)}); stored answers are kept: free space, then run the same "
+            "command again"
+        ) from error
 
 
 def task_cell(cell: Cell) -> runs.Cell:

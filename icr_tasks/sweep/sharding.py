@@ -25,7 +25,7 @@ from . import records, shards
 from .cells import Cell, matrix, units
 from .engine import Engine, versions
 from .records import Folder
-from .runner import Runner, reason, task_cell
+from .runner import Runner, reason, stop_if_full, task_cell
 from .shards import Ledger, Shard
 from .study import Study
 
@@ -98,6 +98,7 @@ class ShardRunner(Runner):
         except CannotStore:
             raise
         except Exception as error:
+            stop_if_full(error)
             log.debug("cell failed", exc_info=True)
             self._fail(cell, reason(error, cell))
             return
