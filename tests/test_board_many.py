@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import board_tree
 import pytest
 
 from icr_tasks.cli import main
 from icr_tasks.leaderboard.board import html, pictures, render, write
+from icr_tasks.leaderboard.board.build import Board
 from icr_tasks.leaderboard.board.tables import SERIES, Line, Shown, Table
 
 
@@ -73,9 +73,14 @@ def test_the_page_holds_every_item_and_chart_and_names_each_thing_once(
     for model in ("org/a", "org/b"):
         for setting in ("full", "rag@4k"):
             board_tree.run(tmp_path / "r", model, setting, datasets=("nq",))
-    drawn: list[Any] = []
+    drawn: list[pictures.Picture] = []
     real = pictures.pictures
-    monkeypatch.setattr(write, "pictures", lambda board: drawn.extend(real(board)) or drawn)
+
+    def kept(board: Board) -> list[pictures.Picture]:
+        drawn.extend(real(board))
+        return drawn
+
+    monkeypatch.setattr(write, "pictures", kept)
     assert main(["board", str(tmp_path / "r"), "-o", str(tmp_path / "b")]) == 0
     text = (tmp_path / "b" / "board.html").read_text()
     data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', text, re.S)[1])  # type: ignore[index]
