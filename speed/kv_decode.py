@@ -1,12 +1,16 @@
 """One decode step of attention, full against each KV method, in one run: milliseconds, bytes, index cost.
 
-    python speed/kv_decode.py --contexts 4k,16k,64k            # one Qwen2.5-7B-shaped layer
+    python speed/kv_decode.py --contexts 4k,16k,64k            # one Qwen2.5-7B-shaped layer, one thread
+    python speed/kv_decode.py --contexts 64k --threads 2       # the same on two threads
     python speed/kv_decode.py --model --contexts 4k            # a whole small model (random weights)
 
 `full (sdpa)` is what stock transformers runs; `full (grouped)` is icr-hf's own dense step on a CPU (the query
 group as rows), which evictors take as well. On a CPU seconds are processor time of one thread, so
-that a busy machine does not change them much; on a GPU they are wall time. Keys drift slowly like those of
-text; speeds depend on them only through cluster sizes.
+that a busy machine does not change them much; with more threads, and on a GPU, they are wall time. Warm: calls follow
+each other, so that what a sparse step reads may still lie in the caches. Cold: a buffer larger than the caches is
+written before each call, as other layers do in a model. `of bytes` is the speed against full (grouped), cold, as a
+share of the bytes that full reads over the bytes that the step reads. The index is built apart. Keys drift slowly like
+those of text; speeds depend on them only through cluster sizes.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from icr_tasks.kv.hf import attention
 from icr_tasks.settings import Setting, parse_tokens
 
 HEADS, KV_HEADS, DIM = 28, 4, 128  # Qwen2.5-7B
+_FLUSH = 256 << 20  # bytes written before a cold call: more than the caches of a processor hold
 SETTINGS = ("kv:cluster", "kv:page@0.018", "kv:topk@0.018", "kv:steady", "kv:snapkv@0.25")
 
 
@@ -34,21 +39,33 @@ def method(setting: str) -> Any:
 
 
 def clock(device: str) -> Callable[[], float]:
-    """Seconds that other processes do not add to."""
+    """Seconds: of the processor for one thread, which other processes do not add to, else of the clock on the wall."""
     if device == "cpu":
-        return time.process_time
+        return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     return lambda: (torch.cuda.synchronize(), time.perf_counter())[1]
 
 
-def best(run: Callable[[], Any], now: Callable[[], float], seconds: float = 1.0) -> float:
-    """Least seconds of one call, over calls worth about `seconds`."""
+def best(
+    run: Callable[[], Any],
+    now: Callable[[], float],
+    seconds: float = 1.0,
+    before: Callable[[], Any] | None = None,
+) -> float:
+    """Least seconds of one call, over calls worth about `seconds`; `before` each of them runs untimed."""
     run()
     found: list[float] = []
     while sum(found) < seconds and len(found) < 200:
+        if before is not None:
+            before()
         start = now()
         run()
         found.append(now() - start)
     return min(found)
+
+
+def timed(run: Callable[[], Any], now: Callable[[], float], flush: torch.Tensor) -> dict[str, float]:
+    """Milliseconds of one call, warm and after `flush` went through the caches."""
+    return {"ms": best(run, now) * 1e3, "cold": best(run, now, before=lambda: flush.add_(1)) * 1e3}
 
 
 def keys_like_text(n: int, device: str, dtype: torch.dtype) -> torch.Tensor:
@@ -78,20 +95,24 @@ def layer(n: int, device: str, dtype: torch.dtype, naive: bool) -> list[dict[str
     now, scale = clock(device), DIM**-0.5
     keys, values = keys_like_text(n, device, dtype), keys_like_text(n, device, dtype).flip(1)
     query = torch.randn(KV_HEADS, HEADS // KV_HEADS, DIM).to(device, dtype)
+    flush = torch.zeros(_FLUSH >> 2, device=device)
     whole = 2 * keys.numel() * keys.element_size()
-    full = best(lambda: full_sdpa(query, keys, values, scale), now)
-    grouped = best(lambda: full_grouped(query, keys, values, scale), now)
-    rows = [
-        {"n": n, "setting": "full (sdpa)", "ms": full * 1e3, "stored": whole, "read": whole},
-        {"n": n, "setting": "full (grouped)", "ms": grouped * 1e3, "stored": whole, "read": whole},
+    size = {"n": n, "stored": whole, "read": whole}
+    full = timed(lambda: full_sdpa(query, keys, values, scale), now, flush)
+    grouped = timed(lambda: full_grouped(query, keys, values, scale), now, flush)
+    rows: list[dict[str, Any]] = [
+        size | {"setting": "full (sdpa)"} | full,
+        size | {"setting": "full (grouped)"} | grouped,
     ]
     for setting in SETTINGS + (
         ("kv:cluster,build=fast", "kv:cluster,build=naive") if naive else ("kv:cluster,build=fast",)
     ):
-        rows.append(_row(setting, keys, values, query, scale, now) | {"n": n})
+        rows.append(_row(setting, keys, values, query, scale, now, flush) | {"n": n})
     for row in rows:
-        row["x"], row["x_grouped"] = full * 1e3 / row["ms"], grouped * 1e3 / row["ms"]
-        saved = full - row["ms"] / 1e3
+        row["x"], row["x_grouped"] = full["ms"] / row["ms"], grouped["ms"] / row["ms"]
+        row["x_cold"] = grouped["cold"] / row["cold"]
+        row["of_bytes"] = row["x_cold"] * row["read"] / whole
+        saved = (grouped["ms"] - row["ms"]) / 1e3
         row["even"] = row["build"] / saved if row.get("build") and saved > 0 else None
     return rows
 
@@ -103,6 +124,7 @@ def _row(
     query: torch.Tensor,
     scale: float,
     now: Callable[[], float],
+    flush: torch.Tensor,
 ) -> dict[str, Any]:
     chosen = method(setting)
     if chosen.frees:
@@ -112,30 +134,31 @@ def _row(
         kept_k, kept_v = keys.gather(1, at), values.gather(1, at)
         build = now() - start
         size = 2 * kept_k.numel() * kept_k.element_size()
-        ms = best(lambda: full_grouped(query, kept_k, kept_v, scale), now) * 1e3
-        return {"setting": setting, "ms": ms, "stored": size, "read": size, "build": build}
+        times = timed(lambda: full_grouped(query, kept_k, kept_v, scale), now, flush)
+        return {"setting": setting, "stored": size, "read": size, "build": build} | times
     start = now()
     zone = chosen.prepare(keys, values)
     build = now() - start
     done = chosen.attend(query, keys, values, zone, scale)
-    ms = best(lambda: chosen.attend(query, keys, values, zone, scale), now) * 1e3
+    times = timed(lambda: chosen.attend(query, keys, values, zone, scale), now, flush)
     stored = 2 * keys.numel() * keys.element_size() + chosen.index_bytes(zone)
-    return {"setting": setting, "ms": ms, "stored": stored, "read": done.bytes_read, "build": build}
+    return {"setting": setting, "stored": stored, "read": done.bytes_read, "build": build} | times
 
 
 def show(rows: list[dict[str, Any]]) -> str:
     """A markdown table."""
     lines = [
-        "| context | setting | ms/step | x sdpa | x grouped | MB read/step | MB stored | build s | pays "
-        "off after |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| context | setting | warm ms | cold ms | x sdpa | x grouped | x grouped, cold | of bytes | MB read | MB stored "
+        "| build s | pays off after |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:
         even = f"{r['even']:.0f} tokens" if r.get("even") else ""
         build = f"{r['build']:.2f}" if r.get("build") is not None else ""
         lines.append(
-            f"| {r['n'] // 1024}k | {r['setting']} | {r['ms']:.2f} | {r['x']:.1f} | {r['x_grouped']:.1f} | "
-            f"{r['read'] / 1e6:.2f} | {r['stored'] / 1e6:.1f} | {build} | {even} |"
+            f"| {r['n'] // 1024}k | {r['setting']} | {r['ms']:.2f} | {r['cold']:.2f} | {r['x']:.1f} | "
+            f"{r['x_grouped']:.1f} | {r['x_cold']:.1f} | {r['of_bytes']:.0%} | {r['read'] / 1e6:.2f} | "
+            f"{r['stored'] / 1e6:.1f} | {build} | {even} |"
         )
     return "\n".join(lines)
 
@@ -185,12 +208,13 @@ def main() -> None:
     parser.add_argument("--contexts", default="4k,16k,64k")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default=None, help="default: float32 on a CPU, bfloat16 on a GPU")
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU (default 1)")
     parser.add_argument("--naive", action="store_true", help="also time the naive index build")
     parser.add_argument("--model", action="store_true", help="a whole small model instead of one layer")
     args = parser.parse_args()
     lengths = [parse_tokens(c) for c in args.contexts.split(",")]
     if args.device == "cpu":
-        torch.set_num_threads(1)
+        torch.set_num_threads(args.threads)
     if args.model:
         print("\n".join(whole_model(n, args.device) for n in lengths))
         return

@@ -18,7 +18,7 @@ from ..errors import IcrError
 from ..lazy import torch
 from ..params import Number, Whole, Word
 from ..registry import kv_method
-from .base import Method, Picked, Zone, rank, take
+from .base import Method, Picked, Zone, products, rank, take
 from .kmeans import BUILDS, n_clusters
 
 if TYPE_CHECKING:
@@ -113,8 +113,9 @@ class Cluster(Method):
         """Tokens of the best clusters, and the estimate of the next ones."""
         index: Index = zone.index
         read, estimated = self.counts(index.centres.shape[1])
-        logits = (query @ index.centres.transpose(1, 2)).float() * scale
-        logits.masked_fill_((index.sizes == 0).unsqueeze(1), -torch.inf)
+        logits = products(query, index.centres).float() * scale
+        if (empty := index.sizes == 0).any():
+            logits.masked_fill_(empty.unsqueeze(1), -torch.inf)
         best = rank(logits).topk(read + estimated, dim=-1).indices
         at, valid = _expand(index, best[:, :read])
         cost = index.centres.numel() * index.centres.element_size() + index.sizes.numel() * _NUMBER

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..lazy import torch
 from ..params import Whole
 from ..registry import kv_method
-from .base import Method, Picked, Zone, rank
+from .base import Method, Picked, Zone, products, rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,7 @@ class Page(Method):
     def select(self, query: Tensor, keys: Tensor, zone: Zone, scale: float) -> Picked:
         """All tokens of the pages with the highest bound."""
         low, high = zone.index
-        bound = query.clamp(min=0) @ high.transpose(1, 2) + query.clamp(max=0) @ low.transpose(1, 2)
+        bound = products(query.clamp(min=0), high) + products(query.clamp(max=0), low)
         count = low.shape[1] if self.whole else min(zone.retrieve, low.shape[1])
         best = rank(bound * scale).topk(count, dim=-1, sorted=False).indices
         inside = torch.arange(self.page, device=keys.device)

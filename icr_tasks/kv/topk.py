@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..params import Whole
 from ..registry import kv_method
-from .base import Method, Picked, Zone, rank
+from .base import Method, Picked, Zone, products, rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ class TopK(Method):
     def select(self, query: Tensor, keys: Tensor, zone: Zone, scale: float) -> Picked:
         """The zone's keys with the largest share of the exact softmax over all keys, summed over the query
         group."""
-        scores = rank(query @ keys.transpose(1, 2) * scale)[:, zone.start : zone.end]
+        scores = rank(products(query, keys) * scale)[:, zone.start : zone.end]
         k = scores.shape[1] if self.whole else min(zone.retrieve, scores.shape[1])
         found = scores.topk(k, dim=-1, sorted=False).indices
         return Picked(
