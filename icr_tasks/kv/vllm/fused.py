@@ -80,9 +80,9 @@ class Fused:
         """An evictor's lists; None for a method that ranks at every step. Made where a request begins to answer."""
         if not plan.method.frees or not width:
             return None
-        return self._lists.stacked(
-            plan, width, lambda slots: gathered(self._whole, slots, self._impl.head_size), self._impl.scale
-        )
+        assert self._whole is not None
+        whole, dim = self._whole, self._impl.head_size
+        return self._lists.stacked(plan, width, lambda slots: gathered(whole, slots, dim), self._impl.scale)
 
 
 def _make(plan: Plan) -> _Made:

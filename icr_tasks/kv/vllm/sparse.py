@@ -199,8 +199,9 @@ def attend(
             grouped = query[step.at].view(impl.num_kv_heads, -1, impl.head_size)
             out = lists.attention(grouped, keys, values, kept, step.prompt, impl.scale)
             output[step.at] = out.reshape(output[step.at].shape).to(output.dtype)
-            read = kept.shape[1] + n - step.prompt
-            count(plan, step, read < n, bytes_read=read * per_token, tokens_read=read, **full)
+            kept_tokens = kept.shape[1] + n - step.prompt
+            read = {"bytes_read": kept_tokens * per_token, "tokens_read": kept_tokens}
+            count(plan, step, kept_tokens < n, **read, **full)
             continue
         zone = chosen.zone(step.prompt)
         zone.end = chosen.end(zone, n)
