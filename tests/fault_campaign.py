@@ -245,9 +245,10 @@ def command(case: Case, fork: bool = False) -> tuple[str, str]:
     """As `outcome`, by `lm_eval` in a process of its own: started anew, or forked from this one."""
     docs = documents(case.task)
     with tempfile.TemporaryDirectory() as folder, endpoint(case, docs) as server:
-        hf = {"pretrained": str(tiny_model()), "device": "cpu"}
+        hf = {"pretrained": str(tiny_model())}
         args = model_args(case, server.url) if case.served else hf
         line = ["--tasks", case.name, "--model", case.engine, "--log_samples"]
+        line += [] if case.served else ["--device", "cpu"]
         line += ["--model_args", ",".join(f"{k}={v}" for k, v in args.items()), "--output_path", folder]
         counted = {"tokenizer": str(tiny_model())} if case.counts and case.served else {}
         line += ["--metadata", json.dumps({**case.metadata, **counted})]

@@ -12,6 +12,7 @@ from typing import Any
 
 import flagkit
 import pytest
+import tiny
 from flagkit import TASK, cli, results, samples
 
 from icr_tasks.errors import IcrError
@@ -204,6 +205,26 @@ def test_the_real_command_ends_in_one_line() -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and last.startswith("icr: error: --num_fewshot 5"), done.stderr[-2000:]
     assert "Traceback" not in done.stderr
+
+
+def test_a_device_among_the_models_arguments_names_the_option(tmp_path: Path) -> None:
+    """lm-eval passes its own default device to every engine, so device= there is said twice."""
+    command = [str(Path(sys.executable).parent / "lm_eval"), "--tasks", TASK, "--model", "hf"]
+    done = subprocess.run(
+        [
+            *command,
+            "--limit",
+            "1",
+            "--model_args",
+            f"pretrained={tiny.llama(tmp_path, hidden=16, layers=1)},device=cpu",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and "use --device of the command" in last, done.stderr[-2000:]
 
 
 def test_what_lm_eval_was_asked_for_still_stands_in_its_frames(

@@ -22,6 +22,7 @@ _LENGTH = re.compile(
     r"|n_ctx\D{0,9})\D{0,12}(\d{3,8})",
     re.I,
 )
+_TWICE = re.compile(r"got multiple values for keyword argument '(\w+)'")
 _PARAMETER = re.compile(
     r"unsupported (?:parameter|value)|extra_forbidden|unrecognized request argument", re.I
 )
@@ -80,6 +81,12 @@ def explained(error: BaseException, ours: bool) -> IcrError | None:
         near = get_close_matches(missing[1], [*catalog.leaves(), *catalog.groups()], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return IcrError(f"no task {missing[1]!r}.{hint} `lm_eval ls tasks` lists all")
+    if isinstance(error, TypeError) and (twice := _TWICE.search(str(error))):
+        option = twice[1]  # lm_eval 0.4.13 passes a device (cuda:0) also where --device is not given
+        return IcrError(
+            f"lm_eval gives its engine {option} itself: use --{option} of the command, and leave {option}= out of "
+            "--model_args"
+        )
     if name in _UNREACHABLE:
         return IcrError(f"no server answers ({error}); start it, or correct base_url=", exit_code=3)
     if name in _LATE:
