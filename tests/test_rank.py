@@ -232,7 +232,7 @@ def test_head_is_not_judged_on_the_items_it_was_chosen_on() -> None:
     [
         (["--definition", "atention"], "attention"),
         (["--tasks", "icr_infbench_mc", "--allow-partial"], "gold"),
-        (["--model", "nowhere/at-all"], "load"),
+        (["--model", "nowhere/at-all"], "is no folder"),
         (["--tasks", "icr_synth_rag_51"], "Did you mean 'icr_synth_rag_512'"),
     ],
 )
