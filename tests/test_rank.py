@@ -14,6 +14,9 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+# Its log handler keeps the stderr of its first import, which must not be one that pytest closes after a test.
+pytest.importorskip("transformers")
+
 from icr_tasks.benchmarks.base import Unit
 from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
