@@ -72,6 +72,7 @@ def test_tests_are_chosen_by_the_functions_they_enter(job: Any, tmp_path: Path) 
     (tmp_path / "subject.py").write_text(
         "def one():\n    return 1\n\ndef two():\n    return one() + 1\n\ndef three():\n    return 3\n"
     )
+    # The skipped test is part of the constructed file: one that never ran enters no function and must not be chosen.
     (tmp_path / "test_subject.py").write_text(
         "import pytest, subject\n"
         "@pytest.fixture(scope='module')\ndef shared():\n    return subject.three()\n"

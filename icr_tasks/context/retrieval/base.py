@@ -43,3 +43,18 @@ class Retriever(ABC):
     def describe(self) -> dict[str, Any]:
         """What a report must say about it besides the setting (embedder revision, instruction text ...)."""
         return {}
+
+
+class Reordering(Retriever):
+    """A stage over another retriever that says an order, no scores: those of its stages cannot be compared."""
+
+    def scores(self, pool: Pool, query: str) -> np.ndarray:
+        """Falling with the rank; -inf for what is not ranked."""
+        out = np.full(len(pool), -np.inf)
+        order = self.rank(pool, query)
+        out[order] = -np.arange(len(order), dtype=float)
+        return out
+
+    @abstractmethod
+    def rank(self, pool: Pool, query: str) -> np.ndarray:
+        """Chunk numbers, best first."""

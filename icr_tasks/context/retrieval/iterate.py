@@ -15,12 +15,12 @@ import numpy as np
 
 from ..pool import Pool
 from . import asker as askers
-from .base import Retriever
+from .base import Reordering, Retriever
 
 READ = 3  # chunks read before the next search
 
 
-class Several(Retriever):
+class Several(Reordering):
     """`inner` searches; `params`: decompose, iterate, asker."""
 
     def __init__(
@@ -30,13 +30,6 @@ class Several(Retriever):
         self.inner, self.name = inner, str(params.get("asker") or "rules")
         self.asker = askers.make(self.name, self.engine)
         self._last: tuple[Pool, str, tuple[np.ndarray, list[str]]] | None = None
-
-    def scores(self, pool: Pool, query: str) -> np.ndarray:
-        """Falling with the rank."""
-        out = np.full(len(pool), -np.inf)
-        order = self.rank(pool, query)
-        out[order] = -np.arange(len(order), dtype=float)
-        return out
 
     def rank(self, pool: Pool, query: str) -> np.ndarray:
         """Chunk numbers, best first."""

@@ -19,7 +19,7 @@ from ...benchmarks.base import fill
 from ...errors import IcrError
 from ..pool import Pool
 from .asker import post
-from .base import Retriever
+from .base import Reordering, Retriever
 from .embedder import Model
 from .engines import knows_words, sentence_transformers
 from .reading import Reading, by_bytes, of_folder
@@ -35,7 +35,7 @@ _YES_NO = (
 )
 
 
-class Rerank(Retriever):
+class Rerank(Reordering):
     """`inner` ranks; `params["rerank"]` names the model, `params["depth"]` how many chunks it reads."""
 
     def __init__(
@@ -48,13 +48,6 @@ class Rerank(Retriever):
             str(self.engine.get("rerank_url") or ""),
         )
         self.model = Model(str(params["rerank"]), "", {"url": self.url} if self.url else {})
-
-    def scores(self, pool: Pool, query: str) -> np.ndarray:
-        """Falling with the rank: the model's scores and the retriever's cannot be compared."""
-        out = np.full(len(pool), -np.inf)
-        order = self.rank(pool, query)
-        out[order] = -np.arange(len(order), dtype=float)
-        return out
 
     def rank(self, pool: Pool, query: str) -> np.ndarray:
         """The first `depth` by the model, equal scores as the retriever had them, then the rest as it was."""

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..pool import Pool
-from .base import Retriever
+from .base import Reordering, Retriever
 
 _WORD = re.compile(r"\w+")
 _PLAIN = re.compile(r"\s*\([^()]*\)\s*$")  # Backstage (magazine)
 
 
-class Titles(Retriever):
+class Titles(Reordering):
     """`inner` ranks; a pool without titles stays as it is."""
 
     def __init__(
@@ -30,13 +30,6 @@ class Titles(Retriever):
     ) -> None:
         super().__init__(params, engine)
         self.inner, self.forks = inner, inner.forks
-
-    def scores(self, pool: Pool, query: str) -> np.ndarray:
-        """Falling with the rank."""
-        out = np.full(len(pool), -np.inf)
-        order = self.rank(pool, query)
-        out[order] = -np.arange(len(order), dtype=float)
-        return out
 
     def rank(self, pool: Pool, query: str) -> np.ndarray:
         """The best chunk of each title that the question names, then the others."""
