@@ -87,7 +87,7 @@ class Fused:
 
 def _make(plan: Plan) -> _Made:
     shares = [paged.share(plan.method, step.prompt, step.length) for step in plan.steps]
-    host = torch.tensor([[step.at, step.row] for step in plan.steps])
+    host = torch.tensor([[step.at, step.row] for step in plan.steps], device="cpu")
     if plan.table.device.type != "cpu":
         host = host.pin_memory()
     at, rows = host.to(plan.table.device, non_blocking=True).t().contiguous()

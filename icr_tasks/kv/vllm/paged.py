@@ -88,7 +88,8 @@ class Batch:
     def of(cls, shares: Sequence[Share], tables: Tensor) -> Batch:
         """One copy to the device, which nothing waits for. `tables`: the rows' block tables, on the
         device."""
-        host = torch.tensor([[s.length, s.head, s.chosen, s.tail] for s in shares], dtype=torch.int32)
+        rows = [[s.length, s.head, s.chosen, s.tail] for s in shares]
+        host = torch.tensor(rows, dtype=torch.int32, device="cpu")
         if tables.device.type != "cpu":
             host = host.pin_memory()
         lengths, head, chosen, tail = host.to(tables.device, non_blocking=True).t().contiguous()
