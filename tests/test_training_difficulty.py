@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -39,10 +43,58 @@ def test_rows_without_gradient_are_left_out_and_sampling_goes_on_where_it_stoppe
     means = [found[i]["mean"] for i in kept]
     assert means == sorted(means, reverse=True) and "of the groups without gradient" in text
     assert difficulty.measure(config, path, tmp_path / "hard", 4, sample) == found and len(asked) == 12
+    lines = (tmp_path / "hard" / "difficulty.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "hard" / "difficulty.jsonl").write_text("".join(lines[:-1]) + lines[-1][:9])  # killed here
+    assert difficulty.measure(config, path, tmp_path / "hard", 4, sample) == found and len(asked) == 13
     with pytest.raises(IcrError, match="other numbers of completions"):
         difficulty.measure(config, path, tmp_path / "hard", 5, sample)
+    with pytest.raises(IcrError, match="was sampled from other data or with another model"):
+        difficulty.measure(replace(config, max_response_length=7), path, tmp_path / "hard", 4, sample)
     with pytest.raises(IcrError, match="no row is left"):
         difficulty.write(path, tmp_path / "hard", {i: f | {"flat": 1.0} for i, f in found.items()}, 0.0, 1.0)
+
+
+def test_rows_are_asked_as_training_would_show_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut to max_prompt_length with gold kept and numbered anew; what training leaves out is not asked."""
+    root = trainkit.make(tmp_path, n=6)
+    path = root / "data" / "train.parquet"
+    rows = list(store.read(path))
+    rows[0]["passages"] = [*rows[0]["passages"], *(f"Passage {n} says nothing." for n in range(40))]
+    rows[1]["question"] += " " + "really " * 900
+    store.write(path, rows, store.ROW)
+    config = trainkit.config(root, "grpo", "out", prompt="id", reward={"name": "id"}, max_prompt_length=300)
+    asked: list[str] = []
+
+    def sample(conversations, k):  # type: ignore[no-untyped-def]
+        asked.extend(messages[-1]["content"] for messages in conversations)
+        return [["nothing"] * k for _ in conversations]
+
+    found = difficulty.measure(config, path, tmp_path / "hard", 2, sample)
+    assert set(found) == {r["id"] for r in rows} - {rows[1]["id"]} and len(asked) == 5
+    assert "says nothing" in asked[0] and asked[0].count("says nothing") < 40
+    assert all(text in asked[0] for text in rows[0]["gold_docs"])
+    assert "1 cut by" in (told := capsys.readouterr().out) and "1 left out" in told
+    with pytest.raises(IcrError, match="no row of .* can be used"):
+        difficulty.measure(replace(config, max_prompt_length=5), path, tmp_path / "none", 2, sample)
+
+
+def test_a_window_the_model_does_not_take_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine starts when first asked, with the window of the config's lengths."""
+    given: list[dict[str, Any]] = []
+
+    def start(**arguments: Any) -> None:
+        given.append(arguments)
+        raise ValueError("greater than the derived max_model_len")
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=start, SamplingParams=dict))
+    config = trainkit.config(trainkit.make(tmp_path), "grpo", "out", trl={"vllm_max_model_length": 34816})
+    sample = difficulty.vllm_sampler(config)
+    assert not given
+    with pytest.raises(IcrError, match=r"with a window of 406 tokens .*greater than the derived"):
+        sample([[{"role": "user", "content": "q"}]], 2)
+    assert given[0]["max_model_len"] == 406
 
 
 def test_length_costs_from_the_soft_limit_on() -> None:

@@ -12,38 +12,61 @@ Interrupted? Run it again: rows that were sampled are kept in difficulty.jsonl.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from icr_tasks import hub
 from icr_tasks.errors import IcrError, install_hint
+from icr_tasks.storage import write_atomic
 
 from . import prepare
 from .config import Config, load
 from .data import formats, store
 from .rewards import JUDGED, Row, score
+from .rows import Report
 
 # Conversations, completions each -> texts of each conversation.
 Sample = Callable[[Sequence[list[dict[str, str]]], int], list[list[str]]]
 BEST = {"ao": 1.0, "id": 2.0, "idc": 3.0, "idq": 3.0}
 _BATCH = 64
+_DECIDES = (
+    "model",
+    "prompt",
+    "reward",
+    "max_prompt_length",
+    "max_response_length",
+    "truncation",
+    "chat_template_kwargs",
+    "seed",
+)
 
 
 def vllm_sampler(config: Config) -> Sample:
-    """Completions by vLLM in this process, with the config's lengths and temperature."""
-    from vllm import LLM, SamplingParams
+    """Completions by vLLM in this process, with the config's lengths and temperature; loaded when first asked."""
 
-    window = config.max_prompt_length + config.max_response_length
-    llm = LLM(
-        model=config.model,
-        max_model_len=config.trl.get("vllm_max_model_length", window),
-        enable_prefix_caching=True,
-    )
+    @cache
+    def engine() -> Any:
+        from vllm import LLM
+
+        # Not trl.vllm_max_model_length: nothing longer is asked here, and the model may take no more.
+        window = config.max_prompt_length + config.max_response_length
+        try:
+            return LLM(model=config.model, max_model_len=window, enable_prefix_caching=True)
+        except ValueError as error:
+            raise IcrError(
+                f"vLLM does not start {config.model} with a window of {window:,} tokens (max_prompt_length + "
+                f"max_response_length): {error}"
+            ) from error
 
     def sample(asked: Sequence[list[dict[str, str]]], k: int) -> list[list[str]]:
+        llm = engine()
+        from vllm import SamplingParams
+
         given = SamplingParams(
             n=k,
             temperature=config.trl.get("temperature", 1.0),
@@ -51,10 +74,7 @@ def vllm_sampler(config: Config) -> Sample:
             seed=config.seed,
         )
         found = llm.chat(
-            [*asked],  # type: ignore[arg-type]
-            given,
-            use_tqdm=False,
-            chat_template_kwargs=config.chat_template_kwargs or None,
+            [*asked], given, use_tqdm=False, chat_template_kwargs=config.chat_template_kwargs or None
         )
         return [[o.text for o in one.outputs] for one in found]
 
@@ -95,48 +115,68 @@ def served_sampler(config: Config, base_url: str, model: str) -> Sample:
     return sample
 
 
-def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> dict[str, dict[str, float]]:
+def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> dict[str, dict[str, Any]]:
     """id -> mean reward (share of the best), pass@k and spread of k completions; kept in out/difficulty.jsonl
-    as they come."""
-    name = config.reward["name"]
-    kept = out / "difficulty.jsonl"
-    done = {r["id"]: r for r in map(json.loads, kept.read_text().splitlines())} if kept.is_file() else {}
+    as they come. Rows are cut to max_prompt_length as in training; one that training leaves out is not asked.
+
+    IcrError where the file there was sampled otherwise, and where no row can be asked.
+    """
+    from transformers import AutoTokenizer
+
+    kept, same = out / "difficulty.jsonl", _asked(config, path)
+    done = {r["id"]: r for r in map(json.loads, _whole(kept))}
     if any(r["k"] != k for r in done.values()):
         raise IcrError(f"{kept} holds other numbers of completions; use the same -k, or another -o")
+    if any(r.get("asked") != same for r in done.values()):
+        raise IcrError(
+            f"{kept} was sampled from other data or with another model, prompt, reward, length or "
+            "temperature; use another -o"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(config.model, local_files_only=hub.local(config.model, "model"))
     out.mkdir(parents=True, exist_ok=True)
-    total = min(store.count(path), config.limit or store.count(path))
-    todo = (r for n, r in enumerate(store.read(path)) if n < total and r["id"] not in done)
-    with (
-        kept.open("a", encoding="utf-8") as file,
-        tqdm(total=total, initial=len(done), desc="rows", unit=" rows") as bar,
-    ):
-        while rows := [r for _, r in zip(range(_BATCH), todo, strict=False)]:
+    report = Report()
+    todo = (cut for row, cut in prepare.fitted(config, path, tokenizer, report) if row["id"] not in done)
+    with kept.open("a", encoding="utf-8") as file:
+        while rows := list(islice(todo, _BATCH)):
             answers = sample([formats.messages(r, config.prompt) for r in rows], k)
             for row, texts in zip(rows, answers, strict=True):
-                given = {
-                    "preset": config.reward.get("preset", "paper"),
-                    "options": config.reward.get("options"),
-                }
-                rewards = [
-                    s["reward"] / BEST[name] for s in score(name, texts, [Row.of(row)] * len(texts), **given)
-                ]
-                one = {
-                    "id": row["id"],
-                    "k": k,
-                    "mean": sum(rewards) / k,
-                    "pass": float(max(rewards) >= 1.0),
-                    "flat": float(max(rewards) == min(rewards)),
-                }
-                done[row["id"]] = one
-                file.write(json.dumps(one) + "\n")
+                done[row["id"]] = {"id": row["id"], "k": k, **_judged(config, row, texts), "asked": same}
+                file.write(json.dumps(done[row["id"]]) + "\n")
             file.flush()
-            bar.update(len(rows))
+    print(f"data: {report}", flush=True)
+    if not done:
+        raise IcrError(f"no row of {path} can be used: {report}")
     return done
 
 
-def chosen(
-    path: Path, found: dict[str, dict[str, float]], low: float, high: float
-) -> Iterator[dict[str, Any]]:
+def _whole(kept: Path) -> list[str]:
+    """The file's lines; one that a kill broke off is removed from it."""
+    lines = kept.read_text(encoding="utf-8").splitlines(keepends=True) if kept.is_file() else []
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        write_atomic(kept, "".join(lines).encode())
+    return lines
+
+
+def _judged(config: Config, row: dict[str, Any], texts: list[str]) -> dict[str, float]:
+    """What the completions of one row earned."""
+    name = config.reward["name"]
+    given = {"preset": config.reward.get("preset", "paper"), "options": config.reward.get("options")}
+    found = score(name, texts, [Row.of(row)] * len(texts), **given)
+    rewards = [one["reward"] / BEST[name] for one in found]
+    most, least = max(rewards), min(rewards)
+    mean = sum(rewards) / len(rewards)
+    return {"mean": mean, "pass": float(most >= 1.0), "flat": float(most == least)}
+
+
+def _asked(config: Config, path: Path) -> str:
+    """Names all that the completions of a row and their rewards depend on."""
+    parts = [getattr(config, name) for name in _DECIDES]
+    parts += [config.trl.get("temperature", 1.0), store.sha256(path)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def chosen(path: Path, found: dict[str, dict[str, Any]], low: float, high: float) -> Iterator[dict[str, Any]]:
     """Rows with low <= mean <= high whose completions differed, easiest first."""
     keep = [i for i, r in found.items() if low <= r["mean"] <= high and not r["flat"]]
     order = {i: n for n, i in enumerate(sorted(keep, key=lambda i: (-found[i]["mean"], i)))}
@@ -182,7 +222,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def write(path: Path, out: Path, found: dict[str, dict[str, float]], low: float, high: float) -> str:
+def write(path: Path, out: Path, found: dict[str, dict[str, Any]], low: float, high: float) -> str:
     """Write the chosen rows (and the dev set as it is); returns what was found, in words. IcrError when none
     is left."""
     flat = sum(r["flat"] for r in found.values()) / len(found)

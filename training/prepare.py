@@ -165,6 +165,14 @@ def rows(
     config: Config, path: Path, tokenizer: Any, report: Report, part: tuple[int, int] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Trainer examples in file order, truncated by whole passages; `part` is a range of row numbers."""
+    for row, cut in fitted(config, path, tokenizer, report, part):
+        yield example(config, row, cut)
+
+
+def fitted(
+    config: Config, path: Path, tokenizer: Any, report: Report, part: tuple[int, int] | None = None
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(row, row as it is trained on) of every row that is not left out, in file order."""
     measure, sizes = counter(tokenizer, config.prompt, config.chat_template_kwargs)
     known, limit = counted(path, config), config.max_prompt_length
     begin, end = part or (0, config.limit if config.limit is not None else store.count(path))
@@ -182,7 +190,7 @@ def rows(
             continue
         cut = fit(row, limit, count, sizes, config.truncation, report)
         if cut is not None:
-            yield example(config, row, cut)
+            yield row, cut
 
 
 def example(config: Config, row: Mapping[str, Any], cut: Mapping[str, Any]) -> dict[str, Any]:
