@@ -14,6 +14,7 @@ import pytest
 from icr_tasks.benchmarks import browsecomp_plus, graphwalks, load
 from icr_tasks.benchmarks.declare import all_benchmarks
 from icr_tasks.errors import IcrError
+from icr_tasks.metrics import final_list
 
 GRAPH = {
     "prompt": "The graph has the following edges:\naa -> bb\nbb -> cc\n\nOperation:\nFind the parents of node aa.\n",
@@ -139,6 +140,6 @@ def test_an_empty_gold_list_is_an_answer_where_empty_is_right(data: Path) -> Non
         [GRAPH, {**GRAPH, "answer_nodes": ["aa"]}],
     )
     items = load("graphwalks", "parents", "128k", allow_partial=True).items
-    assert [i.answers for i in items] and graphwalks.last_line("Final Answer: []", items[0]) == 1.0
-    assert graphwalks.last_line("Final Answer: [aa]", items[0]) == 0.0
-    assert graphwalks.last_line("Final Answer: []", items[1]) == 0.0
+    assert [i.answers for i in items] and final_list.last_line("Final Answer: []", items[0]) == 1.0
+    assert final_list.last_line("Final Answer: [aa]", items[0]) == 0.0
+    assert final_list.last_line("Final Answer: []", items[1]) == 0.0

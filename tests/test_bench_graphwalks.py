@@ -13,6 +13,7 @@ import pytest
 from icr_tasks.benchmarks import graphwalks, load
 from icr_tasks.benchmarks.base import Item
 from icr_tasks.errors import IcrError
+from icr_tasks.metrics import final_list
 
 HEAD = "Walk.\n<begin example>\nThe graph has the following edges:\nuvwx -> alke\n\nOperation:\nFind the parents of "
 HEAD += "node alke.\n<end example>\nHere is the graph:\nThe graph has the following edges:\n"
@@ -82,8 +83,8 @@ def item(*nodes: str) -> Item:
     ],
 )
 def test_f1_of_the_sets(text: str, gold: tuple[str, ...], last: float, anywhere: float) -> None:
-    assert graphwalks.last_line(text, item(*gold)) == pytest.approx(last)
-    assert graphwalks.any_line(text, item(*gold)) == pytest.approx(anywhere)
+    assert final_list.last_line(text, item(*gold)) == pytest.approx(last)
+    assert final_list.any_line(text, item(*gold)) == pytest.approx(anywhere)
 
 
 def test_oracle_and_junk(files: Path) -> None:
@@ -117,7 +118,7 @@ def test_real_rows(shared_data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"problem_type": "dfs"}, "neither bfs nor parents"),
+        ({"problem_type": "dfs"}, "problem_type 'dfs' is none of bfs, parents"),
         ({"prompt": "What is a graph?"}, "no list of edges"),
         ({"answer_nodes": None}, "'answer_nodes' is null"),
     ],

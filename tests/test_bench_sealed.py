@@ -269,5 +269,5 @@ def test_its_licence_must_be_accepted(capsys: pytest.CaptureFixture[str], data: 
 
 def test_a_template_that_asks_for_more_is_named(data: Path) -> None:
     nolima(data, needle="{CHAR} knows {9}.")
-    with pytest.raises(IcrError, match="needle 0401, test T01: a template asks for more"):
+    with pytest.raises(IcrError, match="record 1: test 'T01': a template asks for more than its 3 arguments"):
         load("nolima", "all", "1k", allow_partial=True)

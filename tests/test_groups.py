@@ -65,5 +65,6 @@ def test_every_benchmark_is_listed_with_size_licence_and_count(capsys: pytest.Ca
     )
     assert sizes["browsecomp_plus"] == "~2.8 GB" and sizes["nolima"] == "not known"
     assert sizes["helmet_rag"].endswith("GB") and rows["aa_lcr"][2] == "100"
+    assert rows["graphwalks"][2] == "750/400 in both kinds" and rows["longbench_pro"][2] == "1500 in all"
     for found in OURS:
         assert str(found.facts["license"]) in "  ".join(rows[found.name])

@@ -12,10 +12,10 @@ import pytest
 
 from icr_tasks import benchmarks
 from icr_tasks.benchmarks import synth_latent, synth_order
-from icr_tasks.benchmarks.synth_order import order
 from icr_tasks.context import pool as pools
 from icr_tasks.context.retrieval import make
 from icr_tasks.errors import IcrError
+from icr_tasks.metrics.named import order
 from icr_tasks.settings import Setting
 
 STOP = set(

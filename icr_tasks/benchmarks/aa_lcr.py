@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import IcrError
 from ..metrics import scorers
 from . import archives
+from .archives import repaired
 from .base import Item, ItemSet, Prompt, Unit
 from .declare import benchmark, grid
 from .fetch import Remote
@@ -71,19 +72,11 @@ def _item(root: Path, kept: dict[str, Any]) -> Item:
 
 def _units(folder: Path, names: Sequence[str]) -> list[Unit]:
     """The documents in the order of the table, which is the order of the official prompt."""
-    at_hand = {_repaired(path.name): path for path in folder.iterdir()} if folder.is_dir() else {}
-    missing = [name for name in names if _repaired(name) not in at_hand]
+    at_hand = {repaired(path.name): path for path in folder.iterdir()} if folder.is_dir() else {}
+    missing = [name for name in names if repaired(name) not in at_hand]
     if missing:
         raise IcrError(f"{folder} has no {', '.join(missing)}; fetch it:  icr data fetch aa_lcr")
-    return [Unit(name, at_hand[_repaired(name)].read_text(encoding="utf-8"), name) for name in names]
-
-
-def _repaired(name: str) -> str:
-    """A file name whose quotes, dashes and accents an unpacker read as code page 437, as it was meant."""
-    try:
-        return name.encode("cp437").decode("utf-8")
-    except (UnicodeEncodeError, UnicodeDecodeError):
-        return name  # was never garbled
+    return [Unit(name, at_hand[repaired(name)].read_text(encoding="utf-8"), name) for name in names]
 
 
 def unpack(archive: Path, folder: Path) -> int:
@@ -93,7 +86,7 @@ def unpack(archive: Path, folder: Path) -> int:
 
 
 def _document(path: PurePosixPath) -> PurePosixPath | None:
-    parts = PurePosixPath(_repaired(str(path))).parts
+    parts = PurePosixPath(repaired(str(path))).parts
     if path.suffix != ".txt" or "lcr" not in parts or "__MACOSX" in parts:
         return None
     return PurePosixPath(*parts[parts.index("lcr") + 1 :])

@@ -143,6 +143,14 @@ def unpack(archive: Path, folder: Path, place: Place, digest: str | None) -> int
     return len(sums)
 
 
+def repaired(name: str) -> str:
+    """A file name whose quotes, dashes and accents an unpacker read as code page 437, as it was meant."""
+    try:
+        return name.encode("cp437").decode("utf-8")
+    except (UnicodeEncodeError, UnicodeDecodeError):
+        return name  # was never garbled
+
+
 def manifest(sums: Mapping[str, str]) -> str:
     """sha256 over the names and sha256 of files, in the order of their names."""
     return hashlib.sha256("".join(f"{name} {sums[name]}\n" for name in sorted(sums)).encode()).hexdigest()

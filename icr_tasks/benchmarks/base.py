@@ -75,6 +75,11 @@ class ItemSet:
     notes: tuple[str, ...] = ()
 
 
+def digest(text: str) -> str:
+    """16 hex digits that stand for a text: the name of a cluster, the version of a prompt."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 # ---- prompts -------------------------------------------------------------------------------------
 # Prompt formats. Training and evaluation use these same objects.
 
@@ -113,7 +118,7 @@ class Prompt:
     def sha(self) -> str:
         """16 hex digits of everything that is sent beside context and question."""
         texts = (self.user, self.system, self.no_context, self.prefill, self.chat, self.unit, self.joiner)
-        return hashlib.sha256(repr((*texts, self.cites, self.turns)).encode()).hexdigest()[:16]
+        return digest(repr((*texts, self.cites, self.turns)))
 
     def parts(self, units: Sequence[Unit]) -> list[str]:
         """Each passage, document or chunk rendered, numbered from 0 ({i}) or 1 ({n})."""

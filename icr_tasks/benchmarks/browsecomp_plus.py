@@ -9,25 +9,20 @@ Contexts are padded with a question's own negatives to a nominal length, as HELM
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import os
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from .. import storage
-from ..errors import IcrError
 from ..metrics import scorers
-from . import flat, lines
+from . import flat, lines, nominal, sealed
 from .base import Item, ItemSet, Prompt, Unit
-from .declare import Group, benchmark, grid
+from .declare import benchmark, grid, whole
 from .pinned import Pinned
 from .synth.names import rng
 
 EXPECTED = 830
 KEY = "ICR_BROWSECOMP_PLUS_CANARY"
+SEAL = sealed.Seal(KEY, "BrowseComp-Plus", "Tevatron/browsecomp-plus")
 LENGTHS = {f"{n}k": n << 10 for n in (32, 64, 128, 256, 512)} | {"1M": 1 << 20}
 _CHARS = 4  # a token, of nominal lengths: no tokenizer is asked
 DATA = Pinned(
@@ -53,28 +48,11 @@ def load(
     dataset: str = "all", length: str | None = None, *, allow_partial: object = None, **_: Any
 ) -> ItemSet:
     """All questions at a nominal length. Raises IcrError without the key, with another key, or for short data."""
-    key = os.environ.get(KEY, "")
-    if not key:
-        raise IcrError(
-            f"BrowseComp-Plus is encrypted: set {KEY} to the canary sentence on the card of "
-            "Tevatron/browsecomp-plus"
-        )
+    key = SEAL.key()
     at_hand = sorted(file.name for file in (storage.data_root() / DATA.folder).glob("test-*.parquet"))
     found = [DATA.records(name, _FIELDS, _keep) for name in at_hand or DATA.sha256]
     items = [_item(file, row, key, str(length)) for file in found for row in file.rows]
     return DATA.items(items, found, EXPECTED, allow_partial, name="test-*.parquet")
-
-
-def decrypted(text: str, key: str) -> str:
-    """One field: base64 of the text, xor the repeated sha256 of the key. Raises IcrError for another key."""
-    try:
-        data = base64.b64decode(text, validate=True)
-        pad = hashlib.sha256(key.encode()).digest()
-        return bytes(b ^ pad[n % len(pad)] for n, b in enumerate(data)).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise IcrError(
-            f"a field does not decrypt with the sentence in {KEY}; copy it from the card"
-        ) from error
 
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +67,7 @@ def _keep(record: dict[str, Any]) -> dict[str, Any]:
 
 def _item(found: flat.Records, row: Any, key: str, length: str) -> Item:
     kept = row.kept
-    question, answer = decrypted(kept["query"], key), decrypted(kept["answer"], key)
+    question, answer = SEAL.opened(kept["query"], key), SEAL.opened(kept["answer"], key)
     units = partial(_units, found, row, key, length)
     return Item(
         kept["query_id"], question, (answer,), kept["query_id"], units, keys={"length": length}, sealed=True
@@ -99,37 +77,21 @@ def _item(found: flat.Records, row: Any, key: str, length: str) -> Item:
 def _units(found: flat.Records, row: Any, key: str, length: str) -> list[Unit]:
     """Evidence and as many of the question's negatives as the nominal length holds, in seeded order."""
     record = found.read(row)
-    gold = {_docid(d, key) for d in record["gold_docs"]}
-    chosen: dict[str, Unit] = {}
-    for name in ("evidence_docs", "gold_docs"):
-        for doc in record[name]:
-            docid = _docid(doc, key)
-            chosen.setdefault(docid, Unit(_public(docid), decrypted(doc["text"], key), gold=True))
-    left = LENGTHS[length] * _CHARS - sum(len(u.text) for u in chosen.values())
-    negatives = [d for d in record["negative_docs"] if _docid(d, key) not in {*chosen, *gold}]
-    r = rng("browsecomp_plus", row.kept["query_id"])
-    r.shuffle(negatives)  # the same for all lengths: a longer context holds the shorter one
-    for doc in negatives:
-        text = decrypted(doc["text"], key)
-        if len(text) > left:
-            break
-        left -= len(text)
-        chosen[_docid(doc, key)] = Unit(_public(_docid(doc, key)), text)
-    return _mixed(list(chosen.values()))
+    needed = {_id(doc, key): _unit(doc, key, True) for doc in record["evidence_docs"] + record["gold_docs"]}
+    negatives = [doc for doc in record["negative_docs"] if _id(doc, key) not in needed]
+    # the same order for all lengths: a longer context holds the shorter one
+    rng("browsecomp_plus", row.kept["query_id"]).shuffle(negatives)
+    others = (_unit(doc, key, False) for doc in negatives)
+    return nominal.mixed(nominal.filled(needed.values(), others, LENGTHS[length] * _CHARS))
 
 
-def _mixed(units: Sequence[Unit]) -> list[Unit]:
-    """An order that says nothing of what is gold, and keeps that of a shorter context in a longer one."""
-    return sorted(units, key=lambda u: hashlib.sha256(f"order/{u.id}".encode()).hexdigest())
+def _unit(doc: dict[str, Any], key: str, gold: bool) -> Unit:
+    return Unit(_id(doc, key), SEAL.opened(doc["text"], key), gold=gold)
 
 
-def _docid(doc: dict[str, Any], key: str) -> str:
+def _id(doc: dict[str, Any], key: str) -> str:
     docid = str(doc["docid"])
-    return docid if docid.isdigit() else decrypted(docid, key)
-
-
-def _public(docid: str) -> str:
-    return "d-" + hashlib.sha256(docid.encode()).hexdigest()[:12]
+    return sealed.public(docid if docid.isdigit() else SEAL.opened(docid, key))
 
 
 @benchmark(
@@ -163,13 +125,6 @@ class BrowseCompPlus:
     """One data set at six nominal lengths."""
 
     tasks = grid(length=LENGTHS)
-    groups = [
-        Group(
-            "icr_browsecomp_plus",
-            "BrowseComp-Plus",
-            [f"icr_browsecomp_plus_{n}" for n in LENGTHS],
-            "judge_equiv",
-        )
-    ]
+    groups = [whole("icr_browsecomp_plus", "BrowseComp-Plus", tasks, "judge_equiv")]
     load = staticmethod(load)
     files = DATA.all  # the encrypted parquet files

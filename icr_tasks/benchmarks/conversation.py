@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,19 @@ def exchanges(messages: Sequence[Message]) -> tuple[list[list[str]], list[list[T
     while pairs and len(pairs[0]) == 1 and pairs[0][0][0] != "assistant":
         opening.append(list(pairs.pop(0)[0]))
     return opening, pairs
+
+
+def sessions(talks: Sequence[Sequence[Message]], dates: Sequence[str], gold: Sequence[bool]) -> list[Unit]:
+    """A history: each talk a unit, by date and numbered, its turns as JSON (role and content alone)."""
+    return [
+        Unit(
+            f"session-{place}",
+            json.dumps([{"role": turn["role"], "content": turn["content"]} for turn in talks[n]]),
+            dates[n],
+            gold=gold[n],
+        )
+        for place, n in enumerate(sorted(range(len(talks)), key=lambda n: dates[n]))
+    ]
 
 
 def unit(number: int, turns: Sequence[Turn], gold: bool) -> Unit:

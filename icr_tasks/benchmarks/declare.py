@@ -69,6 +69,21 @@ def grid(
     return [Task(d, size, facts=facts, version=version) for d, size in itertools.product(dataset, length)]
 
 
+def name_of(base: str, task: Task) -> str:
+    """The task's name, where the benchmark's tasks begin with `base`."""
+    dataset = [task.dataset] if task.dataset != "all" else []
+    return task.name or "_".join([base, *dataset, *([task.length] if task.length else [])])
+
+
+def whole(name: str, title: str, tasks: Iterable[Task], metric: str | None = None) -> Group:
+    """All tasks of a benchmark as a group under the name that theirs begin with.
+
+    >>> whole("icr_babilong", "BABILong", grid(dataset=["qa1"], length=["4k", "8k"])).tasks
+    ['icr_babilong_qa1_4k', 'icr_babilong_qa1_8k']
+    """
+    return Group(name, title, [name_of(name, task) for task in tasks], metric)
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A declared benchmark. `load` reads items; `files` lists what a dataset at a length needs from elsewhere
@@ -89,18 +104,14 @@ class Benchmark:
     demos: Callable[[Item], str] | None = None  # demonstrations of a prompt that has {demos}
     aliases: tuple[str, ...] = ()
     suite: bool | str = False  # the version of the suite whose average it enters
+    counted: str = ""  # what the files hold in all, where no single task has a fixed number (`n`)
     origin: str = "icr_tasks"
 
     # -- tasks ---------------------------------------------------------------------------------------------
 
     def task_name(self, task: Task) -> str:
         """`icr_<benchmark>_<dataset>_<length>`, without a dataset that is `all`."""
-        parts = [
-            self.name,
-            *([task.dataset] if task.dataset != "all" else []),
-            *([task.length] if task.length else []),
-        ]
-        return task.name or "icr_" + "_".join(parts)
+        return name_of(f"icr_{self.name}", task)
 
     def sheet(self, task: Task) -> dict[str, Any]:
         """The data sheet of a leaf task, as it stands in its YAML."""
@@ -200,6 +211,7 @@ def benchmark(
             getattr(self, "demos", None),
             tuple(aliases),
             suite,
+            getattr(self, "counted", ""),
         )
         if not made.tasks:
             raise IcrError(

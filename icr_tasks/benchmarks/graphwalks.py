@@ -6,17 +6,14 @@ others were read. The prompt is the record's own, sent as it is and never cut.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..metrics import answer_lines, scorers
-from . import flat
-from .base import Item, ItemSet, Prompt, Unit
-from .declare import Group, benchmark, grid
-from .fetch import Remote
+from ..metrics import scorers
+from . import flat, graph, lines
+from .base import Item, ItemSet, Prompt, Unit, digest
+from .declare import benchmark, grid, whole
 from .pinned import Pinned
 
 DATA = Pinned(
@@ -36,8 +33,7 @@ FILES = {
 }
 KINDS = ("bfs", "parents")
 _FIELDS = {"prompt": str, "answer_nodes": list, "problem_type": str, "prompt_chars": int}
-_EDGES, _OPERATION = "The graph has the following edges:\n", "\n\nOperation:\n"
-_EDGE = re.compile(r"(\S+) -> (\S+)")
+_MARKS = "The graph has the following edges:\n", "\n\nOperation:\n"
 _ASKED = re.compile(r"(?:from|of) node (\S+?)(?: |\.|$)")
 _DEPTH = re.compile(r"depth (\d+)")
 
@@ -52,40 +48,34 @@ def load(
     return DATA.items(items, [found], expected, allow_partial, count=len(found.rows), what="records")
 
 
-def _parts(prompt: str) -> tuple[str, str, str]:
-    """(everything before the edges, the edges, the operation and what follows). ValueError for another text."""
-    start = prompt.rfind(_EDGES) + len(_EDGES)
-    stop = prompt.find(_OPERATION, start)
-    if start < len(_EDGES) or stop < 0:
-        raise ValueError("field 'prompt' has no list of edges followed by an operation")
-    edges = prompt[start:stop].rstrip("\n")
-    return prompt[:start], edges, prompt[start + len(edges) :]
+def _walk(operation: str) -> tuple[str, int | None]:
+    """(the node that an operation names, how far it walks from there). ValueError where it names none."""
+    asked, depth = _ASKED.search(operation), _DEPTH.search(operation)
+    if asked is None:
+        raise ValueError("the operation names no node")
+    return asked[1], int(depth[1]) if depth else None
 
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
-    if record["problem_type"] not in KINDS:
-        raise ValueError(f"problem_type {record['problem_type']!r} is neither bfs nor parents")
-    before, edges, after = _parts(record["prompt"])
-    if not _ASKED.search(after):
-        raise ValueError("the operation names no node")
-    graph = hashlib.sha256(edges.encode()).hexdigest()[:16]
+    before, edges, after = graph.parts(record["prompt"], *_MARKS)
+    _walk(after)  # it names a node
     return {
-        "kind": record["problem_type"],
+        "kind": lines.one_of(record, "problem_type", KINDS),
         "nodes": [str(n) for n in record["answer_nodes"]],
         "before": before,
         "after": after,
-        "graph": graph,
+        "graph": digest(edges),
         "chars": record["prompt_chars"],
     }
 
 
 def _item(found: flat.Records, row: Any) -> Item:
     kept = row.kept
-    depth = _DEPTH.search(kept["after"])
+    _, depth = _walk(kept["after"])
     size = 1 << max(kept["chars"] - 1, 1).bit_length()
     keys = {
         "kind": kept["kind"],
-        "bfs_depth": int(depth[1]) if depth and kept["kind"] == "bfs" else None,
+        "bfs_depth": depth if kept["kind"] == "bfs" else None,
         "size": f"{size >> 10}k characters" if size >> 10 else f"{size} characters",
         "empty": not kept["nodes"],
     }
@@ -99,71 +89,10 @@ def _item(found: flat.Records, row: Any) -> Item:
 
 
 def _units(found: flat.Records, row: Any) -> list[Unit]:
-    _, edges, after = _parts(found.read(row)["prompt"])
-    lines = edges.split("\n")
-    walked = needed(lines, after)
-    return [Unit(f"edge-{n}", line, gold=n in walked) for n, line in enumerate(lines)]
-
-
-def needed(lines: Sequence[str], operation: str) -> set[int]:
-    """Which edges decide the answer: those into the asked node, or all that a breadth-first search takes."""
-    asked = _ASKED.search(operation)
-    node = asked[1] if asked else ""
-    pairs = [found.groups() if (found := _EDGE.fullmatch(line.strip())) else ("", "") for line in lines]
-    depth = _DEPTH.search(operation)
-    if depth is None:
-        return {n for n, (_, to) in enumerate(pairs) if to == node}
-    leaving: dict[str, list[int]] = {}
-    for n, (start, _) in enumerate(pairs):
-        leaving.setdefault(start, []).append(n)
-    taken: set[int] = set()
-    front, seen = {node}, {node}
-    for _ in range(int(depth[1])):
-        walked = {n for start in front for n in leaving.get(start, ())}
-        taken |= walked
-        front = {pairs[n][1] for n in walked} - seen
-        seen |= front
-    return taken
-
-
-# ---- metric --------------------------------------------------------------------------------------
-
-_LINE = re.compile(r"[\s*_`]*Final Answer:?[\s*_`]*\[([^\[\]]*)\][\s*_`.]*", re.I)
-
-
-def _f1(found: str | None, gold: str) -> float:
-    """F1 of two sets of nodes. Two empty sets agree: 1 (lm-eval's graphwalks gives 0 there)."""
-    return 0.0 if found is None else answer_lines.f1(_nodes(found), _nodes(gold))
-
-
-def _nodes(text: str) -> set[str]:
-    return {word for part in text.split(",") if (word := part.strip().strip("'\"`*"))}
-
-
-def _gold(item: Item) -> str:
-    found = _LINE.fullmatch(item.answers[0])
-    return found[1] if found else ""
-
-
-@scorers.metric("graph_f1", reads="text")
-def last_line(text: str, item: Item) -> float:
-    """F1 of the nodes on the very last line, which must have the form that the prompt asks for."""
-    rows = text.strip().splitlines()
-    found = _LINE.fullmatch(rows[-1]) if rows else None
-    return _f1(found[1] if found else None, _gold(item))
-
-
-@scorers.metric("graph_f1_any", reads="text")
-def any_line(text: str, item: Item) -> float:
-    """F1 of the nodes on the last line that has the form."""
-    found = [m for row in text.splitlines() if (m := _LINE.fullmatch(row))]
-    return _f1(found[-1][1] if found else None, _gold(item))
-
-
-@scorers.metric("graph_answered", reads="text")
-def answered(text: str, item: Item) -> float:
-    """Whether a line has the form at all."""
-    return float(any(_LINE.fullmatch(row) for row in text.splitlines()))
+    _, edges, after = graph.parts(found.read(row)["prompt"], *_MARKS)
+    rows = edges.split("\n")
+    needed = graph.needed(rows, *_walk(after))
+    return [Unit(f"edge-{n}", edge, gold=n in needed) for n, edge in enumerate(rows)]
 
 
 @benchmark(
@@ -195,17 +124,7 @@ class Graphwalks:
     """Two kinds of walks in two files: up to 128k tokens, and 256k to 1M."""
 
     tasks = grid(dataset=KINDS, length=FILES)
-    groups = [
-        Group(
-            "icr_graphwalks",
-            "GraphWalks",
-            [f"icr_graphwalks_{k}_{n}" for k in KINDS for n in FILES],
-            "graph_f1",
-        )
-    ]
+    counted = "750/400 in both kinds"
+    groups = [whole("icr_graphwalks", "GraphWalks", tasks, "graph_f1")]
     load = staticmethod(load)
-
-    @staticmethod
-    def files(dataset: str, length: str | None) -> list[Remote]:
-        """One file holds both kinds."""
-        return DATA.remotes(FILES[str(length)][0])
+    files = staticmethod(lambda dataset, length: DATA.remotes(FILES[str(length)][0]))  # both kinds in one

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,14 @@ def check(path: Path, line: int, record: Mapping[str, Any], fields: Fields) -> N
         else:
             what = f"field {name!r} is not {' or '.join(_WORDS[t] for t in types)}"
         raise IcrError(f"{path}:{line}: {what}; fetch the file again")
+
+
+def one_of(record: Mapping[str, Any], name: str, known: Iterable[str]) -> str:
+    """The text in field `name`, which is one of `known`. ValueError for another."""
+    known = tuple(known)
+    if record[name] not in known:
+        raise ValueError(f"{name} {record[name]!r} is none of {', '.join(known)}")
+    return str(record[name])
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

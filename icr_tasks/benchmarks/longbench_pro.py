@@ -6,14 +6,13 @@ is the similarity of an embedding model, which has to be named; without it they 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import partial
 from typing import Any
 
 from ..metrics import answer_lines, scorers
 from . import flat, lines
-from .base import Item, ItemSet, Prompt, Unit
+from .base import Item, ItemSet, Prompt, Unit, digest
 from .declare import Group, Task, benchmark
 from .pinned import Pinned
 
@@ -81,14 +80,11 @@ def kind(secondary: str) -> str:
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
     kind(record["secondary_task"])
-    if record["language"] not in LANGUAGES.values() or record["token_length"] not in LENGTHS:
-        raise ValueError(
-            f"language {record['language']!r} or token_length {record['token_length']!r} is unknown"
-        )
+    lines.one_of(record, "language", LANGUAGES.values())
+    lines.one_of(record, "token_length", LENGTHS)
     if not record["answer"] or not all(isinstance(a, str) for a in record["answer"]):
         raise ValueError("field 'answer' is not a list of texts")
-    document = hashlib.sha256(record["context"].encode()).hexdigest()[:16]
-    return {**{k: record[k] for k in _FIELDS if k != "context"}, "document": document}
+    return {**{k: record[k] for k in _FIELDS if k != "context"}, "document": digest(record["context"])}
 
 
 def _item(found: flat.Records, row: Any) -> Item:
@@ -184,6 +180,7 @@ class LongBenchPro:
     """One file with all lengths and both languages."""
 
     tasks = _tasks()
+    counted = f"{EXPECTED} in all"
     groups = [
         Group(name, f"LongBench Pro ({LANGUAGES[language]})", [f"{name}_{n}" for n in LENGTHS], "lbpro")
         for language, name in (("en", "icr_longbench_pro"), ("zh", "icr_longbench_pro_zh"))

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +12,6 @@ from ..metrics import scorers
 from . import conversation, flat, lines
 from .base import Item, ItemSet, Prompt, Unit
 from .declare import benchmark, grid
-from .fetch import Remote
 from .pinned import Pinned
 
 EXPECTED = 500
@@ -59,11 +56,8 @@ def load(dataset: str = "s", length: str | None = None, *, allow_partial: object
 
 
 def _keep(record: dict[str, Any]) -> dict[str, Any]:
-    kind, sessions = record["question_type"], record["haystack_sessions"]
-    if kind not in RULES or kind == "abstention":
-        raise ValueError(
-            f"question_type {kind!r} is none of {', '.join(k for k in RULES if k != 'abstention')}"
-        )
+    lines.one_of(record, "question_type", [kind for kind in RULES if kind != "abstention"])
+    sessions = record["haystack_sessions"]
     if not len(sessions) == len(record["haystack_dates"]) == len(record["haystack_session_ids"]):
         raise ValueError("haystack_sessions, haystack_dates and haystack_session_ids differ in length")
     for number, session in enumerate(sessions):
@@ -96,18 +90,8 @@ def _item(found: flat.Records, row: Any) -> Item:
 def _units(found: flat.Records, row: Any) -> list[Unit]:
     """Sessions by date, numbered here: their ids tell which hold the evidence, as `has_answer` does."""
     record = found.read(row)
-    gold = set(record["answer_session_ids"])
-    ids, dates, sessions = (record[f"haystack_{k}"] for k in ("session_ids", "dates", "sessions"))
-    order: Sequence[int] = sorted(range(len(sessions)), key=lambda n: dates[n])
-    return [
-        Unit(
-            f"session-{place}",
-            json.dumps([{"role": t["role"], "content": t["content"]} for t in sessions[n]]),
-            dates[n],
-            gold=ids[n] in gold,
-        )
-        for place, n in enumerate(order)
-    ]
+    gold = [name in record["answer_session_ids"] for name in record["haystack_session_ids"]]
+    return conversation.sessions(record["haystack_sessions"], record["haystack_dates"], gold)
 
 
 _HISTORY = (
@@ -154,8 +138,4 @@ class LongMemEval:
 
     tasks = grid(dataset=FILES)
     load = staticmethod(load)
-
-    @staticmethod
-    def files(dataset: str, length: str | None) -> list[Remote]:
-        """One file a history."""
-        return DATA.remotes(FILES[dataset])
+    files = staticmethod(lambda dataset, length: DATA.remotes(FILES[dataset]))  # one a history

@@ -6,8 +6,6 @@ messages, whatever model reads them.
 
 from __future__ import annotations
 
-import hashlib
-from difflib import SequenceMatcher
 from functools import partial
 from typing import Any
 
@@ -15,9 +13,8 @@ from ..metrics import scorers
 from . import conversation as talk
 from . import flat
 from . import official_tokens as official
-from .base import Item, ItemSet, Prompt, Unit
+from .base import Item, ItemSet, Prompt, Unit, digest
 from .declare import Group, benchmark, grid
-from .fetch import Remote
 from .pinned import Pinned
 
 ENCODING = "o200k_base"
@@ -70,9 +67,8 @@ def _keep(record: dict[str, Any]) -> dict[str, Any]:
     prefix = record["random_string_to_prepend"]
     if not prefix or not record["answer"].startswith(prefix):
         raise ValueError("the answer does not start with random_string_to_prepend")
-    conversation = hashlib.sha256("\0".join(before).encode()).hexdigest()[:16]
     kept = {k: record[k] for k in _FIELDS if k != "prompt"}
-    return {**kept, "question": question, "talk": conversation}
+    return {**kept, "question": question, "talk": digest("\0".join(before))}
 
 
 def _item(found: flat.Records, row: Any, name: str, length: str, n_tokens: int) -> Item:
@@ -90,22 +86,6 @@ def _units(found: flat.Records, row: Any) -> list[Unit]:
     wanted = record["answer"].removeprefix(record["random_string_to_prepend"])
     asked = {pair[0][1] for pair in pairs if pair[-1][1] == wanted}  # which one it is needs all of its kind
     return [talk.unit(n, pair, pair[0][1] in asked) for n, pair in enumerate(pairs)]
-
-
-@scorers.metric("mrcr", reads="text")
-def ratio(text: str, item: Item) -> float:
-    """0 unless the response starts with the random string, else difflib's ratio of what follows (the card's
-    function). Blanks before it, which engines and chat templates add, are not the model's."""
-    prefix, response = item.fields["prefix"], text.lstrip()
-    if not response.startswith(prefix):
-        return 0.0
-    return SequenceMatcher(None, response.removeprefix(prefix), item.answers[0].removeprefix(prefix)).ratio()
-
-
-@scorers.metric("mrcr_prefix", reads="text")
-def prefixed(text: str, item: Item) -> float:
-    """Whether the response starts with the random string, as it was told to."""
-    return float(text.lstrip().startswith(item.fields["prefix"]))
 
 
 @benchmark(
@@ -145,8 +125,4 @@ class Mrcr:
         Group("icr_mrcr", "MRCR", [f"icr_mrcr_{d}" for d in NEEDLES], "mrcr"),
     ]
     load = staticmethod(load)
-
-    @staticmethod
-    def files(dataset: str, length: str | None) -> list[Remote]:
-        """The parquet files of a needle count hold all lengths."""
-        return DATA.remotes(*_paths(dataset))
+    files = staticmethod(lambda dataset, length: DATA.remotes(*_paths(dataset)))  # which hold all lengths

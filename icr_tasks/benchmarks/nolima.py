@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import storage
-from ..errors import IcrError
 from ..metrics import scorers
-from . import lines
-from .base import Item, ItemSet, Prompt, Unit
-from .declare import Group, benchmark, grid
+from . import lines, nominal
+from .base import Item, ItemSet, Prompt
+from .declare import benchmark, grid, whole
 from .pinned import Pinned
 from .synth.names import rng
 
@@ -48,9 +47,8 @@ def load(
     """Every needle with each of its tests and questions, at five depths in turn. Raises IcrError."""
     found = DATA.records("needle_set.json", _FIELDS, _keep)
     books = [storage.data_root() / DATA.folder / name for name in _BOOKS]
-    at_hand = [book for book in books if book.is_file()] or [
-        storage.require(books[0], "nolima --accept-license")
-    ]
+    at_hand = [book for book in books if book.is_file()]
+    at_hand = at_hand or [storage.require(books[0], "nolima --accept-license")]
     tests = [
         (row.kept, name, test["input_args"], hop)
         for row in found.rows
@@ -66,9 +64,14 @@ def _keep(record: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("the needle has no {CHAR}")
     if not record["character_set"] or not record["tests"] or not record["questions"]:
         raise ValueError("a needle without names, tests or questions")
+    templates = " ".join([record["needle"], *record["questions"].values()])
+    most = max(map(int, re.findall(r"\{(\d+)\}", templates)), default=0)
     for name, test in record["tests"].items():
-        if not isinstance(test, dict) or not isinstance(test.get("input_args"), list):
+        args = test.get("input_args") if isinstance(test, dict) else None
+        if not isinstance(args, list):
             raise ValueError(f"test {name!r} has no input_args")
+        if len(args) < most:
+            raise ValueError(f"test {name!r}: a template asks for more than its {len(args)} arguments")
     return {k: record[k] for k in _FIELDS}
 
 
@@ -83,50 +86,10 @@ def _item(
 ) -> Item:
     r = rng("nolima", kept["id"], test, hop)
     who, book, depth = r.choice(kept["character_set"]), r.choice(books), DEPTHS[number % len(DEPTHS)]
-    try:
-        needle, question = _filled(kept["needle"], args, who), _filled(kept["questions"][hop], args, who)
-    except IndexError as error:
-        raise IcrError(
-            f"NoLiMa needle {kept['id']}, test {test}: a template asks for more than it has"
-        ) from error
-    units = partial(_units, book, needle, LENGTHS[length], depth, r.random())
-    name = f"{kept['id']}-{test}-{hop}"
-    return Item(
-        name,
-        question,
-        (who,),
-        f"{kept['id']}-{test}",
-        units,
-        keys={"length": length, "depth": depth, "hop": hop},
-    )
-
-
-def _units(book: Path, needle: str, tokens: int, depth: float, start: float) -> list[Unit]:
-    """A stretch of the book, whole sentences, with the needle at `depth`; the needle is a unit of its own."""
-    text = book.read_text(encoding="utf-8")
-    size = int(tokens * _CHARS) - len(needle)
-    if len(text) < size:
-        raise IcrError(
-            f"{book}: {len(text)} characters are too few for {tokens} tokens; fetch the file again"
-        )
-    at = int(start * (len(text) - size))
-    sentences = re.split(r"(?<=[.!?])\s+", text[at : at + size])
-    place = round(depth * len(sentences))
-    parts = [(" ".join(sentences[:place]), False), (needle, True), (" ".join(sentences[place:]), False)]
-    return [Unit(f"n-{n}", part, gold=gold) for n, (part, gold) in enumerate(parts) if part]
-
-
-@scorers.metric("nolima", reads="text")
-def contains(text: str, item: Item) -> float:
-    """Whether the name stands in the response."""
-    return float(item.answers[0] in text)
-
-
-@scorers.metric("nolima_last", reads="text")
-def in_last_line(text: str, item: Item) -> float:
-    """Whether the name stands in the response's last line."""
-    rows = text.strip().splitlines()
-    return float(bool(rows) and item.answers[0] in rows[-1])
+    needle, question = (_filled(text, args, who) for text in (kept["needle"], kept["questions"][hop]))
+    units = partial(nominal.planted, book, needle, int(LENGTHS[length] * _CHARS), depth, r.random())
+    case, keys = f"{kept['id']}-{test}", {"length": length, "depth": depth, "hop": hop}
+    return Item(f"{case}-{hop}", question, (who,), case, units, keys=keys)
 
 
 @benchmark(
@@ -161,6 +124,6 @@ class NoLiMa:
     """One needle set in five shuffled books, at eight lengths."""
 
     tasks = grid(length=LENGTHS)
-    groups = [Group("icr_nolima", "NoLiMa", [f"icr_nolima_{n}" for n in LENGTHS], "nolima")]
+    groups = [whole("icr_nolima", "NoLiMa", tasks, "nolima")]
     load = staticmethod(load)
     files = DATA.all  # needles and books

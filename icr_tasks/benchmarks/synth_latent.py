@@ -17,7 +17,7 @@ from ..errors import IcrError
 from ..metrics import scorers
 from . import helmet_rag as helmet
 from .base import Item, ItemSet, Unit
-from .declare import Group, benchmark, grid
+from .declare import benchmark, grid, whole
 from .paper_prompts import PROMPTS
 from .synth import DEPTHS, names, parts
 from .synth import PASSAGES as ALL_PASSAGES
@@ -171,36 +171,22 @@ def _unit(title: str, sentence: str, r: Any, *, gold: bool = False) -> Unit:
 # A reader that knows the classes and follows the links: proof that the gold passages suffice.
 
 
-def _facts(passages: Sequence[str], forms: Sequence[str]) -> list[dict[str, str]]:
-    """What the passages state in one of these forms, by field."""
-    found = []
-    for form in forms:
-        pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^.]+?)", re.escape(form)))
-        found += [
-            m.groupdict()
-            for text in passages
-            for part in re.findall(r"[^.]+\.", text)
-            if (m := pattern.fullmatch(part.strip()))
-        ]
-    return found
-
-
 def solve(question: str, passages: Sequence[str]) -> str | None:
     """The person, read from the passages; None when they do not lead to one."""
     for what, things in CLASSES.items():
         if question == _ASK["class"].format(what=what):
-            return next((f["name"] for f in _facts(passages, _EVIDENCE) if f["thing"] in things), None)
+            return next((f["name"] for f in parts.stated(passages, _EVIDENCE) if f["thing"] in things), None)
     asked = re.fullmatch(_ASK["link"].format(what="(.+)").replace("?", r"\?"), question)
     if asked is None:
         return None
     place = asked[1]
     if place.startswith("the province of "):
         land = place.removeprefix("the province of ")
-        cities = {f["city"] for f in _facts(passages, _TOWN) if f["land"] == land}
+        cities = {f["city"] for f in parts.stated(passages, _TOWN) if f["land"] == land}
     else:
         cities = {place}
-    inns = {f["inn"] for f in _facts(passages, _INN) if f["city"] in cities}
-    return next((f["name"] for f in _facts(passages, _ROOM) if f["inn"] in inns), None)
+    inns = {f["inn"] for f in parts.stated(passages, _INN) if f["city"] in cities}
+    return next((f["name"] for f in parts.stated(passages, _ROOM) if f["inn"] in inns), None)
 
 
 @benchmark(
@@ -222,6 +208,6 @@ class SynthLatent:
     """Generated from a seed: nothing to fetch, contamination-free, checked by a solver."""
 
     tasks = grid(length=PASSAGES)
-    groups = [Group("icr_synth_latent", "synth latent", [f"icr_synth_latent_{n}" for n in PASSAGES], "subem")]
+    groups = [whole("icr_synth_latent", "synth latent", tasks, "subem")]
     load = staticmethod(load)
     files = None

@@ -15,9 +15,8 @@ from typing import Any
 
 from ..errors import IcrError
 from ..metrics import scorers
-from ..metrics.extract import extract_answer
 from .base import Item, ItemSet, Unit
-from .declare import Group, benchmark, grid
+from .declare import benchmark, grid, whole
 from .paper_prompts import PROMPTS
 from .synth import PASSAGES as ALL_PASSAGES
 from .synth import names, parts
@@ -149,59 +148,13 @@ def solve(question: str, passages: Sequence[str]) -> str | None:
     if asked is None:
         return None
     forms = _OFFICE if kind == "latest" else _SALE
-    said = [
-        m["who"]
-        for text in passages
-        for part in re.findall(r"[^.]+\.", text)
-        for f in forms
-        if (
-            m := re.fullmatch(
-                re.escape(f)
-                .replace(r"\{thing\}", re.escape(asked["thing"]))
-                .replace(r"\{who\}", "(?P<who>.+?)"),
-                part.strip(),
-            )
-        )
-    ]
+    said = [fact["who"] for fact in parts.stated(passages, forms, thing=asked["thing"])]
     if not said:
         return None
     if kind == "ith":
         i = int(asked["i"])
         return said[i - 1] if i <= len(said) else None
     return {"latest": said[-1], "count": str(len(said)), "set": ", ".join(dict.fromkeys(said))}[kind]
-
-
-# ---- metric --------------------------------------------------------------------------------------
-
-_NUMBERS = re.findall(
-    r"\S+",
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four",
-)
-_NUMBER = re.compile(r"\b(?:\d+|" + "|".join(sorted(_NUMBERS, key=len, reverse=True)) + r")\b", re.I)
-
-
-@scorers.metric("order", reads="text")
-def order(text: str, item: Item) -> float:
-    """1 for the right person and no other buyer or mayor, or the right number and no other; for a set the F1
-    of the people named. Read in the extracted answer."""
-    said, kind = extract_answer(text).text, item.fields["kind_of_answer"]
-    gold = item.fields["gold"]
-    if kind == "count":
-        numbers = {
-            w if (w := m.group().lower()).isdigit() else str(_NUMBERS.index(w))
-            for m in _NUMBER.finditer(said)
-        }
-        return float(numbers == set(gold))
-    low = said.lower()
-    named = {who for who in item.fields["candidates"] if who.lower() in low}
-    if kind != "set":
-        return float(named == set(gold))
-    hits = len(named & set(gold))
-    if not hits:
-        return 0.0
-    strangers = max(len([p for p in re.split(r",|;|\n|\band\b", said) if p.strip()]) - len(named), 0)
-    return 2 * hits / (len(named) + strangers + len(gold))
 
 
 @benchmark(
@@ -223,6 +176,6 @@ class SynthOrder:
     """Generated from a seed: nothing to fetch, contamination-free, checked by a solver."""
 
     tasks = grid(length=PASSAGES)
-    groups = [Group("icr_synth_order", "synth order", [f"icr_synth_order_{n}" for n in PASSAGES], "order")]
+    groups = [whole("icr_synth_order", "synth order", tasks, "order")]
     load = staticmethod(load)
     files = None

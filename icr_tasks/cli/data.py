@@ -156,7 +156,11 @@ def _known() -> int:
         }
         have = sum((root / target).is_file() for target in files)
         counts = sorted({int(n) for t in found.tasks if (n := found.sheet(t).get("n"))})
-        items = "generated" if found.files is None else "/".join(map(str, counts)) or "as in the file"
+        items = (
+            "generated"
+            if found.files is None
+            else "/".join(map(str, counts)) or found.counted or "as in the file"
+        )
         there = "-" if found.files is None else f"{have} of {len(files)} files"
         facts = found.sheet(found.tasks[0])
         rows.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,18 @@ def count(
         if kind not in known:
             raise unknown("question kind", kind, known)
     return passages or table[str(length)]
+
+
+def stated(passages: Sequence[str], forms: Sequence[str], **known: str) -> list[dict[str, str]]:
+    """What sentences of the passages state in one of these forms, by field, in reading order; `known` fields stand as
+    given."""
+
+    def field(found: re.Match[str]) -> str:
+        return re.escape(known[found[1]]) if found[1] in known else f"(?P<{found[1]}>[^.]+)"
+
+    patterns = [re.compile(re.sub(r"\\\{(\w+)\\\}", field, re.escape(form))) for form in forms]
+    sentences = [part.strip() for text in passages for part in re.findall(r"[^.]+\.", text)]
+    return [found.groupdict() for part in sentences for p in patterns if (found := p.fullmatch(part))]
 
 
 def around(sentence: str, groups: Sequence[str], r: Any) -> str:
