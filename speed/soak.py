@@ -289,7 +289,7 @@ def soak(args: argparse.Namespace, folder: Path) -> list[tuple[str, str, bool]]:
         ("processes that ended otherwise", "; ".join(many) or "0", not many),
         ("lines broken by kills, all asked again", f"{broken}", broken <= kills + disks),
         ("replies asked for again (in flight at an end)", f"{again}", again <= (kills + disks) * IN_FLIGHT),
-        ("faults of the server", ", ".join(f"{n} {k}" for k, n in sorted(counts["faults"].items())), True),
+        ("faults of the server", ", ".join(f"{n} x {k}" for k, n in sorted(counts["faults"].items())), True),
         ("how the last one ended", kinds[-1], kinds[-1] == "to the end"),
         (
             "peak memory of a process, first and last third",

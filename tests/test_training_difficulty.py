@@ -94,7 +94,7 @@ def test_a_window_the_model_does_not_take_is_named(tmp_path: Path, monkeypatch: 
     assert not given
     with pytest.raises(IcrError, match=r"with a window of 406 tokens .*greater than the derived"):
         sample([[{"role": "user", "content": "q"}]], 2)
-    assert given[0]["max_model_len"] == 406
+    assert given[0]["max_model_len"] == 406 and given[0]["seed"] == config.seed
 
 
 def test_length_costs_from_the_soft_limit_on() -> None:

@@ -56,7 +56,7 @@ def vllm_sampler(config: Config) -> Sample:
         # Not trl.vllm_max_model_length: nothing longer is asked here, and the model may take no more.
         window = config.max_prompt_length + config.max_response_length
         try:
-            return LLM(model=config.model, max_model_len=window, enable_prefix_caching=True)
+            return LLM(model=config.model, max_model_len=window, enable_prefix_caching=True, seed=config.seed)
         except ValueError as error:
             raise IcrError(
                 f"vLLM does not start {config.model} with a window of {window:,} tokens (max_prompt_length + "
@@ -71,8 +71,7 @@ def vllm_sampler(config: Config) -> Sample:
             n=k,
             temperature=config.trl.get("temperature", 1.0),
             max_tokens=config.max_response_length,
-            seed=config.seed,
-        )
+        )  # the engine has the seed: with one of a request vLLM's CPU worker fails where a prompt is prefilled in parts
         found = llm.chat(
             [*asked], given, use_tqdm=False, chat_template_kwargs=config.chat_template_kwargs or None
         )
