@@ -62,15 +62,9 @@ class Page(Method):
         return zone.end + (end - zone.end) // self.page * self.page
 
     def build(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """(low, high), each (kv_heads, pages, dim); the last page may be shorter."""
-        heads, n, dim = keys.shape
-        whole = n // self.page * self.page
-        pages = keys[:, :whole].reshape(heads, -1, self.page, dim)
-        low, high = pages.amin(2), pages.amax(2)
-        if whole < n:
-            rest = keys[:, whole:]
-            low, high = torch.cat([low, rest.amin(1, True)], 1), torch.cat([high, rest.amax(1, True)], 1)
-        return low, high
+        """(low, high), each (kv_heads, pages, dim)."""
+        pages = keys.unflatten(1, (-1, self.page))
+        return pages.amin(2), pages.amax(2)
 
     def select(self, query: Tensor, keys: Tensor, zone: Zone, scale: float) -> Picked:
         """All tokens of the pages with the highest bound."""
@@ -80,8 +74,7 @@ class Page(Method):
         best = rank(bound * scale).topk(count, dim=-1, sorted=False).indices
         inside = torch.arange(self.page, device=keys.device)
         at = (best.unsqueeze(-1) * self.page + inside).flatten(1)
-        size = zone.end - zone.start
-        return Picked(at.clamp(max=size - 1), at < size, index_bytes=self.index_bytes(zone))
+        return Picked(at, index_bytes=self.index_bytes(zone))
 
     def index_bytes(self, zone: Zone) -> int:
         """Both extremes of every page."""
@@ -91,6 +84,6 @@ class Page(Method):
         """Reads all extremes, and keys and values of sink + window + pages."""
         zone = self.zone(n)
         size, each = zone.end - zone.start, 2 * heads * dim * item
-        index = each * -(-size // self.page)
+        index = each * (size // self.page)
         read = n - size + 1 + min(zone.retrieve * self.page, size)
         return {"stored": each * n, "read": each * read + index, "index": index}
