@@ -47,7 +47,7 @@ class Several(Reordering):
         orders = {query: self.inner.rank(pool, query)}
 
         def search(new: Sequence[str]) -> bool:
-            new = [q for q in new if q.strip() and q not in orders]
+            new = [q for q in dict.fromkeys(new) if q.strip() and q not in orders]
             orders.update({q: self.inner.rank(pool, q) for q in new})
             return bool(new)
 
