@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,22 @@ def test_rouge_variants_differ_where_they_should() -> None:
     lines = rouge.score("b c d\na x y", ["a x y\nb c d"])
     assert lines["rougeLsum"] == pytest.approx(1.0) and lines["rougeL"] == pytest.approx(0.5)
     assert rouge.score("", ["text"])["rougeLsum"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("said", "gold"),
+    [("二〇二四年の夏", "二〇二三年の冬"), ("北京 in 夏", "in 北京"), ("カタカナ", "かたかな")],
+)
+def test_scripts_without_blanks_are_compared_by_character(said: str, gold: str) -> None:
+    """F1 of the longest common subsequence of characters, where a Latin word counts as one."""
+    one, two = (re.findall(r"[a-z]+|\S", text) for text in (said, gold))
+    longest = [[0] * (len(two) + 1) for _ in range(len(one) + 1)]
+    for i, a in enumerate(one):
+        for j, b in enumerate(two):
+            longest[i + 1][j + 1] = longest[i][j] + 1 if a == b else max(longest[i][j + 1], longest[i + 1][j])
+    wanted = 2 * longest[-1][-1] / (len(one) + len(two))
+    found = rouge.score(said, [gold])
+    assert found["rougeL"] == found["rougeL_stem"] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
