@@ -20,11 +20,13 @@ def results(sheet: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     return {"configs": {"t": {"metadata": metadata}}, "config": config, **more}
 
 
-def evaluation(out: Path, stamp: str, found: dict[str, Any]) -> None:
+def evaluation(out: Path, stamp: str, found: dict[str, Any], **sent: Any) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / f"results_{stamp}.json").write_text(json.dumps(found))
-    row = {"doc_id": 0, "arguments": {}, "metrics": ["m"], "m": 1, **HASHES}
-    (out / f"samples_t_{stamp}.jsonl").write_text(json.dumps(row) + "\n")
+    told = {"g": {"arg_0": json.dumps({"icr": 1, **sent}, sort_keys=True)}}
+    row = {"doc_id": 0, "arguments": told, "metrics": ["m"], "m": 1, **HASHES}
+    for task in found["configs"]:
+        (out / f"samples_{task}_{stamp}.jsonl").write_text(json.dumps(row) + "\n")
 
 
 def head(found: dict[str, Any]) -> dict[str, Any]:
@@ -118,3 +120,47 @@ def test_a_row_with_no_more_than_it_needs_is_one(tmp_path: Path) -> None:
     path.write_text(json.dumps({"metrics": [], **HASHES}) + "\n")
     ((row, _, used),) = lm_eval_files.rows(path, "t")
     assert (row["item"], row["score"], used) == ("a" * 16, {}, "none")
+
+
+def test_seconds_and_tokens_are_sums_over_tasks(tmp_path: Path) -> None:
+    """Of three tasks from two evaluations, one of which was not timed."""
+    two = results(total_evaluation_time_seconds=4)
+    two["configs"] = {task: two["configs"]["t"] for task in ("a", "b")}
+    timing = {"wall": 1.5, "prefill": 0.25}
+    evaluation(tmp_path / "1", "2026-01-01T00-00-00", two, timing=timing, n_prompt_tokens=7)
+    evaluation(
+        tmp_path / "2", "2026-01-02T00-00-00", results(total_evaluation_time_seconds=3), n_prompt_tokens=5
+    )
+    ((_, run),) = collect.collect([tmp_path / "1", tmp_path / "2"], tmp_path / "results")
+    assert run["seconds"] == {"total": 7.0, "wall": 3.0, "prefill": 0.5}
+    assert run["tokens"]["prompt"] == 19
+    assert {task: sheet["seconds"] for task, sheet in run["tasks"].items()} == {
+        "a": timing,
+        "b": timing,
+        "t": {},
+    }
+    for out in ("2", "2", "1"):  # the others are in the ledger, and what is collected again was counted
+        ((_, again),) = collect.collect([tmp_path / out], tmp_path / "results")
+        assert again["seconds"] == run["seconds"] and again["tokens"] == run["tokens"]
+    evaluation(
+        tmp_path / "3", "2026-01-03T00-00-00", results(total_evaluation_time_seconds=2), n_prompt_tokens=5
+    )
+    ((_, later),) = collect.collect([tmp_path / "3"], tmp_path / "results")
+    assert later["seconds"] == {
+        "total": 9.0,
+        "wall": 3.0,
+        "prefill": 0.5,
+    }  # another evaluation of the same task
+
+
+def test_what_is_said_of_an_older_result(tmp_path: Path) -> None:
+    """Beside a new one, or in the ledger."""
+    for n in (1, 2):
+        evaluation(tmp_path / "both", f"2026-01-0{n}T00-00-00", results({"n_expected": 3}))
+    evaluation(tmp_path / "new", "2026-01-03T00-00-00", results({"n_expected": 3}))
+    said: list[str] = []
+    rules = collect.Rules(said=said)
+    collect.collect([tmp_path / "both"], tmp_path / "results", rules=rules)
+    collect.collect([tmp_path / "new"], tmp_path / "results", rules=rules)
+    words = [f"1/3 items of 2026-01-0{n}T00-00-00" for n in (1, 2, 3)]
+    assert said == [f"t: {words[1]} taken, not the older {words[0]}", f"t: {words[2]} replaces {words[1]}"]

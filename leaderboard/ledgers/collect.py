@@ -128,7 +128,6 @@ def _write(
     run = _head(latest.results, inputs, fingerprint)
     kept = there(ledger.place(root, run))
     tally = None if tallies is None else tallies.setdefault(fingerprint, Tally())
-    run["seconds"]["total"] = 0.0
     stream = _stream(run, tasks, kept, tally, bad, rules)
     first = next(stream, None)
     if first is None and not run["tasks"]:
@@ -147,8 +146,9 @@ def _stream(
     rules: Rules,
 ) -> Iterator[dict[str, Any]]:
     """Rows of all tasks, each from its best result; fills in the run's counts while they pass."""
-    kv, totals = Means(), {}
+    kv, totals = Means(), dict[str, tuple[str, float]]()
     usage: dict[str, float] = {}
+    counted: set[str] = set()
     for task in sorted({*tasks, *kept}):
         read = [
             partial(_read, run["fingerprint"], task, *source, rules, bad) for source in tasks.get(task, ())
@@ -176,8 +176,11 @@ def _stream(
             run["seconds"][name] = run["seconds"].get(name, 0.0) + value
         for name, value in chosen.tokens.items():
             run["tokens"][name] = run["tokens"].get(name, 0) + value
-        totals[chosen.source] = chosen.total
-    run["seconds"]["total"] = sum(totals.values())
+        # the ledger's seconds hold those of an evaluation that is collected again
+        if chosen.kept:
+            counted = {one.stamp for one in kept.values() if one.stamp}
+        totals[chosen.source] = ("" if chosen.kept else chosen.stamp), chosen.total
+    run["seconds"]["total"] = sum(total for stamp, total in totals.values() if stamp not in counted)
     if usage:
         run["usage"] = usage
     if kv.n:

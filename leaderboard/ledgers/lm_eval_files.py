@@ -165,7 +165,7 @@ def _filtered(path: Path, task: str, wanted: str | None) -> Iterator[Line]:
 
 def _places(path: Path) -> Iterator[Any]:
     """Document of each line."""
-    for number, sample in enumerate(samples(path), 1):
+    for number, sample in enumerate(samples(path)):
         yield sample.get("doc_id", number)
 
 
