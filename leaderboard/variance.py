@@ -15,6 +15,7 @@ short.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -29,81 +30,97 @@ class Groups:
     """Items in groups, groups in strata. `weight` and `group` have shape (items,), `stratum` (groups,).
 
     `parts(residual)` gives variance and degrees of freedom of sum(weight * d) in each stratum, shape
-    (strata,); inf where a stratum has one group only.
+    (strata,); inf where a stratum has one group only. The sums of one stratum, as most cells have, are plain
+    numbers inside: the same arithmetic at a third of the time of arrays of length 1.
     """
 
     def __init__(self, weight: np.ndarray, group: np.ndarray, stratum: np.ndarray, strata: int) -> None:
         self.weight, self.group, self.stratum, self.strata = weight, group, stratum, strata
+        self._one = strata == 1
+        self._choose: Any = _chosen if self._one else np.where
         self.count = np.bincount(stratum, minlength=strata)
         self.of_item = stratum[group]
         g = len(stratum)
         w, a = np.bincount(group, weight, g), np.bincount(group, weight**2, g)
-        self.w, self.a = w, a
+        self.w, self.a, self._w2 = w, a, w**2
         whole = self._sum(w)
-        self.whole, self.a_sum, self.w2_sum = whole, self._sum(a), self._sum(w**2)
+        self.whole = np.atleast_1d(whole)
+        self.a_sum, self.w2_sum = self._sum(a), self._sum(self._w2)
+        self._groups = self.count[0] if self._one else self.count
         with np.errstate(divide="ignore", invalid="ignore"):
-            self.effective = _snapped(whole**2 / self.w2_sum, self.count)
-            share = w / whole[stratum]
-            self._inverse = np.where(w > 0, 1 / w, 0.0)
+            self.effective = _snapped(self.whole**2 / self.w2_sum, self.count)
+            share = w / self._each(whole)
+            inverse = np.where(w > 0, 1 / w, 0.0)
             # expectations of the two sums of squares under a unit of noise and a unit of shared effect
             self._between_noise = (
-                self._sum(a * (1 - 2 * share) * self._inverse) + self.a_sum / whole
+                self._sum(a * (1 - 2 * share) * inverse) + self.a_sum / whole
             )  # E[Q1 | noise]
             self._between_shared = self._sum(w * (1 - 2 * share)) + self.w2_sum / whole  # E[Q1 | shared]
-            self._within = self._sum(w - a * self._inverse)  # E[Q2 | noise]
-            self._within = np.where(self._within > _TINY * whole, self._within, 0.0)
-            self._spread = self._sum(a * np.maximum(0.0, 1 - a * self._inverse**2))  # Var(Q2) / (2 noise^2)
+            within = self._sum(w - a * inverse)  # E[Q2 | noise]
+            self._within = self._choose(within > _TINY * whole, within, 0.0)
+            self._spread = self._sum(a * np.maximum(0.0, 1 - a * inverse**2))  # Var(Q2) / (2 noise^2)
             self._c1 = self.w2_sum / self._between_shared
-            self._c2 = np.where(
+            c2 = self._choose(
                 self._within > 0, (self.a_sum - self._c1 * self._between_noise) / self._within, 0.0
             )
-            self._c2 = np.where(np.abs(self._c2) * whole > 1e-9 * self.a_sum, self._c2, 0.0)
-        self._share, self._root = share, np.sqrt(np.maximum(w, 0.0))
+            self._c2 = self._choose(abs(c2) * whole > 1e-9 * self.a_sum, c2, 0.0)
+        root = np.sqrt(np.maximum(w, 0.0))
+        self._inverse, self._inverse_root = inverse, inverse * root
+        b = share * self._inverse_root
+        self._b, self._b2, self._q = b, b * b, self._sum(b * b)
 
-    def _sum(self, values: np.ndarray) -> np.ndarray:
-        return np.bincount(self.stratum, values, self.strata)
+    def _sum(self, values: np.ndarray) -> Any:
+        """Sum over the groups of each stratum, added one after the other."""
+        found = np.bincount(self.stratum, values, self.strata)
+        return found[0] if self._one else found
+
+    def _each(self, values: Any) -> Any:
+        """For each group the value of its stratum."""
+        return values if self._one else values[self.stratum]
 
     def parts(self, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Variance and degrees of freedom of each stratum, from residuals of shape (items,)."""
-        g = len(self.stratum)
+        g, choose = len(self.stratum), self._choose
         weighted = self.weight * residual
-        sums = np.bincount(self.group, weighted, g)
+        squares = np.bincount(self.group, weighted, g) ** 2
+        total = np.bincount(self.of_item, weighted * residual, self.strata)
+        total = total[0] if self._one else total
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            sandwich = self.count / (self.count - 1.0) * self._sum(sums**2)
-            q1 = self._sum(sums**2 * self._inverse)
-            total = np.bincount(self.of_item, weighted * residual, self.strata)
+            sandwich = self._groups / (self._groups - 1.0) * self._sum(squares)
+            q1 = self._sum(squares * self._inverse)
             q2 = np.maximum(total - q1, 0.0)
-            noise = np.where(self._within > 0, q2 / self._within, 0.0)
+            noise = choose(self._within > 0, q2 / self._within, 0.0)
             shared = (q1 - noise * self._between_noise) / self._between_shared
             pooled = (q1 + q2) / (self._between_noise + self._within)
-            noise, shared = np.where(shared < 0, pooled, noise), np.maximum(shared, 0.0)
-            v = noise[self.stratum] * self.a + shared[self.stratum] * self.w**2  # of each group's sum
+            noise, shared = choose(shared < 0, pooled, noise), np.maximum(shared, 0.0)
+            v = self._each(noise) * self.a + self._each(shared) * self._w2  # of each group's sum
             q1_mean, q1_var = self._moments(v)
             variance = np.maximum(self._c1 * q1 + self._c2 * q2, sandwich)
             spread = self._c1**2 * q1_var + self._c2**2 * 2 * noise**2 * self._spread
             expected = noise * self.a_sum + shared * self.w2_sum
             df = 2 * expected**2 / spread
-            df = _snapped(df, self.count - 1)  # equal groups: exactly G - 1, whatever the processor
-            variance, df = _cautious(variance, df, expected, spread, 2 * q1_mean**2 / q1_var)
-        alone = self.count < 2
+            # equal groups: exactly G - 1, whatever the processor
+            df = choose(abs(df - (self._groups - 1)) <= 1e-9 * (self._groups - 1), self._groups - 1, df)
+            variance, df = _cautious(variance, df, expected, spread, 2 * q1_mean**2 / q1_var, choose)
+        alone = self._groups < 2
         nothing = (total <= 0) & ~alone
-        variance = np.where(nothing, 0.0, np.where(alone, np.inf, variance))
-        return variance, np.where(nothing, self._flat_df(), np.where(alone, 1.0, df))
+        variance = choose(nothing, 0.0, choose(alone, np.inf, variance))
+        df = choose(nothing, self._flat_df(), choose(alone, 1.0, df))
+        return np.atleast_1d(variance), np.atleast_1d(df)
 
-    def _moments(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _moments(self, v: np.ndarray) -> tuple[Any, Any]:
         """Mean and variance of Q1 = sum of s^2 / w for independent normal group sums of variance v."""
-        total, d, a = self._sum(v), v * self._inverse, v * self._inverse * self._root
-        b = self._share * self._inverse * self._root
-        p, q, r = self._sum(a * a), self._sum(b * b), self._sum(a * b)
-        squares = self._sum(d * d) + 2 * (total * self._sum(d * b * b) - 2 * self._sum(d * a * b))
+        total, d, a, b, q = self._sum(v), v * self._inverse, v * self._inverse_root, self._b, self._q
+        p, r, of_d = self._sum(a * a), self._sum(a * b), self._sum(d)
+        squares = self._sum(d * d) + 2 * (total * self._sum(d * self._b2) - 2 * self._sum(d * a * b))
         squares += 2 * r * r + 2 * p * q - 4 * total * r * q + (total * q) ** 2
-        mean = self._sum(d) - 2 * r + total * q
-        return mean, 2 * squares
+        return of_d - 2 * r + total * q, 2 * squares
 
-    def _flat_df(self) -> np.ndarray:
+    def _flat_df(self) -> Any:
         """Degrees of freedom where nothing varies: those of equal groups, as many as there are effective
         ones."""
-        return np.maximum(self.effective - 1, 1e-6)
+        found = np.maximum(self.effective - 1, 1e-6)
+        return found[0] if self._one else found
 
 
 class Overlap:
@@ -165,10 +182,8 @@ class Overlap:
         expected = float(self._target @ (noise, shared))
         variance = max(float(self._c @ q), noise * self._target[0])
         of_pairs = 2 * float(self._mean[0] @ (noise, shared)) ** 2 / (2 * float(self._var[0, 0] @ parts))
-        found = _cautious(
-            *(np.array([x]) for x in (variance, 2 * expected**2 / spread, expected, spread, of_pairs))
-        )
-        return float(found[0][0]), float(found[1][0])
+        found = _cautious(variance, 2 * expected**2 / spread, expected, spread, of_pairs, _chosen)
+        return float(found[0]), float(found[1])
 
 
 def _snapped(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -176,9 +191,14 @@ def _snapped(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.where(np.abs(values - whole) <= 1e-9 * whole, whole, values)
 
 
+def _chosen(condition: Any, yes: Any, no: Any) -> Any:
+    """`np.where` for single numbers."""
+    return yes if condition else no
+
+
 def _cautious(
-    variance: np.ndarray, df: np.ndarray, expected: np.ndarray, spread: np.ndarray, other: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    variance: Any, df: Any, expected: Any, spread: Any, other: Any, choose: Any = np.where
+) -> tuple[Any, Any]:
     """The estimate with its degrees of freedom, or its upper end with those of the sums of squares
     (`other`): whichever gives the shorter interval, as both hold their level."""
     raised = np.maximum(variance, expected) + CAUTION * np.sqrt(np.maximum(spread, 0.0))
@@ -187,4 +207,4 @@ def _cautious(
         plain = np.sqrt(variance) * special.stdtrit(np.maximum(df, 0.5), _QUANTILE)
         bound = np.sqrt(raised) * special.stdtrit(other, _QUANTILE)
     take = (df < 0.5) | (bound < plain)
-    return np.where(take, raised, variance), np.where(take, other, df)
+    return choose(take, raised, variance), choose(take, other, df)
