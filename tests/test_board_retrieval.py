@@ -130,7 +130,7 @@ def test_boards_without_retrieval_have_no_such_table(tmp_path: Path) -> None:
     ],
 )
 def test_gold_passages_alone_are_read_column_by_column_as_row_by_row(kept: list[Any]) -> None:
-    from icr_tasks.leaderboard.ledgers import load as reading
+    from icr_tasks.leaderboard.ledgers import columns as reading
 
     rows = [{"gold_kept": k, "retrieval": None} for k in kept]
     slow = [reading._share(row) for row in rows]

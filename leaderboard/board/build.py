@@ -21,7 +21,7 @@ from icr_tasks.errors import IcrError, unknown
 from icr_tasks.registry import VIEWS, Entry
 
 from ..ledgers import ledger
-from ..ledgers.load import Run, load_run, read_head
+from ..ledgers.load import Kept, Run, load_run, read_head
 from . import render
 from .advice import Advice
 from .cells import Codes, cell
@@ -199,7 +199,7 @@ def _runs(
     root: Path, patterns: dict[str, list[str]], bad: list[str], metric: str | None = None
 ) -> Iterator[Run]:
     paths, logged = ledger.run_files(root), dict[str, None]()
-    found = False
+    found, kept = False, Kept()
     if not paths:
         what = "holds no run.json" if root.is_dir() else "is not a folder"
         raise IcrError(f"{root} {what}; write ledgers there with `icr collect OUT -o {root}`")
@@ -217,11 +217,13 @@ def _runs(
                 }
                 if not has:
                     continue
-                run = load_run(path.parent, {**head, "tasks": {**head["tasks"], **has}}, shown=True)
+                run = load_run(
+                    path.parent, {**head, "tasks": {**head["tasks"], **has}}, shown=True, kept=kept
+                )
                 found = True
                 yield replace(run, tasks={name: task for name, task in run.tasks.items() if name in has})
                 continue
-            yield load_run(path.parent, head, shown=True)
+            yield load_run(path.parent, head, shown=True, kept=kept)
         except IcrError as error:
             bad.append(str(error))
     if metric is not None and not found:

@@ -121,6 +121,7 @@ class Codes:
     def __init__(self) -> None:
         self._known: dict[Any, int] = {}
         self._last: dict[str, tuple[list[Any], Places, np.ndarray]] = {}
+        self._read: dict[str, tuple[list[Any], tuple[Places, np.ndarray]]] = {}
 
     def __call__(self, values: Iterable[Any]) -> np.ndarray:
         known = self._known
@@ -129,6 +130,13 @@ class Codes:
     def places(self, task: TaskItems) -> tuple[Places, np.ndarray]:
         """Places of all items of a task, and the order that sorts its rows by item."""
         depth = task.keys.get("depth")
+        columns = [task.item, task.occ, task.cluster, depth, task.keys.get("documents")]
+        read = self._read.get(task.name)  # as often as not the very columns of the run before
+        if read is None or any(a is not b for a, b in zip(read[0], columns, strict=True)):
+            read = self._read[task.name] = columns, self._places(task, depth)
+        return read[1]
+
+    def _places(self, task: TaskItems, depth: np.ndarray | None) -> tuple[Places, np.ndarray]:
         key = [
             task.item.tolist(),
             task.occ.tolist(),

@@ -174,11 +174,13 @@ def _rows(path: Path, task: str, several: bool = False) -> Iterator[Line]:
     logged: list[str] | None = None
     known: str | None = None
     metrics: list[str] = []
+    counted = False
     for number, sample in enumerate(samples(path), 1):
         if sample["metrics"] != logged:  # the same list on every row, as a rule
             logged = sample["metrics"]
             twice = _TWICE if set(logged) >= _TWICE else frozenset()
             metrics = [m for m in logged if m not in _NOT_SCORES and m not in twice]
+            counted = "out_tokens" in logged
         used = sample.get("filter", "none")
         if used != (known := known or used) and not several:
             raise IcrError(
@@ -186,7 +188,7 @@ def _rows(path: Path, task: str, several: bool = False) -> Iterator[Line]:
             )
         try:
             sent = digest(sample)
-            row = _row(sample, sent, task, metrics)
+            row = _row(sample, sent, task, metrics, counted)
         except (AttributeError, TypeError, KeyError, IndexError, ValueError) as error:
             raise IcrError(
                 f"{path}:{number}: not a sample row of lm_eval ({type(error).__name__}: {error})"
@@ -207,7 +209,9 @@ def _rows(path: Path, task: str, several: bool = False) -> Iterator[Line]:
         yield row, sent, sample.get("filter", "none")
 
 
-def _row(sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[str]) -> dict[str, Any]:
+def _row(
+    sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[str], counted: bool
+) -> dict[str, Any]:
     doc = sample.get("doc")
     doc = doc if type(doc) is dict else {}
     of = sent.get
@@ -222,7 +226,7 @@ def _row(sample: dict[str, Any], sent: dict[str, Any], task: str, metrics: list[
         "score": {m: v for m in metrics if type(v := sample.get(m)) in _NUMBER},
         "n_prompt_tokens": of("n_prompt_tokens"),
         "n_out_tokens": int(length)  # type: ignore[arg-type]
-        if type(length) in _NUMBER and "out_tokens" in sample["metrics"]
+        if counted and type(length) in _NUMBER
         else None,
         "truncated": of("truncated"),
         "unfinished": bool(of("unfinished")),

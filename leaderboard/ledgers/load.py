@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -26,6 +23,8 @@ from icr_tasks.schema import read_head as read_head
 
 from ..text.names import learn
 from . import ledger
+from .columns import Kept as Kept
+from .columns import columns
 
 
 @dataclass(frozen=True)
@@ -173,9 +172,11 @@ def load(
     return found
 
 
-def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = False) -> Run:
+def load_run(
+    folder: Path, head: dict[str, Any] | None = None, *, shown: bool = False, kept: Kept | None = None
+) -> Run:
     """One run from its folder; `shown`: only the columns a board needs (headline score, depth, no answer
-    hashes). Raises IcrError with file and line."""
+    hashes), equal ones shared with the run before by `kept`. Raises IcrError with file and line."""
     head = head or read_head(folder / "run.json")
     sheets, by_task = head["tasks"], rows_by_task(folder, head)
     for sheet in sheets.values():
@@ -185,7 +186,7 @@ def load_run(folder: Path, head: dict[str, Any] | None = None, *, shown: bool = 
             name: TaskItems(
                 intern(name),
                 sheets[name],
-                **columns(rows, (sheets[name].get("metric") or "") if shown else None),
+                **columns(rows, (sheets[name].get("metric") or "") if shown else None, kept, name),
             )
             for name, rows in by_task.items()
         }
@@ -250,123 +251,3 @@ def find(results: str | Path, spec: str) -> Run:
         raise unknown("run", spec, [h["fingerprint"] for _, h in heads])
     listed = "; ".join(f"{h['fingerprint']} {h['model']['id']} {h['setting']['text']}" for _, h in hits[:12])
     raise IcrError(f"{spec} is {len(hits)} runs, name one by its fingerprint: {listed}")
-
-
-# ---- load columns --------------------------------------------------------------------------------
-# Ledger rows (dicts) -> columns (arrays of shape (items,)), the hot loop of reading a results tree.
-
-_GONE = float("nan")
-_NO_KEYS: dict[str, Any] = {}
-_NO_GOLD = [0, 0]
-_NEEDED = ("item", "score")
-_SHOWN = (
-    "item",
-    "occ",
-    "cluster",
-    "score",
-    "keys",
-    "n_prompt_tokens",
-    "n_out_tokens",
-    "truncated",
-    "target_hash",
-    "error",
-)
-_COMPARED = ("resp_hash", "prompt_hash")
-
-
-def columns(rows: Sequence[dict[str, Any]], shown: str | None = None) -> dict[str, Any]:
-    """The array fields of TaskItems. Raises KeyError, TypeError or ValueError for rows that are not ledger
-    rows.
-
-    `shown` names the headline metric ("": the first there is) when only what a board shows is wanted: then
-    other scores and keys are left out and the hashes of answers are 0, which takes half the time.
-    """
-    of = _fields(rows, (*_SHOWN, "prompt_hash") if shown is not None else (*_SHOWN, *_COMPARED))
-    scores, keys = of["score"], [k or _NO_KEYS for k in of["keys"]]
-    metrics, names = dict.fromkeys(chain.from_iterable(scores)), dict.fromkeys(chain.from_iterable(keys))
-    if shown is not None:
-        metrics = {m: None for m in metrics if m == (shown or next(iter(metrics)))}
-        names = {k: None for k in names if k in ("depth", "documents")}
-    none = np.zeros(len(rows), np.uint64)
-    return {
-        "item": _objects(map(intern, of["item"])),
-        "occ": np.array([n or 0 for n in of["occ"]], np.int32),
-        "cluster": _objects(["" if c is None else intern(str(c)) for c in of["cluster"]]),
-        "score": {intern(m): _scores(scores, m) for m in metrics},
-        "keys": {intern(k): _objects([row.get(k) for row in keys]) for k in names},
-        "n_prompt_tokens": _numbers(of["n_prompt_tokens"]),
-        "n_out_tokens": _numbers(of["n_out_tokens"]),
-        "truncated": np.array(list(map(bool, of["truncated"])), bool),
-        **{name: _hashes(of[name]) if name in of else none for name in _COMPARED},
-        "target_hash": _hashes(of["target_hash"]),
-        "errors": {i: str(error) for i, error in enumerate(of["error"]) if error},
-        "evidence": _evidence(rows),
-    }
-
-
-def _evidence(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
-    """Share of the evidence that each prompt held, NaN where it is not known: of a retrieved prompt what
-    retrieval recorded; of any other, and where a route went on to the whole context, the gold passages kept."""
-    if any([row.get("retrieval") for row in rows]):
-        return np.array([_GONE if (v := _share(row)) is None else v for row in rows], float)
-    # gold passages alone, as of every setting that retrieves nothing: column by column
-    kept = [row.get("gold_kept") or _NO_GOLD for row in rows]
-    if kept.count(_NO_GOLD) == len(kept):
-        return None
-    there, gold = np.array(kept, float).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(gold > 0, there / gold, _GONE)
-
-
-def _share(row: dict[str, Any]) -> float | None:
-    found, kept = row.get("retrieval") or {}, row.get("gold_kept")
-    went_on = (row.get("route") or {}).get("went_on")
-    if found and not went_on and not found.get("whole"):
-        return found.get("recall")
-    if kept and kept[1]:
-        return kept[0] / kept[1]
-    return None if found.get("recall") is None else 1.0  # the whole context, in which the answer stands
-
-
-def _fields(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Sequence[Any]]:
-    """Field -> values; one call a row where every row has every field, as ours do."""
-    try:
-        found = list(zip(*map(itemgetter(*names), rows), strict=True))
-        return dict(zip(names, found or [()] * len(names), strict=True))
-    except KeyError:
-        return {n: [row[n] if n in _NEEDED else row.get(n) for row in rows] for n in names}
-
-
-def _scores(scores: Sequence[dict[str, Any]], metric: str) -> np.ndarray:
-    return np.array([row.get(metric, _GONE) for row in scores], float)
-
-
-def _objects(values: Iterable[Any]) -> np.ndarray:
-    listed = list(values)
-    out = np.empty(len(listed), object)
-    out[:] = listed
-    return out
-
-
-def _numbers(values: Sequence[Any]) -> np.ndarray:
-    return np.array([_GONE if v is None else v for v in values] if None in values else values, float)
-
-
-def _hashes(labels: Sequence[Any]) -> np.ndarray:
-    values = [label or "" for label in labels]
-    if set(map(len, values)) == {16}:
-        try:
-            whole = bytes.fromhex("".join(values))
-        except ValueError:
-            whole = b""  # labels of another writer
-        if len(whole) == 8 * len(values):  # fromhex skips blanks
-            return np.frombuffer(whole, ">u8").astype(np.uint64)
-    return np.array([_hash64(v) for v in values], np.uint64)
-
-
-def _hash64(text: str | None) -> int:
-    """The first 64 bits of a hexadecimal hash; other writers' labels are hashed. Absent: 0."""
-    try:
-        return int(text[:16], 16) if text else 0
-    except ValueError:
-        return int.from_bytes(blake2b(str(text).encode(), digest_size=8).digest())

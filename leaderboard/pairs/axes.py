@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,12 @@ class Identity:
     context: int | None = None
     truncation: int | None = None
 
-    @property
+    @cached_property
+    def told(self) -> tuple[Any, ...]:
+        """The fields of `WORDS`, in their order."""
+        return tuple(getattr(self, f) for f in WORDS)
+
+    @cached_property
     def kind(self) -> tuple[Any, ...]:
         """Equal for cells that may stand in one ranking of models and settings, as far as every ledger knows
         it."""
@@ -178,10 +183,10 @@ def comparable(
     """Why two tasks must not be compared on this axis; empty when they may be. `allow` waives (`WAIVED`)."""
     free = _free((axis,) if isinstance(axis, str) else tuple(axis), tuple(allow))
     found = []
-    for field, (words, fix) in WORDS.items():
-        one, two = getattr(a, field), getattr(b, field)
+    for field, one, two in zip(WORDS, a.told, b.told, strict=True):
         if one == two or field in free or (field in _MAY_BE_UNKNOWN and None in (one, two)):
             continue
+        words, fix = WORDS[field]
         shown = (
             f"other {words}" if isinstance(one, int) and field != "metric_version" else _both(words, one, two)
         )
