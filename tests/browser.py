@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
-HARNESS = """<!doctype html><meta charset="utf-8"><pre id="report">not run</pre><iframe id="f" width="1400" height="900"></iframe><script>
+HARNESS = """<!doctype html><meta charset="utf-8"><pre id="report">not run</pre><iframe id="f" width="WIDTH" height="900"></iframe><script>
 const errors = [], f = document.getElementById("f");
 const say = (e) => errors.push(String(e && (e.message || e.violatedDirective || e.reason) || e));
 f.addEventListener("load", async () => {
@@ -58,15 +58,16 @@ def chromium(*args: str, timeout: float = 120) -> subprocess.CompletedProcess[st
     )
 
 
-def visit(page: Path, script: str) -> tuple[Any, list[str]]:
-    """Load `page`, run the body of an async function of (window, document) in it; returns its value and all
-    errors.
+def visit(page: Path, script: str, width: int = 1400) -> tuple[Any, list[str]]:
+    """Load `page`, run the body of an async function of (window, document) in it, so many pixels wide; returns
+    its value and all errors.
 
     Errors are uncaught exceptions, console errors, policy violations, alerts, and what Chromium itself
     complains about.
     """
     harness = page.with_name("harness.html")
-    harness.write_text(HARNESS.replace("SCRIPT", script).replace("PAGE", page.name), encoding="utf-8")
+    text = HARNESS.replace("WIDTH", str(width)).replace("PAGE", page.name).replace("SCRIPT", script)
+    harness.write_text(text, encoding="utf-8")
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(page.parent))
     )

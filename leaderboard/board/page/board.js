@@ -177,15 +177,58 @@ function wrapped(text, limit) {
   }
   return lines;
 }
+// On a phone what stands left or right of a plot goes above or below it, so that nothing scrolls sideways.
+function changed(layer, {x, y, mark}) {
+  const encoding = {...layer.encoding, ...(x && layer.encoding.x && {x: x(layer.encoding.x)}), ...(y && layer.encoding.y && {y: y(layer.encoding.y)})};
+  return {...layer, encoding, ...(mark && {mark: mark(layer.mark, layer.encoding)})};
+}
+// A matrix: the name of a row stands above its cells, which share the width.
+function matrixNarrowed(spec, inner) {
+  const [columns, rows] = ["x", "y"].map((of) => spec.layer[0].encoding[of].sort.length);
+  const y = (old) => ({...old, scale: {paddingInner: 0.42, paddingOuter: 0.42}, axis: {...old.axis, domain: false, ticks: false, labelAlign: "left", labelPadding: 0, labelOffset: -23, labelLimit: inner}});
+  const x = (old) => ({...old, axis: {...old.axis, labelLimit: inner / columns - 2, labelFontSize: columns > 6 ? 10 : 11}});
+  const mark = (old) => (old.type === "text" ? {...old, fontSize: columns > 6 ? 9.5 : 11} : old);
+  return {width: Math.min(spec.width, inner), height: 48 * rows, layer: spec.layer.map((one) => changed(one, {x, y, mark}))};
+}
+// Heat maps: one below the other, each with its own depths.
+function heatNarrowed({hconcat, ...spec}, inner) {
+  const axis = hconcat[0].layer[0].encoding.y.axis;
+  const y = (old) => ({...old, axis});
+  return {...spec, vconcat: hconcat.map((panel) => ({...panel, width: Math.min(panel.width, inner - 75), layer: panel.layer.map((one) => changed(one, {y}))}))};
+}
+// A forest: the name above its interval, the numbers below.
+function forestNarrowed(spec, inner, rows) {
+  const place = (dy) => (old) => ({...old, align: "left", dx: 0, dy, limit: inner});
+  const layer = spec.layer.map((one) => {
+    const field = one.encoding.text?.field;
+    return field ? {...changed(one, {mark: place(field === "name" ? -18 : 17)}), encoding: {...one.encoding, x: {value: 0}}} : one;
+  });
+  return {width: inner, height: 58 * rows, layer};
+}
+// Labels right of a plot: long ones lose their middle, the plot gets the rest.
+function labelledNarrowed(spec, inner) {
+  const datasets = {...spec.datasets}, wide = [];
+  for (const {mark, encoding, data} of spec.layer) {
+    const field = encoding.text?.field;
+    if (!field || encoding.x?.value?.expr !== "width" || !data) continue;
+    datasets[data.name] = datasets[data.name].map((row) => ({...row, [field]: middle(row[field] ?? "", 24)}));
+    wide.push(...datasets[data.name].map((row) => mark.dx + 0.55 * mark.fontSize * row[field].length));
+  }
+  const x = (old) => (old.axis?.title ? {...old, axis: {...old.axis, title: wrapped(old.axis.title, inner / 6.5)}} : old);
+  return {datasets, layer: spec.layer.map((one) => (one.encoding ? changed(one, {x}) : one)), width: Math.max(120, Math.min(spec.width, inner - 45 - Math.max(0, ...wide)))};
+}
+const middle = (text, limit) => (text.length <= limit ? text : text.slice(0, limit / 3) + "…" + text.slice(text.length - 2 * limit / 3 + 1));
 function narrowed(spec) {
   const room = document.documentElement.clientWidth;
   if (room >= 640) return spec;
-  const {text, subtitle} = spec.title;
-  // 14 px bold and 11 px plain letters are about 8.5 and 6.5 px wide; the frame takes 50
-  const title = {text: wrapped(text, (room - 50) / 8.5), ...(subtitle && {subtitle: wrapped(subtitle, (room - 50) / 6.5)})};
-  // cells of a matrix hold numbers: they keep their width, and the picture scrolls
-  const cells = !spec.layer || spec.layer[0].encoding.x?.type === "nominal";
-  return {...spec, title, ...(!cells && {width: Math.max(150, Math.min(spec.width, room - 220))})};
+  const {text, subtitle} = spec.title, inner = room - 56;  // the frame, its padding and the page's
+  // 14 px bold and 11 px plain letters are about 8.5 and 6.5 px wide
+  const title = {text: wrapped(text, inner / 8.5), ...(subtitle && {subtitle: wrapped(subtitle, inner / 6.5)})};
+  if (spec.hconcat) return {...heatNarrowed(spec, inner), title};
+  if (spec.layer?.[0].encoding.x?.type === "nominal") return {...spec, ...matrixNarrowed(spec, inner), title};
+  const notes = spec.layer?.find((one) => one.encoding?.text?.field === "note");
+  if (notes) return {...spec, ...forestNarrowed(spec, inner, spec.datasets[notes.data.name].length), title};
+  return {...spec, ...(spec.width && labelledNarrowed(spec, inner)), title};
 }
 async function draw(place) {
   const chart = data.charts[place.dataset.chart];
