@@ -1,11 +1,12 @@
 """A decode step of compressed attention on a GPU, beside the dense step that vLLM would take.
 
-python speed/kv_gpu.py [--lengths 32768,131072] [--batches 1,8]    one layer of Qwen2.5-7B's shape, 16 bits
-python speed/kv_gpu.py --engine [--lengths 32768] [--batches 1,8]   whole steps of vLLM, random weights of that model
+python speed/kv_gpu.py [--cases 32768x1,131072x8]              one layer of Qwen2.5-7B's shape, 16 bits
+python speed/kv_gpu.py --engine "full;kv:page@0.05;task"        whole steps of vLLM, random weights of that model
 
 One layer: medians of CUDA graph replays (the device's time) and of separate launches (what an engine without graphs waits
 for), bytes by the paper's formula, and their rate as a share of a large copy's. A dense step is FlashAttention's kernel
-of vLLM where it is installed, else this package's own kernel over every key.
+of vLLM where it is installed, else this package's own kernel over every key. Engines: one a name, with CUDA graphs of
+generated tokens; `task` is one engine of kv=task, which has none, under every setting.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,7 @@ def dense_of_vllm(
     rows = len(lengths)
     asked, out = query.view(rows, MODEL.heads, MODEL.dim), torch.empty_like(query).view(rows, MODEL.heads, -1)
     starts = torch.arange(rows + 1, dtype=torch.int32, device="cuda")
-    version = get_flash_attn_version()
+    version: Any = get_flash_attn_version()
     return lambda: flash_attn_varlen_func(
         q=asked,
         k=keys,
@@ -147,7 +149,7 @@ def layer(n: int, rows: int, rate: float) -> Iterator[str]:
             method = make(name, budget, {"update": 64} if name == "topk" else {})
             share, kept = paged.share(method, n - 1, n), None
         batch = paged.Batch.of([share] * rows, tables)
-        ways[name] = lambda batch=batch, kept=kept: paged.decode(cache, query, batch, SCALE, kept)
+        ways[name] = partial(paged.decode, cache, query, batch, SCALE, kept)
     dense = 0.0
     for name, run in ways.items():
         inside, apart = replayed(run), timed(run)
@@ -162,9 +164,8 @@ def layer(n: int, rows: int, rate: float) -> Iterator[str]:
 # ---- vLLM ----------------------------------------------------------------------------------------
 
 
-def engine(lengths: list[int], batches: list[int], graphs: bool) -> Iterator[str]:
-    """Lines of the table: milliseconds of a whole step. `graphs`: full attention under CUDA graphs, else every setting
-    without them."""
+def engine(name: str, cases: list[tuple[int, int]]) -> Iterator[str]:
+    """Lines of the table: milliseconds of a whole step of an engine of this setting, or of kv=task."""
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
 
@@ -173,21 +174,19 @@ def engine(lengths: list[int], batches: list[int], graphs: bool) -> Iterator[str
 
     folder = tempfile.mkdtemp()
     Path(folder, "config.json").write_text(json.dumps(QWEN))
-    room = max(n * b for n in lengths for b in batches) + 16384
     args: dict[str, Any] = {
         "model": folder,
         "load_format": "dummy",
         "skip_tokenizer_init": True,
-        "max_model_len": max(lengths) + 1024,
-        "num_gpu_blocks_override": room // BLOCK,
-        "max_num_seqs": max(batches),
-        "gpu_memory_utilization": 0.85,
-        "enforce_eager": not graphs,
+        "max_model_len": max(n for n, _ in cases) + 1024,
+        "num_gpu_blocks_override": (max(n * rows for n, rows in cases) + 16384) // BLOCK,
+        "max_num_seqs": max(rows for _, rows in cases),
+        "gpu_memory_utilization": 0.8,
     }
-    if graphs:
+    if name == "full":
         args["compilation_config"] = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}
     else:
-        args["kv"] = "task"
+        args["kv"] = name if name == "task" else str(Setting.parse(name).kv).removeprefix("kv:")
     state = EngineState(args)
     with state.starting():
         llm = LLM(**args)
@@ -199,23 +198,20 @@ def engine(lengths: list[int], batches: list[int], graphs: bool) -> Iterator[str
         llm.generate(prompts, params, use_tqdm=False)
         return time.perf_counter() - start
 
-    for n in lengths:
-        for rows in batches:
-            prompts = [
-                TokensPrompt(prompt_token_ids=torch.randint(10, 150000, (n,), generator=gen).tolist())
-                for _ in range(rows)
-            ]
-            state.switch(None)
-            prefill = took(prompts, 1)
-            for text in SETTINGS[:1] if graphs else SETTINGS:
+    for n, rows in cases:
+        ids = torch.randint(10, 150000, (rows, n), generator=gen).tolist()
+        prompts = [TokensPrompt(prompt_token_ids=one) for one in ids]
+        prefill = took(prompts, 1)
+        for text in SETTINGS if name == "task" else (name,):
+            if name == "task":
                 state.switch(Setting.parse(text))
-                took(prompts, 5)
-                each = [(took(prompts, 41) - took(prompts, 1)) / 40 * 1e3 for _ in range(3)]
-                label = f"{text}, CUDA graphs" if graphs else text
-                yield (
-                    f"| {label} | {n // 1024}k | {rows} | {statistics.median(each):.2f} | "
-                    f"{min(each):.2f} to {max(each):.2f} | {prefill:.1f} |"
-                )
+            took(prompts, 5)
+            each = [(took(prompts, 65) - took(prompts, 1)) / 64 * 1e3 for _ in range(3)]
+            label = f"{text}, no graphs" if name == "task" else text
+            yield (
+                f"| {label} | {n // 1024}k | {rows} | {statistics.median(each):.2f} | "
+                f"{min(each):.2f} to {max(each):.2f} | {prefill:.1f} |"
+            )
 
 
 def main() -> None:
@@ -223,33 +219,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lengths", default="32768,131072")
-    parser.add_argument("--batches", default="1,8")
-    parser.add_argument("--engine", action="store_true")
     parser.add_argument(
-        "--graphs", action="store_true", help="with --engine: full attention under CUDA graphs"
+        "--cases", default="32768x1,32768x8,131072x1,131072x8", help="tokens of a sequence x sequences"
     )
+    parser.add_argument("--engine", metavar="SETTINGS", help="full, task or settings, with ; between them")
     given = parser.parse_args()
-    lengths, batches = ([int(x) for x in text.split(",")] for text in (given.lengths, given.batches))
+    cases = [(int(n), int(rows)) for n, _, rows in (text.partition("x") for text in given.cases.split(","))]
     if given.engine:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         print(
-            "| setting | context | batch | ms a step | range of three | prefill (s) |\n|---|---:|---:|---:|---:|---:|"
+            "| setting | context | batch | ms a step | range of three | prefill (s) |\n"
+            "|---|---:|---:|---:|---:|---:|"
         )
-        for line in engine(lengths, batches, given.graphs):
-            print(line, flush=True)
+        for name in given.engine.split(";"):
+            for line in engine(name, cases):
+                print(line, flush=True)
         return
     rate = copy_rate()
     print(f"{torch.cuda.get_device_name()}: a large copy moves {rate / 1e12:.2f} TB/s")
     print(
-        "| method | context | batch | MB by formula | ms in a graph | ms launched | of the copy's rate | dense / this |"
+        "| method | context | batch | MB by formula | ms in a graph | ms launched | of the copy's rate | dense / this |\n"
+        "|---|---:|---:|---:|---:|---:|---:|---:|"
     )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    for n in lengths:
-        for rows in batches:
-            for line in layer(n, rows, rate):
-                print(line, flush=True)
-            torch.cuda.empty_cache()
+    for n, rows in cases:
+        for line in layer(n, rows, rate):
+            print(line, flush=True)
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 POINTERS = {
     "extremes_kernel": {"keys": "*bf16", "slots": "*i64", "low": "*bf16", "high": "*bf16"},
     "bound_kernel": {"query": "*bf16", "low": "*bf16", "high": "*bf16", "out": "*fp32"},
+    "choose_kernel": {"bounds": "*fp32", "out": "*i32"},
     "score_kernel": {"query": "*bf16", "keys": "*bf16", "out": "*fp32"},
     "decode_kernel": {
         "query": "*bf16",
@@ -32,7 +33,7 @@ POINTERS = {
     },
     "merge_kernel": {"part_out": "*fp32", "part_top": "*fp32", "part_sum": "*fp32", "out": "*bf16"},
 }
-TABLES = ("tables", "lengths", "first", "last", "heads_pages", "chosen", "n_chosen", "tails")
+TABLES = ("tables", "lengths", "first", "last", "heads_pages", "chosen", "n_chosen", "tails", "wanted")
 
 
 def sizes(dim: int) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def sizes(dim: int) -> dict[str, Any]:
         "PAGES": 64,
         "TOKENS": 64,
         "SPLITS": 64,
+        "ENTRIES": 8192,
         "UPCAST": False,
     }
 
@@ -74,7 +76,8 @@ def build(name: str, capability: int, dim: int) -> Any:
         (i,): [["tt.divisibility", 16]] for i, a in enumerate(kernel.arg_names) if _aligned(a, signature[a])
     }
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=aligned)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    options = {"num_warps": 16} if name == "choose_kernel" else {}  # as `paged.best` launches so many entries
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 def _aligned(argument: str, kind: str) -> bool:
@@ -136,10 +139,12 @@ def step(model: Model, method: str, n: int, budget: float = 0.05, page: int = 16
         "steady": 2 * row * near,
         "snapkv": 2 * row * budget * n,
     }[method]
-    # written by the scoring kernel, read and written by the softmax, read by the sum over the group
-    moved = read + 4 * scores
-    # write of the cache and dense kernel; extremes, scores, softmax, sum, mask (3), top-k (2), decode, merge
-    launches = {"dense": 2, "page": 13, "topk": 12, "steady": 3, "snapkv": 3}[method]
+    # written by the scoring kernel and read where the best are chosen; more than 16384 (`paged.ENTRIES`) go through a
+    # softmax and a sum over the group
+    moved = read + (2 if method == "page" and n / page <= 16384 else 4) * scores
+    # write of the cache and dense kernel; or extremes, scores, choice (of many tokens: softmax, sum, mask (3), top-k), decode,
+    # merge
+    launches = {"dense": 2, "page": 6, "topk": 12, "steady": 3, "snapkv": 3}[method]
     return moved * model.layers, launches * model.layers
 
 

@@ -66,6 +66,13 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
     found, chosen = {}, os.environ.get("CASE_ENGINES", "plain,chunked,preempted").split(",")
     for name, extra in {
         "plain": {"enable_prefix_caching": False},
+        "graphs": {
+            "enforce_eager": False,
+            "additional_config": {counters.CONFIG: {"cuda_graphs": True}},
+            "compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"},
+            "max_num_seqs": 6,
+            "enable_prefix_caching": False,
+        },
         "chunked": {"enable_prefix_caching": True, "max_num_batched_tokens": 64, "max_num_seqs": 4},
         # room for about two of the sequences at once: the others are preempted and computed again
         "preempted": {
@@ -75,7 +82,7 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
     }.items():
         if name not in chosen:
             continue
-        llm = LLM(**common, **extra)
+        llm = LLM(**{**common, **extra})
         before = counters.totals()
         rounds = [llm.generate(prompts, params, use_tqdm=False) for _ in range(2 if name == "chunked" else 1)]
         after = counters.totals()

@@ -18,7 +18,14 @@ SHARED = {
     90: 227 << 10,
     100: 227 << 10,
 }  # bytes a block of threads may take (CUDA's own tables)
-KERNELS = {"extremes_kernel", "bound_kernel", "score_kernel", "decode_kernel", "merge_kernel"}
+KERNELS = {
+    "extremes_kernel",
+    "bound_kernel",
+    "choose_kernel",
+    "score_kernel",
+    "decode_kernel",
+    "merge_kernel",
+}
 
 
 def _run(*arguments: str) -> list[list[str]]:
@@ -39,7 +46,7 @@ def test_every_kernel_compiles_for_every_target() -> None:
 
 
 def test_on_paper_a_sparse_step_is_never_slower_than_dense() -> None:
-    """At 128k and batch 8 the bytes alone say 3.3 times for pages; batch and length raise it."""
+    """At 128k and batch 8 the bytes alone say 3.4 times for pages; batch and length raise it."""
     rows = {(m, n, int(b)): float(gain) for m, n, b, *_, gain in _run("--roofline")}
     assert all(gain >= 1 for gain in rows.values())
-    assert rows["page", "32k", 1] < rows["page", "128k", 1] < rows["page", "128k", 8] == 3.3
+    assert rows["page", "32k", 1] < rows["page", "128k", 1] < rows["page", "128k", 8] == 3.4

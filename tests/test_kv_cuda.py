@@ -44,6 +44,7 @@ def _case(model: Path, prompts: Path, setting: str) -> dict[str, Any]:
         "CASE_BLOCKS": "40",
         "CASE_DTYPE": "bfloat16",
         "CASE_BACKEND": "ICR_KV",
+        "CASE_ENGINES": "plain,chunked,graphs",
     }
     env.pop("ICR_KV_COUNTERS", None)
     script = str(Path(__file__).with_name("kv_vllm_case.py"))
@@ -58,8 +59,8 @@ def test_on_a_gpu_it_agrees_with_transformers(tmp_path: Path) -> None:
     """bfloat16 (FlashAttention has no float32), so: the same first tokens, and close log-probabilities while
     they agree.
 
-    The chunked engine has prefix caching and mixed lengths. With budget 1 the answers are those of dense
-    decoding.
+    The chunked engine has prefix caching and mixed lengths; `graphs` replays CUDA graphs of 1, 2, 4 and 6 rows, the last
+    with rows that are no request. With budget 1 the answers are those of dense decoding.
     """
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("needs vLLM beside the GPU")
@@ -71,14 +72,18 @@ def test_on_a_gpu_it_agrees_with_transformers(tmp_path: Path) -> None:
     for setting, reference in ((SPARSE, SPARSE), (DENSE, None)):
         found = _case(model, tmp_path / "prompts.json", setting)
         expected = shared._reference(model, prompts, reference)
-        for engine in ("plain", "chunked"):
+        for engine in ("plain", "chunked", "graphs"):
             pairs = zip(found[engine]["answers"][0], expected, strict=True)
             agreed[setting, engine] = [_agree(ours, theirs) for ours, theirs in pairs]
             assert sum(agreed[setting, engine]) >= len(prompts) * shared.N_NEW // 3, agreed
-        counts = found["plain"]["counts"]
-        assert counts["steps"] == counts["sparse_steps"] == 3 * len(prompts) * (shared.N_NEW - 1)
-        share = counts["tokens_read"] / counts["tokens_full"]
-        assert share == pytest.approx(1) if setting == DENSE else 0.05 < share < 0.3
+        plain, graphs = found["plain"]["counts"], found["graphs"]["counts"]
+        assert {**plain, "build_seconds": 0} == {**graphs, "build_seconds": 0}
+        assert plain["steps"] == len(prompts) * (shared.N_NEW - 1)
+        share = plain["tokens_read"] / plain["tokens_full"]
+        if setting == DENSE:
+            assert share == pytest.approx(1) and not plain["sparse_steps"]
+        else:
+            assert 0.05 < share < 0.3 and plain["sparse_steps"] == plain["steps"]
 
 
 def _agree(ours: tuple[list[int], list[float]], theirs: tuple[list[int], list[float]]) -> int:

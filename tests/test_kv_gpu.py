@@ -125,6 +125,26 @@ def test_a_step_does_not_wait_for_the_device(name: str) -> None:
     assert torch.isfinite(output).all() and (output != 0).any()
 
 
+@pytest.mark.parametrize("entries", [100, 2048, 9000])
+def test_the_chosen_are_those_of_a_full_sort(entries: int) -> None:
+    """Of long zones, with rows that want different numbers and entries of no weight."""
+    gen = torch.Generator("cuda").manual_seed(entries)
+    logits = torch.randn(ROWS, HEADS, GROUP, entries, generator=gen, device="cuda") * 8
+    logits[..., entries // 2 : entries // 2 + 9] = float("-inf")
+    head = torch.tensor([0, 3, entries - 60], dtype=torch.int32, device="cuda")
+    tail = torch.tensor([entries, entries - 20, entries], dtype=torch.int32, device="cuda")
+    wanted = torch.tensor([entries // 20, 40, 0], dtype=torch.int32, device="cuda")
+    batch: Any = SimpleNamespace(lengths=head, head=head, tail=tail, chosen=wanted, width=int(wanted.max()))
+    found = paged.best(logits, batch)
+    weights = torch.softmax(logits.double(), -1).sum(2)
+    for row in range(ROWS):
+        zone, n = weights[row, :, head[row] : tail[row]], int(wanted[row])
+        ours = found[row, :, :n].long()
+        assert (ours >= head[row]).all() and (ours < tail[row]).all() and (ours.diff() > 0).all()
+        kept = zone.gather(1, ours - head[row]).sum(1)
+        torch.testing.assert_close(kept, zone.topk(n).values.sum(1), rtol=1e-5, atol=0)
+
+
 # ---- icr-hf --------------------------------------------------------------------------------------
 
 IN_HF: dict[str, tuple[float | None, dict[str, Any]]] = {

@@ -14,8 +14,9 @@ torch = pytest.importorskip("torch")
 if importlib.util.find_spec("triton") is None:
     pytest.skip("needs triton", allow_module_level=True)
 
+from icr_tasks.errors import IcrError  # noqa: E402
 from icr_tasks.kv import make  # noqa: E402
-from icr_tasks.kv.vllm import fused, kernels, paged, sparse  # noqa: E402
+from icr_tasks.kv.vllm import fused, graphs, kernels, paged, sparse  # noqa: E402
 
 HEADS, GROUP, BLOCK, DIM = 2, 3, 16, 64
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -25,8 +26,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "keydiff": {"budget": 0.5},
 }
 NEEDED = {
-    "page": ["bound_kernel", "decode_kernel", "merge_kernel"],
-    "topk": ["score_kernel", "decode_kernel", "merge_kernel"],
+    "page": ["bound_kernel", "choose_kernel", "decode_kernel", "merge_kernel"],
+    "topk": ["score_kernel", "choose_kernel", "decode_kernel", "merge_kernel"],
     "steady": ["decode_kernel", "merge_kernel"],
     "keydiff": ["decode_kernel", "merge_kernel"],
 }
@@ -51,7 +52,14 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
             return launch
 
-    for name in ("extremes_kernel", "bound_kernel", "score_kernel", "decode_kernel", "merge_kernel"):
+    for name in (
+        "extremes_kernel",
+        "bound_kernel",
+        "choose_kernel",
+        "score_kernel",
+        "decode_kernel",
+        "merge_kernel",
+    ):
         monkeypatch.setattr(kernels, name, Kernel(name))
     return found
 
@@ -88,7 +96,7 @@ def test_a_layer_runs_on_tensors_without_values(name: str, launched: list[tuple[
     layer._cache.wrote(empty(7, dtype=torch.int64))
     assert [kernel for kernel, *_ in launched] == ["extremes_kernel"]
     launched.clear()
-    made_of = fused._Made(batch, empty(2, dtype=torch.int64), shares)
+    made_of = fused.Made(batch, empty(2, dtype=torch.int64))
     steps = [sparse.Step(0, 0, 300, 290, "a"), sparse.Step(1, 1, 129, 100, "b")]
     plan: Any = SimpleNamespace(
         made=made_of, steps=steps, method=made_by(name), table=empty(2, 40, dtype=torch.int32), block=BLOCK
@@ -111,3 +119,56 @@ def test_launches_follow_from_shapes_and_bounds_alone(name: str, launched: list[
         seen.append([*launched])
         launched.clear()
     assert seen[0] == seen[1] and len(seen[0]) == len(NEEDED[name])
+
+
+# ---- buffers of recorded graphs ------------------------------------------------------------------
+
+
+def batch_of(counts: list[int], lengths: list[int]) -> Any:
+    starts = torch.tensor([0, *counts]).cumsum(0)
+    return SimpleNamespace(query_start_loc_cpu=starts, seq_lens_cpu_upper_bound=torch.tensor(lengths))
+
+
+def test_what_the_rows_of_a_graph_read() -> None:
+    """A generated token by its method; a prompt's last token, alone in its row, everything; a row of no request nothing."""
+    method = made_by("page")
+    plan: Any = SimpleNamespace(method=method, steps=[sparse.Step(0, 0, 300, 290, "a")])
+    found = graphs.rows(plan, batch_of([1, 1, 0], [300, 77, 0]))
+    assert found is not None
+    assert found[0] == paged.share(method, 290, 300) and found[0].sparse
+    assert (found[1].length, found[1].tokens, found[1].sparse) == (77, 77, False)
+    assert (found[2].length, found[2].tokens) == (0, 0)
+    assert graphs.rows(plan, batch_of([1, 5], [300, 77])) is None
+
+
+def test_the_buffers_are_the_same_at_every_step() -> None:
+    method = made_by("page")
+    static = graphs.Static(method, rows=4, longest=2000, device="cpu")
+    table = torch.zeros(4, 125, dtype=torch.int32)
+    first = static.dummy(2, table[:2])
+    assert not first.lengths.any() and (first.width, first.longest) == (static.width, 2000)
+    shares = [paged.share(method, 290, 300), paged.Share(0, 0, 0, 0, 16)]
+    second = static.filled(shares, table[:2])
+    for name in ("lengths", "head", "chosen", "tail"):
+        assert getattr(first, name).data_ptr() == getattr(second, name).data_ptr()
+    assert first.lengths.tolist() == [300, 0] and first.chosen.tolist() == [shares[0].chosen, 0]
+    assert (second.width, second.most) == (first.width, first.most)
+    with pytest.raises(IcrError, match="enforce_eager=True"):
+        static.filled([paged.Share(2001, 0, 1, 3, 16)], table[:1])
+    with pytest.raises(IcrError, match="enforce_eager=True"):
+        static.filled([paged.Share(1900, 0, static.width + 1, 90, 16)], table[:1])
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("page@0.05", True),
+        ("topk@0.05", True),
+        ("steady", True),
+        ("page@0.05,page=12", False),
+        ("keydiff@0.5", False),
+    ],
+)
+def test_which_settings_graphs_hold(text: str, held: bool) -> None:
+    assert graphs.holds(sparse.method_of(text), 16) is held
+    assert not graphs.holds(None, 16)

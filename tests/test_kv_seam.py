@@ -105,6 +105,15 @@ def test_v2_tells_its_rows_through_vllms_own_objects() -> None:
     batch.req_ids, batch.idx_mapping_np = ["a", "b", "c"], np.array([2, 4, 0])
     assert runner.prepare_attn(batch) == (("blocks",), "slots")
     _check(sparse.plan(_common()))
+    batch.num_reqs_after_padding = 5  # a CUDA graph has rows above the requests
+    runner.prepare_attn(batch)
+    assert seam.rows(5).prompts.tolist() == [9, 6, 5, 0, 0] and list(seam.rows(5).names) == [
+        "a",
+        "b",
+        "c",
+        "",
+        "",
+    ]
     assert runner.prepare_dummy_attn(batch) == ((), "none")
     assert sparse.plan(_common()) == []
 
@@ -145,6 +154,7 @@ class Table:
 class Batch:
     req_ids: Any
     idx_mapping_np: Any
+    num_reqs_after_padding: Any = 0
 
 
 class Runner2:
@@ -172,7 +182,7 @@ class RunnerWithoutTable(Runner2):
 def test_names_that_changed_are_named() -> None:
     good = (Runner2, Batch, States, Table, _common_class())
     assert seam.missing_v2(*good) == []
-    other = make_dataclass("Batch", ["req_ids"])
+    other = make_dataclass("Batch", ["req_ids", "num_reqs_after_padding"])
     for place, bad, lacks in (
         (0, Renamed, "Renamed.prepare_attn(input_batch)"),
         (1, other, "Batch.idx_mapping_np"),
@@ -275,3 +285,32 @@ def test_icr_vllm_refuses_before_any_process_starts(given: dict[str, Any]) -> No
     with pytest.raises(IcrError, match=next(iter(given))):
         EngineState({"kv": "topk", **given})
     EngineState({"kv": "full", **given})  # a dense engine may be anything
+
+
+@needs_vllm
+def test_cuda_graphs_are_recorded_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.platforms import current_platform
+
+    from icr_tasks.kv.vllm import counters, graphs
+    from icr_tasks.kv.vllm.state import EngineState
+
+    monkeypatch.setattr(type(current_platform), "is_cpu", lambda self: False)
+
+    def made(**given: Any) -> dict[str, Any]:
+        args: dict[str, Any] = dict(given)
+        EngineState(args)
+        return args
+
+    plain = made(kv="page@0.05")
+    assert plain["enforce_eager"] is True and plain["attention_backend"] == "ICR_KV"
+    assert "compilation_config" not in plain and not graphs.wanted(
+        Bag(additional_config=plain["additional_config"])
+    )
+    asked = made(kv="page@0.05", enforce_eager=False)
+    assert asked["compilation_config"]["cudagraph_mode"] == "FULL_DECODE_ONLY"
+    assert asked["additional_config"][counters.CONFIG]["setting"] == "page@0.05"
+    assert graphs.wanted(Bag(additional_config=asked["additional_config"]))
+    for kv in ("task", "keydiff@0.5", "page@0.05,page=12"):
+        with pytest.raises(IcrError, match="leave enforce_eager out"):
+            made(kv=kv, enforce_eager=False)
+    assert not graphs.wanted(Bag(additional_config=None))

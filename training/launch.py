@@ -99,7 +99,8 @@ def main(argv: list[str]) -> int:
     if args.dry_run:
         return 0
     prepare.ready(config, path, args.workers)
-    env = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    # `-m` would look for icr_tasks in the working folder first, which may be a checkout whose parts lie elsewhere
+    env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONSAFEPATH": "1"}
     if args.accelerate == CPU:
         env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     try:

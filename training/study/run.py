@@ -214,7 +214,12 @@ def _outside(study: Study, file: Path, out: TextIO) -> str:
         [*launch, "train", kind, str(file)],
         stdout=out,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        env={
+            **os.environ,
+            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONSAFEPATH": "1",
+        },
     ).returncode
     return f"ended with code {code}" if code else ""
 

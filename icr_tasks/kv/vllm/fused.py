@@ -3,6 +3,7 @@ no copy of their sequence, nothing that waits for the device."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,31 +11,20 @@ import torch
 from torch import Tensor
 
 from ..base import Method
-from . import paged
+from . import graphs, paged
 from .lists import Lists
 from .sparse import Plan, count
 from .sparse import paged as gathered
 
-PAGE = 16  # tokens of the pages whose extremes are kept where requests bring settings of their own
-
-
-def page_kept(method: Method | None, block: int) -> int | None:
-    """Tokens of the pages whose extremes a layer keeps for this method (None: each request's own), or None.
-
-    Blocks outlive a request (prefix cache), so that pages of one size are kept from the first token on.
-    """
-    page = min(PAGE, block) if method is None else paged.page_of(method) if method.name == "page" else None
-    return page if page and block % page == 0 and not page & (page - 1) else None
-
 
 @dataclass
-class _Made:
-    """What all layers share of a step: the rows on the device, where they stand in the batch, what each
-    reads."""
+class Made:
+    """What all layers share of a step: the rows on the device, and where they stand in the batch (None: row i is token
+    i). `recorded`: takes the number of rows when a CUDA graph of such a step is recorded."""
 
     batch: paged.Batch
-    at: Tensor
-    shares: list[paged.Share]
+    at: Tensor | None
+    recorded: Callable[[int], None] | None = None
 
 
 class Fused:
@@ -49,9 +39,14 @@ class Fused:
     def wrote(self, kv_cache: Tensor, slots: Tensor) -> None:
         """The extremes of the pages that `slots` belong to, after keys were written there. kv_cache: (blocks,
         kv_heads, block, 2 * dim), as FlashAttention's."""
-        if self._cache is None or self._cache.keys.data_ptr() != kv_cache.data_ptr():
+        # an engine that measures itself makes a small cache first, and the real one may begin at the same address
+        if (
+            self._whole is None
+            or self._whole.shape != kv_cache.shape
+            or not _same_place(self._whole, kv_cache)
+        ):
             keys, values = kv_cache.transpose(1, 2).split(self._impl.head_size, dim=-1)
-            self._cache = paged.Cache(keys, values, page_kept(self._method, keys.shape[1]))
+            self._cache = paged.Cache(keys, values, graphs.page_kept(self._method, keys.shape[1]))
             self._whole = kv_cache
         self._cache.wrote(slots)
 
@@ -65,16 +60,23 @@ class Fused:
         """Write the output rows of the plan's steps. query (tokens, heads, dim); output (tokens, heads * dim)
         or (tokens, heads, dim)."""
         assert self._cache is not None
-        if plan.made is None:
-            plan.made = _make(plan)
-            _count(plan, self._impl, self._cache)
-        made: _Made = plan.made
         heads, dim = self._impl.num_kv_heads, self._impl.head_size
-        grouped = query.index_select(0, made.at).view(len(plan.steps), heads, -1, dim)
-        out = paged.decode(
-            self._cache, grouped, made.batch, self._impl.scale, self._kept(plan, made.batch.width)
-        )
-        output.index_copy_(0, made.at, out.view(len(plan.steps), *output.shape[1:]).to(output.dtype))
+        if plan.made is None:
+            shares = [paged.share(plan.method, step.prompt, step.length) for step in plan.steps]
+            plan.made = _make(plan, shares)
+            tally(plan, shares, heads * dim * self._cache.keys.element_size())
+        made: Made = plan.made
+        batch, rows = made.batch, len(made.batch.lengths)
+        if made.recorded is not None and query.is_cuda and torch.cuda.is_current_stream_capturing():
+            made.recorded(rows)
+        asked = query[:rows] if made.at is None else query.index_select(0, made.at)
+        grouped = asked.reshape(rows, heads, -1, dim)
+        out = paged.decode(self._cache, grouped, batch, self._impl.scale, self._kept(plan, batch.width))
+        out = out.view(rows, *output.shape[1:]).to(output.dtype)
+        if made.at is None:
+            output[:rows].copy_(out)
+        else:
+            output.index_copy_(0, made.at, out)
 
     def _kept(self, plan: Plan, width: int) -> Tensor | None:
         """An evictor's lists; None for a method that ranks at every step. Made where a request begins to answer."""
@@ -85,20 +87,22 @@ class Fused:
         return self._lists.stacked(plan, width, lambda slots: gathered(whole, slots, dim), self._impl.scale)
 
 
-def _make(plan: Plan) -> _Made:
-    shares = [paged.share(plan.method, step.prompt, step.length) for step in plan.steps]
+def _same_place(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
+
+
+def _make(plan: Plan, shares: Sequence[paged.Share]) -> Made:
     host = torch.tensor([[step.at, step.row] for step in plan.steps], device="cpu")
     if plan.table.device.type != "cpu":
         host = host.pin_memory()
     at, rows = host.to(plan.table.device, non_blocking=True).t().contiguous()
-    return _Made(paged.Batch.of(shares, plan.table.index_select(0, rows)), at, shares)
+    return Made(paged.Batch.of(shares, plan.table.index_select(0, rows)), at)
 
 
-def _count(plan: Plan, impl: Any, cache: paged.Cache) -> None:
-    """All layers at once, from lengths alone, when the first of them runs. Units as the methods themselves
-    count."""
-    row = impl.num_kv_heads * impl.head_size * cache.keys.element_size()
-    for step, share in zip(plan.steps, plan.made.shares, strict=True):
+def tally(plan: Plan, shares: Sequence[paged.Share], row: int) -> None:
+    """Count the plan's steps and what each of them (in order) reads, of all layers at once and from lengths alone. `row`:
+    bytes of a token's keys in one layer. Units as the methods themselves count."""
+    for step, share in zip(plan.steps, shares, strict=True):
         n, zone = share.length, share.tail - share.head
         index, ranked = 0, 0
         if zone and plan.method.name == "page":

@@ -121,6 +121,50 @@ def bound_kernel(
 
 
 @triton.jit
+def choose_kernel(
+    bounds,
+    first,
+    last,
+    wanted,
+    out,
+    count,
+    stride_out,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    ENTRIES: tl.constexpr,
+):
+    """Grid (rows, kv_heads): of the entries in [first, last), the `wanted` with the largest softmax (over all `count`)
+    summed over the query group, ascending; of equal ones the first.
+
+    A sum of probabilities is not negative, so that its bits order as whole numbers do: the least that still counts is
+    found bit by bit.
+    """
+    row, head = tl.program_id(0), tl.program_id(1)
+    start, stop, want = tl.load(first + row), tl.load(last + row), tl.load(wanted + row)
+    entries = tl.arange(0, ENTRIES)
+    inside = (entries >= start) & (entries < stop)
+    ranked = tl.zeros([ENTRIES], tl.float32)
+    for query in tl.static_range(GROUP):
+        at = ((row * HEADS + head) * GROUP + query).to(tl.int64) * count
+        found = tl.load(bounds + at + entries, mask=entries < count, other=float("-inf"))
+        top = tl.max(found, 0)
+        weights = tl.exp(found - tl.where(top == float("-inf"), 0.0, top))
+        below = tl.sum(weights, 0)
+        ranked += weights / tl.where(below == 0.0, 1.0, below)
+    bits = tl.where(inside, ranked.to(tl.int32, bitcast=True), -1)
+    least = tl.zeros([], tl.int32)
+    for bit in tl.static_range(31):
+        candidate = least | (1 << (30 - bit))
+        least = tl.where(tl.sum((bits >= candidate).to(tl.int32), 0) >= want, candidate, least)
+    above, equal = bits > least, bits == least
+    spare = want - tl.sum(above.to(tl.int32), 0)
+    taken = above | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= spare))
+    place = tl.cumsum(taken.to(tl.int32), 0) - 1
+    to = out + (row * HEADS + head).to(tl.int64) * stride_out
+    tl.store(to + place, entries, mask=taken & (place < want))
+
+
+@triton.jit
 def score_kernel(
     query,
     keys,

@@ -17,8 +17,10 @@ from . import kernels, lists
 
 METHODS = ("page", "topk", "steady", *lists.METHODS)
 TILE = 64  # tokens an iteration reads
-SPLIT = 512  # tokens of a list that one program reads, at least
+SPLIT = 128  # tokens of a list that one program reads, at least
 MOST_SPLITS = 64
+PROGRAMS = 512  # of one launch, that keep any GPU of today busy; more of them only cost their sums
+ENTRIES = 16384  # entries that one program can rank
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -195,7 +197,8 @@ class Cache:
         `batch.chosen`.
         """
         rows, _, group, _ = query.shape
-        splits = max(1, min(MOST_SPLITS, -(-batch.most // SPLIT)))
+        splits = min(-(-batch.most // SPLIT), MOST_SPLITS, -(-PROGRAMS // (rows * self.heads)))
+        splits = max(1, splits)
         parts = (rows, self.heads, group, splits)
         part_out = query.new_empty(*parts, self.dim, dtype=torch.float32)
         part_top, part_sum = (query.new_empty(parts, dtype=torch.float32) for _ in range(2))
@@ -250,8 +253,26 @@ class Cache:
 
 
 def best(logits: Tensor, batch: Batch) -> Tensor:
-    """The `width` entries of each row's zone with the largest softmax summed over the query group, best
-    first; (rows, kv_heads, width) int32. logits: (rows, kv_heads, group, entries)."""
+    """The entries of each row's zone with the largest softmax summed over the query group: its first `batch.chosen` of
+    (rows, kv_heads, width) int32. logits: (rows, kv_heads, group, entries)."""
+    rows, heads, group, entries = logits.shape
+    if entries <= ENTRIES:
+        out = batch.lengths.new_empty(rows, heads, batch.width)
+        size = max(16, 1 << (entries - 1).bit_length())
+        kernels.choose_kernel[(rows, heads)](
+            logits,
+            batch.head,
+            batch.tail,
+            batch.chosen,
+            out,
+            entries,
+            batch.width,
+            HEADS=heads,
+            GROUP=group,
+            ENTRIES=size,
+            num_warps=4 if size <= 1024 else 8 if size <= 4096 else 16,
+        )
+        return out
     ranked = torch.softmax(logits, -1).nan_to_num_(0.0).sum(2)  # a row without a zone has nothing but -inf
     entry = torch.arange(ranked.shape[-1], device=ranked.device)
     outside = (entry < batch.head[:, None]) | (entry >= batch.tail[:, None])

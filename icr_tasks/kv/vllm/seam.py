@@ -49,10 +49,12 @@ def tell_v1(runner: Any) -> None:
 
 
 def tell_v2(runner: Any, input_batch: Any) -> None:
-    """Take the rows of a V2 batch, which the request table holds in another order."""
+    """Take the rows of a V2 batch, which the request table holds in another order; the rows that a CUDA graph has above
+    them are no requests."""
     global current
     prompts = runner.req_states.prompt_len.np[input_batch.idx_mapping_np]
-    current = Requests(prompts, input_batch.req_ids)
+    spare = max(0, input_batch.num_reqs_after_padding - len(input_batch.req_ids))
+    current = Requests(np.pad(prompts, (0, spare)), [*input_batch.req_ids, *[""] * spare])
 
 
 def tell_nobody() -> None:
@@ -106,7 +108,8 @@ def missing_v2(
         lacks.append(f"{runner.__name__}.prepare_attn(input_batch)")
     lacks += _unset(runner, ("req_states",)) + _unset(states, ("prompt_len",)) + _unset(table, ("np",))
     fields = {f.name for f in dataclasses.fields(batch)}
-    lacks += [f"{batch.__name__}.{name}" for name in ("req_ids", "idx_mapping_np") if name not in fields]
+    used = ("req_ids", "idx_mapping_np", "num_reqs_after_padding")
+    lacks += [f"{batch.__name__}.{name}" for name in used if name not in fields]
     return lacks + missing_common(common)
 
 

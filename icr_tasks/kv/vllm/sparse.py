@@ -115,28 +115,33 @@ class Planning:
             return None
         if self._counters is None:
             self._counters = Counters(self._file, _rank())
-        method, table, tokens = _made(parse(text)), common.block_table_tensor, common.num_actual_tokens
+        method, table, tokens = method_of(text), common.block_table_tensor, common.num_actual_tokens
         return Plan(method, plan(common), self._counters, table, self.block_size, self._layers, tokens)
 
 
 @lru_cache(maxsize=4)
-def _made(text: str) -> Method:
-    setting = Setting.parse(text)
+def method_of(text: str) -> Method:
+    """The method that a setting names. Raises IcrError for one that this backend does not have."""
+    setting = Setting.parse(parse(text))
     knobs = {k: v for k, v in setting.params.items() if k not in ("split", "prefill")}
     return make(str(setting.method), setting.amount, knobs)  # type: ignore[arg-type]
 
 
 def asked() -> Method | None:
     """The one method of the engine being made; None where each request brings its own."""
-    text = os.environ.get(VARIABLE)
     try:
         from vllm.config import get_current_vllm_config
 
-        engine = (getattr(get_current_vllm_config(), "additional_config", None) or {}).get(CONFIG) or {}
-        text = engine.get("setting") or text
+        return asked_of(get_current_vllm_config())
     except (AssertionError, RuntimeError):  # no engine is being made in this process
-        pass
-    return _made(parse(text)) if text and text != TASK else None
+        return asked_of(None)
+
+
+def asked_of(config: Any) -> Method | None:
+    """The one method of an engine of this VllmConfig, as `asked`."""
+    engine = (getattr(config, "additional_config", None) or {}).get(CONFIG) or {}
+    text = engine.get("setting") or os.environ.get(VARIABLE)
+    return method_of(text) if text and text != TASK else None
 
 
 def _rank() -> int:

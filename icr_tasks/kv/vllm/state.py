@@ -44,13 +44,33 @@ class EngineState:
             raise IcrError(reason)
         self.file = counters.new()
         weakref.finalize(self, self.file.unlink, missing_ok=True)
-        told = {"setting": self.asked, "counters": str(self.file)}
-        args["additional_config"] = {**(args.get("additional_config") or {}), counters.CONFIG: told}
-        args["enforce_eager"] = True
+        told: dict[str, Any] = {"setting": self.asked, "counters": str(self.file)}
         from vllm.platforms import current_platform
 
-        if not current_platform.is_cpu():
+        if current_platform.is_cpu():
+            args["enforce_eager"] = True
+        else:
             args["attention_backend"] = "ICR_KV"
+            told |= self._graphs(args)
+        args["additional_config"] = {**(args.get("additional_config") or {}), counters.CONFIG: told}
+
+    def _graphs(self, args: dict[str, Any]) -> dict[str, bool]:
+        """What `enforce_eager` of an engine on a GPU comes to, in place: CUDA graphs only where it is given as False.
+        Raises IcrError where they cannot hold what the engine runs."""
+        if args.get("enforce_eager", True):
+            args["enforce_eager"] = True
+            return {}
+        from . import graphs, sparse
+
+        assert self.asked is not None
+        one = None if self.asked == choose.TASK else sparse.method_of(self.asked)
+        if not graphs.holds(one, graphs.PAGE):
+            raise IcrError(
+                f"CUDA graphs cannot hold kv={self.asked} (settings of each request, lists of each request, pages that "
+                "are no power of two); leave enforce_eager out"
+            )
+        args.setdefault("compilation_config", {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"})
+        return {graphs.ASKED: True}
 
     @contextmanager
     def starting(self) -> Iterator[None]:
