@@ -308,7 +308,7 @@ def test_cuda_graphs_are_recorded_only_where_asked_for(monkeypatch: pytest.Monke
     )
     asked = made(kv="page@0.05", enforce_eager=False)
     assert asked["compilation_config"]["cudagraph_mode"] == "FULL_DECODE_ONLY"
-    assert asked["additional_config"][counters.CONFIG]["setting"] == "page@0.05"
+    assert asked["additional_config"][counters.CONFIG]["setting"] == "kv:page@0.05"
     assert graphs.wanted(Bag(additional_config=asked["additional_config"]))
     for kv in ("task", "keydiff@0.5", "page@0.05,page=12"):
         with pytest.raises(IcrError, match="leave enforce_eager out"):

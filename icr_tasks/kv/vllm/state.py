@@ -66,7 +66,7 @@ class EngineState:
         one = None if self.asked == choose.TASK else sparse.method_of(self.asked)
         if not graphs.holds(one, graphs.PAGE):
             raise IcrError(
-                f"CUDA graphs cannot hold kv={self.asked} (settings of each request, lists of each request, pages that "
+                f"CUDA graphs cannot hold {self.asked} (settings of each request, lists of each request, pages that "
                 "are no power of two); leave enforce_eager out"
             )
         args.setdefault("compilation_config", {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"})
