@@ -69,7 +69,7 @@ def harness(small: bool) -> list[Line]:
     size = "20 MB" if small else "200 MB"
     return [
         Line(f"memory growth on {size} of prompts / text", "x", ours[1], stock[1], peer, ours[0], stock[0]),
-        Line("sample log", "MB", ours[2], stock[2], peer),
+        Line(f"sample log of {size} of prompts", "MB", ours[2], stock[2], peer),
     ]
 
 
