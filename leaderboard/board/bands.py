@@ -40,6 +40,8 @@ class Band:
         """The row's own score at this length; or why there is none."""
         if reason := row.gaps(self.columns):
             return reason.removeprefix("no average: ")
+        if self.masks is None and (whole := row.average(self.columns).effect):
+            return whole  # known already: other tables average the same cells
         found = self.paired(row, row)
         return found if isinstance(found, str) else found[0].score(found[1])
 
