@@ -3,6 +3,7 @@ a parser."""
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -77,6 +78,12 @@ def test_paper_criteria_are_read_by_name() -> None:
     assert (
         parse_paper(boxes(1, 1, 1).replace("{Criterion", "{\\text{Criterion").replace("}", "}}")).rating == 3
     )
+
+
+@pytest.mark.parametrize("values", list(itertools.product((0, 1), repeat=3)))
+def test_paper_score_is_the_share_of_criteria(values: tuple[int, int, int]) -> None:
+    found = parse_paper(boxes(*values))
+    assert (found.score, found.rating) == (pytest.approx(sum(values) / 3), sum(values))
 
 
 @pytest.mark.parametrize(

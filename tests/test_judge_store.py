@@ -147,3 +147,21 @@ def test_the_newest_rows_in_their_order(tmp_path: Path) -> None:
         "item 4",
     ]
     assert len(store.last(9)) == 5
+
+
+@pytest.mark.parametrize("reason", [None, "no verdict"])
+@pytest.mark.parametrize("replies", [[], ["a"], ["a", "b", "c"]])
+def test_the_last_reply_is_the_verdict_unless_none_could_be_read(
+    replies: list[str], reason: str | None
+) -> None:
+    store = VerdictStore(None)
+    store.put("k", ("judge", "m", "1", "2"), "item", replies, {"x": 1}, reason)
+    store.flush()
+    rows = list(store._db.execute("SELECT key, status, value, reason, reply FROM replies ORDER BY rowid"))
+    wanted = [("k", "failed", None, reason, text) for text in replies or [None]]  # type: ignore[list-item]
+    if reason is None:
+        wanted[-1] = ("k", "ok", '{"x": 1}', None, replies[-1] if replies else None)  # type: ignore[call-overload]
+    assert rows == wanted
+    assert store.get(["k", "other"]) == (
+        {} if reason else {"k": {"value": {"x": 1}, "reply": replies[-1] if replies else None}}
+    )

@@ -176,3 +176,60 @@ def test_an_answer_in_the_asked_format_is_found(name: str) -> None:
     for form in ("The answer is: {}.", "Answer: {}", "**Answer:** {}", "[DOC 1]\nThe answer is: {}"):
         # the dot of an abbreviation ("Rd.") stays
         assert extract_answer(form.format(name)).text.removesuffix(".") == name
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "formal"),
+    [
+        ("I first thought of \\boxed{Rome}, but it is \\boxed{Bern}, as said above.", "Bern", True),
+        (
+            "I thought of <answer>Rome</answer> at first. Now: <answer>Bern</answer> and no more.",
+            "Bern",
+            True,
+        ),
+        (
+            "Either \\boxed{Rome} or <answer>Bern</answer> would do, and \\boxed{Oslo} would not.",
+            "Bern",
+            True,
+        ),
+        ("Give <answer>your answer</answer> so. Then \\boxed{Oslo} is it.", "Oslo", True),
+        ("It is Oslo.\nI was to write \\boxed{your answer} here.", "It is Oslo.", False),
+        ("It is Oslo.\n\\boxed{}", "It is Oslo.", False),
+    ],
+)
+def test_the_last_tag_else_the_last_box_else_a_sentence(text: str, answer: str, formal: bool) -> None:
+    found = extract_answer(text)
+    assert (found[0].rstrip("."), found[1]) == (answer.rstrip("."), formal)
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [("42, 'x': 1}", "42"), ("Bern] or so", "Bern"), ("'Bern, city', 'x': 1}", "Bern, city"), ('"Bern', "Bern"),
+     ('"Bern, city", "x": 1}', "Bern, city"), ("Bern\nand more", "Bern")],
+)  # fmt: skip
+def test_a_value_that_is_no_json_ends_at_its_quote_or_comma(value: str, answer: str) -> None:
+    found = extract_answer(f"{{'answer': {value}")
+    assert (found.text, found.found) == (answer, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "em_of"),
+    [
+        ("Bern", True),
+        ("Bern.\nAs the passage says.", True),  # the line after "Answer:"
+        ("I think so\nAnswer: Bern\nfor that", False),  # the first of two counts
+        ("As said, Bern", False),
+    ],
+)
+def test_helmet_official_of_a_completion_and_of_a_chat(text: str, em_of: bool) -> None:
+    """A completion follows "Answer:"; a chat's answer is its line of that name, else its first line."""
+    assert answers.helmet_official(text, ["Bern"])["em"] == float(em_of)
+    chat = {
+        "Bern": 1.0,
+        "Bern\nso it is": 1.0,
+        "So it is\nBern": 0.0,
+        "Well:\nAnswer: Bern\nso it is": 1.0,
+        "answer: Bern": 1.0,
+    }
+    for said, found in chat.items():
+        assert answers.helmet_official(said, ["Bern"], completion=False)["em"] == found, said

@@ -81,7 +81,7 @@ def defuse(response: str) -> tuple[str, bool]:
         # A function, since a replacement string would read the backslash as an escape.
         safe = pattern.sub(partial(_literal, replacement), safe)
     if safe == plain and not _ORDERS.search(plain):
-        return text if plain == text else plain, False
+        return plain, False
     return safe, True
 
 

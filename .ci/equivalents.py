@@ -1,0 +1,30 @@
+"""Changes that change nothing a caller can see, and why: mutants.py draws none of them."""
+
+from __future__ import annotations
+
+_BLOCK = "how much is read at once"
+# (module, line of code, change) -> why
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    (
+        "metrics.extract",
+        "return at - 1",
+        "1 -> 2",
+    ): "turns begin at line ends, and a line that answers has a character",
+    ("metrics.extract", "return at + 1", "1 -> 2"): "beyond the text either way",
+    ("metrics.extract", "return at + 1", "Add -> Sub"): "no turn begins at the end of the text",
+    ("leaderboard.ledgers.lm_eval_files", 'back, tail = 1 << 16, b""', "1 -> 2"): _BLOCK,
+    ("leaderboard.ledgers.lm_eval_files", 'back, tail = 1 << 16, b""', "16 -> 17"): _BLOCK,
+    ("leaderboard.ledgers.lm_eval_files", "back *= 4", "4 -> 5"): _BLOCK,
+    (
+        "leaderboard.ledgers.lm_eval_files",
+        'with path.open("rb", buffering=1 << 18) as file:',
+        "1 -> 2",
+    ): _BLOCK,
+    (
+        "leaderboard.ledgers.lm_eval_files",
+        'with path.open("rb", buffering=1 << 18) as file:',
+        "18 -> 19",
+    ): _BLOCK,
+    ("leaderboard.ledgers.collect", "for part in ledger.batched(chosen.rows, 200):", "200 -> 201"): _BLOCK,
+    ("leaderboard.ledgers.collect", "for part in ledger.batched(lines, 200):", "200 -> 201"): _BLOCK,
+}
