@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from icr_tasks.metrics import choice
 from icr_tasks.metrics.option_reader import pick
 from icr_tasks.metrics.scorers import score
 
@@ -275,3 +276,14 @@ def test_real_predictions_are_read_as_a_careful_reader_reads_them(shared_data: P
         if pick(text, options) != tables[row["model"]][row["id"]]:
             wrong.append((row["model"], row["id"]))
     assert len(wrong) <= 1, wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [("**The correct answer is (B)**", "B"), ("The correct answer is A", "A"), ("the correct answer is (B)", None),
+     ("<think>The correct answer is (B)</think>I cannot say.", None), ("", None)],
+)  # fmt: skip
+def test_what_could_be_read_is_told_from_what_is_right(text: str, got: str | None) -> None:
+    for gold in "AB":
+        found = choice.score(text, gold)
+        assert found == {"acc": float(got == gold), "parsed": float(got is not None)}

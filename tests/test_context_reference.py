@@ -16,7 +16,7 @@ from icr_tasks.benchmarks.base import Item, Prompt, Unit
 from icr_tasks.context import pool as pools
 from icr_tasks.context import quality, retrieve
 from icr_tasks.context.build import Builder, DoesNotFit
-from icr_tasks.context.retrieval import iterate
+from icr_tasks.context.retrieval import bm25, iterate
 from icr_tasks.context.retrieval.controls import Hybrid
 from icr_tasks.context.tokens import TokenCounter
 from icr_tasks.settings import Setting
@@ -173,6 +173,27 @@ def test_chunks_of_a_document(seed: int, exact: bool) -> None:
     assert pool.text(0) == f"T\n{text[: wanted[0][1]]}" and pool.unit(0).text == text[: wanted[0][1]]
 
 
+def test_what_names_and_seeds_a_document() -> None:
+    """The name of a text is a hash of it; the recipe, which seeds what is drawn, knows text, title and room."""
+    assert pools.text_key("x") == hashlib.blake2b(b"x", digest_size=12).hexdigest()
+    recipes = [
+        pools.documents([Unit("a", text, title=title)], TOKENS, PLAIN, size, 0).groups[0].recipe
+        for text, title, size in (
+            ("ab cd", "", 20),
+            ("ab cd", "T", 20),
+            ("ab cd", "U", 20),
+            ("ab ce", "", 20),
+            ("ab cd", "", 21),
+        )
+    ]
+    assert len(set(recipes)) == 5
+    pool = pools.documents([Unit("a", "ab cd")], TOKENS, PLAIN, 20, 3)
+    exact = pools.documents([Unit("a", "ab cd")], TOKENS, PLAIN, 20, 3, exact=True)
+    assert (pool.chunking, exact.chunking) == ("20+3", "20+3e")
+    assert pool.recipe == f"20+3|{pool.groups[0].recipe}"
+    assert recipes[0] == f"{pools.text_key('ab cd')}-{20 - 1 - 4}"
+
+
 class Told:
     """A retriever that ranks as it is told, and keeps what it was asked."""
 
@@ -229,6 +250,12 @@ def test_searching_again_after_reading(parts: bool, rounds: int) -> None:
     assert several.notes(pool, "q") == {"own": 1, "queries": names[1:]}
     assert inner.asked == names, "the notes search again"
     assert several.describe() == {"embedder": "m", "asker": "rules"}
+
+
+def test_no_stop_word_is_a_term() -> None:
+    words = sorted(bm25.package()[1])
+    assert not any(len(bm25._hash(word)) for word in words) and len(words) > 30
+    assert bm25._hash("The Cats and THE cats, naïve").tolist() == [hash("cats"), hash("cats"), hash("naïve")]
 
 
 def test_two_lists_are_fused_by_reciprocal_rank() -> None:
@@ -343,19 +370,23 @@ def test_a_window_that_is_just_enough(over: int) -> None:
         assert build(n + 10, overflow="skip").digest["error"] is None
 
 
-def test_a_system_instruction_and_a_first_sentence() -> None:
+@pytest.mark.parametrize("ask", ["", "Say so."])
+@pytest.mark.parametrize(("system", "own"), [(None, None), ("S", None), (None, "own"), ("S", "own")])
+def test_a_system_instruction_and_a_first_sentence(ask: str, system: str | None, own: str | None) -> None:
+    """The sentence before everything of the prompt, the instruction before both."""
     asked = Item("q", "Who?", ("x",), "q", lambda: [Unit("a", "text")])
-    for system, own in ((None, None), ("S", None), (None, "own"), ("S", "own")):
-        prompt = Prompt("plain", "{context} {question}", system=own, unit="{text}")
-        sent: list[Any] = []
+    prompt = Prompt("plain", "{context} {question}", system=own, unit="{text}")
+    sent: list[Any] = []
 
-        def template(messages: list[dict[str, str]], into: list[Any] = sent, **more: Any) -> str:
-            into.append((messages, more))
-            return "\n".join(m["content"] for m in messages)
+    def template(messages: list[dict[str, str]], **more: Any) -> str:
+        sent.append(([(m["role"], m["content"]) for m in messages], more))
+        return "text"
 
-        builder = Builder("helmet", Setting.parse("full"), prompt, None, None, 4, template, system=system)
-        built = builder.build(asked)
-        said = "\n\n".join(filter(None, (system, own)))
-        roles = [("system", said)] if said else []
-        assert [(m["role"], m["content"]) for m in sent[0][0]] == [*roles, ("user", "text Who?")]
-        assert sent[0][1] == {"add_generation_prompt": True} and built.digest["n_prompt_tokens"] is None
+    more = {"system": system, "ask": ask}
+    built = Builder("helmet", Setting.parse("full"), prompt, None, None, 4, template, **more).build(asked)
+    texts = {"system": own, "user": "text Who?"}
+    first = "system" if own else "user"
+    texts[first] = "\n\n".join(filter(None, (ask, texts[first])))
+    texts["system"] = "\n\n".join(filter(None, (system, texts["system"])))
+    wanted = [(role, text) for role, text in texts.items() if text]
+    assert sent[0] == (wanted, {"add_generation_prompt": True}) and built.digest["n_prompt_tokens"] is None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +30,7 @@ def _load(name: str) -> Any:
 def job() -> Any:
     if not CI.is_dir():
         pytest.skip("the job lies in the checkout")
-    for name in ("mutations", "covering"):
+    for name in ("mutations", "covering", "equivalents"):
         _load(name)
     return _load("mutants")
 
@@ -68,45 +71,114 @@ def test_changes_leave_what_people_read_alone(job: Any) -> None:
         assert ast.unparse(changed) != ast.unparse(ast.parse(CODE)), (line, what)
 
 
-def test_tests_are_chosen_by_the_functions_they_enter(job: Any, tmp_path: Path) -> None:
-    (tmp_path / "subject.py").write_text(
-        "def one():\n    return 1\n\ndef two():\n    return one() + 1\n\ndef three():\n    return 3\n"
-    )
-    # The skipped test is part of the constructed file: one that never ran enters no function and must not be chosen.
-    (tmp_path / "test_subject.py").write_text(
-        "import pytest, subject\n"
-        "@pytest.fixture(scope='module')\ndef shared():\n    return subject.three()\n"
-        "def test_one():\n    assert subject.one() == 1\n"
-        "def test_two():\n    assert subject.two() == 2\n"
-        "def test_first(shared):\n    assert shared\n"
-        "def test_second(shared):\n    assert shared == 3\n"
-        "@pytest.mark.skip\ndef test_skipped():\n    subject.one()\n"
-    )
+SUBJECT = """import functools
+def one():
+    return 1
+
+def two():
+    return one() + 1
+
+def three():
+    return 3
+
+@functools.lru_cache
+def four():
+    def inner():
+        return 3 + 1
+    return inner()
+
+class Thing:
+    @property
+    def five(self):
+        return min(5, 6)
+
+LIMIT = 7
+"""
+# The skipped test is part of the constructed file: one that never ran enters no function and must not be chosen.
+TESTS = """import pytest, time
+from subject import LIMIT, Thing, four, one, three, two
+from hypothesis import given, settings, strategies as st
+@pytest.fixture(scope='module')
+def shared():
+    return three()
+def test_one():
+    assert one() == 1
+def test_two():
+    assert two() == 2
+def test_first(shared):
+    assert shared
+def test_second(shared):
+    assert shared == 3
+@pytest.mark.skip
+def test_skipped():
+    one()
+def test_timed():
+    assert time.perf_counter() and one()
+def test_four():
+    assert four() == 4
+def test_four_again():
+    assert four() == 4
+CALLS = []
+@settings(max_examples=5000)
+@given(st.integers())
+def test_many(n):
+    CALLS.append(n)
+    assert Thing().five == 5 and len(CALLS) <= 30
+def test_limit():
+    assert LIMIT == 7 and one()
+"""
+
+
+def test_tests_are_chosen_by_the_functions_they_enter_and_notice_what_changed(
+    job: Any, tmp_path: Path
+) -> None:
+    package = tmp_path / "icr_tasks"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "subject.py").write_text(SUBJECT)
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    (tests / "test_subject.py").write_text(TESTS.replace("from subject", "from icr_tasks.subject"))
     script = (
-        "import sys, json, pytest; from pathlib import Path; sys.path[:0] = sys.argv[1:3]\n"
-        "from covering import Chosen, Covering\n"
-        "seen = Covering([Path(sys.argv[2]) / 'subject.py'])\n"
-        "options = ['-q', '-p', 'no:cacheprovider', '--rootdir', sys.argv[2], sys.argv[2]]\n"
-        "assert pytest.main(options, plugins=[seen]) == 0\n"
-        "names = lambda tests: [t.partition('::')[2] for t in tests]\n"
-        "print(json.dumps({t: sorted(n for _, n in p) for t, p in zip(names(seen.entered), seen.entered.values())}))\n"
-        "chosen = ['test_subject.py::test_two', 'test_subject.py::test_one']\n"
-        "for others in (False, True):\n"
-        "    ran = Covering([]); pytest.main(options, plugins=[Chosen(chosen, others), ran]); print(names(ran.seconds))\n"
+        "import sys; sys.path[:0] = sys.argv[1:3]; sys.dont_write_bytecode = True\n"
+        "import json, mutants; from pathlib import Path\n"
+        "mutants.TESTS = Path(sys.argv[2]) / 'tests'\n"
+        "mutants.MODULES, mutants.ABOUT, mutants.PRELOAD = ('subject',), {'subject': ('test_subject',)}, ('pytest',)\n"
+        "observe = mutants.Job.observe\n"
+        "def said(self, items, functions):\n"
+        "    observe(self, items, functions)\n"
+        "    self.say(json.dumps({t.partition('::')[2]: sorted(n for _, n in p) for t, p in self.known.entered.items()}))\n"
+        "mutants.Job.observe = said\n"
+        "sys.exit(mutants.main(['--jobs', '2', '--floor', '0.95']))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(CI), str(tmp_path)],
+        [sys.executable, "-P", "-c", script, str(CI), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("{", "["))]
-    assert lines == [
-        '{"test_one": [1], "test_two": [1, 4], "test_first": [7], "test_second": [7]}',
-        "['test_two', 'test_one']",
-        "['test_first', 'test_second']",
-    ], done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert json.loads(next(line for line in lines if line.startswith("{"))) == {
+        "test_one": [2], "test_two": [2, 5], "test_first": [8], "test_second": [8], "test_four": [11, 13],
+        "test_four_again": [11, 13], "test_many": [18], "test_limit": [2],
+    }, done.stdout + done.stderr  # fmt: skip
+    # min(5, 6) of five is 5 also where 6 becomes 7: one of the ten survives
+    assert [line for line in lines if line.startswith("survived")] == ["survived: subject:20 6 -> 7 "], (
+        done.stdout
+    )
+    assert "10 of 11 mutants noticed (90.9 %), floor 95 %" in done.stdout
+    assert done.returncode == 1
+
+
+def test_tests_that_fail_without_a_change_stop_the_job(job: Any, tmp_path: Path) -> None:
+    args = argparse.Namespace(jobs=1, only="", minutes=None)
+    found = job.Job(args, sys.stdout, tmp_path)
+    found.known.failed.append("test_a.py::test_b")
+    found.observe = lambda items, functions: None
+    found.run = lambda *_: pytest.fail("mutants run although a test fails without one")
+    found.collected([], {})
 
 
 def test_what_is_called_equivalent_stands_in_the_code(job: Any) -> None:

@@ -175,8 +175,12 @@ def test_paper_compat_cuts_the_last_chunk_at_k_minus_2048() -> None:
     context = shown(built)
     assert "gwenbird" in context.split("\n")[0] and len(context.split("\n")[0]) == 2048
     assert len(context.split("\n")) == 2 and len(context.split("\n")[1]) == 4096 - 2048 - 1
-    short = builder("rag@1M,bm25,paper_compat").build(book(text)).prompt
-    assert short != builder("full").build(book(text)).prompt  # the paper re-orders even a book that fits
+    assert built.digest["retrieval"]["n_kept"] == 2
+    short = builder("rag@1M,bm25,paper_compat").build(book(text))
+    assert (
+        short.prompt != builder("full").build(book(text)).prompt
+    )  # the paper re-orders even a book that fits
+    assert short.digest["retrieval"]["whole"] is False and short.digest["retrieval"]["ranks"] is None
 
 
 def test_controls() -> None:

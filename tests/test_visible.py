@@ -208,6 +208,7 @@ def test_what_is_no_text_is_counted_and_surrogates_are_replaced() -> None:
         ("The answer is: Paris.", {"finish_reason": "stop", "n_tokens": 9, "budget": 9}, False),
         ("The answer is: Paris.", {"n_tokens": 9, "budget": 9}, True),
         ("The answer is: Paris.", {"n_tokens": 8, "budget": 9}, False),
+        ("The answer is: Paris.", {"n_tokens": 8, "budget": 0}, False),
         ("", {"finish_reason": "length"}, True),
         ("", {"finish_reason": "stop"}, False),
         ("<think>hm", {"finish_reason": "stop"}, True),
