@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,11 @@ class Finder:
             return None
         loader = Changed(name, str(self.path), self.tree)
         return importlib.util.spec_from_file_location(name, self.path, loader=loader)
+
+
+def passes(noticed: int, of: int, floor: float, by_chance: float | None) -> bool:
+    """Whether enough are noticed: the floor itself or, with `by_chance`, any count that code at the floor would have
+    with at least that probability (one-sided, binomial)."""
+    if by_chance is None:
+        return noticed >= floor * of
+    return sum(comb(of, i) * floor**i * (1 - floor) ** (of - i) for i in range(noticed + 1)) >= by_chance
