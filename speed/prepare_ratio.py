@@ -79,7 +79,11 @@ def prepare(packages: Path, folder: Path, args: argparse.Namespace, *more: str) 
         "PYTHONPATH": str(packages),
         "ICR_DATA_DIR": str(folder),
         "XDG_CACHE_HOME": str(cache),
+        "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
     }
+    env.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # packages are compiled once, as they are where they were installed
     command = [
         sys.executable,
         "-c",
@@ -162,6 +166,8 @@ def main() -> int:
         megabytes = data(folder, args.books, args.questions, args.size, args.text)
         trees = {args.against: tree(args.against, folder / "before"), "now": joined(ROOT, folder / "now")}
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*trees, "bm25s")}
+        for packages in trees.values():
+            prepare(packages, folder, args, "--limit", "1")
         for _ in range(args.alternations):
             for name, packages in trees.items():
                 first = prepare(packages, folder, args, "--limit", "1")["cpu"]  # the start, and one book
