@@ -1,7 +1,7 @@
 """Would the tests notice? Small changes are made to the code, one at a time, and the related tests run on each.
 
     python -P .ci/mutants.py                    300 mutants, at least 90 % noticed (make mutants)
-    python -P .ci/mutants.py --n 30 --minutes 4 --by-chance 0.001     what CI runs
+    python -P .ci/mutants.py --n 30 --minutes 4 --floor 0.8 --by-chance 0.001     what CI runs
 
 Mutants are drawn by the hash of the changed files and of their tests: the same tree gives the same ones, another
 tree others; `--draw` gives others of the same tree. The tests are collected once, and run once to see which of them
@@ -11,8 +11,8 @@ is imported is changed in a fork of a process that has not imported it yet. A mu
 error or by taking too long is noticed.
 
 Thirty mutants are a sample: of code where 90 % are noticed, 26 or fewer of 30 are in every third tree. `--by-chance P`
-therefore fails only for a count that would come about less than once in 1/P trees (P = 0.001: fewer than 21 of 30,
-which half-tested code has in 98 of 100 trees). The 300 of the nightly run have the floor itself.
+therefore fails only for a count that code at the floor would have less than once in 1/P trees (0.8 and 0.001: fewer than
+17 of 30, which half-tested code has in two trees of three). The 300 of the nightly run have the floor itself.
 """
 
 from __future__ import annotations

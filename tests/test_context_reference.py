@@ -16,7 +16,7 @@ from icr_tasks.benchmarks.base import Item, Prompt, Unit
 from icr_tasks.context import pool as pools
 from icr_tasks.context import quality, retrieve
 from icr_tasks.context.build import Builder, DoesNotFit
-from icr_tasks.context.retrieval import bm25, iterate
+from icr_tasks.context.retrieval import bm25, iterate, make
 from icr_tasks.context.retrieval.controls import Hybrid
 from icr_tasks.context.tokens import TokenCounter
 from icr_tasks.settings import Setting
@@ -255,6 +255,8 @@ def test_searching_again_after_reading(parts: bool, rounds: int) -> None:
 def test_no_stop_word_is_a_term() -> None:
     words = sorted(bm25.package()[1])
     assert not any(len(bm25._hash(word)) for word in words) and len(words) > 30
+    empty = pools.documents([Unit("a", " ")], TOKENS, PLAIN, 20, 0)
+    assert make("bm25", {}).scores(empty, "cats").tolist() == []
     assert bm25._hash("The Cats and THE cats, naïve").tolist() == [hash("cats"), hash("cats"), hash("naïve")]
 
 
@@ -357,7 +359,9 @@ def test_a_window_that_is_just_enough(over: int) -> None:
     def build(window: int, **more: Any) -> Any:
         return Builder("helmet", Setting.parse("full"), prompt, TOKENS, window, 10, None, **more).build(asked)
 
-    assert build(n + 10 - over).digest["truncated"] == bool(over)
+    built = build(n + 10 - over)
+    assert built.digest["truncated"] == bool(over)
+    assert built.boundary == (30 if over else 61)  # the context is the first thing in this prompt
     if over:
         with pytest.raises(DoesNotFit, match=f"needs {n} \\+ 10 tokens, the model has {n + 9}"):
             build(n + 9, overflow="skip")
