@@ -22,6 +22,19 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "engine.scores = engine.build_index_from_ids(list(range(len(vocabulary))), rows, show_progress=False)",
         "False -> True",
     ): "a bar that is drawn",
+    **{
+        (
+            "context.retrieve",
+            'return _flat_long(text) if len(text) > 100_000 else " ".join(text.split()).lower()',
+            what,
+        ): "the same text, remembered or not"
+        for what in ("Gt -> GtE", "100000 -> 100001", "branches exchanged")
+    },
+    (
+        "context.retrieval.bm25",
+        "return _Index(engine, vocabulary, np.zeros(0, dtype=int))",
+        "0 -> 1",
+    ): "the caller puts its own order there",
     (
         "context.pool",
         "_CACHE.put(name, found, 3 * found.sizes.nbytes + 200)",
