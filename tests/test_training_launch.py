@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +98,33 @@ def test_every_shipped_config_is_ready_to_launch(
     if "--config_file" in words:
         assert Path(words[words.index("--config_file") + 1]).is_file()
     assert words[-4 - len(more) :][:1] == [name] and not (here / "out").exists()
+
+
+def test_the_launched_process_is_the_installed_package(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the folder of that name in which one happens to stand, such as a checkout."""
+    (tmp_path / "icr_tasks").mkdir()
+    (tmp_path / "icr_tasks" / "__init__.py").write_text("raise SystemExit(77)\n")
+    monkeypatch.chdir(tmp_path)
+    ended: list[int] = []
+
+    def run(words: list[str], env: dict[str, str]) -> SimpleNamespace:
+        assert words[:3] == [sys.executable, "-m", "icr_tasks.cli"]
+        for given in (env, {k: v for k, v in env.items() if k != "PYTHONSAFEPATH"}):
+            ended.append(subprocess.run([*words[:3], "--help"], env=given, capture_output=True).returncode)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(launch, "subprocess", SimpleNamespace(run=run))
+    overrides = [
+        "devices=1",
+        "trl.gradient_accumulation_steps=64",
+        f"data={here / 'data'}",
+        "output=out",
+        f"model={here / 'base'}",
+    ]
+    assert main(["train", "launch", "sft_ao.yaml", *overrides, "--workers", "1"]) == 0
+    assert ended == [0, 77]
 
 
 @pytest.mark.parametrize("name", STUDIES)
