@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module, metadata
+from importlib import metadata
 from typing import Any
 
 from lm_eval.api.model import LM
@@ -15,26 +14,13 @@ from lm_eval.api.model import LM
 from .. import hub
 from ..engines import answers, identity
 from ..engines.answers import AnswerStore
-from ..errors import IcrError, unknown
+from ..errors import unknown
 from .cells import REPLICAS, Cell
 from .records import Folder
 from .study import SERVED
 
 _IN_FLIGHT = {"vllm": 64}  # batches of this many requests; elsewhere few, because a kill loses one batch
 _FEW = 8
-
-
-def import_plugins(names: list[str], folder: str) -> None:
-    """Import the study's own modules (they may register models). Raises IcrError naming the module."""
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    for name in names:
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise IcrError(
-                f"imports: {name} cannot be imported ({error}); it is looked for beside the study file too"
-            ) from error
 
 
 def check_names(names: list[str]) -> None:

@@ -21,7 +21,7 @@ from ..harness import run
 from . import shards
 from .cells import Cell, units
 from .costs import estimate
-from .engine import import_plugins, quiet
+from .engine import quiet
 from .progress import clock, guess
 from .records import Folder, columns, states
 from .study import Study
@@ -49,7 +49,6 @@ def plan(
     """One row a cell, in matrix order. Times come from what the study's cells measured, else from ledgers of the
     same model in `results`; `rate` is prefill tokens a second for models nothing was measured of."""
     quiet()
-    import_plugins(study.imports, str(study.path.resolve().parent))
     known = {s.fingerprint: s.state for s in states(study)}
     measured = {**_earlier(results, cells), **_measured(Folder(study.out, create=False))}
     rows: list[Any] = []

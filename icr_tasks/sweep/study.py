@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, Field
 
+from .. import plugins
 from ..checked import Record, check, read_yaml
 from ..engines.served.address import root_of
 from ..engines.served.price import Price, budget
@@ -140,6 +143,7 @@ def load(path: Path, out: Path | None = None) -> Study:
         if k in raw
     }
     tasks = _tasks(raw.get("tasks") or [], f"{path}: tasks")
+    import_own(raw.get("imports") or [], path.resolve().parent)
     return Study(
         path,
         folder,
@@ -150,6 +154,21 @@ def load(path: Path, out: Path | None = None) -> Study:
         raw.get("slurm") or {},
         raw.get("ray") or {},
     )
+
+
+def import_own(names: list[str], folder: Path) -> None:
+    """Import the study's own modules, which may register models and benchmarks. Raises IcrError naming the
+    module."""
+    if names and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    for name in names:
+        try:
+            with plugins.registering(name):
+                import_module(name)
+        except ImportError as error:
+            raise IcrError(
+                f"imports: {name} cannot be imported ({error}); it is looked for beside the study file too"
+            ) from error
 
 
 def _models_have_tasks(raw: dict[str, Any]) -> bool:

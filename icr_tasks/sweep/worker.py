@@ -14,7 +14,7 @@ from ..engines.answers import CannotStore
 from ..errors import IcrError
 from . import records, study
 from .cells import Cell, matrix
-from .engine import Load, check_names, import_plugins
+from .engine import Load, check_names
 from .records import Folder
 from .runner import Runner
 from .sharding import ShardRunner, run_shard
@@ -49,7 +49,6 @@ def run_cells(
 
 
 def _run(found: study.Study, todo: list[Cell], shard: Shard | None, load: Load | None) -> int:
-    import_plugins(found.imports, str(found.path.resolve().parent))
     check_names(sorted({cell.engine for cell in todo}))
     folder = Folder(found.out)
     runner = Runner(folder, todo, load) if shard is None else ShardRunner(folder, todo, shard, matrix(found))
