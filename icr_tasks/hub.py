@@ -1,4 +1,4 @@
-"""Whether models can be had by name: the hub is asked once a process whether it answers.
+"""Whether models can be had by name, and where they run: the hub is asked once a process whether it answers.
 
 Its client tries each file five times, half a minute a file and several files a model, before it says that there is no
 network; and then it reads its cache, if that has the model.
@@ -24,6 +24,26 @@ _NAMED = ("pretrained", "tokenizer", "peft")
 _SECONDS, _TRIES = 5.0, 2
 _FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "adapter_config.json", "modules.json")
 log = logging.getLogger("icr_tasks")
+
+
+def device(asked: str | None) -> str:
+    """Where a model runs: as asked, else on a GPU where there is one. Raises IcrError for a device that is not
+    here."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not asked:
+        return "cuda" if gpus else "cpu"
+    try:
+        wanted = torch.device(asked)
+    except RuntimeError as error:
+        raise IcrError(
+            f"device {asked!r}: PyTorch knows no such device; write cpu, cuda or cuda:1"
+        ) from error
+    if wanted.type == "cuda" and (wanted.index or 0) >= gpus:
+        here = f"the last GPU here is cuda:{gpus - 1}" if gpus else "PyTorch sees no GPU here (`icr doctor`)"
+        raise IcrError(f"device {asked!r}: {here}; name another, or leave it out")
+    return asked
 
 
 def local(name: str, what: str, revision: str | None = None) -> bool:

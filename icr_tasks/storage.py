@@ -11,7 +11,7 @@ import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -102,18 +102,34 @@ def sha256(file: IO[bytes]) -> str:
 
 
 @contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """`folder`, made where it is missing. After an error what was made for it and is still empty goes again."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except BaseException:
+        for one in missing:  # the innermost first
+            with suppress(OSError):  # not made, or something is in it
+                one.rmdir()
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A place beside `path` to write a file to; it becomes `path` in one step when the block ends well.
 
-    `path` is either old or complete, also with several writers. After an error nothing is left beside it.
+    `path` is either old or complete, also with several writers. After an error nothing is left beside it, and no
+    folder that was made for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.resolve() if path.is_symlink() else path  # the link stays, what it names is replaced
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with making(path.parent):
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -122,24 +138,38 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
     After an error `folder` is as it was, and nothing is left beside it.
     """
-    making, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
-    try:
-        making.mkdir(parents=True)
-        yield making
-        if folder.exists():
-            folder.rename(old)
-        making.rename(folder)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(making, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    new_, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
+    shutil.rmtree(new_, ignore_errors=True)  # of a killed process that had this number
+    with making(folder.parent):
+        try:
+            new_.mkdir()
+            yield new_
+            if folder.exists():  # moved aside first: it is there at every moment but one rename
+                folder.rename(old)
+            new_.rename(folder)
+        finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(new_, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write so that the file is either old or complete, also with two writers."""
+    if path.exists() and not path.is_file():  # a terminal or a pipe: nothing to replace
+        path.write_bytes(data)
+        return
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def writing(what: Path | str, otherwise: str) -> Iterator[None]:
+    """What the file system refuses inside as one IcrError: what cannot be written, why, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise IcrError(f"cannot write {what}: {error.strerror or error}; {otherwise}") from error
 
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)

@@ -7,7 +7,6 @@ Everything below the folder that an earlier call wrote and this one does not is 
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError
-from icr_tasks.storage import write_atomic
+from icr_tasks.storage import write_atomic, writing
 
 from .board import render
 from .board.build import Board, build
@@ -62,7 +61,7 @@ def publish(results: Path, out: Path, *, items: int = 20000, samples: list[Path]
     data = find_spec("pyarrow") is not None
     links += [("items.parquet", "data/items.parquet"), ("results.parquet", "data/results.parquet")] * data
     written = write(board, out, shown, links=links)
-    try:
+    with writing(f"the site to {out}", "choose another --to"):
         written += _extra(results, out, board, runs, data)
         changes = _changes(before, board, runs)
         body = _state(board, runs) | {"files": sorted(str(p.relative_to(out)) for p in written)}
@@ -72,19 +71,14 @@ def publish(results: Path, out: Path, *, items: int = 20000, samples: list[Path]
         for name in set(before.get("files") or ()) - set(body["files"]):
             _remove(out, name)
         write_atomic(out / MANIFEST, orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n")
-    except OSError as error:
-        raise IcrError(
-            f"cannot write the site to {out}: {error.strerror or error}; choose another --to"
-        ) from error
     return Site([*written, out / "changes.md", out / MANIFEST], changes if before else [])
 
 
 def _extra(results: Path, out: Path, board: Board, runs: list[Run], data: bool) -> list[Path]:
     """index.html, .nojekyll, a page a run, the data."""
-    shutil.copyfile(out / "board.html", out / "index.html")
-    (out / ".nojekyll").write_bytes(b"")
+    write_atomic(out / "index.html", (out / "board.html").read_bytes())
+    write_atomic(out / ".nojekyll", b"")
     written = [out / "index.html", out / ".nojekyll"]
-    (out / "runs").mkdir(parents=True, exist_ok=True)
     cells = {(cell.run, cell.task): cell for row in board.rows for cell in row.cells.values()}
     entries = []
     for run in runs:
@@ -100,7 +94,6 @@ def _extra(results: Path, out: Path, board: Board, runs: list[Run], data: bool) 
     if data:
         from icr_tasks.registry import EXPORTS
 
-        (out / "data").mkdir(parents=True, exist_ok=True)
         written += EXPORTS["parquet"](Source(results), out / "data")
     return written
 

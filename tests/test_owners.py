@@ -24,7 +24,7 @@ ONCE = {
     ),
     "whole writes": (
         r"\.with_name\(f?\"\.\{\w+\.name\}",
-        ("icr_tasks/storage.py", "leaderboard/ledgers/ledger.py"),  # the ledger replaces a folder, not a file
+        ("icr_tasks/storage.py",),
         "storage.replacing or storage.write_atomic",
     ),
     "reading run.json": (r"def read_head", ("icr_tasks/schema.py",), "schema.read_head"),

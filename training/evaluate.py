@@ -22,6 +22,7 @@ import yaml
 
 from icr_tasks.checked import read_yaml
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import write_atomic
 from icr_tasks.sweep import cells, finish, plan
 from icr_tasks.sweep import study as sweeps
 
@@ -232,9 +233,8 @@ def run(
     """Sweep (`jobs` engines at once) and gate; writes study.yaml and eval.md into `out`."""
     from icr_tasks.leaderboard.pairs.gate import CODES
 
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "study.yaml"
-    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    write_atomic(path, yaml.safe_dump(tree, sort_keys=False).encode())
     swept = sweeps.load(path)
     chosen = cells.matrix(swept)
     if dry:
@@ -245,7 +245,7 @@ def run(
         return code
     found = verdicts(out / "results", trained, margin, whole="limit" not in tree)
     text = table(found)
-    (out / "eval.md").write_text(text + "\n", encoding="utf-8")
+    write_atomic(out / "eval.md", f"{text}\n".encode())
     print(f"\n{text}\n\nledgers: {out / 'results'} (icr board, icr compare); this table: {out / 'eval.md'}")
     worst = [CODES[v.verdict] for *_, v in found if v.verdict in ("REGRESSED", "NOT COMPARABLE")]
     return max(worst, default=0)

@@ -81,7 +81,6 @@ class Order:
                     "restore them, or train into a new output folder"
                 )
             return
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"digest": self.digest, "indices": self.indices}).encode())
 
 

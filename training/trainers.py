@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import replacing, write_atomic
 
 from . import checkpoint, curves, plan
 from .checkpoint import SafeSave
@@ -76,7 +77,7 @@ def callback(run: Path) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
-                (run / "curves.svg").write_text(curves.draw(curves.history(run)), encoding="utf-8")
+                write_atomic(run / "curves.svg", curves.draw(curves.history(run)).encode())
 
         on_train_end = on_save
 
@@ -337,10 +338,9 @@ class Recorder:
 
         from .rewards.for_trl import text_of
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         ids = columns.get("id") or [""] * len(completions)
         table = {"step": [step] * len(ids), "id": ids, "question": columns.get("question") or [""] * len(ids)}
         table |= {"completion": [text_of(c) for c in completions], "reward": rewards, **extra}
-        pq.write_table(
-            pa.table(table), self.folder / f"step-{step:05}-rank{os.environ.get('RANK', '0')}.parquet"
-        )
+        path = self.folder / f"step-{step:05}-rank{os.environ.get('RANK', '0')}.parquet"
+        with replacing(path) as temporary:
+            pq.write_table(pa.table(table), temporary)

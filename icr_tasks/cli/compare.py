@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..errors import IcrError
+from .. import storage
 from ..leaderboard.ledgers import load
 from ..leaderboard.pairs import compare, flips, forest, reports
 from ..leaderboard.pairs import joined as pairs
@@ -82,8 +82,6 @@ def main(argv: list[str]) -> int:
 
 
 def _write(what: str, path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise IcrError(f"cannot write {path}: {error.strerror}; give another file") from error
+    with storage.writing(path, "give another file"):
+        storage.write_atomic(path, text.encode())
     print(f"{what}: {path}", file=sys.stderr)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from .. import hub
 from ..errors import IcrError, install_hint
 from ..leaderboard import plots
+from ..storage import write_atomic
 from ..sweep.progress import Progress, clock
 
 # The same questions at every length and under every setting, so every difference is a paired one. 256 retrieved
@@ -83,7 +84,7 @@ def _run(out: Path, model: str | None, lengths: list[str], items: int) -> int:
     done = out / "done.json"
     if not (done.is_file() and done.read_text() == plan):
         _evaluate(out, model, lengths, items)
-        done.write_text(plan)
+        write_atomic(done, plan.encode())
     runs = collect([out / "lm_eval"], out / "results")
     print()
     print(table(runs))

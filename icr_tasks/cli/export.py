@@ -14,6 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from .. import storage
 from ..errors import IcrError
 from ..leaderboard.export._source import Source, load_texts
 from ..leaderboard.text.names import plain
@@ -66,13 +67,9 @@ def main(argv: list[str]) -> int:
         args.url,
         load_texts(args.samples) if args.samples else {},
     )
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise IcrError(
-            f"cannot write to {args.out}: {error.strerror or error}; choose another folder"
-        ) from error
-    for path in export(source, args.out):
+    with storage.writing(args.out, "choose another folder with -o"), storage.making(args.out):
+        written = export(source, args.out)
+    for path in written:
         print(path)
     for message in dict.fromkeys(source.skipped):
         print(f"icr export: left out: {plain(message)}", file=sys.stderr)

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from ..errors import unknown
+from ..storage import writing
 
 DEFINITIONS = ("attention", "calibrated", "paper_code")
 
@@ -53,8 +54,6 @@ def main(argv: list[str]) -> int:
     for name in definitions:
         if name not in DEFINITIONS:
             raise unknown("definition", name, DEFINITIONS)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
     from ..ranking import reports
     from ..ranking.report import table
 
@@ -79,5 +78,6 @@ def main(argv: list[str]) -> int:
             continue
         print(table(report), end="\n\n", flush=True)
         if args.out:
-            reports.write(report, args.out)
+            with writing(args.out, "choose another folder with -o"):
+                reports.write(report, args.out)
     return 1 if empty else 0

@@ -20,6 +20,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from tqdm import tqdm
 
+from .. import hub
 from ..errors import IcrError
 from ..kv import choose, make
 from ..kv.hf import attention, decode, models, repeat, same_logits
@@ -64,6 +65,8 @@ class IcrHF(HFLM):
                 "hides the keys "
                 "the methods must see: leave it out"
             )
+        if (where := kwargs.get("device")) != "cuda:0":  # which its command names where nobody does
+            hub.device(where)
         # lm_eval's default device is "cuda", also where there is none
         given = kwargs if torch.cuda.is_available() else {"device": "cpu", **kwargs}
         try:

@@ -7,12 +7,10 @@ python -m icr_tasks.engines.smollm2            # prints the folder
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 from pathlib import Path
 
 from ..errors import IcrError
-from ..storage import cache_root
+from ..storage import cache_root, replacing_folder
 
 NAME = "SmolLM2-135M-Instruct"
 _GGUF = f"{NAME}.Q4_1.gguf"
@@ -39,14 +37,10 @@ def export(target: Path | None = None) -> Path:
     # transformers refuses to save a model it loaded from GGUF: copy the weights into a plain one.
     model = LlamaForCausalLM(loaded.config.__class__.from_dict(_plain(loaded.config.to_dict())))
     model.load_state_dict(loaded.state_dict())
-    building = folder.with_name(f"{folder.name}.{os.getpid()}")
-    model.float().save_pretrained(building)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
-    tokenizer.save_pretrained(building)
-    try:
-        building.rename(folder)
-    except OSError:  # another process was first
-        shutil.rmtree(building)
+    with replacing_folder(folder) as building:
+        model.float().save_pretrained(building)
+        tokenizer.save_pretrained(building)
     return folder
 
 

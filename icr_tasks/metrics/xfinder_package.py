@@ -172,4 +172,4 @@ def _load(config: Any) -> tuple[Any, Any, Any]:
             "xfinder_base_url"
         ) from error
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return torch, tokenizer, model.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return torch, tokenizer, model.to(hub.device(config.device))

@@ -158,7 +158,11 @@ def load(
 
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = hub.device(device)
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise IcrError(
+            f"dtype {dtype!r}: PyTorch knows no such type; write auto, float32, bfloat16 or float16"
+        )
     try:
         model = AutoModel.from_pretrained(
             name, revision=revision, dtype=dtype, attn_implementation=NAME, local_files_only=here

@@ -69,7 +69,6 @@ def made(
 
 def write(found: dict[str, Any], out: Path) -> Path:
     """out/rank_<task>.json, whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"rank_{found['task']}.json"
     write_atomic(path, orjson.dumps(found, option=orjson.OPT_INDENT_2))
     return path

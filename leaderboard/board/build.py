@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -103,27 +104,26 @@ def main(argv: list[str]) -> int:
         VIEWS.get(view)  # raises for an unknown name
     from .write import Items, write
 
-    items = (
-        Items(args.out, args.html_items, args.samples, args.items)
-        if args.out or args.format == "html"
-        else None
-    )
-    board = build(
-        args.results,
-        Options(args.base, args.sort),
-        views=args.view,
-        patterns={n: getattr(args, n) for n in PATTERNS if getattr(args, n)},
-        partial=args.partial,
-        metric=args.metric,
-        seen=items.add if items else None,
-    )
-    for message in board.bad:
-        print(f"icr board: {message}", file=sys.stderr)
-    if args.out and items:
-        for path in write(board, args.out, items, published=args.published):
-            print(path, file=sys.stderr)
-    else:
-        print(_printed(board, args.format, items, args.published), end="")
+    with ExitStack() as held:
+        items = None
+        if args.out or args.format == "html":
+            items = held.enter_context(Items(args.out, args.html_items, args.samples, args.items))
+        board = build(
+            args.results,
+            Options(args.base, args.sort),
+            views=args.view,
+            patterns={n: getattr(args, n) for n in PATTERNS if getattr(args, n)},
+            partial=args.partial,
+            metric=args.metric,
+            seen=items.add if items else None,
+        )
+        for message in board.bad:
+            print(f"icr board: {message}", file=sys.stderr)
+        if args.out and items:
+            for path in write(board, args.out, items, published=args.published):
+                print(path, file=sys.stderr)
+        else:
+            print(_printed(board, args.format, items, args.published), end="")
     return 2 if board.bad else 0
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Self, TextIO
 
 import numpy as np
 
 from icr_tasks.errors import IcrError, install_hint
+from icr_tasks.storage import replacing, writing
 
 from ..ledgers.load import Run, TaskItems
 from ..text import escape
@@ -17,18 +19,6 @@ NAMES = (
     "run", "model", "setting", "prompt", "task", "benchmark", "dataset", "length", "metric", "item", "occ", "cluster",
     "depth", "score", "prompt_tokens", "answer_tokens", "truncated", "error",
 )  # fmt: skip
-
-
-class ItemFile(Protocol):
-    """A file of items under construction; `path` is where `close` puts it."""
-
-    path: Path
-
-    def write(self, run: Run, task: TaskItems, score: list[float]) -> None:
-        """Append the items of one task of one run; `score` is NaN where an item has none."""
-
-    def close(self) -> Path:
-        """Put the file in place and return its path."""
 
 
 def _fixed(run: Run, task: TaskItems) -> tuple[str, ...]:
@@ -48,40 +38,64 @@ def _fixed(run: Run, task: TaskItems) -> tuple[str, ...]:
     )
 
 
-def _cannot(path: Path, error: OSError) -> IcrError:
-    return IcrError(f"cannot write {path}: {error.strerror or error}; choose another folder with -o")
-
-
-class _File:
-    """Written beside its place under a name of this process, put there whole."""
+class ItemFile:
+    """A file of items under construction, written beside its place in a `with` block: `close` puts it there whole,
+    an error leaves nothing."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / name
-        self.temporary = folder / f".{name}.{os.getpid()}"
+        self._place = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            with writing(self.path, "choose another folder with -o"):
+                self.begin(self._place.enter_context(replacing(self.path)))
+        except BaseException:
+            self._place.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is not None:
+            with suppress(OSError):  # what is buffered meets the same full disk once more
+                self.end()
+            self._place.__exit__(*error)
 
     def close(self) -> Path:
-        self.temporary.replace(self.path)
+        """Put the file in place and return its path."""
+        self.end()
+        self._place.close()
         return self.path
 
+    def begin(self, place: Path) -> None:
+        """Open the file at `place`."""
+        raise NotImplementedError
 
-class CsvFile(_File):
+    def write(self, run: Run, task: TaskItems, score: list[float]) -> None:
+        """Append the items of one task of one run; `score` is NaN where an item has none."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Write what is left and close the file."""
+        raise NotImplementedError
+
+
+class CsvFile(ItemFile):
     """items.csv; texts that a spreadsheet would read as a formula are quoted."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "items.csv")
         self._last: dict[str, tuple[list[Any], list[str]]] = {}
         self._scores, self._counts = _Words("g"), _Words(".0f")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file: TextIO = self.temporary.open("w", encoding="utf-8", newline="\n", buffering=1 << 20)
-        except OSError as error:
-            raise _cannot(self.path, error) from error
+
+    def begin(self, place: Path) -> None:
+        """Open the file, its first line the names."""
+        self._file: TextIO = place.open("w", encoding="utf-8", newline="\n", buffering=1 << 20)
         self._file.write(",".join(NAMES) + "\n")
 
-    def close(self) -> Path:
-        """Put items.csv in place."""
+    def end(self) -> None:
+        """Close it."""
         self._file.close()
-        return super().close()
 
     def write(self, run: Run, task: TaskItems, score: list[float]) -> None:
         """Append a task's items."""
@@ -117,30 +131,28 @@ class CsvFile(_File):
         return last[1]
 
 
-class ParquetFile(_File):
+class ParquetFile(ItemFile):
     """items.parquet, a row group a task of a run: texts as they are, null where there is no value."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "items.parquet")
         try:
             import pyarrow
             import pyarrow.parquet
         except ImportError:
             raise IcrError(f"parquet needs the extra [board]: {install_hint('board')}") from None
+        super().__init__(folder, "items.parquet")
         self._arrow = pyarrow
         kinds = {"occ": pyarrow.int32(), "depth": pyarrow.float64(), "score": pyarrow.float64(),
                  "prompt_tokens": pyarrow.int64(), "answer_tokens": pyarrow.int64(), "truncated": pyarrow.bool_()}  # fmt: skip
         self._schema = pyarrow.schema([(n, kinds.get(n, pyarrow.string())) for n in NAMES])
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._writer = pyarrow.parquet.ParquetWriter(self.temporary, self._schema, compression="zstd")
-        except OSError as error:
-            raise _cannot(self.path, error) from error
 
-    def close(self) -> Path:
-        """Put items.parquet in place."""
+    def begin(self, place: Path) -> None:
+        """Open the file."""
+        self._writer = self._arrow.parquet.ParquetWriter(place, self._schema, compression="zstd")
+
+    def end(self) -> None:
+        """Write the footer."""
         self._writer.close()
-        return super().close()
 
     def write(self, run: Run, task: TaskItems, score: list[float]) -> None:
         """Append a task's items."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,7 +22,8 @@ _MISSING = float("nan")
 
 
 class Items:
-    """Collects items of the runs given to `add`. `limit` bounds the sample over all cells together."""
+    """Collects items of the runs given to `add`, in a `with` block where `form` asks for a file of all of them. `limit`
+    bounds the sample over all cells together."""
 
     def __init__(
         self, out: Path | None, limit: int, samples: Sequence[Path] | None = None, form: str | None = None
@@ -34,6 +35,15 @@ class Items:
         self.file = self._sink.path.name if self._sink else ""
         self._room = 400  # items of a cell; halved while there are too many in all
         self._kept = 0
+
+    def __enter__(self) -> Self:
+        if self._sink:
+            self._sink.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._sink:
+            self._sink.__exit__(*error)
 
     def add(self, run: Run) -> None:
         """Write and sample the items of one run."""

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from icr_tasks.errors import IcrError
-from icr_tasks.storage import write_atomic
+from icr_tasks.storage import making, write_atomic, writing
 
 from .. import plots
 from ..ledgers.todo import command
@@ -61,14 +60,11 @@ def write(
     found["board.md"] = markdown(board, drawn, extra, published)
     found["board.json"] = json(board, extra)
     found["board.html"] = _page(board, items, [*board.tables, *extra], drawn, todo(board), links)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(f"the board to {out}", "choose another folder with -o"), making(out):
         written = items.close()
         for name, text in found.items():
             write_atomic(out / name, text.encode())
             written.append(out / name)
-    except OSError as error:
-        raise IcrError(f"cannot write the board to {out}: {error.strerror or error}") from error
     return written
 
 

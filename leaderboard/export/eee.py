@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson
 
-from icr_tasks.errors import IcrError
 from icr_tasks.registry import EXPORTS
 from icr_tasks.storage import write_atomic
 
@@ -56,13 +55,7 @@ def eee(source: Source, out: Path) -> list[Path]:
 
 
 def _write(path: Path, text: bytes) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
-    except OSError as error:
-        raise IcrError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder with -o"
-        ) from error
+    write_atomic(path, text)
     return path
 
 

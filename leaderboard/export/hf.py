@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from icr_tasks.errors import IcrError
 from icr_tasks.registry import EXPORTS
 from icr_tasks.storage import write_atomic
 
@@ -37,13 +36,7 @@ def hf(source: Source, out: Path) -> list[Path]:
     written = []
     for path, entries in sorted(files.items()):
         entries.sort(key=lambda e: str(e["dataset"]["task_id"]))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True).encode())
-        except OSError as error:
-            raise IcrError(
-                f"cannot write {path}: {error.strerror or error}; choose another folder with -o"
-            ) from error
+        write_atomic(path, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True).encode())
         written.append(path)
     return written
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from icr_tasks.errors import IcrError
 from icr_tasks.registry import EXPORTS
 from icr_tasks.storage import write_atomic
 
@@ -20,11 +19,5 @@ def latex(source: Source, out: Path) -> list[Path]:
     board = build(source.root, Options())
     source.skipped += board.bad
     path = out / "board.tex"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, render.latex(board.tables).encode())
-    except OSError as error:
-        raise IcrError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder with -o"
-        ) from error
+    write_atomic(path, render.latex(board.tables).encode())
     return [path]

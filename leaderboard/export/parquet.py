@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from icr_tasks.errors import IcrError
 from icr_tasks.registry import EXPORTS
+from icr_tasks.storage import replacing
 
 from ..board.item_files import ParquetFile
 from ..ledgers.load import Run, TaskItems
@@ -19,24 +19,20 @@ from ._source import Source, finite
 @EXPORTS.register("parquet")
 def parquet(source: Source, out: Path) -> list[Path]:
     """Write items.parquet and results.parquet. Raises IcrError without pyarrow."""
-    file, results = ParquetFile(out), []
-    for run in source.runs():
-        for task in run.tasks.values():
-            named = task.sheet.get("metric") or next(iter(task.score), "")
-            values = task.score.get(named)
-            file.write(run, task, [float("nan")] * len(task) if values is None else values.tolist())
-            results.append(_result(source, run, task))
-    import pyarrow
-    import pyarrow.parquet as written
+    results, path = [], out / "results.parquet"
+    with ParquetFile(out) as file:
+        for run in source.runs():
+            for task in run.tasks.values():
+                named = task.sheet.get("metric") or next(iter(task.score), "")
+                values = task.score.get(named)
+                file.write(run, task, [float("nan")] * len(task) if values is None else values.tolist())
+                results.append(_result(source, run, task))
+        import pyarrow
+        import pyarrow.parquet as written
 
-    path = out / "results.parquet"
-    try:
-        written.write_table(pyarrow.Table.from_pylist(results), path, compression="zstd")
-    except OSError as error:
-        raise IcrError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder with -o"
-        ) from error
-    return [file.close(), path]
+        with replacing(path) as temporary:
+            written.write_table(pyarrow.Table.from_pylist(results), temporary, compression="zstd")
+        return [file.close(), path]
 
 
 def _result(source: Source, run: Run, task: TaskItems) -> dict[str, Any]:

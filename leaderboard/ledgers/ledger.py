@@ -9,7 +9,6 @@ import gc
 import gzip
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.schema import SCHEMA as SCHEMA
 from icr_tasks.schema import fingerprint as fingerprint
 from icr_tasks.schema import read_head
-from icr_tasks.storage import sha256
+from icr_tasks.storage import replacing_folder, sha256, writing
 
 ITEMS = "items.jsonl.gz"
 T = TypeVar("T")
@@ -60,10 +59,7 @@ def write(
     sees the new folder before the old one goes, and may refuse by raising IcrError.
     """
     folder = place(root, run)
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        building.mkdir(parents=True)
+    with writing(folder, "nothing was changed there"), replacing_folder(folder) as building:
         # mtime=0: the same items give the same bytes
         with (building / ITEMS).open("wb") as raw, gzip.GzipFile("", "wb", 2, raw, mtime=0) as file:
             for lines in batched(map(orjson.dumps, items), 500):  # one compressor call for many small rows
@@ -73,17 +69,6 @@ def write(
         )
         if guard:
             guard(building)
-        old = folder.with_name(f".{folder.name}.old.{os.getpid()}")
-        if folder.exists():  # moved aside first: the run is there at every moment but one rename
-            folder.rename(old)
-        building.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise IcrError(
-            f"cannot write {folder}: {error.strerror or error}; nothing was changed there"
-        ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)  # gone after the rename; left over after any error
     return folder
 
 

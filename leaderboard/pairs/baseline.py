@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from icr_tasks.errors import IcrError, unknown
-from icr_tasks.storage import write_atomic
+from icr_tasks.storage import write_atomic, writing
 
 from ..ledgers.ledger import content
 from ..ledgers.load import Run, load_run, read_head
@@ -139,7 +139,5 @@ def _save(folder: Path, name: str, pins: list[Pin]) -> None:
     path = path_of(folder, name)
     kept = sorted(pins, key=lambda p: (p.setting, p.prompt))
     body = {"schema": SCHEMA, "name": name, "pins": [asdict(p) for p in kept]}
-    try:
+    with writing(path, "nothing was changed"):
         write_atomic(path, orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n")
-    except OSError as error:
-        raise IcrError(f"cannot write {path}: {error.strerror}; nothing was changed") from error

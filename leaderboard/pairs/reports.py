@@ -12,8 +12,7 @@ from xml.sax import saxutils
 
 import orjson
 
-from icr_tasks.errors import IcrError
-from icr_tasks.storage import write_atomic
+from icr_tasks.storage import write_atomic, writing
 
 from .. import plots
 from ..ledgers.load import Run
@@ -163,8 +162,7 @@ def write(
 ) -> None:
     """gate.md, gate.json, gate.xml and, with the extra [board], gate.svg; gate.md is also appended to $GITHUB_STEP_SUMMARY when that
     is set."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing("the gate's report", "choose another folder with -o"):
         write_atomic(folder / "gate.md", text.encode())
         body = orjson.dumps(data(found, base, new, first), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
         write_atomic(folder / "gate.json", body + b"\n")
@@ -176,8 +174,6 @@ def write(
             print(f"note: no gate.svg: {plots.NEEDS}", file=sys.stderr)
         if summary:
             summarise(text)
-    except OSError as error:
-        raise IcrError(f"cannot write the gate's report: {error}; choose another folder with -o") from error
 
 
 def summarise(text: str) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from icr_tasks.errors import IcrError
-from icr_tasks.storage import write_atomic
+from icr_tasks.storage import write_atomic, writing
 
 from ..ledgers.ledger import slug
 from ..ledgers.load import Run
@@ -98,8 +97,7 @@ def write(folder: Path, answers: list[Answer], worst: Verdict) -> None:
     """gate.md, gate.json and gate.xml over all candidates; gate.md also to $GITHUB_STEP_SUMMARY."""
     text = markdown(answers, worst)
     suites = [reports.junit(one.found).partition("\n")[2].rstrip() for one in answers]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing("the gate's report", "choose another folder with -o"):
         write_atomic(folder / "gate.md", text.encode())
         body = orjson.dumps(data(answers, worst), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
         write_atomic(folder / "gate.json", body + b"\n")
@@ -108,8 +106,6 @@ def write(folder: Path, answers: list[Answer], worst: Verdict) -> None:
         )
         write_atomic(folder / "gate.xml", xml.encode())
         reports.summarise(text)
-    except OSError as error:
-        raise IcrError(f"cannot write the gate's report: {error}; choose another folder with -o") from error
 
 
 def _counted(answers: list[Answer]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from icr_tasks.benchmarks import base
 from icr_tasks.benchmarks.synth import names, short
+from icr_tasks.storage import replacing_folder
 
 from ..curves import HEIGHT, chart, page
 from ..data.store import ROW, Manifest, key_of, write
@@ -231,11 +232,10 @@ def train(
         if len(recent) == _RECENT and sum(recent) / _RECENT > PASS and passages < most:
             passages = min(passages + max(1, passages // 8), most)
             recent.clear()
-    building = folder.with_name(f"{folder.name}.part")
-    model.save_pretrained(building)
-    tokenizer.save_pretrained(building)
-    (building / "curves.svg").write_text(_curves(rows), encoding="utf-8")
-    building.rename(folder)
+    with replacing_folder(folder) as building:
+        model.save_pretrained(building)
+        tokenizer.save_pretrained(building)
+        (building / "curves.svg").write_text(_curves(rows), encoding="utf-8")
     return folder
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from icr_tasks.errors import IcrError
+from icr_tasks.storage import write_atomic
 
 from ...leaderboard.pairs.seeds import Pooled, pooled
 from ..curves import HEIGHT, chart, history, page
@@ -163,7 +164,7 @@ def write(out: Path, size: Size, trained: Sequence[Trained], seconds: float) -> 
     results = out / "eval" / "results"
     found = list(rises(results, trained, size))
     gated = table(verdicts(results, trained, 0.02))
-    (out / "curves.svg").write_text(curves(out, size), encoding="utf-8")
+    write_atomic(out / "curves.svg", curves(out, size).encode())
     build.main([str(results), "-o", str(out / "board")])
     text = (
         f"Held-out SubEM x 100 on {', '.join(size.tasks)} (training had {_span(size.passages)} passages; no "
@@ -173,7 +174,7 @@ def write(out: Path, size: Size, trained: Sequence[Trained], seconds: float) -> 
         f"{rows(found)}\n\n{usage(out)} This command: {seconds:.0f} s."
     )
     body = f"# Training demonstration\n\n{text}\n\n## Every checkpoint against its start\n\n{gated}\n"
-    (out / "report.md").write_text(body, encoding="utf-8")
+    write_atomic(out / "report.md", body.encode())
     print(f"\n{text}\n\n{out / 'report.md'}, {out / 'curves.svg'}, {out / 'board'}")
     return all(r.significant for r in found)
 

@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 
+from icr_tasks import storage
 from icr_tasks.errors import IcrError
 
 from ..data import formats, store
@@ -98,9 +99,11 @@ def write(args: argparse.Namespace) -> str:
     registry.check(store.read(source), args.reward)
     module = args.name.replace("-", "_")
     folder: Path = args.out / module
-    folder.mkdir(parents=True, exist_ok=True)
     count = 0
-    with gzip.open(folder / "rows.jsonl.gz", "wt", encoding="utf-8") as file:
+    with (
+        storage.replacing(folder / "rows.jsonl.gz") as temporary,
+        gzip.open(temporary, "wt", encoding="utf-8") as file,
+    ):
         for row in store.read(source):
             if args.limit is not None and count >= args.limit:
                 break
@@ -115,9 +118,8 @@ def write(args: argparse.Namespace) -> str:
         "reward": args.reward,
         "preset": args.preset,
     }
-    (folder / "__init__.py").write_text(_MODULE.format(**given, columns=COLUMNS), encoding="utf-8")
-    (args.out / "pyproject.toml").write_text(_PROJECT.format(**given), encoding="utf-8")
-    (args.out / "README.md").write_text(
-        f"# {args.name}\n\n{count} rows, reward {args.reward}, preset {args.preset}.\n"
-    )
+    readme = f"# {args.name}\n\n{count} rows, reward {args.reward}, preset {args.preset}.\n"
+    storage.write_atomic(folder / "__init__.py", _MODULE.format(**given, columns=COLUMNS).encode())
+    storage.write_atomic(args.out / "pyproject.toml", _PROJECT.format(**given).encode())
+    storage.write_atomic(args.out / "README.md", readme.encode())
     return f"{args.out}: {count} rows as verifiers package {args.name}; uv pip install -e {args.out}"

@@ -52,7 +52,6 @@ def main(argv: list[str]) -> int:
 def export(args: argparse.Namespace) -> str:
     """Write train.verl.parquet and dev.verl.parquet; returns the counts and the command."""
     fitted = _fitter(args.model, args.reward, args.max_prompt_length)
-    args.out.mkdir(parents=True, exist_ok=True)
     lines = []
     for part in ("train", "dev"):
         source = args.data / f"{part}.parquet"

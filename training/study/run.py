@@ -170,7 +170,7 @@ def _process(study: Study, config: configs.Config, run: Path, spent: dict[str, f
     for folder in (study.out / "configs", study.out / "logs", run):
         folder.mkdir(parents=True, exist_ok=True)
     file, log = study.out / "configs" / f"{run.name}.yaml", study.out / "logs" / f"{run.name}.log"
-    file.write_text(config.dump(), encoding="utf-8")
+    write_atomic(file, config.dump().encode())
     began, before = time.monotonic(), _cpu()
     with log.open("a", encoding="utf-8") as out:
         # On a CPU starting a process takes as long as a tiny model's training.
@@ -245,8 +245,7 @@ def evaluate(study: Study, begin: str) -> int:
     )
     if "batch_size" in given:
         tree["models"] = [model | {"batch_size": given["batch_size"]} for model in tree["models"]]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "study.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    write_atomic(out / "study.yaml", yaml.safe_dump(tree, sort_keys=False).encode())
     found = sweeps.load(out / "study.yaml")
     every = cells.matrix(found)
     if given.get("args", {}).get("device") == "cpu":
