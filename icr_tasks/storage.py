@@ -103,16 +103,15 @@ def sha256(file: IO[bytes]) -> str:
 
 @contextmanager
 def making(folder: Path) -> Iterator[Path]:
-    """`folder`, made where it is missing. After an error what was made for it and is still empty goes again."""
+    """`folder`, made where it is missing. What was made for it and is still empty at the end goes again."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
-    except BaseException:
+    finally:
         for one in missing:  # the innermost first
             with suppress(OSError):  # not made, or something is in it
                 one.rmdir()
-        raise
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from icr_tasks.cli import main
 from icr_tasks.storage import making, replacing, replacing_folder, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +73,11 @@ def test_a_full_disk_leaves_whole_files_and_nothing_else(
         filled = {str(p) for file, data in left.items() if data is not None for p in Path(file).parents}
         for path, data in left.items():
             assert path in filled if data is None else data, (limit, path)
+
+
+def test_an_export_of_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    assert main(["export", "eee", str(RESULTS), "-o", str(tmp_path / "new" / "deep")]) == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:

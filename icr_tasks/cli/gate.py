@@ -216,9 +216,13 @@ def _levelled(args: argparse.Namespace, found: Verdict, new: load.Run, several_r
         if args.record or args.look:
             look = args.look or baseline.look_of(pin, new)
         elif pin.looks:
+            before = (
+                "1 look at this baseline was"
+                if len(pin.looks) == 1
+                else f"{len(pin.looks)} looks at this baseline were"
+            )
             found.notes.append(
-                f"{len(pin.looks)} looks at this baseline were recorded; without --record this one is judged "
-                "as if it were the only one"
+                f"{before} recorded; without --record this one is judged as if it were the only one"
             )
     elif args.look:
         look = args.look

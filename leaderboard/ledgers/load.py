@@ -248,6 +248,8 @@ def find(results: str | Path, spec: str) -> Run:
             "--results"
         )
     if not hits:
-        raise unknown("run", spec, [h["fingerprint"] for _, h in heads])
+        raise IcrError(
+            f"{unknown('run', spec, [h['fingerprint'] for _, h in heads])}; no folder is called so"
+        )
     listed = "; ".join(f"{h['fingerprint']} {h['model']['id']} {h['setting']['text']}" for _, h in hits[:12])
     raise IcrError(f"{spec} is {len(hits)} runs, name one by its fingerprint: {listed}")
