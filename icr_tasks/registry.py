@@ -81,11 +81,18 @@ class Registry(Generic[T]):
         return decorate
 
     def add(
-        self, name: str, target: T, *, params: Mapping[str, Param] | None = None, **facts: Any
+        self,
+        name: str,
+        target: T,
+        *,
+        params: Mapping[str, Param] | None = None,
+        module: str = "",
+        **facts: Any,
     ) -> Entry[T]:
         """Register `target`. Raises IcrError when the name is taken, reserved or cannot be written in a
-        setting."""
-        origin = plugins.origins[-1] if plugins.origins else "icr_tasks"
+        setting. `module` is where it is defined: what is ours stays ours where a plugin imports it first."""
+        ours = module.partition(".")[0] == __name__.partition(".")[0]
+        origin = plugins.origins[-1] if plugins.origins and not ours else "icr_tasks"
         if not isinstance(name, str) or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
             raise IcrError(f"{self.kind} name {name!r}: letters, digits, '_', '-' and '.' only")
         if name in self._reserved:

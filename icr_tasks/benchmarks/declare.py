@@ -217,7 +217,7 @@ def benchmark(
             raise IcrError(
                 f"benchmark {name!r} has no tasks; e.g. tasks = icr.grid(dataset=['a'], length=['4k'])"
             )
-        entry = BENCHMARKS.add(name, made)
+        entry = BENCHMARKS.add(name, made, module=cls.__module__)
         object.__setattr__(made, "origin", entry.origin)
         return cls
 
