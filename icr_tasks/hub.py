@@ -26,6 +26,11 @@ _FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "adapter_con
 log = logging.getLogger("icr_tasks")
 
 
+def checked(asked: str | None) -> str | None:
+    """A device as asked, for a library that chooses one itself where nobody asks. Raises IcrError as `device`."""
+    return device(asked) if asked else None
+
+
 def device(asked: str | None) -> str:
     """Where a model runs: as asked, else on a GPU where there is one. Raises IcrError for a device that is not
     here."""

@@ -62,7 +62,7 @@ def knows_words(tokenizer: Any, place: str) -> None:
 def _st(place: str, revision: str | None, options: dict[str, Any]) -> Running:
     here = hub.local(place, "embedder", revision)
     model = sentence_transformers().SentenceTransformer(
-        place, revision=revision, device=hub.device(options.get("device")), local_files_only=here
+        place, revision=revision, device=hub.checked(options.get("device")), local_files_only=here
     )
     knows_words(model.tokenizer, f"embedder {place}")
     batch = int(options.get("batch", 32))

@@ -152,7 +152,7 @@ class Sparse(Learned):
 
 @lru_cache(maxsize=2)
 def _load(kind: str, place: str, commit: str | None, revision: str, device: str | None) -> Any:
-    here, device = hub.local(place, "embedder", commit), hub.device(device)
+    here, device = hub.local(place, "embedder", commit), hub.checked(device)
     maker = getattr(sentence_transformers(), kind, None)
     if maker is None:
         raise IcrError(f"{kind} needs sentence-transformers >= 6: pip install -U sentence-transformers")

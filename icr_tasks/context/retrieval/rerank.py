@@ -111,7 +111,7 @@ class Rerank(Reordering):
 
 @lru_cache(maxsize=1)
 def _load(place: str, commit: str | None, revision: str, device: str | None) -> Score:
-    here, device = hub.local(place, "reranker", commit), hub.device(device)
+    here, device = hub.local(place, "reranker", commit), hub.checked(device)
     from transformers import AutoConfig
 
     try:
@@ -154,13 +154,13 @@ def _relevant(place: str, labels: dict[int, str], n: int) -> int:
     return said[0]
 
 
-def _yes_no(place: str, commit: str | None, device: str, here: bool) -> Score:
+def _yes_no(place: str, commit: str | None, device: str | None, here: bool) -> Score:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(place, revision=commit, local_files_only=here)
     model = AutoModelForCausalLM.from_pretrained(place, revision=commit, local_files_only=here).eval()
-    model = model.to(device)
+    model = model.to(hub.device(device))
     words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("yes", "no")]
     if any(len(ids) != 1 for ids in words):
         raise IcrError(
