@@ -20,7 +20,7 @@ RESULTS = ROOT / "results" / MODEL
 PAIR = [str(next((RESULTS / setting).iterdir())) for setting in ("full", "gold@only")]
 # What writes, with {out} where it writes to.
 COMMANDS = {
-    "flips": ["compare", *PAIR, "--flips", "{out}/new/flips.md"],
+    "flips": ["compare", *PAIR, "--flips", "{out}/flips.md"],
     "eee": ["export", "eee", str(RESULTS), "-o", "{out}/new", "--model", f"{MODEL}=org/model"],
     "parquet": ["export", "parquet", str(RESULTS), "-o", "{out}/new"],
     "items": ["board", str(RESULTS), "-o", "{out}/new", "--items", "csv"],

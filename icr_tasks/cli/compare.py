@@ -83,5 +83,6 @@ def main(argv: list[str]) -> int:
 
 def _write(what: str, path: Path, text: str) -> None:
     with storage.writing(path, "give another file"):
+        path.parent.resolve(strict=True)  # a folder that is not there is a slip of the pen
         storage.write_atomic(path, text.encode())
     print(f"{what}: {path}", file=sys.stderr)
