@@ -161,6 +161,8 @@ def import_own(names: list[str], folder: Path) -> None:
     module."""
     if names and str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+    for registry in plugins.watched if names else ():
+        len(registry)  # loads what is ours first: it stays ours whatever a module imports
     for name in names:
         try:
             with plugins.registering(name):
