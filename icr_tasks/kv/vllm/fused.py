@@ -48,6 +48,7 @@ class Fused:
             keys, values = kv_cache.transpose(1, 2).split(self._impl.head_size, dim=-1)
             self._cache = paged.Cache(keys, values, graphs.page_kept(self._method, keys.shape[1]))
             self._whole = kv_cache
+        assert self._cache is not None
         self._cache.wrote(slots)
 
     def takes(self, plan: Plan) -> bool:
