@@ -52,14 +52,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
             return launch
 
-    for name in (
-        "extremes_kernel",
-        "bound_kernel",
-        "choose_kernel",
-        "score_kernel",
-        "decode_kernel",
-        "merge_kernel",
-    ):
+    for name in [name for name in vars(kernels) if name.endswith("_kernel")]:
         monkeypatch.setattr(kernels, name, Kernel(name))
     return found
 
