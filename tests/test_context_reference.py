@@ -113,6 +113,22 @@ def test_answers_that_could_stand_in_a_text() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
+def test_the_share_of_the_evidence_that_is_kept(seed: int) -> None:
+    draw = random.Random(seed)
+    given = [
+        Unit(str(i), draw.choice(["it is here", "not"]), gold=draw.random() < 0.4)
+        for i in range(draw.randint(1, 5))
+    ]
+    kept = [unit for unit in given if draw.random() < 0.5]
+    gold = [unit for unit in given if unit.gold]
+    share = len([unit for unit in kept if unit.gold]) / len(gold) if gold else None
+    assert retrieve.recall(item("is here"), given, kept, True) == (share, "ids" if gold else None)
+    there, shown = ("here" in "".join(unit.text for unit in some) for some in (given, kept))
+    wanted = (float(shown), "answer") if there else (None, None)
+    assert retrieve.recall(item("is here"), given, kept, False) == wanted
+
+
+@pytest.mark.parametrize("seed", range(30))
 def test_ranks_of_the_evidence_that_is_shown(seed: int) -> None:
     draw = random.Random(seed)
     n = draw.randint(1, 7)
