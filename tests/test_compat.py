@@ -28,7 +28,7 @@ VLLM = {
     "    def prepare_attn(self, input_batch): ...\n    def prepare_dummy_attn(self): ...\n"
     "    def load_model(self): ...\n",
     f"{V2}input_batch.py": "from dataclasses import dataclass\n@dataclass\nclass InputBatch:\n"
-    "    req_ids: list\n    idx_mapping_np: int\n",
+    "    req_ids: list\n    idx_mapping_np: int\n    num_reqs_after_padding: int\n",
     f"{V2}states.py": "class RequestState:\n    def __init__(self):\n        self.prompt_len = 1\n",
     f"{V2}buffer_utils.py": "class UvaBackedTensor:\n    def __init__(self):\n        self.np = 1\n",
 }
