@@ -59,8 +59,8 @@ ABOUT = {
         "test_judge_store", "test_visible",
     ),
     "context": (
-        "test_context_reference", "test_context_rules", "test_context_build", "test_retrieve", "test_retrieve_spans",
-        "test_retrieve_hops",
+        "test_context_reference", "test_context_prompts", "test_context_rules", "test_context_build", "test_retrieve",
+        "test_retrieve_spans", "test_retrieve_hops",
     ),
     "kv": ("test_kv_methods", "test_kv_rules"),
     "leaderboard": ("test_store_collect", "test_collect_merge", "test_ledger_rows", "test_ledger_heads"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -38,7 +39,7 @@ def _fixed(run: Run, task: TaskItems) -> tuple[str, ...]:
     )
 
 
-class ItemFile:
+class ItemFile(ABC):
     """A file of items under construction, written beside its place in a `with` block: `close` puts it there whole,
     an error leaves nothing."""
 
@@ -67,17 +68,17 @@ class ItemFile:
         self._place.close()
         return self.path
 
+    @abstractmethod
     def begin(self, place: Path) -> None:
         """Open the file at `place`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, run: Run, task: TaskItems, score: list[float]) -> None:
         """Append the items of one task of one run; `score` is NaN where an item has none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """Write what is left and close the file."""
-        raise NotImplementedError
 
 
 class CsvFile(ItemFile):
