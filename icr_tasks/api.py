@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from . import hub
+from .credentials import redact_text
 from .errors import IcrError, unknown
 from .leaderboard.ledgers import collect as collecting
 from .leaderboard.ledgers import load as ledgers
@@ -28,7 +29,6 @@ from .leaderboard.pairs.compare import compare as compared
 from .leaderboard.pairs.gate import Verdict
 from .leaderboard.pairs.gate import gate as judged
 from .leaderboard.pairs.joined import pair
-from .schema import redact_text
 from .settings import Setting
 
 if TYPE_CHECKING:

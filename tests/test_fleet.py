@@ -11,9 +11,9 @@ import pytest
 import yaml
 from fake_served import FakeServed
 
+from icr_tasks.credentials import redacted
 from icr_tasks.engines.served.fleet import Fleet, addresses, document_of
 from icr_tasks.errors import IcrError
-from icr_tasks.schema import redacted
 from icr_tasks.sweep import cells
 from icr_tasks.sweep import study as studies
 

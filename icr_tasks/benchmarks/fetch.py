@@ -23,9 +23,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..credentials import redact_text
 from ..errors import IcrError
 from ..hub import unanswered
-from ..schema import redact_text
 from ..storage import replacing, sha256
 from .archives import extract as extract
 from .net import endpoint, open_at, secure

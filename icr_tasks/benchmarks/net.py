@@ -8,8 +8,8 @@ import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..credentials import redact_text
 from ..errors import IcrError
-from ..schema import redact_text
 
 _SECONDS = 60
 

@@ -12,8 +12,8 @@ import sys
 import traceback
 from importlib import import_module
 
+from ..credentials import redact_text
 from ..errors import IcrError, install_hint, unknown
-from ..schema import redact_text
 
 BROKEN_PIPE = 141  # what a shell reports of a program that was writing to a closed pipe
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from .. import __version__, benchmarks, plugins
 from ..benchmarks import catalog
+from ..credentials import redact_text, redact_url
 from ..engines.served.address import key_of, server_of
 from ..engines.served.client import Unreachable
 from ..engines.served.listing import listing
 from ..errors import IcrError, install_hint, unknown
-from ..schema import redact_text, redact_url
 from ..storage import cache_root, data_root
 
 _TRIED = 300.0  # seconds an engine may take to import

@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 from .. import hub, listing
+from ..credentials import redact_url
 from ..errors import IcrError
 from ..listing import Listing
-from ..schema import redact_url
 
 log = logging.getLogger("icr_tasks")
 _NAMES = ("max_model_len", "max_length")  # in the order in which they count

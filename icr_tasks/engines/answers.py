@@ -18,8 +18,8 @@ from typing import Any
 
 import orjson
 
+from ..credentials import redact_text
 from ..errors import IcrError
-from ..schema import redact_text
 from ..storage import locked
 from . import session
 

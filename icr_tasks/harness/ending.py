@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Any
 
+from ..credentials import redact_text
 from ..errors import IcrError
-from ..schema import redact_text
 
 _LENGTH = re.compile(
     r"(?:maximum (?:context|model) length (?:is|of)|context (?:length|window|size) (?:is|of)|max_model_len\D{0,9}"

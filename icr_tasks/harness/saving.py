@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..credentials import redacted
 from ..errors import IcrError
-from ..schema import redacted
 
 # ---- guard ---------------------------------------------------------------------------------------
 # Results that cannot be saved must end the run with an error.

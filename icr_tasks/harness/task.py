@@ -24,13 +24,13 @@ from ..benchmarks import base
 from ..benchmarks.base import Item
 from ..context import prepared, tokens
 from ..context.build import Builder, Built, DoesNotFit, dumps, skipped
+from ..credentials import redacted
 from ..engines import identity
 from ..errors import IcrError
 from ..kv import choose
 from ..metrics import scorers
 from ..metrics.given import Given, given
 from ..registry import METRICS
-from ..schema import redacted
 from ..settings import Setting
 from . import flags, grading, hooks, measured, replayed, thinks
 from .asking import Asking, overflow

@@ -15,11 +15,11 @@ from typing import Any
 
 import orjson
 
+from ..credentials import Redactor, redact_text, redacted, secrets_in
 from ..engines import answers
 from ..engines.answers import CannotStore
 from ..errors import IcrError
 from ..harness import run as runs
-from ..schema import Redactor, redact_text, redacted, secrets_in
 from .cells import Cell, units
 from .engine import Engine, Load
 from .progress import Progress

@@ -21,8 +21,9 @@ from typing import Any
 
 import orjson
 
+from icr_tasks.credentials import found_secrets
 from icr_tasks.errors import IcrError
-from icr_tasks.schema import found_secrets, read_head, run_fingerprint
+from icr_tasks.schema import read_head, run_fingerprint
 
 from .ledger import ITEMS, rows, run_files, slug
 

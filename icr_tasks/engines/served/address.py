@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
+from ...credentials import Redactor, redact_url, secrets_in
 from ...errors import IcrError
-from ...schema import Redactor, redact_url, secrets_in
 from .client import Server
 
 _PATHS = ("/chat/completions", "/completions", "/models")

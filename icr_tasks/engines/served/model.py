@@ -27,9 +27,9 @@ from typing import Any
 from lm_eval.api.model import LM
 from tqdm import tqdm
 
+from ...credentials import redact_text
 from ...errors import IcrError, unknown
 from ...listing import CONTINUE, Listing
-from ...schema import redact_text
 from .. import answers, identity, session
 from ..answers import AnswerStore
 from . import price as prices

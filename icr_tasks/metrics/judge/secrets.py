@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from ...credentials import Redactor as Redactor
+from ...credentials import redact_url as redact_url
 from ...errors import IcrError
-from ...schema import Redactor as Redactor
-from ...schema import redact_url as redact_url
 
 DEFAULT_KEY_ENV = "ICR_JUDGE_API_KEY"
 
