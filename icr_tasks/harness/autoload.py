@@ -10,36 +10,42 @@ _HOOKS = {
     "lm_eval.models": "patch_models",
     "lm_eval.evaluator": "patch_evaluator",
     "lm_eval.loggers.evaluation_tracker": "patch_tracker",
-    "lm_eval._cli.run": "patch_run",
+    "lm_eval._cli.run": "command.patch_run",
 }
 
 
 class _Imports:
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        hook = _HOOKS.pop(name, None)
+        hook = _HOOKS.pop(name, None)  # out while others look: a second hook of ours asks this one
         if hook is None:
             return None
-        for finder in sys.meta_path:
-            spec = (
-                None
-                if finder is cls or not hasattr(finder, "find_spec")
-                else finder.find_spec(name, path, target)
+        try:
+            spec = cls._found(name, path, target)
+        finally:
+            _HOOKS[name] = (
+                hook  # until it is imported: importlib.util.find_spec only asks, and so does python -m
             )
-            if spec is not None:
-                break
-        else:
-            return None
-        run = getattr(spec.loader, "exec_module", None)
+        run = getattr(getattr(spec, "loader", None), "exec_module", None)
         if run is not None:
 
             def exec_module(module):
                 run(module)
-                place, _, function = hook.rpartition(".")
-                _quietly(place or "hooks", function, module)
+                if module.__name__ == name and _HOOKS.pop(name, None):
+                    place, _, function = hook.rpartition(".")
+                    _quietly(place or "hooks", function, module)
 
             spec.loader.exec_module = exec_module
         return spec
+
+    @classmethod
+    def _found(cls, name, path, target):
+        for finder in sys.meta_path:
+            if finder is not cls and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    return spec
+        return None
 
 
 class _VllmCpu:

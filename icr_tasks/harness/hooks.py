@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from ..credentials import redact_text
+from .command import patch_run as patch_run  # a start-up hook of an older install asks for it here
 
 _TALKATIVE = ("lm_eval.evaluator", "lm_eval.models.api_models", "lm_eval._cli.run")
 
@@ -269,16 +270,8 @@ def patch_tracker(module: ModuleType) -> None:
             logger.addFilter(_Discreet())
 
 
-def patch_run(module: ModuleType) -> None:
-    """One-line errors, and refusals before a model is loaded, for `lm_eval run`."""
-    from .ending import guarded
-
-    if not getattr(module.Run, "_icr_patched", False):
-        module.Run._execute = staticmethod(guarded(module.Run._execute, _patch_config))
-        module.Run._icr_patched = True
-
-
-def _patch_config() -> None:
+def patch_config() -> None:
+    """Refusals before a model is loaded, for `lm_eval run` (command.py)."""
     from lm_eval.config.evaluate_config import EvaluatorConfig
 
     from . import flags
@@ -356,8 +349,10 @@ def environment_once() -> Iterator[None]:
 @lru_cache(maxsize=1)
 def environment() -> tuple[dict[str, Any], str | None]:
     """What lm_eval writes about the machine, and the git commit of the working folder."""
-    from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
+    from lm_eval.loggers.utils import add_env_info
+
+    from ..engines.identity import described
 
     found: dict[str, Any] = {}
     add_env_info(found)
-    return found, get_git_commit_hash()
+    return found, described()

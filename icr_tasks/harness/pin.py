@@ -11,15 +11,16 @@ _told: set[str] = set()  # the hook may stand twice: of an installed package and
 
 def outside() -> str | None:
     """One sentence where lm-eval is older or newer than this package's requirement; None where it fits."""
-    from packaging.requirements import Requirement
-
     try:
         version = metadata.version("lm-eval")
-        wanted = [
-            r for text in metadata.requires("icr-tasks") or () if (r := Requirement(text)).name == "lm-eval"
-        ]
+        declared = metadata.requires("icr-tasks") or ()
     except metadata.PackageNotFoundError:
         return None  # a source tree on the path: nothing is declared
+    if any(t.startswith("lm-eval") and plainly_fits(version, t.removeprefix("lm-eval")) for t in declared):
+        return None  # the usual case; packaging takes longer to import than our whole hook
+    from packaging.requirements import Requirement
+
+    wanted = [r for text in declared if (r := Requirement(text)).name == "lm-eval"]
     for requirement in wanted:
         if requirement.marker is None and not requirement.specifier.contains(version, prereleases=True):
             return (
@@ -27,6 +28,30 @@ def outside() -> str | None:
                 f'listed or run; pip install "lm-eval{requirement.specifier}"'
             )
     return None
+
+
+def plainly_fits(version: str, specifier: str) -> bool:
+    """Whether a version of numbers lies inside bounds of numbers (>=, <); False also where that takes packaging to say."""
+    at = _numbers(version)
+    if at is None:
+        return False
+    for bound in specifier.split(","):
+        least, below = bound.startswith(">="), bound.startswith("<") and not bound.startswith("<=")
+        limit = _numbers(bound[2:] if least else bound[1:])
+        if limit is None or not (at >= limit if least else below and at < limit):
+            return False
+    return True
+
+
+def _numbers(version: str) -> list[int] | None:
+    """1.2.0 as [1, 2]; None for anything but ASCII numbers and points."""
+    parts = version.split(".")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        return None
+    found = [int(part) for part in parts]
+    while found and not found[-1]:
+        found.pop()
+    return found
 
 
 def warn(_module: Any) -> None:
