@@ -155,7 +155,7 @@ def test_interrupt_ends_cleanly_and_says_how_to_go_on(calm: dict[str, Any], tmp_
         wait_for(lambda before=before: len(calls(tmp_path)) >= before + 3)
         os.kill(pid, sign)
         assert faults.finish(pid) == 130
-        assert (tmp_path / "out.log").read_text().count(f"go on with: icr sweep {path}") == number + 1
+        assert (tmp_path / "out.log").read_text().count(f"go on with: icr sweep {path} -o") == number + 1
     assert main(["status", str(path), "-o", str(out), "--check"]) == 1
     assert faults.finish(faults.child(path, out)) == 0
     assert len(calls(tmp_path)) <= 20 + 2 and len(set(calls(tmp_path))) == 20

@@ -28,6 +28,7 @@ from icr_tasks.sweep.shards import Shard
 
 N = 8
 TOY = {"name": "toy", "model": "counting", "model_args": {"pretrained": "counting", "tokenizer": "none"}}
+OTHER = {**TOY, "name": "another", "model_args": {**TOY["model_args"], "pretrained": "another"}}
 
 
 def study(folder: Path, **changes: Any) -> Path:
@@ -84,9 +85,9 @@ def test_eight_shards_two_killed_one_late_are_one_run(
     assert main(["status", str(path), "-o", str(out)]) == 0
     said = capsys.readouterr().out
     assert "1 partial of 1 cells" in said and "shard 2/8, 5/8, 8/8 not finished" in said
-    assert f"icr sweep {path} --shard 2/8" in said
+    assert f"icr sweep {path} -o {out} --shard 2/8" in said
     assert main(["sweep", str(path), "-o", str(out), "--merge"]) == 1
-    assert "1 cells wait for shard 8/8: icr sweep" in capsys.readouterr().err
+    assert f"1 cells wait for shard 8/8: icr sweep {path} -o {out} --shard 8/8" in capsys.readouterr().err
     for i in (2, 5, N):  # the killed ones again, then the late one, which joins
         assert faults.finish(shard(path, out, i)) == 0
     assert faults.ledgers(out) == faults.ledgers(one)
@@ -146,10 +147,16 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path, capsys: pytest
         assert faults.finish(pid) == 2
     assert "another process works on shard 2/2" in out.with_name("out.2of2.log").read_text()
     study(tmp_path, settings=["none"], limit=4)
-    assert "was made with an older study file (2 cells differ" in refused("--shard", "2/2")
+    assert (
+        "was made with an older study file (what differs: toy / none / ao / icr_synth_rag_512); remove"
+        in refused("--shard", "2/2")
+    )
     assert "older study file" in refused("--merge")
-    study(tmp_path, models=[{**TOY, "name": "another"}], settings=["none"], limit=3)
+    study(tmp_path, models=[OTHER], settings=["none"], limit=3)
     assert "is of another study (study.yaml); give this one a folder of its own" in refused("--shard", "2/2")
+    study(tmp_path, models=[{**TOY, "name": "renamed"}], settings=["none"], limit=3)
+    assert main(["status", str(path), "-o", str(out)]) == 0  # a label is no part of an answer
+    assert f"icr sweep {path} -o {out} --shard 2/2" in capsys.readouterr().out
     study(tmp_path, settings=["none"], limit=3)
     head = out / "shards" / "1of2.json"
     told = json.loads(head.read_text())
@@ -157,7 +164,10 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path, capsys: pytest
     assert "ran under other versions (vllm 0.1 there and" in refused("--shard", "2/2")
     head.write_text(json.dumps(told))
     assert main(["sweep", str(path), "-o", str(out), "--shard", "2/2"]) == 0
-    # What was scored is history: the study may be divided anew.
+    # The same cells under another label are the same study, and what was scored is history: it may be divided anew.
+    study(tmp_path, models=[{**TOY, "name": "renamed"}], settings=["none"], limit=3)
+    assert main(["sweep", str(path), "-o", str(out), "--shard", "2/2"]) == 0
+    study(tmp_path, settings=["none"], limit=3)
     assert main(["sweep", str(path), "-o", str(out), "--shard", "1/3"]) == 0
     assert sorted(p.name for p in (out / "shards").glob("*.json")) == ["1of3.json"]
 
@@ -167,7 +177,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path, capsys: pytest
     [
         ({}, "2/3", {}, "so their items overlap"),
         ({"limit": 4}, "2/2", {}, "was made with an older study file"),
-        ({"models": [{**TOY, "name": "another"}]}, "2/2", {}, "is of another study"),
+        ({"models": [OTHER]}, "2/2", {}, "is of another study"),
         ({}, "2/2", {"lm_eval": "0.1"}, "ran under other versions (lm_eval 0.1 there and"),
     ],
 )
@@ -202,6 +212,8 @@ def test_folders_that_do_not_belong_together_are_not_merged(
     [
         (["--shard", "0/8"], "i from 1 to n"),
         (["--shard", "9/8"], "i from 1 to n"),
+        (["--shard", "a/b"], "i from 1 to n"),
+        (["--shard", "1/1000000000000"], "n at most 10,000"),
         (["--shard", "3"], "write i/n"),
         (["--shard", "1/2", "--merge"], "--shard and --merge exclude each other"),
         (["--shard", "1/2", "--executor", "slurm"], "--shard and --executor exclude each other"),
@@ -296,3 +308,6 @@ def test_names() -> None:
     with pytest.raises(IcrError, match="from 1 to n"):
         Shard.parse("1/0")
     assert os.sep not in Shard(3, 8).name
+    many = [Shard(i, 500) for i in range(1, 500)]
+    assert shards.listed(many[:2]) == "1/500, 2/500"
+    assert shards.listed(many).endswith("8/500 and 491 more")

@@ -114,7 +114,7 @@ def main(argv: list[str]) -> int:
             return finish.shard(found, chosen, shards.Shard.parse(args.shard), args.jobs)
         return finish.run(found, chosen, args.executor, args.jobs)
     except KeyboardInterrupt:
-        again = f"icr sweep {args.study}" + (f" --shard {args.shard}" if args.shard else "")
+        again = f"icr sweep {found.spelled}" + (f" --shard {args.shard}" if args.shard else "")
         print(f"interrupted: finished answers are kept; go on with: {again}", file=sys.stderr)
         return 130
 

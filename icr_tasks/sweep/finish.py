@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..errors import IcrError
-from . import costs, records, sharding
+from . import costs, records, sharding, shards
 from .cells import Cell
 from .executors import EXECUTORS, local, parts, ray
 from .records import Folder
@@ -49,8 +49,8 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
         print(f"not done: {cell.name}: {record.get('reason')}", file=sys.stderr)
     if left:
         print(
-            f"{len(left)} of {len(chosen)} cells are not done; `icr status {found.path}` shows why; go on with: "
-            f"icr sweep {found.path}",
+            f"{len(left)} of {len(chosen)} cells are not done; `icr status {found.spelled}` shows why; go on with: "
+            f"icr sweep {found.spelled}",
             file=sys.stderr,
         )
     return 1 if left else code
@@ -103,7 +103,8 @@ def shard(found: Study, chosen: Sequence[Cell], which: Shard, jobs: int = 1) -> 
             _waiting(found, sharding.lacking(found, left), folder, left)
     if code:
         print(
-            f"shard {which} is not done; go on with: icr sweep {found.path} --shard {which}", file=sys.stderr
+            f"shard {which} is not done; go on with: icr sweep {found.spelled} --shard {which}",
+            file=sys.stderr,
         )
     return code
 
@@ -128,9 +129,12 @@ def _waiting(
     found: Study, lacking: Mapping[Shard, Sequence[Cell]], folder: Folder, left: Sequence[Cell]
 ) -> None:
     """Say which shards the cells that are left wait for, or why they failed."""
-    for which, cells in lacking.items():
+    for number, (which, cells) in enumerate(lacking.items()):
+        if number == shards.SHOWN:
+            print(f"cells wait for {len(lacking) - number} more shards", file=sys.stderr)
+            break
         print(
-            f"{len(cells)} cells wait for shard {which}: icr sweep {found.path} --shard {which}",
+            f"{len(cells)} cells wait for shard {which}: icr sweep {found.spelled} --shard {which}",
             file=sys.stderr,
         )
     for cell in left:

@@ -28,7 +28,7 @@ from ..leaderboard.ledgers.collect import collect
 from ..leaderboard.ledgers.summary import table
 from .cells import Cell, matrix
 from .progress import guess
-from .shards import Divided
+from .shards import Divided, listed
 from .study import Study
 
 SCHEMA = 1
@@ -208,7 +208,7 @@ def _state(
         asked, waits = divided.asked(cell.fingerprint)
         n_items = n_items if waits or asked is None else len(asked["keys"])
     n_done = len(_keys(folder, asked["store"], stored) & set(asked["keys"])) if asked else 0
-    again = f"icr sweep {study.path} --only {cell.fingerprint}"
+    again = f"icr sweep {study.spelled} --only {cell.fingerprint}"
 
     def state(name: str, done: int, items: int, note: str = "", command: str | None = again) -> State:
         return State(cell.fingerprint, *cell.where, name, done, items, note, command)
@@ -229,12 +229,8 @@ def _state(
         return state("error", n_done, n_items, str(record["reason"]))
     if divided is not None and waits is not None:
         way = f"--shard {waits[0]}" if waits else "--merge"
-        note = (
-            f"shard {', '.join(map(str, waits))} not finished"
-            if waits
-            else "answered by all shards, not scored"
-        )
-        command = f"icr sweep {study.path} {way}"
+        note = f"shard {listed(waits)} not finished" if waits else "answered by all shards, not scored"
+        command = f"icr sweep {study.spelled} {way}"
         return state("partial" if asked else "missing", n_done, n_items, note, command)
     if n_done:
         return state("partial", n_done, n_items, "interrupted, or running now")

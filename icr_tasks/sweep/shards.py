@@ -32,6 +32,8 @@ from .cells import Cell
 
 SCHEMA = 1
 _RULE = 1  # of `divide`: another rule is another plan
+_MOST = 10_000  # shards: above the number of machines anybody has, below what a slip of the keyboard asks for
+SHOWN = 8  # shards that a line names before it counts
 _SPEC = re.compile(r"(\d+)/(\d+)")
 _NAME = re.compile(r"(\d+)of(\d+)")
 
@@ -48,9 +50,9 @@ class Shard:
         """`3/8`. Raises IcrError."""
         found = _SPEC.fullmatch(text.strip())
         index, of = (int(found[1]), int(found[2])) if found else (0, 0)
-        if not 1 <= index <= of:
+        if not 1 <= index <= of <= _MOST:
             raise IcrError(
-                f"--shard {text}: write i/n with i from 1 to n, as 3/8 (an array that counts from 0: "
+                f"--shard {text}: write i/n with i from 1 to n and n at most {_MOST:,}, as 3/8 (an array that counts from 0: "
                 '"$((INDEX + 1))/8")'
             )
         return cls(index, of)
@@ -176,16 +178,14 @@ def refusal(mine: Mapping[str, Any], other: Mapping[str, Any], where: str) -> st
     name = f"shard {other['shard']} in {where}"
     known, theirs = mine["cells"], other["cells"]
     fix = f"remove {where}/shards (the answers are kept and used again) and start every shard anew"
-    if not set(known.values()) & set(theirs.values()):
+    if known.keys() != theirs.keys() and not set(known.values()) & set(theirs.values()):
         return (
             f"{name} is of another study ({other['study']}.yaml); give this one a folder of its own with -o"
         )
     if known.keys() != theirs.keys():
-        changed = sorted(set(known) ^ set(theirs))
-        first = known.get(changed[0]) or theirs[changed[0]]
-        return (
-            f"{name} was made with an older study file ({len(changed)} cells differ, such as {first}); {fix}"
-        )
+        first, *more = sorted({known.get(one) or theirs[one] for one in known.keys() ^ theirs.keys()})
+        rest = f" and {len(more)} more" if more else ""
+        return f"{name} was made with an older study file (what differs: {first}{rest}); {fix}"
     if mine["shard"].partition("/")[2] != other["shard"].partition("/")[2]:
         return (
             f"{name} divides the study otherwise than {mine['shard']}, so their items overlap; take its number of "
@@ -237,6 +237,12 @@ def missing(ledger: Ledger, cells: Iterable[Cell], of: int) -> dict[Shard, list[
             if shard not in noted:
                 found.setdefault(shard, []).append(cell)
     return dict(sorted(found.items()))
+
+
+def listed(shards: Sequence[Shard]) -> str:
+    """Their names, the first few where there are many."""
+    more = f" and {len(shards) - SHOWN} more" if len(shards) > SHOWN else ""
+    return ", ".join(map(str, shards[:SHOWN])) + more
 
 
 def _all(of: int) -> Iterator[Shard]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -115,6 +116,12 @@ class Study:
     imports: list[str] = field(default_factory=list)
     slurm: dict[str, Any] = field(default_factory=dict)
     ray: dict[str, Any] = field(default_factory=dict)
+    given: Path | None = None  # the folder that -o named
+
+    @property
+    def spelled(self) -> str:
+        """The study as a command takes it, with its folder where -o named that."""
+        return shlex.join([str(self.path), *(["-o", str(self.given)] if self.given else [])])
 
 
 def load(path: Path, out: Path | None = None) -> Study:
@@ -153,6 +160,7 @@ def load(path: Path, out: Path | None = None) -> Study:
         raw.get("imports") or [],
         raw.get("slurm") or {},
         raw.get("ray") or {},
+        out,
     )
 
 
