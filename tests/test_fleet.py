@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import time
 from collections import Counter
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +17,7 @@ import pytest
 import yaml
 from fake_served import FakeServed
 
+from icr_tasks.cli import main
 from icr_tasks.credentials import redacted
 from icr_tasks.engines.served.fleet import Fleet, addresses, document_of
 from icr_tasks.errors import IcrError
@@ -119,3 +126,82 @@ def test_a_study_names_several_endpoints_and_they_change_no_fingerprint(tmp_path
     assert cell("http://c:1/v1").fingerprint != one.fingerprint
     told = str(redacted({"fleet": "http://u:secret@a/v1;http://u:secret@b/v1"}))
     assert "secret" not in told, told
+
+
+def _serve(pipe: Any, log: Path) -> None:
+    """A server in a process of its own; a line a request: the book it is about."""
+
+    def reply(prompt: str) -> str:
+        with log.open("a") as file:
+            file.write(f"{prompt.split('Chapter ')[1].split('.')[0]}\n")
+        return "Guest 1"
+
+    with FakeServed(reply, latency=0.02) as server:
+        pipe.send(server.url)
+        pipe.recv()  # until it is killed
+
+
+def test_a_study_outlives_one_of_its_three_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed while it answers: every answer is there once, the others keep their books, and the dead one is named."""
+    data = tmp_path / "data" / "infinitebench" / "longbook_qa_eng.jsonl"
+    data.parent.mkdir(parents=True)
+    rows = [
+        {
+            "id": n,
+            "context": f"Chapter {n // 4}. Guest 1 left.",
+            "input": f"Who {n}?",
+            "answer": ["Guest 1"],
+        }
+        for n in range(120)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    logs, urls, servers, pipes = [tmp_path / f"served{i}" for i in range(3)], [], [], []
+    for log in logs:
+        log.touch()
+        here, there = get_context("fork").Pipe()
+        servers.append(get_context("fork").Process(target=_serve, args=(there, log), daemon=True))
+        servers[-1].start()
+        urls.append(here.recv())
+        pipes.append(here)  # kept open: its end would end the server
+    seen = [0]
+
+    def killer() -> None:
+        while len(logs[1].read_text().splitlines()) < 5:
+            time.sleep(0.005)
+        seen[0] = len(logs[1].read_text().splitlines())
+        os.kill(servers[1].pid or 0, signal.SIGKILL)
+
+    thread = Thread(target=killer, daemon=True)
+    thread.start()
+    path = tmp_path / "study.yaml"
+    entry = {"name": "m", "model": "M", "endpoint": urls, "tokenizer": "none", "in_flight": 6}
+    body = {
+        "out": str(tmp_path / "out"),
+        "models": [entry],
+        "tasks": ["icr_infbench_qa"],
+        "settings": ["full"],
+    }
+    path.write_text(yaml.safe_dump({**body, "prompts": ["paper"], "metadata": {"allow_partial": True}}))
+    try:
+        assert main(["sweep", str(path)]) == 0
+    finally:
+        for server in servers:
+            server.kill()
+    thread.join()
+    [store] = (tmp_path / "out" / "answers").glob("*.jsonl")
+    kept = [json.loads(line) for line in store.read_text().splitlines()]
+    assert len(kept) == len({one["key"] for one in kept}) == 120 and {one["text"] for one in kept} == {
+        "Guest 1"
+    }
+    read = [Counter(log.read_text().split()) for log in logs]
+    assert not set(read[0]) & set(read[2]), "a living server keeps its books, also from the other living one"
+    assert 5 <= seen[0] < 40 and sum(sum(books.values()) for books in read) < 120 + 6 + 2
+    left = [r.getMessage() for r in caplog.records if "is left out" in r.getMessage()]
+    assert left and all(urls[1].removesuffix("/v1") in said for said in left)
+    [told] = [json.loads(p.read_text()) for p in (tmp_path / "out" / "lm_eval").rglob("results_*.json")]
+    counts = told["config"]["served"]["fleet"]
+    assert list(counts) == urls and sum(counts.values()) == 120 and 0 < counts[urls[1]] < 40
