@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +12,10 @@ from types import ModuleType
 import pytest
 import yaml
 
+from icr_tasks.cli import main
 from icr_tasks.leaderboard.plan import Rates, measured
-from icr_tasks.sweep import cells, plan
+from icr_tasks.leaderboard.text.names import plain
+from icr_tasks.sweep import cells, plan, planning
 from icr_tasks.sweep import study as studies
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +54,31 @@ def test_the_working_day(script: ModuleType) -> None:
     items, seen, hours = (float(c.strip().replace(",", "")) for c in cheapest.split("|")[2:5])
     assert seen <= 3.0 and hours <= 8.0 and items < 14_081
     assert float(stopped.split("|")[4]) < hours
+
+
+def test_the_page_says_what_icr_plan_prints(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command in docs/scale.md, on a machine without the benchmarks' data."""
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _, block, _, prints, _ = "\n".join(script.working_day()).split("```")
+    command = shlex.split(block.replace("\\\n", " "))
+    assert command[0] == "icr" and main(command[1:]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    lines = prints.strip().splitlines()
+    assert len(lines) == 3 and all(line in printed for line in lines), printed
+    items = lines[2].split(": ")[1].split(" items")[0].replace(" ", ",")
+    assert f"| {items} |" in "\n".join(script.working_day()[-2:])
+
+
+def test_a_window_cuts_prompts_and_is_said() -> None:
+    whole, cut = (planning.plan("icr_infbench_qa", max_model_len=n) for n in (None, 131_072))
+    asked, most = (made.costs["full"][0] for made in (whole, cut))
+    assert asked > most == 131_072 * len(cut.cells[0].clusters)
+    assert "prompts: at most 131 072 tokens" in plain(str(cut)) and "at most" not in str(whole)
+    same = planning.plan("icr_helmet_rag_nq_4k", max_model_len=131_072)
+    assert same.costs == planning.plan("icr_helmet_rag_nq_4k").costs
 
 
 def test_rates_of_earlier_runs() -> None:

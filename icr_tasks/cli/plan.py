@@ -37,6 +37,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--tokenizer", metavar="MODEL", help="the evaluated model's: count the tasks' data with it"
     )
+    parser.add_argument(
+        "--max-model-len", type=int, metavar="TOKENS", help="the model's window: longer prompts are cut to it"
+    )
     parser.add_argument("--alpha", type=_alpha, default=ALPHA, help="one-sided level (default: 0.05)")
     speed = "a second (default: measured in --results, else {:g})"
     parser.add_argument("--prefill", type=float, help="prompt tokens " + speed.format(Rates.prefill))
@@ -49,6 +52,8 @@ def main(argv: list[str]) -> int:
     named = [n for n in (args.prefill, args.decode) if n is not None]
     if any(n <= 0 for n in named):
         parser.error("--prefill and --decode are tokens a second, above 0")
+    if args.max_model_len is not None and args.max_model_len < 1:
+        parser.error("--max-model-len is a number of tokens, above 0")
     rates = Rates(
         args.prefill or Rates.prefill,
         args.decode or Rates.decode,
@@ -65,6 +70,7 @@ def main(argv: list[str]) -> int:
         rates=rates,
         alpha=args.alpha,
         tokenizer=args.tokenizer,
+        max_model_len=args.max_model_len,
     )
     if args.json:
         body = {**planning.data(made), "spread": {n: vars(made.prior_used[n]) for n in made.names}}

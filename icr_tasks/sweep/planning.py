@@ -72,10 +72,11 @@ def plan(
     rates: Rates | None = None,
     alpha: float = 0.05,
     tokenizer: str | None = None,
+    max_model_len: int | None = None,
 ) -> Planned:
     """What an evaluation of these tasks can see and costs. `margin` in score units (0.02 = 2 points);
     `results`: ledgers to take tasks (when `tasks` is None), tokens and variances from; `tokenizer`: the evaluated
-    model's, a hub id or a folder, to count the tasks' data with.
+    model's, a hub id or a folder, to count the tasks' data with; `max_model_len`: prompts are cut to it, as engines do.
 
     Raises IcrError for unknown tasks, settings that do not parse, a tokenizer that cannot be loaded, and when
     there is neither task nor ledger.
@@ -93,6 +94,9 @@ def plan(
         cells = [known.get(leaf) or _declared(leaf, notes, counts) for leaf in leaves]
     else:
         cells = list(known.values())
+    if max_model_len is not None:
+        cells = [replace(cell, prompt=min(cell.prompt, float(max_model_len))) for cell in cells]
+        notes.append(f"prompts: at most {count(max_model_len)} tokens")
     rates = rates or Rates(given=False)
     if not rates.given:
         rates = _rates(runs, rates, notes)
