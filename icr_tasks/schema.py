@@ -177,7 +177,9 @@ SPEED_ONLY = _words(
     download_dir embed_url store samples prefill_store prefill_store_gb price budget_usd spent api_key_env
     in_flight num_concurrent max_retries timeout header verify_certificate ca_cert_path on_model_change fleet
     nnodes node_rank master_addr master_port data_parallel_rank data_parallel_size_local data_parallel_address
-    data_parallel_rpc_port decode_context_parallel_size prefill_context_parallel_size"""
+    data_parallel_rpc_port decode_context_parallel_size prefill_context_parallel_size enable_expert_parallel enable_eplb
+    eplb_config expert_placement_strategy all2all_backend disable_custom_all_reduce data_parallel_start_rank
+    data_parallel_hybrid_lb data_parallel_external_lb"""
 )
 # The same for graders, below their prefixes: where a judge is served does not change what it says.
 _GRADERS = ("judge_", "xfinder_", "similarity_")

@@ -179,3 +179,55 @@ def test_one_call_may_hold_requests_of_several_settings() -> None:
         return {str(instance.setting) for instance in task.instances}
 
     assert (setting("gold"), setting("full"), setting("none")) == ({"gold"}, {"full"}, {"none"})
+
+
+PARALLEL = {
+    "tensor_parallel_size": 4,
+    "pipeline_parallel_size": 2,
+    "nnodes": 2,
+    "node_rank": 0,
+    "master_addr": "10.0.0.1",
+    "master_port": 29501,
+    "distributed_executor_backend": "mp",
+    "decode_context_parallel_size": 2,
+    "prefill_context_parallel_size": 1,
+    "enable_expert_parallel": True,
+    "max_parallel_loading_workers": 2,
+}
+
+
+@pytest.mark.parametrize("name", ["icr-vllm", "vllm"])
+def test_options_of_many_gpus_and_nodes_reach_the_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As typed in model_args, to vLLM's own arguments: each is a field that it knows, and none is left on the way."""
+    import dataclasses
+    import os
+
+    pytest.importorskip("vllm")
+    import lm_eval.models.vllm_causallms as stock
+    from lm_eval.api.registry import get_model
+    from lm_eval.utils import simple_parse_args_string
+    from vllm.engine.arg_utils import EngineArgs
+
+    given: dict[str, Any] = {}
+
+    class Reached(Exception):
+        pass
+
+    def engine(**args: Any) -> None:
+        given.update(args)
+        raise Reached
+
+    monkeypatch.setattr(stock, "LLM", engine)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # vLLM's name for the executor changes what forks do
+    typed = ",".join(f"{key}={value}" for key, value in {"pretrained": "m", **PARALLEL}.items())
+    with pytest.raises(Reached):
+        get_model(name).create_from_arg_string(typed)
+    assert {key: given.get(key) for key in PARALLEL} == PARALLEL
+    assert given.keys() <= {field.name for field in dataclasses.fields(EngineArgs)}
+    assert simple_parse_args_string(typed)["node_rank"] == 0
+
+
+def test_none_of_them_makes_another_cell() -> None:
+    from icr_tasks.schema import answering
+
+    assert answering({**PARALLEL, "pretrained": "m", "data_parallel_size": 2}) == {"pretrained": "m"}
