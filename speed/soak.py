@@ -23,6 +23,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -134,11 +135,17 @@ def sweep(study: Path, log: Path, seed: int, limit: int | None) -> int:
         with log.open("a", buffering=1) as words:
             sys.stdout = sys.stderr = words
             jumping(seed)
+            sys.dont_write_bytecode = (
+                True  # Python 3.11 leaves half a .pyc on a full disk, which is no fault of ours
+            )
             if limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-            from icr_tasks.cli import main
+            try:
+                from icr_tasks.cli import main
 
-            code = main(["sweep", str(study)])
+                code = main(["sweep", str(study)])
+            except Exception:
+                traceback.print_exc()  # to `words`: nothing of a fork is lost without a trace
     finally:
         os._exit(code)
 
