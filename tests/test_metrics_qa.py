@@ -233,3 +233,43 @@ def test_helmet_official_of_a_completion_and_of_a_chat(text: str, em_of: bool) -
     }
     for said, found in chat.items():
         assert answers.helmet_official(said, ["Bern"], completion=False)["em"] == found, said
+
+
+EMPTY_FORMS = (
+    "\\boxed{}", "\\boxed{ }", "$\\boxed{}$", "\\boxed{\\text{}}", "\\boxed{your answer}", "<answer></answer>",
+    "<answer>", "<final> \n</final>", "<answer>\\boxed{}</answer>", "Answer:", "**Answer:**", "Final answer: ****",
+    "Answer: \"\"", "The answer is \\boxed{}.", "The answer is: \\boxed{}", '{"answer": ""}', '{"answer": null}',
+    '{"final_answer": []}', '```json\n{"answer": {}}\n```', "****", "\\boxed{}\nAnswer:",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", EMPTY_FORMS)
+def test_an_empty_form_takes_no_answer_away(form: str) -> None:
+    """Alone it is no answer; beside one, in whatever form, the other counts."""
+    assert extract_answer(form) == ("", False, "")
+    for joint in (" ", "\n", "\n\n"):
+        assert extract_answer(f"It is Oslo.{joint}{form}") == ("It is Oslo", False, "It is Oslo.")
+        for formal in ("Answer: Oslo", "\\boxed{Oslo}", "<answer>Oslo</answer>", '{"answer": "Oslo"}'):
+            assert extract_answer(f"{formal}{joint}{form}") == ("Oslo", True, "Oslo"), formal
+    assert answers.score(f"Answer: Oslo {form}", ["Oslo"])["em"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "text", ["The answer is ****. It is Oslo.", "\\boxed{} It is Oslo.", "<answer></answer>It is Oslo.",
+             "**Final answer:** \\boxed{}\n\nIt is Oslo.", "The answer is \\boxed{}. It is Oslo."],
+)  # fmt: skip
+def test_what_follows_an_empty_form_is_read(text: str) -> None:
+    assert extract_answer(text).text == "It is Oslo"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ('{"reason": "so it says", "answer": ""}', '{"reason": "so it says", "answer": ""}'),
+        ("I do not know what the answer is.", "I do not know what the answer is"),
+        ("\\boxed{ {x} }", "{x}"),
+        ("**Answer:****Oslo**", "Oslo"),
+    ],
+)
+def test_what_only_looks_empty_stays(text: str, answer: str) -> None:
+    assert extract_answer(text).text == answer

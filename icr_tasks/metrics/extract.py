@@ -43,6 +43,18 @@ _LATEX = re.compile(r"\\(?:text(?:bf|it|rm|tt)?|mathrm|mathbf|operatorname)\s*\{
 _PLACEHOLDER = re.compile(
     r"^<?\s*(?:your|insert|the)?\s*(?:final\s+|short\s+)?answer(?:\s+here)?\s*>?\.?$", re.I
 )
+# Fields and bold marks around nothing; of boxes and tags see `_filled`.
+_HOLLOW = re.compile(
+    r"(?:```(?:json)?\s{0,9})?\{\s{0,99}"
+    + _KEY.pattern
+    + r"(?:\"\s{0,9}\"|'\s{0,9}'|null|none|\[\s{0,9}\]|\{\s{0,9}\})\s{0,99}\}(?:\s{0,9}```)?"
+    r"|(?<![*\w])\*\*[ \t]{0,9}\*\*(?![*\w])",
+    re.I,
+)
+# "The answer is \boxed{}." and its like: where a sentence, or all, ends with the form, its marker goes too.
+_SAID_OF_NOTHING = re.compile(
+    rf"(?:{_MARKER.pattern})?[ \t*_$]{{0,9}}\0[ \t*_$]{{0,9}}(?:[.!?](?=\s|\Z)|\Z)", re.I | re.M
+)
 # Words whose final dot does not end a sentence, and single initials.
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|St|Ste|Mr|Mrs|Ms|Mme|Mlle|Dr|Jr|Sr|Prof|Gen|Maj|Brig|Adm|Cmdr|Cdr|Pres|Amb|Col|Lt|Sgt|Cpl|Pvt|Capt|Rev|Fr|Hon"
@@ -111,7 +123,7 @@ def _answered(text: str) -> int:
 def extract_answer(text: str) -> Extracted:
     """The answer after the last formal marker, else the last `\\boxed{}`, else the first sentence that says
     something."""
-    text = _own_turn(strip_thoughts(text))
+    text = _filled(_own_turn(strip_thoughts(text)))
     for start, kind in reversed(_marks(text)[-_MARKS:]):
         answer = _value(text, start) if kind == "key" else _clean(_span(text[start : start + _SPAN]))
         if answer and not _PLACEHOLDER.match(answer):
@@ -129,9 +141,31 @@ def extract_answer(text: str) -> Extracted:
         short = number[1] if number else ""
         return Extracted(short, False, short)
     whole = "\n".join(lines[first:]) if first else text
-    return Extracted(
-        _clean(_span(_BULLET.sub("", lines[first], count=1))), False, _BULLET.sub("", whole).strip()
-    )
+    return Extracted(_clean(_span(_BULLET.sub("", lines[first]))), False, _BULLET.sub("", whole).strip())
+
+
+def _filled(text: str) -> str:
+    """The text without answer forms that hold nothing, or the prompt's own "your answer": a box, a tag, a JSON
+    field, bold marks, an "Answer:" with nothing after it. An empty form is no answer, and takes none away."""
+    given, text = text, text.replace("\0", "")
+
+    def kept(form: re.Match[str]) -> str:
+        inner = _clean(form[form.lastindex]) if form.lastindex else ""
+        return form[0] if inner and not _PLACEHOLDER.match(inner) else "\0"
+
+    for _ in range(4):  # one inside another
+        before = text
+        for form in (_BOXED, _TAG, _HOLLOW):
+            text = form.sub(kept, text)
+        if text == before:
+            break
+        text = _SAID_OF_NOTHING.sub("", re.sub(r"\$\0\$", "\0", text)).replace("\0", "")
+    if len(text) == len(given) - given.count("\0"):  # nothing was taken out
+        text = given
+    marks = [mark for mark in _MARKER.finditer(text) if ":" in mark[0]]
+    while marks and not text[marks[-1].end() :].strip(_PUNCTUATION + "\n\r\t"):
+        text = text[: marks.pop().start()]
+    return text
 
 
 def _marks(text: str) -> list[tuple[int, str]]:
@@ -170,7 +204,7 @@ def _span(rest: str) -> str:
     rest = rest.lstrip(" \t:")
     if not rest.split("\n", 1)[0].strip(" *_`:"):
         rest = (
-            _BULLET.sub("", rest.lstrip("\n *_`:"), count=1)
+            _BULLET.sub("", rest.lstrip("\n *_`:"))
             if not rest.lstrip("\n *_`:")[:1].isdigit()
             else rest.lstrip("\n *_`:")
         )
@@ -227,6 +261,4 @@ def _clean(answer: str) -> str:
 
 def _ends_in_abbreviation(answer: str) -> bool:
     """True when the last dot belongs to the answer: "Apple Inc.", "Washington D.C.", "J. F. K."."""
-    return bool(_ABBREVIATION.search(answer)) and (
-        len(answer) < 3 or not answer[:-1].replace(" ", "").isdigit()
-    )
+    return bool(_ABBREVIATION.search(answer))
