@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import resource
+import time
 from typing import Any
 
 import pytest
@@ -243,3 +245,21 @@ def test_a_process_that_dies_is_named() -> None:
 
     with pytest.raises(IcrError, match="--workers 1"):
         dict(ahead.each(items(12, 12), select, 2))
+
+
+def test_what_the_processes_used_counts_as_used_by_this_one() -> None:
+    """They have ended, and were waited for, when the last item is there."""
+
+    def work(item: Item) -> int:
+        until = time.process_time() + 0.1
+        while time.process_time() < until:
+            pass
+        return os.getpid()
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = dict(ahead.each(items(6, 3), work, 2))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime >= 0.1 * 5
+    for pid in set(found.values()) - {os.getpid()}:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

@@ -42,19 +42,19 @@ def each(
     groups[items[0].cluster].remove(0)
     _WORK[:] = [items, select]
     context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(wanted, mp_context=context, initializer=_quiet)
+    whole = False
     try:
-        with ProcessPoolExecutor(wanted, mp_context=context, initializer=_quiet) as pool:
-            try:
-                for done in as_completed([pool.submit(_group, numbers) for numbers in groups.values()]):
-                    yield from done.result()
-            except BrokenProcessPool as error:
-                raise IcrError(
-                    "a process of the retrieval ended by itself, most likely for want of memory; "
-                    "use --workers 1"
-                ) from error
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        for done in as_completed([pool.submit(_group, numbers) for numbers in groups.values()]):
+            yield from done.result()
+        whole = True
+    except BrokenProcessPool as error:
+        raise IcrError(
+            "a process of the retrieval ended by itself, most likely for want of memory; use --workers 1"
+        ) from error
     finally:
+        # waited for where all is done, so that what they used counts as used by this command; after an error not
+        pool.shutdown(wait=whole, cancel_futures=True)
         _WORK.clear()
 
 
