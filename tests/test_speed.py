@@ -68,3 +68,23 @@ def test_pieces_of_the_table_add_up(
     assert [(line.what, line.ours, line.runs) for line in lines] == [("a", 2.0, 3), ("b", 4.0, 1)]
     lines = bench.measured(["a"], True, 1, log)  # reduced sizes are apart
     assert [(line.what, line.ours) for line in lines] == [("a", 2.0), ("a", 5.0), ("b", 4.0)]
+
+
+def test_what_two_prepared_files_differ_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values, and what only one of them has, by place; items are told apart only by their values."""
+    monkeypatch.syspath_prepend(str(SPEED))
+    differences = __import__("prepare_ratio").differences
+    old = {
+        "head": {"version": 1},
+        "items": {"a": {"spans": [[0, 1, 2]], "chars": [3]}, "b": {"spans": [[0, 2, 4]]}},
+    }
+    new = {
+        "head": {"version": 2},
+        "items": {"a": {"spans": [[0, 1, 2]], "ranks": [1]}, "b": {"spans": [[0, 2, 4]]}},
+    }
+    assert differences(old, old) == (set(), set())
+    assert differences(old, new) == ({"head.version"}, {"items.*.chars", "items.*.ranks"})
+    new["items"]["b"]["spans"] = [[0, 2, 5]]  # type: ignore[index]
+    assert differences(old, new)[0] == {"head.version", "items.*.spans.*.*"}
+    new["items"]["b"]["spans"] = []
+    assert differences(old, new)[0] == {"head.version", "items.*.spans"}
