@@ -53,7 +53,7 @@ def given(
     engine says it stopped for.
     """
     text = as_text(raw)
-    if text is not None and text == os.environ.get("LMEVAL_MODEL_NONE_ANSWER_PLACEHOLDER", "\0"):
+    if text is not None and text == os.environ.get("LMEVAL_MODEL_NONE_ANSWER_PLACEHOLDER"):
         text = None  # lm_eval's own word for a null
     seen = visible(text or "", opened and text is not None)
     if finish_reason is not None:

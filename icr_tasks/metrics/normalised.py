@@ -52,6 +52,11 @@ def contains(words: Sequence[str], gold: Sequence[str]) -> bool:
     )
 
 
+def _days(gold: str) -> set[Date]:
+    """The days that a gold names in numbers; another day of their month is not one of them."""
+    return {date for date in dates_in((), gold) if date[2] is not None}
+
+
 def _day_known(month: Date, golds: Sequence[str]) -> bool:
     """Whether another gold gives the day in that month."""
     known = (date_of(form[0]) for gold in golds if (form := _forms(gold)))
@@ -81,7 +86,7 @@ def subem_norm(text: str, golds: Sequence[str]) -> float:
                 return 1.0
         if not forms:
             continue
-        if (date := date_of(forms[0])) is not None or (numeric := dates_in((), gold)):
+        if (date := date_of(forms[0])) is not None or (numeric := _days(gold)):
             dates = dates_in(words, said) if dates is None else dates
             if date is not None and date[2] is None and _day_known(date, golds):
                 continue  # "January 2017" beside the gold "January 12, 2017": another day of that month is not it
