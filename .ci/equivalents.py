@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 _BLOCK = "how much is read at once"
+_GUESS = "a first guess, which exact counts correct"
+_FAR = "nothing that matters is that long"
+_ORDER = "torch need not sort what is a set"
 # (module, line of code, change) -> why
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
@@ -61,4 +64,62 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): _BLOCK,
     ("leaderboard.ledgers.collect", "for part in ledger.batched(chosen.rows, 200):", "200 -> 201"): _BLOCK,
     ("leaderboard.ledgers.collect", "for part in ledger.batched(lines, 200):", "200 -> 201"): _BLOCK,
+    ("context.retrieve", "_BATCH = 32", "32 -> 33"): "how many are counted at once",
+    ("context.retrieve", "while n > k and taken:", "Gt -> GtE"): _GUESS,
+    ("context.retrieve", "taken += 1", "1 -> 2"): _GUESS,
+    (
+        "context.retrieve",
+        "return chosen, tokens.count(prompt.context([pool.unit(i) for i in chosen])) if chosen else 0",
+        "0 -> 1",
+    ): "not read where nothing is chosen",
+    (
+        "context.build",
+        "over = (self._count(rendered) or 0) - limit",
+        "0 -> 1",
+    ): "a prompt that is over the limit has tokens",
+    (
+        "context.retrieval.bm25",
+        "vocabulary, rows = np.zeros(1, dtype=np.int64), [[0] for _ in rows]",
+        "1 -> 2",
+    ): "a vocabulary that no question has a word of",
+    (
+        "context.retrieval.bm25",
+        '_SEPARATED = {n: " " for n in range(128) if not _WORD.match(chr(n))}  # what `_WORD` leaves out, as spaces',
+        "128 -> 129",
+    ): "only ASCII texts are divided by it",
+    ("kv.topk", "found = scores.topk(k, dim=-1, sorted=False).indices", "False -> True"): _ORDER,
+    (
+        "kv.page",
+        "best = rank(bound * scale).topk(count, dim=-1, sorted=False).indices",
+        "False -> True",
+    ): _ORDER,
+    (
+        "leaderboard.ledgers.lm_eval_files",
+        "if back >= size:",
+        "GtE -> Gt",
+    ): "the whole file is read once more",
+    (
+        "leaderboard.ledgers.lm_eval_files",
+        "file.seek(max(0, size - back))",
+        "0 -> 1",
+    ): "the first line is known",
+    ("leaderboard.ledgers.lm_eval_files", "size = file.seek(0, 2)", "0 -> 1"): "the first line is known",
+    ("leaderboard.ledgers.lm_eval_files", "counted = False", "False -> True"): "set at the first row",
+    (
+        "leaderboard.ledgers.merge",
+        'order = {"complete": 2, "partial": 1}',
+        "2 -> 3",
+    ): "more than 1 either way",
+    **{
+        (
+            "metrics.extract",
+            "head, tail = line[max(0, end.start() - 39) : end.start() + 1], line[end.end() : end.end() + 2_000]",
+            what,
+        ): _FAR
+        for what in ("39 -> 40", "2000 -> 2001")
+    },
+    **{
+        ("metrics.extract", line, "1 -> 2"): "a pair of marks around nothing is nothing either way"
+        for line in ("len(answer) > 1", "if len(answer) > 1 and _QUOTES.get(answer[0]) == answer[-1]:")
+    },
 }

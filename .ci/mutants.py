@@ -55,15 +55,15 @@ MODULES = (
 # group of modules -> the files of tests that are about them
 ABOUT = {
     "metrics": (
-        "test_metrics_qa", "test_answer_forms", "test_metrics_official", "test_choice_renderings", "test_judge_parse",
-        "test_judge_store", "test_visible",
+        "test_metrics_qa", "test_metrics_edges", "test_answer_forms", "test_metrics_official", "test_choice_renderings",
+        "test_judge_parse", "test_judge_store", "test_judge_edges", "test_visible",
     ),
     "context": (
-        "test_context_reference", "test_context_prompts", "test_context_rules", "test_context_build", "test_retrieve",
-        "test_retrieve_spans", "test_retrieve_hops",
+        "test_context_reference", "test_context_prompts", "test_context_rules", "test_context_build", "test_context_pool",
+        "test_context_limits", "test_retrieve", "test_retrieve_spans", "test_retrieve_hops",
     ),
     "kv": ("test_kv_methods", "test_kv_rules"),
-    "leaderboard": ("test_store_collect", "test_collect_merge", "test_ledger_rows", "test_ledger_heads"),
+    "leaderboard": ("test_store_collect", "test_collect_merge", "test_collect_edges", "test_ledger_rows", "test_ledger_heads"),
 }  # fmt: skip
 PRELOAD = (
     "numpy", "orjson", "pydantic", "hypothesis", "pytest", "httpx", "tenacity", "tokenizers", "bm25s", "rouge_score",
@@ -106,7 +106,7 @@ class Known:
 
     def of(self, mutant: Mutant) -> list[str]:
         """Tests that enter the changed function, by file, the files and the tests in each by seconds; of what runs on
-        import, those that enter the module."""
+        import, those that enter the module, then those beside them that enter nothing: they look at values."""
         path, files = str(source(mutant.module)), dict[str, float]()
         found = [
             test
@@ -116,9 +116,10 @@ class Known:
         for test in found:
             name = test.partition("::")[0]
             files[name] = files.get(name, 0.0) + self.seconds[test]
-        return sorted(
-            found, key=lambda t: (files[t.partition("::")[0]], t.partition("::")[0], self.seconds[t])
-        )
+        found.sort(key=lambda t: (files[t.partition("::")[0]], t.partition("::")[0], self.seconds[t]))
+        if mutant.function is None:
+            found += [t for t, places in self.entered.items() if not places and t.partition("::")[0] in files]
+        return found
 
 
 # -- what there is -----------------------------------------------------------------------------------------

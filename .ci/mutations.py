@@ -1,6 +1,7 @@
 """Small changes to a module's code, and a module loaded from a changed tree: what mutants.py runs tests on.
 
-What is written for people is left alone: docstrings, messages, logs, annotations.
+What is written for people is left alone: docstrings, messages, logs, annotations. So is what decides no result: assertions,
+`zip(strict=True)` among them, how much a cache may hold, and how often a text is split of which the first piece is taken.
 """
 
 from __future__ import annotations
@@ -45,13 +46,35 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
         return
     if isinstance(node, ast.Assert):
         return
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Lru":
+        return
+    if isinstance(node, ast.keyword) and ast.unparse(node) == "strict=True":
+        return
     yield node
+    idle = _idle(node)
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list"):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
+            if isinstance(child, ast.Call) and child is idle:
+                for part in (child.func, *child.args):
+                    if not isinstance(getattr(part, "value", None), int):
+                        yield from _code(part)
+            elif isinstance(child, ast.AST):
                 yield from _code(child)
+
+
+def _idle(node: ast.AST) -> ast.Call | None:
+    """The split of `text.split(mark, 1)[0]`: further splits do not change the first piece."""
+    if (
+        isinstance(node, ast.Subscript)
+        and ast.unparse(node.slice) == "0"
+        and isinstance(node.value, ast.Call)
+    ):
+        call = node.value
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "split":
+            return call
+    return None
 
 
 def _of(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:

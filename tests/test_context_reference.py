@@ -164,7 +164,8 @@ def test_neighbours_nearest_first_in_their_own_document(seed: int) -> None:
 def test_chunks_of_a_document(seed: int, exact: bool) -> None:
     """At most `size` tokens with what stands around them; they end before a word where one begins near by."""
     draw = random.Random(seed)
-    size, overlap = draw.randint(16, 60), draw.randint(0, 12)
+    size = draw.randint(16, 60)
+    overlap = draw.randint(0, draw.choice([12, size]))
     text = "".join(draw.choice(["ab ", "c", "d ", "longer words\n", "x" * 9]) for _ in range(60))
     pool = pools.documents(
         [Unit("e", " \n"), Unit("b", text, title="T")], TOKENS, PLAIN, size, overlap, exact=exact

@@ -8,7 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from icr_tasks.kv import make  # noqa: E402
+from icr_tasks.errors import IcrError  # noqa: E402
+from icr_tasks.kv import make, spec  # noqa: E402
+from icr_tasks.registry import KV_METHODS  # noqa: E402
 
 HEADS, GROUP, DIM, SCALE = 2, 3, 4, 0.5
 
@@ -118,3 +120,87 @@ def test_what_snapkv_keydiff_and_streaming_score(seed: int) -> None:
         assert streaming.keep(keys, values, None, SCALE).tolist() == [wanted] * HEADS
         each = streaming.keep_each([keys[0], keys[1, :20]], [values[0], values[1, :20]], None, SCALE, kept)
         assert [one.tolist() for one in each] == [wanted, [*range(sink), *range(20 - (kept - sink), 20)]]
+
+
+@pytest.mark.parametrize("budget", [0.001, 0.2, 0.9, 1.0, 7])
+@pytest.mark.parametrize("n", [8, 23, 64, 65])
+def test_what_is_stored_and_read_by_the_formulas(n: int, budget: float) -> None:
+    """Three heads of five numbers of two bytes: no two factors are alike."""
+    share = max(1, round(budget * n) if isinstance(budget, float) else min(budget, n))
+    one = 3 * 5 * 2  # bytes of a key, or a value, of one token
+    found = make("topk", budget, {"sink": 2, "window": 5}).formula(n, 3, 5, 2)
+    values = n - (n - 5 - 2) + share + 1  # what is always read, what is chosen, and the new token
+    assert found == {"stored": 2 * one * n, "read": one * (n + 1) + one * values, "index": 0}
+    for size in (1, 4):
+        page = make("page", budget, {"sink": 2, "window": 5, "page": size, "update": 1})
+        free = [p for p in range(0, n, size) if p >= 2 and p + size <= n - 5]
+        chosen = min(math.ceil(share / size), len(free))
+        index = 2 * one * len(free)  # two extremes a page
+        tokens = n - len(free) * size + chosen * size + 1
+        assert page.formula(n, 3, 5, 2) == {
+            "stored": 2 * one * n,
+            "read": 2 * one * tokens + index,
+            "index": index,
+        }
+
+
+def test_pages_of_one_token_are_counted_one_by_one() -> None:
+    least = make("page", 0.001, {"sink": 0, "window": 0, "page": 1})
+    assert [least.n_pages(n) for n in (1, 100, 1500, 1501)] == [1, 1, 2, 2]
+    whole = make("page", 1.0, {"sink": 2, "window": 5, "page": 1})
+    assert [whole.applies(n) for n in (6, 7, 8, 9)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pages_are_ranked_by_their_share_of_the_largest_products(seed: int) -> None:
+    """The most that a key between a page's extremes could score, as a share over pages, summed over the queries."""
+    query, keys, values = tensors(42, seed)
+    for scale in (0.05, SCALE, 3.0):
+        method = make("page", 8, {"sink": 2, "window": 5, "page": 4})
+        zone = method.prepare(keys, values)
+        picked = method.select(query, keys, zone, scale)
+        for head in range(HEADS):
+            pages = [keys[head, at : at + 4] for at in range(zone.start, zone.end, 4)]
+            shares = [0.0] * len(pages)
+            for q in query[head]:
+                most = [
+                    sum(max(float(x * y) for y in page[:, d]) for d, x in enumerate(q)) * scale
+                    for page in pages
+                ]
+                weights = [math.exp(m) for m in most]
+                shares = [a + w / sum(weights) for a, w in zip(shares, weights, strict=True)]
+            best = sorted(range(len(pages)), key=lambda i: -shares[i])[:2]
+            wanted = sorted(4 * i + place for i in best for place in range(4))
+            assert sorted(picked.positions[head].tolist()) == wanted
+
+
+DEFAULTS = {
+    "topk": (0.05, False, {"sink": 4, "window": 64, "update": 1024}),
+    "page": (0.05, False, {"sink": 4, "window": 64, "update": 1024, "page": 16, "dense": 0}),
+    "streaming": (0.5, True, {"sink": 4, "window": 1, "every": 1}),
+    "keydiff": (0.5, True, {"sink": 0, "window": 0}),
+    "snapkv": (0.5, True, {"window": 64, "kernel": 5}),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_those_of_the_papers(name: str) -> None:
+    """In the table of methods, and in a method that is made without it."""
+    budget, frees, knobs = DEFAULTS[name]
+    found = spec(name)
+    assert (found.budget, found.frees) == (budget, frees)
+    assert {knob: found.params[knob] for knob in knobs} == knobs
+    versions = {"page": 2, "snapkv": 2}  # part of a run's fingerprint
+    assert KV_METHODS.get(name).facts["version"] == versions.get(name, 1)
+    bare = found.target(name=name, budget=budget, frees=frees)
+    for knob in ("page", "kernel", "update"):
+        if knob in knobs:
+            assert getattr(bare, knob) == knobs[knob]
+    for knob in knobs:
+        low = 1 if knob in ("page", "kernel", "update") else 0
+        assert getattr(make(name, budget, {knob: low}), knob) == low
+        with pytest.raises(IcrError, match=f"{knob}={low - 1} must be a whole number >= {low}"):
+            make(name, budget, {knob: low - 1})
+    if name == "snapkv":
+        with pytest.raises(IcrError, match="kernel=4 must be odd"):
+            make(name, budget, {"kernel": 4})

@@ -73,6 +73,19 @@ def test_f1_of_tokens(seed: int) -> None:
     assert answers.f1(said, []) == answers.infbench_f1(said, []) == answers.em(said, []) == 0.0
 
 
+def test_one_of_several_golds_is_enough() -> None:
+    for metric in (
+        answers.subem,
+        answers.subem_official,
+        answers.subem_word,
+        answers.em,
+        answers.f1,
+        answers.infbench_f1,
+    ):
+        assert metric("Oslo", ["Bern", "Oslo"]) == metric("Oslo", ["Oslo", "Bern"]) == 1.0
+        assert metric("Oslo", ["Bern", "Rome"]) == metric("Oslo", []) == 0.0
+
+
 def test_yes_and_no_are_whole_answers() -> None:
     for one in ("yes", "no", "noanswer"):
         assert answers.f1(one, [one]) == 1.0 and answers.f1(f"{one} it is", [f"{one} it is"]) == 1.0
@@ -172,6 +185,7 @@ def test_words_in_a_row(seed: int) -> None:
         ("on 2009-11-06", ["11/05/2009"], 0),
         ("in 2017", ["nothing", "2017"], 1),
         ("It was not Rome", ["not Rome", "x"], 1),
+        ("He is not guilty.", ["not guilty (NG)"], 1),
         ("unknown", ["unknown"], 1),
         ("It is known.", ["unknown"], 0),
         ("", ["Rome"], 0),
@@ -220,6 +234,8 @@ def test_golds_and_answers_in_one_form(text: str, golds: list[str], found: int) 
         ('{"answer": {"text": "Oslo"}}', "Oslo"),
         ('{"answer": {"a": "Oslo", "b": "x"}, "final_answer": ["Bern", 3]}', "Bern, 3"),
         ('{"answer": 0}', "0"),
+        ('Oslo.\n{"answer": null, "x": 1}', "Oslo"),
+        ('Oslo.\n{"answer": {"a": 1, "b": 2}}', "Oslo"),
         ('{"answer": false, "x": "Answer"}', "False"),
         ("\\boxed{Criterion 1: 1} It is Oslo.", "Criterion 1: 1"),
     ],

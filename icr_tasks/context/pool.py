@@ -198,7 +198,7 @@ def documents(
     `exact` cuts raw text into `size` tokens wherever that falls, as the paper's code does. Empty documents
     give no chunk. IcrError when the document name leaves no room.
     """
-    spare = 0 if exact else 4 + size // 256  # cut text can need a token more than it had inside its document
+    spare = 4 + size // 256  # cut text can need a token more than it had inside its document
     parts, groups, total, whole = [], [], 0, 0
     for number, unit in enumerate(units):
         around = frame(unit, tokens, prompt)
