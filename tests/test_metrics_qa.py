@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from icr_tasks.metrics import answers, citations
 from icr_tasks.metrics.answers import em, f1, normalize, normalize_official, subem, subem_official, subem_word
 from icr_tasks.metrics.extract import extract_answer
+from icr_tasks.metrics.option_reader import pick
 
 CASES = [
     ("The answer is: St. Louis.", "St. Louis"),
@@ -252,6 +253,9 @@ def test_an_empty_form_takes_no_answer_away(form: str) -> None:
         for formal in ("Answer: Oslo", "\\boxed{Oslo}", "<answer>Oslo</answer>", '{"answer": "Oslo"}'):
             assert extract_answer(f"{formal}{joint}{form}") == ("Oslo", True, "Oslo"), formal
     assert answers.score(f"Answer: Oslo {form}", ["Oslo"])["em"] == 1.0
+    for text in (f"B\n{form}", f"It is Mars. {form}", f"{form}\nB"):
+        assert pick(text, ["The Moon", "Mars", "Venus", "Pluto"]) == "B", text
+    assert pick(form, ["The Moon", "Mars", "Venus", "Pluto"]) is None
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ _LATEX = re.compile(r"\\(?:text(?:bf|it|rm|tt)?|mathrm|mathbf|operatorname)\s*\{
 _PLACEHOLDER = re.compile(
     r"^<?\s*(?:your|insert|the)?\s*(?:final\s+|short\s+)?answer(?:\s+here)?\s*>?\.?$", re.I
 )
-# Fields and bold marks around nothing; of boxes and tags see `_filled`.
+# Fields and bold marks around nothing; of boxes and tags see `filled`.
 _HOLLOW = re.compile(
     r"(?:```(?:json)?\s{0,9})?\{\s{0,99}"
     + _KEY.pattern
@@ -123,7 +123,7 @@ def _answered(text: str) -> int:
 def extract_answer(text: str) -> Extracted:
     """The answer after the last formal marker, else the last `\\boxed{}`, else the first sentence that says
     something."""
-    text = _filled(_own_turn(strip_thoughts(text)))
+    text = filled(_own_turn(strip_thoughts(text)))
     for start, kind in reversed(_marks(text)[-_MARKS:]):
         answer = _value(text, start) if kind == "key" else _clean(_span(text[start : start + _SPAN]))
         if answer and not _PLACEHOLDER.match(answer):
@@ -144,7 +144,7 @@ def extract_answer(text: str) -> Extracted:
     return Extracted(_clean(_span(_BULLET.sub("", lines[first]))), False, _BULLET.sub("", whole).strip())
 
 
-def _filled(text: str) -> str:
+def filled(text: str) -> str:
     """The text without answer forms that hold nothing, or the prompt's own "your answer": a box, a tag, a JSON
     field, bold marks, an "Answer:" with nothing after it. An empty form is no answer, and takes none away."""
     given, text = text, text.replace("\0", "")

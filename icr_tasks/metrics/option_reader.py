@@ -12,6 +12,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from .extract import filled
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MARKERS, _SPAN = (
     200,
@@ -81,7 +83,7 @@ def pick(text: str, options: Sequence[str]) -> str | None:
     if not n:
         return None
     known = [_plain(option) for option in options]
-    body = _LATEX.sub(r"\1", text.translate(_WIDE))
+    body = _LATEX.sub(r"\1", filled(text).translate(_WIDE))
     boxes = [inner for pair in _BOX.findall(body) for inner in pair if inner.strip()]
     body = _MARKUP.sub("", body).strip()
     if turn := _TURN.search(body):
