@@ -122,4 +122,5 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         ("metrics.extract", line, "1 -> 2"): "a pair of marks around nothing is nothing either way"
         for line in ("len(answer) > 1", "if len(answer) > 1 and _QUOTES.get(answer[0]) == answer[-1]:")
     },
+    ("context.fit", "while size > 0:", "Gt -> GtE"): "a cut of no token is empty either way",
 }

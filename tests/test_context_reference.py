@@ -105,7 +105,9 @@ def test_answers_that_could_stand_in_a_text() -> None:
     options = ("one", "two", "three", "four")
     assert retrieve.answers(item("B", "D", options=options)) == ["two", "four"]
     assert retrieve.answers(item("B", "Dad", options=options)) == ["Dad"]
-    assert retrieve.answers(item("Bo", options=options)) == ["Bo"]
+    for text in ("Bo", "AB", "BCD"):
+        assert retrieve.answers(item(text, options=options)) == [text]
+    assert retrieve.answers(item("x", "red", options=options)) == ["red"]
     assert retrieve.query(item(question="  ", fields={"instruction": " Sum up. "})) == "Sum up."
     assert retrieve.query(item(question=" who? ", fields={"instruction": "no"})) == "who?"
     assert retrieve.query(item(question="")) == retrieve.SUMMARY_QUERY
@@ -274,6 +276,8 @@ def test_no_stop_word_is_a_term() -> None:
     empty = pools.documents([Unit("a", " ")], TOKENS, PLAIN, 20, 0)
     assert make("bm25", {}).scores(empty, "cats").tolist() == []
     assert bm25._hash("The Cats and THE cats, naïve").tolist() == [hash("cats"), hash("cats"), hash("naïve")]
+    assert bm25._hash("“rain” — log_1, x-ray").tolist() == [hash(w) for w in ("rain", "log_1", "x", "ray")]
+    assert bm25._hash("rain -- log_1, x-ray").tolist() == [hash(w) for w in ("rain", "log_1", "x", "ray")]
 
 
 def test_two_lists_are_fused_by_reciprocal_rank() -> None:

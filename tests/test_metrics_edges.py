@@ -224,6 +224,9 @@ def test_golds_and_answers_in_one_form(text: str, golds: list[str], found: int) 
         ("Answer: <x>", "x"),
         ("Answer: «‘“'\"x\"'”’»", '"x"'),  # four layers at most
         ("Answer: x,;:", "x"),
+        ("Answer: a\0b", "a\0b"),
+        ("Answer: <answer>Oslo</answer> it is", "Oslo"),
+        ("Answer:\n<final>\nOslo\n</final>", "Oslo"),
         ('Answer: "', ""),
         ("Answer: [DOC 1] Oslo [DOC 2].", "Oslo"),
         ("7.", "7"),
