@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 
@@ -82,3 +83,17 @@ def test_ids_are_those_of_lm_eval(lm: Any, bos: bool | None) -> None:
     assert lm.tok_encode(texts) == before
     assert lm.tok_encode("alone") == causal.VLLM.tok_encode(lm, "alone")
     assert lm.tok_encode(texts, add_special_tokens=False) == causal.VLLM.tok_encode(lm, texts, False)
+
+
+def test_the_lists_of_a_piece_share_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight bytes a token: Python would make a new number of 32 bytes for each id above 256."""
+
+    class Tokenizer:
+        def __len__(self) -> int:
+            return 6000
+
+    lm = SimpleNamespace(tokenizer=Tokenizer(), prefix_token_id=None, add_bos_token=False)
+    monkeypatch.setattr(pieces.encode, "encode", lambda *_, **__: np.array([5999, 5999, 7000], np.int32))
+    one, two = pieces._ids(lm, "a"), pieces._ids(lm, "b")
+    assert one == two == [5999, 5999, 7000]  # an added token may lie above the vocabulary
+    assert one[0] is one[1] is two[0]
