@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import kv_kernels
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -P` leaves a script's folder out
+
+import kv_kernels
 
 from icr_tasks.kv import make
 from icr_tasks.kv.vllm import paged

@@ -26,6 +26,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # `python -P` leaves a script's folder out
+
 from prepare_scale import book
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,7 +1,7 @@
 """What the start-up hook adds to Python's start and to `lm_eval --help`, and how long `icr` takes: medians of
 starts in turn.
 
-    python speed/startup.py                       # 200 starts of Python, 20 of each command
+    python speed/startup.py                       # 200 starts of Python and of each command
 
 Two empty environments that see this one's packages, one with the hook's files and one without, are started in
 turn; CPU seconds of the process (user + system) beside wall time, which other work on the machine changes.
@@ -10,6 +10,7 @@ turn; CPU seconds of the process (user + system) beside wall time, which other w
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import py_compile
@@ -22,6 +23,10 @@ import tempfile
 import time
 from pathlib import Path
 
+# As the installed command does; `python -m lm_eval` imports the same.
+HELP = (
+    "import sys; sys.argv = ['lm_eval', '--help']; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
+)
 HOOK = ("icr_tasks_autoload.py", "icr_tasks_autoload.pth", "icr_tasks_autoload.start")
 
 
@@ -30,12 +35,18 @@ def environments(folder: Path) -> dict[str, Path]:
     here = Path(sysconfig.get_paths()["purelib"])
     if not (here / HOOK[1]).exists():
         raise SystemExit(f"no start-up hook in {here}; install icr-tasks first")
+    package = importlib.util.find_spec("icr_tasks")
+    if package is None or package.origin is None:
+        raise SystemExit("icr-tasks is not installed")
+    ours = str(Path(package.origin).parent.parent)  # a checkout, where the install is editable
     found = {}
     for name in ("without", "with"):
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / name)], check=True)
         (site,) = (folder / name / "lib").glob("python*/site-packages")
         seen = [path for path in sys.path if path.endswith("site-packages") and Path(path).is_dir()]
-        (site / "a_base.pth").write_text("".join(f"{path}\n" for path in dict.fromkeys([str(here), *seen])))
+        (site / "a_base.pth").write_text(
+            "".join(f"{path}\n" for path in dict.fromkeys([str(here), *seen, ours]))
+        )
         for file in HOOK if name == "with" else ():
             if (here / file).exists():
                 shutil.copy(here / file, site / file)
@@ -78,7 +89,7 @@ def measure(starts: int, commands: int) -> dict[str, dict[str, tuple[float, floa
     with tempfile.TemporaryDirectory() as folder:
         python = environments(Path(folder))
         plain = {name: [str(path), "-c", "pass"] for name, path in python.items()}
-        helped = {name: [str(path), "-m", "lm_eval", "--help"] for name, path in python.items()}
+        helped = {name: [str(path), "-P", "-c", HELP] for name, path in python.items()}
         own = {"with": [sys.executable, "-m", "icr_tasks.cli", "--help"]}
         return {
             "interpreter": in_turn(plain, starts),
@@ -93,7 +104,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--starts", type=int, default=200)
-    parser.add_argument("--commands", type=int, default=20)
+    parser.add_argument("--commands", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     found = measure(args.starts, args.commands)

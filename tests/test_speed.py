@@ -34,6 +34,13 @@ def test_a_study_survives_faults_kills_a_full_disk_and_clock_jumps(tmp_path: Pat
     assert sum(int(part.split()[0]) for part in lines["faults of the server"].split(", ")) > 0
 
 
+@pytest.mark.parametrize("script", ["bench", "prepare_ratio"])
+def test_scripts_that_read_others_start_as_make_starts_them(script: str) -> None:
+    command = [sys.executable, "-P", str(SPEED / f"{script}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0 and "usage" in done.stdout, done.stderr[-2000:]
+
+
 def test_numbers_are_read_from_the_tables_of_the_scripts(bench: Any) -> None:
     text = "said\n| | MB/s | s |\n|---|---:|---:|\n| now | 1,234.5 | 2 |\n| then | – | 3 |\n"
     assert bench.table(text) == {"now": [1234.5, 2.0]}
@@ -43,9 +50,35 @@ def test_the_page_has_medians_ratios_and_dashes_where_nothing_was_measured(bench
     runs = [[bench.Line("x", "s", ours, 10.0, "peer", 5.0)] for ours in (1.0, 2.0, 9.0)]
     (line,) = bench.medians(runs)
     assert (line.ours, line.peer, line.ours_mb, line.peer_mb) == (2.0, 10.0, 5.0, None)
-    assert bench.rendered([line]).splitlines()[-1] == "| x | 2 s | 10 s | 0.2 | 5 | – | peer | 3 |"
+    assert bench.rendered([line]).splitlines()[-1] == "| x | 2 s | 10 s | 0.2 | – | 5 | – | peer | 3 |"
     alone = bench.Line("y", "ms", 1500.0)
-    assert bench.rendered([alone]).splitlines()[-1] == "| y | 1,500 ms | – | – | – | – | – | 1 |"
+    assert bench.rendered([alone]).splitlines()[-1] == "| y | 1,500 ms | – | – | – | – | – | – | 1 |"
+
+
+@pytest.mark.parametrize(
+    ("aim", "met"),
+    [
+        ("product <= 2", True),
+        ("product <= 1.9", False),
+        ("ratio >= 0.5", True),
+        ("ratio >= 0.6", False),
+        ("more <= 1", True),
+        ("more <= -3", None),
+        ("", None),
+    ],
+)
+def test_an_aim_is_held_against_the_medians(bench: Any, aim: str, met: bool | None) -> None:
+    line = bench.Line("x", "s", 2.0, 4.0, aim=aim)
+    assert line.met is met
+    shown = bench.rendered([line])
+    assert ("not met" in shown) == (met is False) and (": met" in shown) == (met is True)
+
+
+def test_the_page_is_what_its_log_says(bench: Any) -> None:
+    """No line of docs/performance.md is written by hand."""
+    root = SPEED.parent
+    log = root / "speed" / "bench.jsonl"
+    assert (root / "docs" / "performance.md").read_text() == bench.written(log)
 
 
 def test_pieces_of_the_table_add_up(
