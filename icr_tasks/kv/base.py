@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IcrError
 from ..lazy import torch
+from . import rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Picked:
-    """Positions to read, (kv_heads, m) int64, from the indexed zone; `valid` marks real entries (None: all).
+    """Positions to read, (kv_heads, m) int64, from the indexed zone; `valid` marks real entries (None: all), of which
+    there are `real` (None: counted when needed). With `run` above 1 they are numbers of runs of so many tokens.
 
     `estimate` is the part of the softmax that is approximated instead of read: (log-weights (kv_heads, group,
     c), value sums (kv_heads, c, dim), sizes (kv_heads, c)). `index_bytes` counts what ranking the zone read.
@@ -33,6 +35,23 @@ class Picked:
     valid: Tensor | None = None
     estimate: tuple[Tensor, Tensor, Tensor] | None = None
     index_bytes: int = 0
+    real: int | None = None
+    run: int = 1
+
+    @property
+    def tokens(self) -> Tensor:
+        """Positions of tokens, (kv_heads, m * run)."""
+        if self.run == 1:
+            return self.positions
+        inside = torch.arange(self.run, device=self.positions.device)
+        return (self.positions.unsqueeze(-1) * self.run + inside).flatten(1)
+
+    @property
+    def entries(self) -> int:
+        """Tokens picked over all heads."""
+        if self.valid is None:
+            return self.positions.numel() * self.run
+        return int(self.valid.sum()) if self.real is None else self.real
 
 
 @dataclass
@@ -81,6 +100,7 @@ class Method:
     needs_queries = 0  # how many of the last prefill queries `keep` wants to see
     moments = False  # whether it wants the mean and covariance of the queries before their rotary positions
     repeats = False  # whether it wants the prompt repeated
+    together = False  # whether the KV heads of a layer are scored together
 
     def __init__(self, *, name: str, budget: int | float | None, frees: bool, **knobs: Any) -> None:
         self.name, self.budget, self.frees = name, budget, frees
@@ -102,6 +122,9 @@ class Method:
     def at(self, seen: Observed) -> Any:
         """This method at one layer, given what the prefill showed of it; itself where that is no matter."""
         return self
+
+    def fits(self, layers: int, heads: int) -> None:
+        """Raises IcrError where the method cannot run on so many full-attention layers of so many KV heads."""
 
     # -- evictors ------------------------------------------------------------------------------------------
 
@@ -172,15 +195,11 @@ class Method:
         group, dim). `sinks`: logits (kv_heads, group) that take weight and give no value (gpt-oss)."""
         heads, _, dim = query.shape
         picked = self.select(query, keys, zone, scale) if zone.end > zone.start else None
-        at = None if picked is None else picked.positions
-        near_k, near_v = _near(keys, zone, at), _near(values, zone, at)
-        scores = products(query.float(), near_k.float()) * scale  # 16 bits would round
-        n_read = float(near_k.shape[1])
-        if picked is not None and picked.valid is not None:
-            hide = ~picked.valid.unsqueeze(1)
-            scores[:, :, zone.start : zone.start + picked.positions.shape[1]].masked_fill_(hide, -torch.inf)
-            n_read -= float(hide.sum()) / heads
-        out = merge(scores, near_v, picked.estimate if picked else None, sinks).to(query.dtype)
+        if sinks is None and values.dtype == query.dtype == torch.float32 and query.device.type == "cpu":
+            out = rows.attention(query, keys, values, zone, picked, scale)
+        else:
+            out = self._joined(query, keys, values, zone, picked, scale, sinks)
+        n_read = keys.shape[1] - zone.end + zone.start + (picked.entries / heads if picked else 0.0)
         done = Attended(out, int(round(n_read * heads)) * 2 * dim * keys.element_size(), n_read)
         done.bytes_read += picked.index_bytes if picked else 0
         if mark:
@@ -188,15 +207,33 @@ class Method:
         return done
 
     @staticmethod
+    def _joined(
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        zone: Zone,
+        picked: Picked | None,
+        scale: float,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """`attend` on any device, in 16 bits, and with sinks."""
+        at = None if picked is None else picked.tokens
+        near_k, near_v = _near(keys, zone, at), _near(values, zone, at)
+        scores = products(query.float(), near_k.float()) * scale  # 16 bits would round
+        if picked is not None and at is not None and picked.valid is not None:
+            hide = ~picked.valid.unsqueeze(1)
+            scores[:, :, zone.start : zone.start + at.shape[1]].masked_fill_(hide, -torch.inf)
+        return merge(scores, near_v, picked.estimate if picked else None, sinks).to(query.dtype)
+
+    @staticmethod
     def _seen(keys: Tensor, zone: Zone, picked: Picked | None) -> Tensor:
         seen = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
         seen[:, zone.start : zone.end] = False
         if picked is not None:
-            valid = (
-                torch.ones_like(picked.positions, dtype=torch.bool) if picked.valid is None else picked.valid
-            )
+            at = picked.tokens
+            valid = torch.ones_like(at, dtype=torch.bool) if picked.valid is None else picked.valid
             for head in range(keys.shape[0]):
-                seen[head, picked.positions[head][valid[head]] + zone.start] = True
+                seen[head, at[head][valid[head]] + zone.start] = True
         return seen
 
     # -- accounting ----------------------------------------------------------------------------------------
@@ -237,14 +274,10 @@ def _near(x: Tensor, zone: Zone, positions: Tensor | None) -> Tensor:
 
 
 def take(x: Tensor, positions: Tensor) -> Tensor:
-    """Rows of x (kv_heads, n, dim) at positions (kv_heads, m). On a CPU gather copies number by number: 10x
-    slower."""
+    """Rows of x (kv_heads, n, dim) at positions (kv_heads, m)."""
     if x.device.type != "cpu":
         return x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-    out = x.new_empty(*positions.shape, x.shape[2])
-    for head in range(x.shape[0]):
-        torch.index_select(x[head], 0, positions[head], out=out[head])
-    return out
+    return rows.take(x, positions)
 
 
 def merge(
@@ -277,12 +310,29 @@ def merge(
     return out / below.to(values.dtype)
 
 
-def products(query: Tensor, keys: Tensor) -> Tensor:
+def products(query: Tensor, keys: Tensor | rows.Blocks) -> Tensor:
     """Every row of query (kv_heads, group, dim) with every row of keys (kv_heads, n, dim): (kv_heads, group, n). On a CPU
-    the few queries stand on the right, which reads the keys 1.4 times faster."""
+    the few queries stand on the right, which reads the keys 1.4 times faster, unless they lie in blocks."""
+    if isinstance(keys, rows.Blocks):
+        return keys.products(query)
     if query.device.type != "cpu":
         return query @ keys.transpose(1, 2)
     return (keys @ query.transpose(1, 2)).transpose(1, 2).contiguous()
+
+
+def laid_out(x: Tensor) -> Tensor | rows.Blocks:
+    """The part of an index, (kv_heads, n, dim), that every query is multiplied with: on a CPU in float32 in blocks."""
+    return rows.Blocks(x) if x.device.type == "cpu" and x.dtype == torch.float32 else x
+
+
+def plain(x: Tensor | rows.Blocks) -> Tensor:
+    """What `laid_out` was given."""
+    return x.plain() if isinstance(x, rows.Blocks) else x
+
+
+def size_of(x: Tensor | rows.Blocks) -> int:
+    """Bytes of it."""
+    return x.bytes if isinstance(x, rows.Blocks) else x.numel() * x.element_size()
 
 
 def rank(logits: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from ..errors import IcrError
 from ..lazy import torch
 from ..params import Number, Whole, Word
 from ..registry import kv_method
-from .base import Method, Picked, Zone, products, rank, take
+from .base import Method, Picked, Zone, laid_out, plain, products, rank, size_of, take
 from .kmeans import BUILDS, n_clusters
+from .rows import Blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,15 +32,21 @@ _NUMBER = 4  # bytes of an entry of members, starts and sizes
 class Index:
     """Clusters of the zone, per KV head: members sorted by cluster, and where each cluster begins."""
 
-    centres: Tensor  # (kv_heads, clusters, dim) mean key
+    centres: Tensor | Blocks  # (kv_heads, clusters, dim) mean key
     sums: Tensor  # (kv_heads, clusters, dim) sum of values
     members: Tensor  # (kv_heads, tokens) int32 positions
     starts: Tensor  # (kv_heads, clusters) int32
     sizes: Tensor  # (kv_heads, clusters) int32
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.centres, Blocks):
+            self.centres = laid_out(self.centres)
+        empty = self.sizes == 0
+        self.empty = empty.unsqueeze(1) if bool(empty.any()) else None  # clusters that nobody chose
+
     def tensors(self) -> tuple[Tensor, ...]:
         """Everything that takes memory."""
-        return self.centres, self.sums, self.members, self.starts, self.sizes
+        return plain(self.centres), self.sums, self.members, self.starts, self.sizes
 
 
 @kv_method(
@@ -113,24 +120,25 @@ class Cluster(Method):
         """Tokens of the best clusters, and the estimate of the next ones."""
         index: Index = zone.index
         read, estimated = self.counts(index.centres.shape[1])
-        logits = products(query, index.centres).float() * scale
-        if (empty := index.sizes == 0).any():
-            logits.masked_fill_(empty.unsqueeze(1), -torch.inf)
+        logits = products(query, index.centres).float().mul_(scale)
+        if index.empty is not None:
+            logits.masked_fill_(index.empty, -torch.inf)
         best = rank(logits).topk(read + estimated, dim=-1).indices
-        at, valid = _expand(index, best[:, :read])
-        cost = index.centres.numel() * index.centres.element_size() + index.sizes.numel() * _NUMBER
-        cost += int(valid.sum()) * _NUMBER
+        at, valid, real = _expand(index, best[:, :read])
+        cost = size_of(index.centres) + index.sizes.numel() * _NUMBER
+        cost += real * _NUMBER
         if not estimated:
-            return Picked(at, valid, None, cost)
+            return Picked(at, valid, None, cost, real)
         rough = best[:, read:]
         weights = logits.gather(2, rough.unsqueeze(1).expand(-1, logits.shape[1], -1))
         sums = take(index.sums, rough)
         sizes = index.sizes.gather(1, rough).float()
-        return Picked(at, valid, (weights, sums, sizes), cost + sums.numel() * sums.element_size())
+        return Picked(at, valid, (weights, sums, sizes), cost + sums.numel() * sums.element_size(), real)
 
     def index_bytes(self, zone: Zone) -> int:
         """Bytes of all index tensors."""
-        return sum(t.numel() * t.element_size() for t in zone.index.tensors())
+        index: Index = zone.index
+        return sum(map(size_of, (index.centres, index.sums, index.members, index.starts, index.sizes)))
 
     def formula(self, n: int, heads: int, dim: int, item: int) -> dict[str, float]:
         """With every cluster of average size: real ones near the query are larger, so more is read than
@@ -145,15 +153,17 @@ class Cluster(Method):
         return {"stored": 2 * row * n, "read": 2 * row * (n - tokens + 1 + got) + ranking, "index": index}
 
 
-def _expand(index: Index, best: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of the members of clusters (kv_heads, p), padded to the head with the most; and which are
-    real."""
-    sizes, starts = index.sizes.gather(1, best).long(), index.starts.gather(1, best).long()
-    ends = sizes.cumsum(1)
-    width = int(ends[:, -1].max())
-    slot = torch.arange(width, device=best.device).repeat(best.shape[0], 1)
-    which = torch.searchsorted(ends, slot, right=True).clamp(max=best.shape[1] - 1)
-    inside = slot - (ends - sizes).gather(1, which)
-    valid = slot < ends[:, -1:]
-    place = (starts.gather(1, which) + inside).clamp(max=index.members.shape[1] - 1)
-    return index.members.gather(1, place).long(), valid
+def _expand(index: Index, best: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Positions of the members of clusters (kv_heads, p), padded to the head with the most; which are real, and how
+    many."""
+    sizes = index.sizes.gather(1, best)
+    ends = sizes.cumsum(1, dtype=torch.int32)
+    longest: list[int] = ends[:, -1].tolist()
+    slot = torch.arange(max(longest), device=best.device)
+    # from a place in a head's list to one among its members; the fill takes the first ones again
+    shift = torch.cat([index.starts.gather(1, best).add_(sizes).sub_(ends), -ends[:, -1:]], 1)
+    fill = torch.tensor([[len(slot) - n] for n in longest], dtype=torch.int32, device=best.device)
+    each = torch.cat([sizes, fill], 1).view(-1)
+    place = torch.repeat_interleave(shift.view(-1), each, output_size=len(best) * len(slot))
+    at = index.members.gather(1, place.view(len(best), -1) + slot)
+    return at.long(), slot < ends[:, -1:], sum(longest)

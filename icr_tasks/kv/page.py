@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..lazy import torch
 from ..params import Whole
 from ..registry import kv_method
-from .base import Method, Picked, Zone, products, rank
+from .base import Method, Picked, Zone, laid_out, products, rank, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .rows import Blocks
 
 
 @kv_method(
@@ -61,24 +62,22 @@ class Page(Method):
         end = super().end(zone, n)
         return zone.end + (end - zone.end) // self.page * self.page
 
-    def build(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def build(self, keys: Tensor, values: Tensor) -> tuple[Tensor | Blocks, Tensor | Blocks]:
         """(low, high), each (kv_heads, pages, dim)."""
         pages = keys.unflatten(1, (-1, self.page))
-        return pages.amin(2), pages.amax(2)
+        return laid_out(pages.amin(2)), laid_out(pages.amax(2))
 
     def select(self, query: Tensor, keys: Tensor, zone: Zone, scale: float) -> Picked:
         """All tokens of the pages with the highest bound."""
         low, high = zone.index
-        bound = products(query.clamp(min=0), high) + products(query.clamp(max=0), low)
+        bound = products(query.clamp(min=0), high).add_(products(query.clamp(max=0), low)).mul_(scale)
         count = low.shape[1] if self.whole else min(zone.retrieve, low.shape[1])
-        best = rank(bound * scale).topk(count, dim=-1, sorted=False).indices
-        inside = torch.arange(self.page, device=keys.device)
-        at = (best.unsqueeze(-1) * self.page + inside).flatten(1)
-        return Picked(at, index_bytes=self.index_bytes(zone))
+        best = rank(bound).topk(count, dim=-1, sorted=False).indices
+        return Picked(best, index_bytes=self.index_bytes(zone), run=self.page)
 
     def index_bytes(self, zone: Zone) -> int:
         """Both extremes of every page."""
-        return sum(t.numel() * t.element_size() for t in zone.index)
+        return sum(map(size_of, zone.index))
 
     def formula(self, n: int, heads: int, dim: int, item: int) -> dict[str, float]:
         """Reads all extremes, and keys and values of sink + window + pages."""
