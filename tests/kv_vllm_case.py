@@ -73,7 +73,11 @@ def main(model: str, prompts_file: str, n_new: int) -> None:
             "max_num_seqs": 6,
             "enable_prefix_caching": False,
         },
-        "chunked": {"enable_prefix_caching": True, "max_num_batched_tokens": 64, "max_num_seqs": 4},
+        "chunked": {
+            "enable_prefix_caching": os.environ.get("CASE_PREFIX") != "off",
+            "max_num_batched_tokens": 64,
+            "max_num_seqs": 4,
+        },
         # room for about two of the sequences at once: the others are preempted and computed again
         "preempted": {
             "num_gpu_blocks_override": int(os.environ["CASE_BLOCKS"]),

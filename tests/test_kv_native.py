@@ -136,7 +136,8 @@ def test_an_engine_that_follows_the_task_is_told_the_setting(engine: EngineState
     assert engine.measured("icr-7-2", prompt=9, output=1)["setting"] == TOPK, (
         "its only token came from the prefill"
     )
-    told = {name for name in KvCounts.__annotations__ if name != "setting"}  # the engine adds what ran
+    # the engine adds what ran, and the model's own cache
+    told = {name for name in KvCounts.__annotations__ if name not in ("setting", "native")}
     assert set(found) - {"setting"} == told, "the names of icr-hf, None where vLLM does not tell"
     assert (found["method"], found["frees"], found["mass_kept"]) == ("topk", False, None)
     assert found["bytes_full_per_token"] == round(20 / (2 * 9 + 3), 2), "all ranks, over what two steps saw"
@@ -144,7 +145,7 @@ def test_an_engine_that_follows_the_task_is_told_the_setting(engine: EngineState
     assert engine.running is None
     assert engine.measured("icr-7-3", prompt=9, output=2) is None
     with pytest.raises(IcrError, match="the vLLM backend has topk, page, steady"):
-        engine.switch(Setting.parse("kv:snapkv@0.5"))
+        engine.switch(Setting.parse("kv:expected@0.5"))
 
 
 def test_the_ring_of_requests_forgets_the_oldest(
@@ -193,7 +194,9 @@ def test_the_environment_is_as_it_was_when_an_engine_has_started(
         ({"kv": "page"}, "full", "auto", "loaded for kv:page@0.05 and cannot run full"),
         ({"kv": "page"}, "rag@4k", "auto", "loaded for kv:page@0.05 and cannot run rag@4k"),
         ({"kv": "page"}, "none", "auto", "cannot run none"),
-        ({"kv": "task"}, "kv:snapkv@0.5", "auto", "the vLLM backend has topk, page, steady"),
+        ({"kv": "task"}, "kv:expected@0.5", "auto", "the vLLM backend has topk, page, steady"),
+        ({"kv": "task"}, "kv:snapkv@0.5", "auto", "kv:snapkv needs enable_prefix_caching=False"),
+        ({"kv": "task", "enable_prefix_caching": False}, "kv:snapkv@0.5", "auto", None),
         ({}, "kv:fp8", "auto", "needs an engine with kv_cache_dtype=fp8; this one has auto"),
         ({}, "full", "fp8", "keeps its cache as fp8, so it cannot run full"),
     ],

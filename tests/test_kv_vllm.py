@@ -28,8 +28,10 @@ LENGTHS = (
 
 def test_names_what_it_cannot_do() -> None:
     assert choose.parse("topk@0.05") == choose.parse("kv:topk@0.05") == "kv:topk@0.05"
-    with pytest.raises(IcrError, match="icr-hf"):
-        choose.parse("snapkv@0.5")
+    assert choose.parse("snapkv@0.5") == "kv:snapkv@0.5"
+    for text in ("cluster", "expected@0.5", "kvzip@0.5", "streaming@0.5", "duo@0.5,scores=x"):
+        with pytest.raises(IcrError, match="icr-hf"):
+            choose.parse(text)
     with pytest.raises(IcrError, match="topk"):
         choose.parse("topkk@0.5")
     for text in ("keydiff@0.5,every=4", "keydiff@0.5,adaptive"):
@@ -100,7 +102,9 @@ def _reference(
     return out
 
 
-def _run(folder: Path, setting: str, engines: str = "plain,chunked,preempted") -> dict[str, Any]:
+def _run(
+    folder: Path, setting: str, engines: str = "plain,chunked,preempted", prefix: str = "on"
+) -> dict[str, Any]:
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("needs vLLM")
     import numpy as np
@@ -116,6 +120,7 @@ def _run(folder: Path, setting: str, engines: str = "plain,chunked,preempted") -
         "CASE_BLOCKS": "6",
         "VLLM_TARGET_DEVICE": "cpu",
         "CASE_ENGINES": engines,
+        "CASE_PREFIX": prefix,
     }
     env.pop("ICR_KV_COUNTERS", None)
     command = [
@@ -140,11 +145,16 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return _run(tmp_path_factory.mktemp("kv-vllm"), SETTING)
 
 
-def test_an_evictor_reads_its_own_list_for_each_head(tmp_path: Path) -> None:
-    """KeyDiff over shared blocks answers as icr-hf's, token for token: prompts in chunks, from the prefix cache, and computed
-    again after a preemption. Nothing is freed, and so it is counted."""
-    case = _run(tmp_path, "keydiff@0.3", "chunked,preempted")
-    assert case["vllm"]["preempted"]["preemptions"] > 0 and case["vllm"]["chunked"]["prefix_hits"] > 0
+@pytest.mark.parametrize(
+    ("setting", "prefix"),
+    [("keydiff@0.3", "on"), ("snapkv@0.3,window=8", "off"), ("chunkkv@0.3,window=8,chunk=5", "off")],
+)
+def test_an_evictor_reads_its_own_list_for_each_head(tmp_path: Path, setting: str, prefix: str) -> None:
+    """Evictors over shared blocks answer as icr-hf's, token for token: prompts in chunks, from the prefix cache (KeyDiff:
+    the others need queries that it hides), and computed again after a preemption. Nothing is freed, and so it is counted."""
+    case = _run(tmp_path, setting, "chunked,preempted", prefix)
+    assert case["vllm"]["preempted"]["preemptions"] > 0
+    assert bool(case["vllm"]["chunked"]["prefix_hits"]) == (prefix == "on")
     for engine in ("chunked", "preempted"):
         for answers in case["vllm"][engine]["answers"]:
             assert [tokens for tokens, _ in answers] == [tokens for tokens, _ in case["sparse"]]

@@ -18,7 +18,7 @@ from ..settings import Setting
 # Compressed decode inside vLLM, as an out-of-tree attention backend; off unless `ICR_KV` names a method.
 
 log = logging.getLogger("icr_tasks")
-METHODS = ("topk", "page", "steady", "keydiff")
+METHODS = ("topk", "page", "steady", "keydiff", "snapkv", "chunkkv")
 VARIABLE = "ICR_KV"
 TASK = "task"
 
@@ -28,9 +28,8 @@ def parse(text: str) -> str:
     setting = Setting.parse(text if text.startswith("kv:") else f"kv:{text}")
     if setting.method not in METHODS:
         raise IcrError(
-            f"{VARIABLE}={text}: the vLLM backend has {', '.join(METHODS)}; {setting.method} keeps an index, "
-            "drops tokens per sequence or asks the prompt's queries, which vLLM's shared blocks do not allow: use --model "
-            "icr-hf"
+            f"{VARIABLE}={text}: the vLLM backend has {', '.join(METHODS)}; {setting.method} keeps an index of each "
+            "sequence, changes its list while it answers, or needs all of the prompt's queries: use --model icr-hf"
         )
     if changing := [name for name in ("every", "adaptive") if setting.params.get(name)]:
         raise IcrError(

@@ -29,6 +29,7 @@ class ChunkKV(Evictor):
     """Keeps budget * prompt tokens: the window and the most attended chunks before it."""
 
     chunk = 20
+    together = True
 
     @property
     def needs_queries(self) -> int:  # type: ignore[override]

@@ -12,6 +12,7 @@ from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionMetadataBuilder,
 )
 
+from . import lists
 from .sparse import Planning, attend, refuse
 
 
@@ -55,8 +56,10 @@ class Impl(CPUAttentionBackendImpl):
         super().forward(
             layer, query, key, value, kv_cache, attn_metadata, output, output_scale, output_block_scale
         )
-        if attn_metadata is not None and attn_metadata.icr_plan and self._plain is not None:
-            attend(self, attn_metadata.icr_plan, query, output, self._gather)
+        plan = attn_metadata.icr_plan if attn_metadata is not None else None
+        if plan and self._plain is not None:
+            lists.of_layer(self).see(plan.tails, query)
+            attend(self, plan, query, output, self._gather)
         return output
 
     def _gather(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ from vllm.v1.attention.backends.flash_attn import (
 )
 
 from ...errors import IcrError
-from . import graphs, seam
+from . import graphs, lists, seam
 from .fused import Fused, Made, tally
 from .sparse import Planning, asked, asked_of, attend, paged, refuse
 
@@ -94,6 +94,8 @@ class Impl(FlashAttentionImpl):
     ) -> Any:
         """As vLLM's; rows of generated tokens come from the method."""
         plan: Any = attn_metadata.icr_plan if attn_metadata is not None else None
+        if plan is not None and plan.tails:
+            lists.of_layer(self).see(plan.tails, query)
         whole = plan is not None and plan.made is not None and plan.made.at is None  # every row is the plan's
         fused = plan is not None and bool(plan.steps or whole) and self._fused.takes(plan)
         if whole and not fused:

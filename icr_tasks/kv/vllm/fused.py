@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..base import Method
 from . import graphs, paged
-from .lists import Lists
+from .lists import of_layer
 from .sparse import Plan, count
 from .sparse import paged as gathered
 
@@ -34,7 +34,7 @@ class Fused:
         self._impl, self._method = impl, method
         self._cache: paged.Cache | None = None
         self._whole: Tensor | None = None
-        self._lists = Lists()
+        self._lists = of_layer(impl)
 
     def wrote(self, kv_cache: Tensor, slots: Tensor) -> None:
         """The extremes of the pages that `slots` belong to, after keys were written there. kv_cache: (blocks,

@@ -165,7 +165,24 @@ def refusal_of_args(args: Mapping[str, Any]) -> str | None:
     return _DRAFT if args.get("speculative_config") else _sharded(args)
 
 
-def refusal(config: Any, cpu: bool) -> str | None:
+def refusal_of_method(method: Any, prefix_caching: bool, tensor_parallel: int) -> str | None:
+    """Why an engine of this kind cannot run a method, in one sentence; None when it can."""
+    if method is None:
+        return None
+    if method.needs_queries and prefix_caching:
+        return (
+            f"kv:{method.name} needs enable_prefix_caching=False: it chooses by the prompt's last queries, which a "
+            "prompt from the prefix cache never shows"
+        )
+    if method.together and tensor_parallel > 1:
+        return (
+            f"kv:{method.name} scores all KV heads of a layer together, of which each rank holds a part; set "
+            "tensor_parallel_size=1"
+        )
+    return None
+
+
+def refusal(config: Any, cpu: bool, method: Any = None) -> str | None:
     """Why compressed decode cannot run in an engine of this VllmConfig, in one sentence; None when it can.
 
     Names what would give wrong answers or wrong counts, and a dense backend that would never look at the
@@ -188,7 +205,8 @@ def refusal(config: Any, cpu: bool) -> str | None:
             f"ICR_KV is set, but this engine's attention backend is {named}, which is dense: give "
             f"attention_backend={BACKEND}, or unset ICR_KV"
         )
-    return None
+    caching = getattr(getattr(config, "cache_config", None), "enable_prefix_caching", False)
+    return refusal_of_method(method, bool(caching), int(getattr(parallel, "tensor_parallel_size", 1)))
 
 
 def is_ours(backend: Any) -> bool:
@@ -211,7 +229,9 @@ def guard(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
         from vllm.platforms import current_platform
 
-        if reason := refusal(self.vllm_config, current_platform.is_cpu()):
+        from .sparse import asked_of
+
+        if reason := refusal(self.vllm_config, current_platform.is_cpu(), asked_of(self.vllm_config)):
             raise IcrError(reason)
         return load(self, *args, **kwargs)
 

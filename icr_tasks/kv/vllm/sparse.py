@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -58,11 +58,11 @@ class Plan:
     layers: int = 1
     tokens: int = 0
     made: Any = None
+    tails: list[lists.Tail] = field(default_factory=list)
 
 
-def plan(common: Any) -> list[Step]:
-    """Every query token at or after the end of its prompt. A re-computed answer after preemption is decode,
-    too.
+def _rows(common: Any) -> Iterator[tuple[int, int, int, int, int, str]]:
+    """(row, its first token in the batch, tokens, that token's position, prompt, name) of each request of a batch.
 
     Raises RuntimeError when no runner told the rows of the batch (a vLLM this backend does not know).
     """
@@ -74,15 +74,29 @@ def plan(common: Any) -> list[Step]:
         common.query_start_loc_cpu.tolist(),
         (common.seq_lens if known is None else known).tolist(),
     )
-    found = []
     for row in range(common.num_reqs):
         count, prompt = starts[row + 1] - starts[row], int(prompts[row])
-        first = lengths[row] - count
-        if not prompt or not count or lengths[row] <= prompt:
-            continue
-        for position in range(max(prompt, first), lengths[row]):
-            at = starts[row] + position - first
-            found.append(Step(at, row, position + 1, prompt, names[row] or None))
+        if prompt and count:
+            yield row, starts[row], count, lengths[row] - count, prompt, names[row]
+
+
+def plan(common: Any) -> list[Step]:
+    """Every query token at or after the end of its prompt. A re-computed answer after preemption is decode,
+    too."""
+    found = []
+    for row, start, count, first, prompt, name in _rows(common):
+        for position in range(max(prompt, first), first + count):
+            found.append(Step(start + position - first, row, position + 1, prompt, name or None))
+    return found
+
+
+def tails(common: Any, need: int) -> list[lists.Tail]:
+    """The tokens of a batch that are among the last `need` of their prompts."""
+    found = []
+    for _, start, count, first, prompt, name in _rows(common):
+        begin, end = max(first, prompt - need), min(first + count, prompt)
+        if name and begin < end:
+            found.append(lists.Tail(name, start + begin - first, start + end - first, begin))
     return found
 
 
@@ -116,7 +130,10 @@ class Planning:
         if self._counters is None:
             self._counters = Counters(self._file, _rank())
         method, table, tokens = method_of(text), common.block_table_tensor, common.num_actual_tokens
-        return Plan(method, plan(common), self._counters, table, self.block_size, self._layers, tokens)
+        found = Plan(method, plan(common), self._counters, table, self.block_size, self._layers, tokens)
+        if method.needs_queries:
+            found.tails = tails(common, method.needs_queries)
+        return found
 
 
 @lru_cache(maxsize=4)
@@ -189,8 +206,8 @@ def attend(
     """
     chosen = plan.method
     if chosen.frees:
-        known: lists.Lists = vars(impl).setdefault("icr_lists", lists.Lists())
-        known.only(plan.steps)
+        known = lists.of_layer(impl)
+        known.only(plan)
     for step in plan.steps:
         n = step.length
         per_token = 2 * impl.num_kv_heads * impl.head_size * query.element_size()

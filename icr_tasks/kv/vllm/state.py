@@ -42,6 +42,9 @@ class EngineState:
             return
         if reason := seam.refusal_of_args(args):
             raise IcrError(reason)
+        self._kind = bool(args.get("enable_prefix_caching", True)), int(args.get("tensor_parallel_size") or 1)
+        if self.asked != choose.TASK:
+            self._settle(args, self.asked)
         self.file = counters.new()
         weakref.finalize(self, self.file.unlink, missing_ok=True)
         told: dict[str, Any] = {"setting": self.asked, "counters": str(self.file)}
@@ -53,6 +56,17 @@ class EngineState:
             args["attention_backend"] = "ICR_KV"
             told |= self._graphs(args)
         args["additional_config"] = {**(args.get("additional_config") or {}), counters.CONFIG: told}
+
+    def _settle(self, args: dict[str, Any], asked: str) -> None:
+        """Switch the prefix cache off, in place, where the method cannot use it. Raises IcrError where it was asked for."""
+        from .sparse import method_of
+
+        method, (_, ranks) = method_of(asked), self._kind
+        caching = bool(args.get("enable_prefix_caching", not method.needs_queries))
+        if reason := seam.refusal_of_method(method, caching, ranks):
+            raise IcrError(reason)
+        if method.needs_queries:
+            args["enable_prefix_caching"] = False
 
     def _graphs(self, args: dict[str, Any]) -> dict[str, bool]:
         """What `enforce_eager` of an engine on a GPU comes to, in place: CUDA graphs only where it is given as False.
@@ -126,7 +140,9 @@ class EngineState:
                 self.check(setting)
             except IcrError as error:
                 return str(error)
-            return None
+            from .sparse import method_of
+
+            return None if kv is None else seam.refusal_of_method(method_of(str(kv)), *self._kind)
         wanted = str(kv) if kv is not None else None
         if wanted == self.asked:
             return None
