@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from ..errors import IcrError
 from ..kv import choose
+from ..kv.counts import KvCounts
 from ..kv.hf import models
-from ..kv.vllm import counters
+from ..kv.vllm import counters, own
 from ..kv.vllm.state import EngineState
 from ..settings import Setting
 from . import answers, identity, session
@@ -40,6 +41,9 @@ class IcrVLLM(VLLM):
     """lm-eval's VLLM with streaming requests. `store` is a folder for answers, `in_flight` the requests
     queued at once."""
 
+    native: dict[str, int] | None = None  # layers by kind of a model that compresses by design
+    held: Sequence[Any] = ()  # what its own cache takes, as `own.layers`, a rank
+
     def __init__(self, pretrained: str, store: str | None = None, in_flight: int = 64, **kwargs: Any) -> None:
         if (n := int(kwargs.pop("data_parallel_size", 1) or 1)) > 1:
             raise IcrError(
@@ -52,16 +56,23 @@ class IcrVLLM(VLLM):
         self.changed = switch_off(kwargs, config_of(pretrained, kwargs.get("revision")))
         kwargs.setdefault("enable_prefix_caching", True)
         kwargs.setdefault("disable_log_stats", False)  # per-request timing
+        kwargs.setdefault("worker_extension_cls", own.EXTENSION)
         with self.kv.starting():
             super().__init__(pretrained, **kwargs)
         import vllm
 
         self.in_flight = int(in_flight)
-        self.cache_dtype = str(self.model.llm_engine.vllm_config.cache_config.cache_dtype)
+        config = self.model.llm_engine.vllm_config
+        self.cache_dtype = str(config.cache_config.cache_dtype)
+        self.native = models.by_design(config.model_config.hf_text_config)
+        ours = kwargs["worker_extension_cls"] == own.EXTENSION
+        self.held = self.model.collective_rpc(own.CALL) if self.native and ours else []
         args = {**self.model_args, "engine": vllm.__version__, "lora": kwargs.get("lora_local_path")}
         args.pop("additional_config", None)
-        if own := {k: v for k, v in (kwargs.get("additional_config") or {}).items() if k != counters.CONFIG}:
-            args["additional_config"] = own
+        if ours:
+            args.pop("worker_extension_cls", None)
+        if rest := {k: v for k, v in (kwargs.get("additional_config") or {}).items() if k != counters.CONFIG}:
+            args["additional_config"] = rest
         args |= {"kv": self.kv.asked} if self.kv.asked not in (None, choose.TASK) else {}
         self.store = AnswerStore(store, identity.engine(args)) if store else None
         if self.store is not None and self.store.damaged:
@@ -140,8 +151,8 @@ class IcrVLLM(VLLM):
     def get_model_info(self) -> dict[str, Any]:
         """The dtype of the weights and what was changed of the model's own configuration, for the results
         file."""
-        kinds = models.by_design(self.model.llm_engine.vllm_config.model_config.hf_text_config)
-        return {**identity.loaded(self), **(self.changed or {}), **({"native": kinds} if kinds else {})}
+        native = {"native": self.native} if self.native else {}
+        return {**identity.loaded(self), **(self.changed or {}), **native}
 
     def tokens_of(self, prompt: str) -> Any:
         """Ids of a prompt as lm-eval's `tok_encode` gives them, as an int32 array at 4 bytes a token."""
@@ -208,6 +219,10 @@ class IcrVLLM(VLLM):
         kv = self.kv.measured(output.request_id, tokens["prompt"], tokens["output"])
         if kv is None and self.cache_dtype != "auto":
             kv = {"setting": f"kv:{self.cache_dtype}"}
+        if self.native and self.held:
+            plain: KvCounts = {"setting": "full", "method": "full", "tokens": tokens["prompt"]}
+            own_cache = {"layers": self.native, "bytes": own.held(self.held, tokens["prompt"])}
+            kv = {**(kv or plain), "native": own_cache}
         if kv is not None:
             found["kv"] = kv
         return text, found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class KvCounts(TypedDict, total=False):
@@ -29,3 +29,4 @@ class KvCounts(TypedDict, total=False):
     peak_memory_bytes: int | None
     prefill_tokens_per_s: float | None
     decode_tokens_per_s: float | None
+    native: dict[str, Any]  # of a model that compresses by design: layers by kind, bytes of its own cache
