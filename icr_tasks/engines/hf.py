@@ -67,6 +67,8 @@ class IcrHF(HFLM):
             )
         if (where := kwargs.get("device")) != "cuda:0":  # which its command names where nobody does
             hub.device(where)
+        if self.asked is not None and isinstance(pretrained, str):
+            _refuse_early(self.asked, pretrained, kwargs)
         # lm_eval's default device is "cuda", also where there is none
         given = kwargs if torch.cuda.is_available() else {"device": "cpu", **kwargs}
         try:
@@ -109,14 +111,8 @@ class IcrHF(HFLM):
 
     def _possible(self, asked: Setting | None) -> Setting:
         found = choose.agree_request(asked, self.asked)
-        models.refuse_native(found, self.model.config, str(self.model.config.model_type))
-        if found.compressed:
-            if found.kv is None or found.kv.method in choose.native():
-                raise IcrError(
-                    f"setting {found} is an option of vLLM; use --model vllm, or another kv method here"
-                )
-            models.check(self.model.config, f"setting {found}")
-            make(str(found.kv.method), _budget(found.kv), _knobs(found.kv))  # what its knobs forbid
+        models.refuse(found, self.model.config)
+        if found.compressed and found.kv is not None:
             if "prefill" in found.kv.params and str(found.kv.method).startswith("press."):
                 raise IcrError(f"{found}: a press runs in its own prefill; leave prefill= out")
             if self.documents is not None and not _agnostic(found.kv):
@@ -361,6 +357,19 @@ class IcrHF(HFLM):
         own: dict[str, Any] = {} if self.asked is None else {"kv": {"setting": str(self.asked)}}
         own |= {"native": kinds} if (kinds := models.by_design(self.model.config)) else {}
         return {**super().get_model_info(), **own}
+
+
+def _refuse_early(setting: Setting, pretrained: str, kwargs: dict[str, Any]) -> None:
+    """What the model's configuration tells of a setting, before weights load."""
+    from transformers import AutoConfig
+
+    same = {k: kwargs[k] for k in ("revision", "subfolder", "trust_remote_code", "token") if k in kwargs}
+    try:
+        config = AutoConfig.from_pretrained(pretrained, **same)
+    except (OSError, ValueError) as error:  # lm_eval's class says what is wrong with it
+        log.debug("%s: %s", pretrained, error)
+        return
+    models.refuse(setting, config)
 
 
 def _knobs(setting: Setting) -> dict[str, Any]:

@@ -92,14 +92,18 @@ class Duo(Evictor):
         every = [(-x, layer, head) for layer, row in enumerate(self.table) for head, x in enumerate(row)]
         return {(layer, head) for _, layer, head in sorted(every)[: self.share(len(every))]}
 
-    def at(self, seen: Observed) -> Any:
-        """This method at a layer. Raises IcrError for scores of another model."""
+    def fits(self, layers: int, heads: int) -> None:
+        """Raises IcrError for scores of another model."""
         shape = (len(self.table), len(self.table[0]))
-        if shape != (seen.layers, seen.heads):
+        if shape != (layers, heads):
             raise IcrError(
                 f"scores={self.scores} are those of another model: {shape[0]} layers of {shape[1]} KV heads, this one has "
-                f"{seen.layers} of {seen.heads}"
+                f"{layers} of {heads}"
             )
+
+    def at(self, seen: Observed) -> Any:
+        """This method at a layer. Raises IcrError for scores of another model."""
+        self.fits(seen.layers, seen.heads)
         own = copy.copy(self)
         own.layer = seen.layer
         return own

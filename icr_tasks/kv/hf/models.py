@@ -7,6 +7,7 @@ from typing import Any
 
 from ...errors import IcrError
 from ...settings import BY_DESIGN
+from .. import choose, make
 from .cache import full_layers
 
 
@@ -29,6 +30,22 @@ def check(config: Any, what: str) -> None:
             f"{what} cannot run on {kind}: none of its layers has full attention (window, chunk or linear in every one), "
             "so there is nothing to compress; use setting full, or kv:native"
         )
+
+
+def refuse(setting: Any, config: Any) -> None:
+    """Raises IcrError for a setting that a model of this configuration cannot run: known before its weights load."""
+    refuse_native(setting, config, str(config.model_type))
+    if not setting.compressed:
+        return
+    kv = setting.kv
+    if kv is None or kv.method in choose.native():
+        raise IcrError(f"setting {setting} is an option of vLLM; use --model vllm, or another kv method here")
+    check(config, f"setting {setting}")
+    knobs = {k: v for k, v in kv.extra if k not in ("split", "prefill")}
+    method = make(str(kv.method), kv.amount if isinstance(kv.amount, int | float) else None, knobs)
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    method.fits(len(full_layers(text)), int(heads))
 
 
 def layer_types(config: Any) -> dict[str, int]:
