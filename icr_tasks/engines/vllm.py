@@ -221,8 +221,8 @@ class IcrVLLM(VLLM):
             kv = {"setting": f"kv:{self.cache_dtype}"}
         if self.native and self.held:
             plain: KvCounts = {"setting": "full", "method": "full", "tokens": tokens["prompt"]}
-            own_cache = {"layers": self.native, "bytes": own.held(self.held, tokens["prompt"])}
-            kv = {**(kv or plain), "native": own_cache}
+            kv = kv or plain
+            kv["native"] = {"layers": self.native, "bytes": own.held(self.held, tokens["prompt"])}
         if kv is not None:
             found["kv"] = kv
         return text, found

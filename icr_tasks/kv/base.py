@@ -312,7 +312,8 @@ def merge(
 
 def products(query: Tensor, keys: Tensor | rows.Blocks) -> Tensor:
     """Every row of query (kv_heads, group, dim) with every row of keys (kv_heads, n, dim): (kv_heads, group, n). On a CPU
-    the few queries stand on the right, which reads the keys 1.4 times faster, unless they lie in blocks."""
+    the few queries stand on the right, which reads the keys 1.4 times faster with AVX2 (0.8 with AVX-512), unless they lie
+    in blocks."""
     if isinstance(keys, rows.Blocks):
         return keys.products(query)
     if query.device.type != "cpu":
