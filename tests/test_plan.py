@@ -157,6 +157,20 @@ def test_the_command(
     assert main(["plan", "--tasks", "icr_helmet_rag", "--settings", "rag@"]) == 2
 
 
+def test_lengths_without_data_ask_the_questions_of_those_with_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ledgers of two lengths and the official numbers of a third: 60 questions, not 60 and 100."""
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path / "none"))
+    (tmp_path / "none").mkdir()
+    known = ("icr_helmet_rag_nq_4k", "icr_helmet_rag_nq_8k")
+    gatekit.write(tmp_path / "r", gatekit.rows(tasks=known))
+    tasks = ",".join([*known, "icr_helmet_rag_nq_16k"])
+    assert main(["plan", "--tasks", tasks, "--results", str(tmp_path / "r"), "--json"]) == 0
+    (end,) = json.loads(capsys.readouterr().out)["endpoints"]
+    assert (end["items"], end["questions"]) == (540, 60)
+
+
 def test_prompts_are_counted_with_the_evaluated_models_tokenizer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

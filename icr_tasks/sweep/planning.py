@@ -91,7 +91,9 @@ def plan(
     known = _measured(runs)
     if names:
         leaves = list(dict.fromkeys(leaf for name in names for leaf in catalog.expand(name)))
-        cells = [known.get(leaf) or _declared(leaf, notes, counts) for leaf in leaves]
+        guessed: set[str] = set()  # tasks whose questions are not known, only their number
+        cells = [known.get(leaf) or _declared(leaf, notes, guessed, counts) for leaf in leaves]
+        cells = _same_questions(cells, guessed)
     else:
         cells = list(known.values())
     if max_model_len is not None:
@@ -146,9 +148,21 @@ def _under(cell: Cell, setting: Setting) -> Cell:
     return cell
 
 
-def _declared(leaf: str, notes: list[str], counts: TokenCounter | None = None) -> Cell:
-    """A task's cell from its data, or from the official numbers where they are not on this machine. `counts`
-    counts the texts of some of its items."""
+def _same_questions(cells: Sequence[Cell], guessed: set[str]) -> list[Cell]:
+    """A dataset asks the same questions at every length: where the data of some lengths are here, the others take
+    their questions, which else would count a second time."""
+    there = {cell.dataset: cell for cell in cells if cell.task not in guessed}
+    return [
+        replace(cell, clusters=other.clusters, shared=other.shared)
+        if cell.task in guessed and (other := there.get(cell.dataset))
+        else cell
+        for cell in cells
+    ]
+
+
+def _declared(leaf: str, notes: list[str], guessed: set[str], counts: TokenCounter | None = None) -> Cell:
+    """A task's cell from its data, or from the official numbers where they are not on this machine (then the task is
+    added to `guessed`). `counts` counts the texts of some of its items."""
     benchmark, task = catalog.find(leaf)
     place, length = f"{benchmark.name}/{task.dataset}", task.length or ""
     out = OUTPUT.get(place, 32.0)
@@ -157,6 +171,7 @@ def _declared(leaf: str, notes: list[str], counts: TokenCounter | None = None) -
     except IcrError as error:
         if place not in OFFICIAL:
             raise
+        guessed.add(leaf)
         units, each, prompt = OFFICIAL[place]
         said = f"{benchmark.title}: official numbers, its data are not here"
         if not any(
