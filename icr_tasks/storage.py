@@ -337,7 +337,21 @@ def _results(root: Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise IcrError(f"{root} is not a folder")
-    return list(root.rglob("results_*.json"))
+    return [path for path in files_below(root) if path.match("results_*.json")]
+
+
+def files_below(root: Path, *, hidden: bool = True) -> Iterator[Path]:
+    """Every file at or below a folder, sorted within each folder; through symbolic links too (a tree of links to a
+    store), each folder once. `hidden`: also in folders whose names start with a dot."""
+    seen = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        here = os.stat(folder)
+        if (here.st_dev, here.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        below[:] = sorted(name for name in below if hidden or not name.startswith("."))
+        yield from (Path(folder) / name for name in sorted(files))
 
 
 def why(raw: bytes, error: Exception, otherwise: str) -> str:

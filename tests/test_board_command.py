@@ -21,6 +21,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.leaderboard.board import render
 from icr_tasks.leaderboard.board.build import Board, build
 from icr_tasks.leaderboard.board.tables import Options
+from icr_tasks.leaderboard.text import escape
 from icr_tasks.registry import VIEWS
 
 GOLDEN = Path(__file__).parent / "golden" / "board.md"
@@ -65,6 +66,7 @@ def test_formats_agree(tree: Path, board: Board) -> None:
         and r"$\pm$" in tex
         and "_" not in tex.replace(r"\_", "")
     )
+    assert escape.latex("a|b <c>_{#}") == r"a\textbar{}b \textless{}c\textgreater{}\_\{\#\}"
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

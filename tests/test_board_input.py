@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import board_tree
+import gatekit
 import pytest
 from board_tree import table
 
@@ -34,6 +35,29 @@ def test_trees_of_links_are_read(tmp_path: Path) -> None:
         (files / path.name).symlink_to(path)
     assert len(run_files(tmp_path / "files")) == 1
     assert main(["board", str(farm)]) == 0
+
+
+def test_baselines_and_strangers_are_found_in_trees_of_links(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gatekit.write(tmp_path / "store", gatekit.rows())
+    farm = tmp_path / "farm"
+    farm.mkdir()
+    (farm / "org_base").symlink_to(next((tmp_path / "store").iterdir()))
+    assert main(["baseline", "set", "main", str(farm)]) == 0
+    assert "is not below results, where icr gate looks for it" in capsys.readouterr().err
+    new = gatekit.write(tmp_path / "new", gatekit.rows(), model="org/new")
+    again = ["gate", str(new), "--baseline", "main"]
+    assert main([*again, "--results", str(farm)]) == 0
+    assert main([*again, "--results", str(tmp_path / "none")]) == 4
+    assert "name the folder that holds it with --results" in capsys.readouterr().out
+    assert main(["baseline", "set", "other", str(farm), "--results", str(farm)]) == 0
+    assert "is not below" not in capsys.readouterr().err
+    assert main(["check", str(farm)]) == 0
+    (next(farm.glob("*/*/*")) / "notes.txt").write_text("hello")
+    assert main(["check", str(farm)]) == 1
+    assert "notes.txt: not part of a results tree" in capsys.readouterr().out
 
 
 def test_copies_of_a_run_have_labels_of_their_own(tmp_path: Path) -> None:

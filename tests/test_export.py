@@ -154,6 +154,11 @@ def test_a_local_model_is_named_and_left_out(tmp_path: Path, capsys: pytest.Capt
     command = ["export", "eee", str(tmp_path / "r"), "-o", str(tmp_path / "eee"), "--model", "base=org/base"]
     assert main(command) == 0
     assert len(list((tmp_path / "eee" / "data" / "icr-tasks" / "org" / "base").iterdir())) == 2
+    for name in ("a model", "x" * 5000):
+        board_tree.run(tmp_path / "odd", name, datasets=("nq",))
+    assert main(["export", "eee", str(tmp_path / "odd"), "-o", str(tmp_path / "eee")]) == 2
+    said = capsys.readouterr().err
+    assert "give --model 'a model'=OWNER/NAME" in said and len(said) < 1000
 
 
 def test_every_eval_evers_own_validator(records: Path) -> None:

@@ -18,6 +18,7 @@ import orjson
 
 from ..errors import IcrError
 from ..leaderboard.ledgers import load
+from ..leaderboard.ledgers.ledger import run_files
 from ..leaderboard.pairs import baseline
 from ..leaderboard.pairs.gate import CODES, INCONCLUSIVE, NOT_COMPARABLE, PASS, REGRESSED
 from ..leaderboard.text.escape import markdown
@@ -62,6 +63,12 @@ def _set(args: argparse.Namespace) -> int:
         print(f"note: {end}: no result could be called a regression at alpha {args.alpha:g}", file=sys.stderr)
     pin = baseline.store(args.baselines, args.name, run, verdict=verdict, why=args.why)
     path = baseline.path_of(args.baselines, args.name)
+    if run.folder.resolve() not in (path.parent.resolve() for path in run_files(args.results)):
+        print(
+            f"note: {run.folder} is not below {args.results}, where icr gate looks for it: name the folder that holds "
+            "it with --results",
+            file=sys.stderr,
+        )
     print(
         f"baseline {args.name}, {pin.setting} ({pin.prompt}): {plain(run.label)} [{verdict}]; commit {path}"
     )

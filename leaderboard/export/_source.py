@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..board.items import Texts, texts_of
 from ..ledgers import ledger
 from ..ledgers.load import Run, TaskItems, load_run, read_head
 from ..stats import Effect
+from ..text.names import shortened
 
 
 @dataclass
@@ -66,7 +68,8 @@ class Source:
         found = self.models.get(run.model, run.model)
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", found):
             raise IcrError(
-                f"model {run.model!r} is no owner/name of a hub; give --model {run.model}=OWNER/NAME"
+                f"model {shortened(run.model)!r} is no owner/name of a hub; give --model "
+                f"{quote(shortened(run.model))}=OWNER/NAME"
             )
         return found
 

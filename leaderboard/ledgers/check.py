@@ -24,6 +24,7 @@ import orjson
 from icr_tasks.credentials import found_secrets
 from icr_tasks.errors import IcrError
 from icr_tasks.schema import read_head, run_fingerprint
+from icr_tasks.storage import files_below
 
 from .ledger import ITEMS, rows, run_files, slug
 
@@ -190,7 +191,7 @@ def _row(row: Any, head: dict[str, Any]) -> str | None:
 def _secrets(root: Path) -> Iterator[tuple[str, list[str]]]:
     """(run folder, problems) for every file with a credential in it, whoever wrote it; named, never
     repeated."""
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+    for path in sorted(p for p in files_below(root) if p.is_file()):
         found = list(islice(_in_file(path), MANY))
         if found:
             gone = "; remove it and make the key invalid: whoever read the file knows it"
@@ -214,7 +215,7 @@ def _in_file(path: Path) -> Iterator[str]:
 
 
 def _strays(root: Path) -> Iterator[str]:
-    for path in sorted(root.rglob("*")):
+    for path in sorted(files_below(root)):
         if path.is_file() and path.parent != root and path.name not in _NAMES:
             yield f"{path}: not part of a results tree; remove it"
         elif path.name == ITEMS and not (path.parent / "run.json").is_file():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import gzip
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.schema import SCHEMA as SCHEMA
 from icr_tasks.schema import fingerprint as fingerprint
 from icr_tasks.schema import read_head
-from icr_tasks.storage import replacing_folder, sha256, writing
+from icr_tasks.storage import files_below, replacing_folder, sha256, writing
 
 ITEMS = "items.jsonl.gz"
 T = TypeVar("T")
@@ -98,19 +97,9 @@ def runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def run_files(root: Path) -> list[Path]:
-    """Every run.json at or below `root`, sorted; through symbolic links too (a tree of links to a store), each
-    folder once. Folders that start with a dot are being written."""
-    found, seen = [], set()
-    for folder, below, files in os.walk(root, followlinks=True):
-        here = os.stat(folder)
-        if (here.st_dev, here.st_ino) in seen:
-            below.clear()
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        if "run.json" in files:
-            found.append(Path(folder) / "run.json")
-    return sorted(found)
+    """Every run.json at or below `root`, sorted; through symbolic links too. Folders that start with a dot are being
+    written."""
+    return sorted(path for path in files_below(root, hidden=False) if path.name == "run.json")
 
 
 def rows(path: Path) -> Iterator[tuple[int, Any]]:

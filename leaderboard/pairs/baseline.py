@@ -17,7 +17,7 @@ import orjson
 from icr_tasks.errors import IcrError, unknown
 from icr_tasks.storage import write_atomic, writing
 
-from ..ledgers.ledger import content
+from ..ledgers.ledger import content, run_files
 from ..ledgers.load import Run, load_run, read_head
 
 SCHEMA = 1
@@ -74,10 +74,11 @@ def pinned(folder: Path, name: str, run: Run) -> Pin:
 def resolve(results: Path, pin: dict[str, Any], name: str) -> Run:
     """The pinned ledger, unchanged. Raises IcrError (exit code 4) when it is gone or was replaced."""
     fingerprint = pin["fingerprint"]
-    heads = [(p.parent, read_head(p)) for p in sorted(results.rglob(f"{fingerprint}/run.json"))]
+    heads = [(p.parent, read_head(p)) for p in run_files(results) if p.parent.name == fingerprint]
     if not heads:
         text = (
-            f"baseline {name} pins run {fingerprint}, which is not below {results}; restore its folder there"
+            f"baseline {name} pins run {fingerprint}, which is not below {results}; name the folder that holds it "
+            "with --results, or restore it there"
         )
         raise IcrError(text, exit_code=4)
     for folder, head in heads:

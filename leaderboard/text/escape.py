@@ -27,6 +27,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "–": "--",
     "≈": r"$\approx$",
     "±": r"$\pm$",

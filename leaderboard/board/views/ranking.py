@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from icr_tasks.registry import view
+from icr_tasks.storage import files_below
 
 from ...stats import Design
 from ..cells import Cell, Codes, Places, Scores
@@ -26,7 +27,7 @@ def rows(root: Path, bad: list[str]) -> list[Row]:
     """One row a model x prompt x ranking method; messages of unreadable files go to `bad`."""
     codes = Codes()
     found: dict[tuple[str, str, str, str], Row] = {}
-    for path in sorted(root.rglob("rank_*.json")):
+    for path in sorted(p for p in files_below(root) if p.match("rank_*.json")):
         try:
             report = orjson.loads(path.read_bytes())
             _add(found, report, path, codes)
