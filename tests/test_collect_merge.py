@@ -178,9 +178,21 @@ def test_perplexity_says_why_it_has_no_score(tmp_path: Path, capsys: pytest.Capt
     assert run["tasks"]["wikitext"]["status"] == "error"
 
 
-def test_multiple_choice_of_a_stock_task_works(tmp_path: Path) -> None:
+def test_a_hostile_name_stays_on_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of models are untrusted: no line break, no text direction, no page of them in what is printed."""
+    name = "a\nb\u202ec" + "x" * 5000
+    tree(tmp_path / "a", NQ4, [_sample(0, 1)], expected=1, args={"pretrained": name})
+    assert main(["collect", str(tmp_path / "a"), "-o", str(tmp_path / "r")]) == 0
+    said = capsys.readouterr()
+    first = said.out.splitlines()[0]
+    assert first.startswith("**a b\ufffdcxxx") and first.endswith("x**, prompt ao") and len(first) < 130
+    assert "\u202e" not in said.out + said.err
+
+
+def test_multiple_choice_of_a_stock_task_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _stock(tmp_path / "out", "arc", [_doc(i, {"acc": float(i % 2), "acc_norm": 1.0}) for i in range(4)])
     assert main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "r")]) == 0
+    assert "prompt" not in capsys.readouterr().out.splitlines()[0]  # a stock task has no prompt of ours
     assert _scores(tmp_path / "r")[0] == {"acc": [0, 1, 0, 1], "acc_norm": [1, 1, 1, 1]}
 
 

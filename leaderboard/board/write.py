@@ -103,7 +103,7 @@ def markdown(board: Board, drawn: Sequence[Picture], extra: Sequence[Table], pub
         "",
     ]
     static = [p for p in drawn if p.static]
-    parts += [f"Pictures: {plots.NEEDS}.", ""] * (not plots.available())
+    parts += [f"{plots.NEEDS[0].upper()}{plots.NEEDS[1:]}.", ""] * (not plots.available())
     parts += [part for p in static[:1] for part in (_picture(p), "")]
     parts += [part for text in _tables(board.tables) for part in (text, "")]
     if static[1:]:

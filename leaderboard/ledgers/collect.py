@@ -22,6 +22,7 @@ import orjson
 from icr_tasks.errors import IcrError
 from icr_tasks.schema import run_fingerprint
 
+from ..text.names import plain
 from . import ledger, lm_eval_files, usages
 from .dtypes import dtype_name
 from .means import Means
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> int:
     for _, run in written:
         for task, sheet in run["tasks"].items():
             for note in filter(None, (cut_note(sheet, LOUD), route_note(sheet))):
-                print(f"icr: WARNING: {run['model']['id']} {task}: {note}", file=sys.stderr)
+                print(f"icr: WARNING: {plain(run['model']['id'])} {task}: {note}", file=sys.stderr)
     for message in said:
         print(f"icr: note: {message}", file=sys.stderr)
     for message in bad:

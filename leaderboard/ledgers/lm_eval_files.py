@@ -26,7 +26,6 @@ _TWICE = frozenset({"score", "score_se"})  # of our tasks: the headline under a 
 _NUMBER = frozenset({int, float, bool})
 _BY_TASK = ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "task_hashes")
 _KEPT = ("retrieval", "route", "kv", "thoughts")  # of the prompt digest, whole
-_ANY_KEPT = frozenset(_KEPT)
 _sha256 = hashlib.sha256
 _NEEDED = {"doc_hash", "prompt_hash", "target_hash", "metrics"}
 
@@ -244,10 +243,9 @@ def _row(
         for name, told in (("n_prompt_tokens", "tokens_in"), ("n_out_tokens", "tokens_out")):
             if row[name] is None:  # no tokenizer here: the server's own count
                 row[name] = usage.get(told)
-    if not _ANY_KEPT.isdisjoint(sent):
-        for name in _KEPT:
-            if of(name):
-                row[name] = sent[name]
+    for name in _KEPT:
+        if of(name):
+            row[name] = sent[name]
     return row
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from icr_tasks.settings import parse_tokens
 
 from ..stats import Design, Effect, documents, objects
-from ..text.names import DASH, points
+from ..text.names import DASH, plain, points, shortened
 from .load import Task, rows_by_task
 from .unfinished import cut_note, percent, unfinished
 
@@ -86,7 +86,7 @@ def table(runs: list[tuple[Path, dict[str, Any]]], tallies: dict[str, Tally] | N
     for folder, head in runs:
         tally = (tallies or {}).get(head["fingerprint"]) or _read(folder, head)
         line = (str(head["setting"]["text"]), tally.tasks(head["tasks"]))
-        blocks.setdefault((str(head["model"]["id"]), str(head["prompt"])), []).append(line)
+        blocks.setdefault((str(head["model"]["id"]), str(head["prompt"] or "")), []).append(line)
     return "\n\n".join(_block(*key, found) for key, found in sorted(blocks.items()))
 
 
@@ -121,7 +121,8 @@ def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -
         key=lambda c: (c[0], c[1], tokens(c[2])),
     )
     heads = [" ".join(p for p in (c[0] if c[1] in ("all", "rag") else c[1], c[2]) if p) for c in columns]
-    lines = [f"**{Path(model).name}**, prompt {prompt}", "", f"| setting | {' | '.join(heads)} | macro avg |"]
+    name = f"**{shortened(plain(Path(model).name))}**" + (f", prompt {prompt}" if prompt else "")
+    lines = [name, "", f"| setting | {' | '.join(heads)} | macro avg |"]
     lines.append("|---|" + "---:|" * (len(columns) + 1))
     notes: list[str] = []
     for setting, tasks in sorted(runs, key=lambda run: run[0]):
