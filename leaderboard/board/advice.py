@@ -23,7 +23,7 @@ from ..text.printed import printed, settled
 from .bands import Band, bands
 from .cells import Column, short_column
 from .costs import macro
-from .partners import full_of
+from .partners import by_model, full_of
 from .rows import Row, columns_of, difference
 from .sentence import sentence
 
@@ -102,12 +102,16 @@ def advise(rows: Sequence[Row]) -> tuple[list[Advice], dict[str, str]]:
     (model: benchmark) why there is none."""
     found, without = [], {}
     fulls = [r for r in rows if r.setting.get("kind") == "full" and not r.setting.get("then")]
-    partners = {id(r): full_of(r, rows) for r in rows if all(r is not f for f in fulls)}
+    at, of_model = {id(f) for f in fulls}, by_model(rows)
+    beside: dict[int, list[Row]] = {}  # of each full-context row the other settings, in order
+    for r in rows:
+        if id(r) not in at and (partner := full_of(r, of_model[r.key[:2]])):
+            beside.setdefault(id(partner), []).append(r)
     named = {r.name for r in fulls}
     for name in dict.fromkeys(r.name for r in rows if r.name not in named):
         without[name] = "no run with full context"
     for full in fulls:
-        others = [r for r in rows if partners.get(id(r)) is full]
+        others = beside.get(id(full), [])
         if not others:
             without.setdefault(full.name, "no setting beside full context")
             continue

@@ -8,6 +8,15 @@ from typing import Any
 from .rows import Row
 
 
+def by_model(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows of each model and checkpoint, in which alone a partner is looked for: thousands of rows times all rows would
+    take most of a board's time."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.key[:2], []).append(row)
+    return found
+
+
 def full_of(row: Row, rows: Sequence[Row]) -> Row | None:
     """The full-context row of the same model."""
     return _alike(row, rows, lambda r: r.setting.get("kind") == "full" and not r.setting.get("then"))

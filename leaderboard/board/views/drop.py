@@ -13,7 +13,7 @@ from icr_tasks.registry import view
 
 from ..cells import Column, short_column
 from ..join import started
-from ..partners import compressed, uncompressed
+from ..partners import by_model, compressed, uncompressed
 from ..rows import Row, columns_of, difference, suite_of
 from ..tables import Line, Options, Shown, Table, of_effect
 
@@ -24,18 +24,22 @@ if TYPE_CHECKING:
 def tables(rows: Sequence[Row], options: Options) -> list[Table]:
     """One line a compressed row with a partner of the same model and prompt that compresses nothing: full
     context, or the same retrieval alone."""
-    pairs = [(row, full) for row in rows if compressed(row) and (full := uncompressed(row, rows))]
+    of_model = by_model(rows)
+    pairs = [
+        (row, full) for row in rows if compressed(row) and (full := uncompressed(row, of_model[row.key[:2]]))
+    ]
     if not pairs:
         return []
     groups = _groups([row for row, _ in pairs])
     every = suite_of([c for _, columns in groups for c in columns])
     base = _base(pairs, options.base)
+    of_base = [pair for pair in pairs if pair[0].name == base]
     lines = []
     for row, full in pairs:
         cells = [_cell(row, full, columns, options.level) for _, columns in groups]
         if len(groups) > 1:
             cells.append(_cell(row, full, every, options.level))
-        cells.append(_twice(row, full, base, pairs, every, options.level))
+        cells.append(_twice(row, full, base, of_base, every, options.level))
         lines.append(Line((row.name, row.setting["text"], row.prompt), cells))
     lines.sort(key=lambda line: (line.labels[1], line.labels[0] != base, line.labels))
     heads = [name for name, _ in groups] + (["avg"] if len(groups) > 1 else []) + [f"vs drop of {base}"]
@@ -79,12 +83,17 @@ def _cell(row: Row, full: Row, columns: Sequence[Column], level: float) -> Shown
 
 
 def _twice(
-    row: Row, full: Row, base: str, pairs: Sequence[tuple[Row, Row]], columns: Sequence[Column], level: float
+    row: Row,
+    full: Row,
+    base: str,
+    of_base: Sequence[tuple[Row, Row]],
+    columns: Sequence[Column],
+    level: float,
 ) -> Shown:
     """(compressed - full) of this model minus the same of the reference, on the same items."""
     if row.name == base:
         return Shown("diff", reason="reference")
-    own = [(r, f) for r, f in pairs if r.name == base and r.setting["text"] == row.setting["text"]]
+    own = [(r, f) for r, f in of_base if r.setting["text"] == row.setting["text"]]
     other = min(own, key=lambda pair: pair[0].prompt != row.prompt, default=None)  # its own prompt first
     if other is None:
         return Shown("diff", reason=f"{base} has no run under {row.setting['text']}")

@@ -4,7 +4,7 @@ between retrieval and the whole context would reach."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -123,13 +123,14 @@ def _tokens(scores: Scores) -> float:
 def router(rows: Sequence[Row], options: Options) -> Table | None:
     """Two settings of one model on the same items: each alone, and the better of both on each item."""
     lines = []
+    fulls: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        if row.setting["text"] == "full":
+            fulls.setdefault((row.key, row.prompt), row)
     for row in rows:
         if row.setting.get("kind") != "rag":
             continue
-        full = next(
-            (r for r in rows if r.setting["text"] == "full" and r.key == row.key and r.prompt == row.prompt),
-            None,
-        )
+        full = fulls.get((row.key, row.prompt))
         for column in columns_of([row]) if full else ():
             assert full
             paired = difference(row, full, [column])
