@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 OPEN = 3  # so many tables are open in board.md, more are folded
 _NOTES = (
     "Full context: scores. The others: the paired difference to full context on the same items, the score in "
-    "brackets. Bold is the best setting of a column that somebody could serve, ≈ is within noise of it "
-    "(all settings at once). Reference lines are not ranked.",
+    "brackets. Bold is the best setting of a column that somebody could serve, ≈ is within noise of it, all "
+    "settings judged at once; what one costs or gains is judged against full context alone. Reference lines are not "
+    "ranked.",
     f"Effective length: the longest one that keeps {100 * KEPT:.0f} % of the score at the shortest; in brackets "
     "between which lengths it lies, + where nothing longer was measured.",
 )
