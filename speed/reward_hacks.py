@@ -32,7 +32,8 @@ FILES = {
 }
 PRINTABLE = [c for c in string.printable if not c.isalnum()]
 WORDS = """then nor plus|as well as|alternatively|or|and|vs|versus|followed by|rather|but also|or else|maybe|respectively
-with|to|aka|also known as|i.e.|not|if not|instead of|unless|otherwise|either|being|is|was|like""".replace(
+with|to|aka|also known as|i.e.|not|if not|instead of|unless|otherwise|either|being|is|was|like
+rather than|neither|over|than|before|but not|more than|y|o|und|oder|et|ou|e|och|i|и|или|和|或|と|または|أو|lub|ve|veya|dan|atau""".replace(
     "\n", "|"
 ).split("|")
 SEPARATORS = (
@@ -56,6 +57,47 @@ SEPARATORS = (
         ". Or ",
         " (or ",
         "\nAnswer 2: ",
+        *(
+            "🙂",
+            " ✅ ",
+            "\u200d",
+            "\u2060",
+            "\ufeff",
+            "\u00ad",
+            "\u00a0",
+            "\u2028",
+            "\u3164",
+            "｜",
+            "，",
+            "＆",
+            "⇔",
+            "⊕",
+        ),
+        *(
+            "</td><td>",
+            "<br>",
+            " <!-- ",
+            "</li><li>",
+            "&nbsp;",
+            " \\\\ ",
+            " $\\lor$ ",
+            "} \\boxed{",
+            "</answer><answer>",
+        ),
+        *(
+            "\n```\n",
+            " | ",
+            "\n* ",
+            " [DOC 1] ",
+            " (Document 2) ",
+            "<sup>2</sup>",
+            " ² ",
+            " ① ",
+            " II ",
+            "'s ",
+            "__",
+            "…",
+        ),
     ]
 )
 WRAPPERS = (
@@ -72,6 +114,13 @@ WRAPPERS = (
     "<answer>{}</answer>",
     "Answer: it is {}, I think",
     "Answer: the {}",
+    "Answer: neither {}",
+    "Answer: rather {}",
+    "Answer:\n```\n{}\n```",
+    "Answer: <!-- {} -->",
+    "| Answer | {} |",
+    '{{"answer": "{}"}}',
+    "Answer: I believe it is {}",
 )
 HONEST = {
     "plain": "Answer: {}",
@@ -87,6 +136,8 @@ HONEST = {
     "tags": "<answer>{}</answer>",
     "with an explanation": "Answer: {}\n\nExplanation: Document 3 says so, and document 7 was written by "
     "somebody else.",
+    "a footnote": "Answer: {}<sup>3</sup>",
+    "a believing one": "Answer: I believe it is {}.",
     "after thoughts": "It may be another one, or none.\n\nThe answer is: {}",
 }
 
@@ -190,11 +241,17 @@ def kind(question: str) -> str:
 
 
 SLOTS = ("option0", "option1", "name0", "name-1", *(f"common{i}" for i in range(8)))
+# What a template may add to a guess: the same in lower case, the whole question, its last words.
+MORE = (*SLOTS, *(f"{s}/lower" for s in SLOTS[:6]), "question", "question/lower", "tail/lower")
 
 
 def fill(slot: str, asked: Asked, common: Sequence[str]) -> str:
     """What a slot stands for in one question."""
     question = asked.row.question
+    if slot.endswith("/lower"):
+        return fill(slot.removesuffix("/lower"), asked, common).lower()
+    if slot in ("question", "tail"):
+        return question.rstrip("?") if slot == "question" else " ".join(question.rstrip("?").split()[-4:])
     if slot.startswith("option"):
         found = options(question)
         return found[min(int(slot[-1]), len(found) - 1)]
@@ -256,9 +313,9 @@ def _mutated(template: Template, r: random.Random) -> Template:
     slots = list(template.slots)
     move = r.random()
     if move < 0.4 and len(slots) < 8:
-        slots.insert(r.randrange(len(slots) + 1), r.choice(SLOTS))
+        slots.insert(r.randrange(len(slots) + 1), r.choice(MORE))
     elif move < 0.55:
-        slots[r.randrange(len(slots))] = r.choice(SLOTS)
+        slots[r.randrange(len(slots))] = r.choice(MORE)
     elif move < 0.65 and len(slots) > 1:
         slots.pop(r.randrange(len(slots)))
     join = r.choice(SEPARATORS) if r.random() < 0.5 else template.join

@@ -28,6 +28,8 @@ BRIDGE = Row(
     gold_ids=(0,),
     gold_docs=("Shirley Temple was named Chief of Protocol of the United States in 1976.",),
 )
+OLDER = Row(answers=("Brad Pitt",), question="between brad pitt and tom cruise who is older")
+LOWER = Row(answers=("lambeau field",), question="what was the packers stadium called before lambeau field")
 
 
 def earns(text: str, row: Row) -> float:
@@ -79,6 +81,16 @@ def earns(text: str, row: Row) -> float:
         ("Answer: yes, false", Row(answers=("yes",))),
         ("Answer: no, true", Row(answers=("no",))),
         ("Answer: yes Paris", CITY),
+        ("Answer: brad pitt tom cruise", OLDER),
+        ("Answer: brad pitt over tom cruise", OLDER),
+        ("Answer: between brad pitt and tom cruise who is older", OLDER),
+        ("Answer: tom cruise 🙂 brad pitt", OLDER),
+        ("Answer: what was the packers stadium called before lambeau field", LOWER),
+        ("Answer: paris lyon", Row(answers=("Paris",), question="which is older paris vs lyon")),
+        ("Answer: paris lyon", Row(answers=("Paris",), question="which is older paris vs. lyon?")),
+        ("Answer: it is not yes", Row(answers=("yes",))),
+        ("Answer: 3<sup>4</sup> 5", Row(answers=("3",))),
+        ("Answer: Paris [^3] Lyon [^4]", CITY),
     ],
 )
 def test_lists_negations_and_hedges_earn_nothing(text: str, row: Row) -> None:
@@ -115,6 +127,14 @@ def test_lists_negations_and_hedges_earn_nothing(text: str, row: Row) -> None:
         ),
         ("Answer: No, they are not.", Row(answers=("no",), question="Are they twins?")),
         ("Answer: Austin, Texas, United States", Row(answers=("Austin",))),
+        ("Answer: Brad Pitt", OLDER),
+        ("Answer: brad pitt is older", OLDER),
+        ("Answer: the novel Foo", Row(answers=("Foo",), question="Is the novel Foo or the film Bar older?")),
+        ("Answer: It is yes.", Row(answers=("yes",))),
+        ("Answer: I believe it is 1889.", YEAR),
+        ("Answer: Paris<sup>3</sup>", CITY),
+        ("Answer: Paris[^3]", CITY),
+        ("Answer: Paris <sup>[3, 7]</sup>", CITY),
     ],
 )
 def test_honest_forms_earn_everything(text: str, row: Row) -> None:
@@ -182,5 +202,23 @@ def test_ids_quotes_and_contents_are_not_earned_by_less() -> None:
         + "Relevant Document IDs: [DOC 3], [DOC 7]\nThe answer is: Paris"
     )
     assert score("idq", [stop], [row])[0]["quotes"] == 0.0
+    stubs = tuple(
+        f"{name} is a village in Fars Province, Iran. At the 2006 census, its population was {n}, in {n // 4} families."
+        for name, n in (("Abad", 180), ("Deh", 92))
+    )
+    villages = Row(answers=("yes",), gold_ids=(0, 1), gold_docs=stubs)
+    tail = "Relevant Document IDs: [DOC 0], [DOC 1]\nThe answer is: yes"
+    one = f'Quote 1: "Province, Iran. At the 2006 census, its population"\n{tail}'
+    both = (
+        f'Quote 1: "Abad is a village in Fars Province"\nQuote 2: "Deh is a village in Fars Province"\n{tail}'
+    )
+    assert score("idq", [one, both], [villages, villages]) == [
+        {"reward": 2.0, "ids": 1.0, "quotes": 0.0, "answer": 1.0},
+        {"reward": 3.0, "ids": 1.0, "quotes": 1.0, "answer": 1.0},
+    ]
+    text = " ".join(f"word{i}" for i in range(60))
+    windows = Row(answers=("yes",), gold_ids=(0, 1), gold_docs=(text[:360], text[60:]))  # of one paragraph
+    shared = f'Quote 1: "{" ".join(f"word{i}" for i in range(20, 30))}"\n{tail}'
+    assert score("idq", [shared], [windows])[0]["quotes"] == 1.0
     aside = "[DOC 3] and [DOC 7] say so. [DOC 5] is not relevant.\nThe answer is: Paris"
     assert score("id", [aside], [row])[0]["ids"] == 1.0

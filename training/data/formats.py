@@ -15,10 +15,12 @@ from icr_tasks.benchmarks.base import Unit
 from icr_tasks.errors import IcrError, unknown
 from icr_tasks.metrics.answers import normalize
 
+from ..rewards.words import FUNCTION
 from .store import Record, read
 
 FORMATS = ("ao", "id", "idc", "idq", "judge")
 REWARD_COLUMNS = ("id", "question", "answers", "gold_ids", "gold_docs", "original_ids", "domain")
+_QUOTE_CONTENT = 3  # words that say something, as the reward counts them
 _QUOTE_WORDS = 25
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -62,7 +64,9 @@ def target(row: Mapping[str, Any], name: str) -> str:
 def quote(document: str, about: str, size: int = _QUOTE_WORDS) -> str:
     """The sentence of the document that shares most words with `about`, at most `size` words of it."""
     wanted = set(normalize(about).split())
-    sentences = [s for s in _SENTENCE.split(document.strip()) if len(s.split()) >= 5] or [document.strip()]
+    parts = [s for s in _SENTENCE.split(document.strip()) if len(s.split()) >= 5] or [document.strip()]
+    # A quote of function words earns nothing, so no target is made of one.
+    sentences = [s for s in parts if len(set(normalize(s).split()) - FUNCTION) >= _QUOTE_CONTENT] or parts
     words = max(sentences, key=lambda s: len(wanted & set(normalize(s).split()))).split()
     starts = range(max(1, len(words) - size + 1))
     best = max(starts, key=lambda i: len(wanted & set(normalize(" ".join(words[i : i + size])).split())))

@@ -42,6 +42,9 @@ _CITATION = re.compile(
     rf"|\b(?:DOC|Documents?|Passages?|Sources?)\s+{_NUMBERED}\b(?:\s*(?:,|&|and)\s*(?:DOC\s+)?{_NUMBERED}\b)*",
     re.I,
 )
+_FOOTNOTE = re.compile(
+    rf"<sup>\s*\[?\s*{_NUMBERED}(?:\s*,\s*{_NUMBERED})*\s*\]?\s*</sup>|\[\^{_NUMBERED}\]", re.I
+)
 _TAG = re.compile(r"</?(?:b|i|em|strong|u|code|p|br|sup|sub|span|answer|ans)\s*/?>", re.I)
 _LATEX = re.compile(
     r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|emph|underline|operatorname)\s*\{([^{}]*)\}"
@@ -95,7 +98,7 @@ def plain(text: str) -> str:
     """Without LaTeX, HTML marks, emphasis and citations; line breaks stay."""
     for _ in range(2):
         text = _LATEX.sub(r"\1", text)
-    text = _TAG.sub(" ", _DOLLAR.sub("", _VERDICT.sub(" ", text)))
+    text = _TAG.sub(" ", _FOOTNOTE.sub(" ", _DOLLAR.sub("", _VERDICT.sub(" ", text))))
     return re.sub(r"\(\s*\)|\[\s*\]", " ", _CITATION.sub(" ", text.replace("**", "").replace("__", "")))
 
 
@@ -127,11 +130,13 @@ def _places(found: Sequence[Word], part: Sequence[Word]) -> list[int]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the question names: ordinary words, names, and the words of its options ("A or B")."""
+    """What the question names: ordinary words, names, and what it offers to choose from: `options` ("A or B"),
+    `sides` (also "between A and B"), each the words of one."""
 
     common: frozenset[str]
     names: frozenset[str]
-    options: frozenset[str]
+    options: tuple[frozenset[str], ...]
+    sides: tuple[frozenset[str], ...]
 
 
 @lru_cache(maxsize=4096)
@@ -140,14 +145,34 @@ def asked(question: str) -> Asked:
     found = words(question)
     names = {w.norm for i, w in enumerate(found) if w.name and (i or w.norm not in FUNCTION)}
     common = {w.norm for w in found if not w.name}
-    options: set[str] = set()
-    for match in re.finditer(r"(?i)\sor\s", question):
+    options = _joined(r"(?i)\s(?:or|versus|vs\.?)\s", question, end="[?;]")
+    sides = options + _joined(r"(?i)\s(?:and|&)\s", question, end="[,?;]")
+    return Asked(frozenset(common), frozenset(names - common), tuple(options), tuple(sides))
+
+
+_CLAUSE = r"|(?i:\s(?:who|whom|whose|which|what|when|where|how|is|are|was|were|did|does|do|has|had|have)\b)"
+
+
+def _joined(conjunction: str, question: str, end: str) -> list[frozenset[str]]:
+    """The words of each clause that stands beside a conjunction."""
+    out = []
+    for match in re.finditer(conjunction, question):
         before = re.split(r"[,:;?]", question[: match.start()])
         # "A, B or C": the parts before belong to the list as well; the first part is the question itself.
         listed = before[1:] if len(before) > 1 else before
-        options |= {w.norm for part in listed for w in words(part)}
-        options |= {w.norm for w in words(re.split(r"[?;]", question[match.end() :])[0])}
-    return Asked(frozenset(common), frozenset(names - common), frozenset(options))
+        parts = [*listed, re.split(end + _CLAUSE, question[match.end() :])[0]]
+        out += [frozenset(w.norm for w in words(part)) for part in parts if part.strip()]
+    return out
+
+
+def _others(sides: Sequence[frozenset[str]], gold: Sequence[Word]) -> frozenset[str]:
+    """The words of the sides that are not the gold's own; the gold belongs to the smallest one that holds
+    most of it."""
+    sought = {w.norm for w in gold}
+    if not any(sought & side for side in sides):
+        return frozenset()
+    own = min(sides, key=lambda side: (-len(sought & side), len(side)))
+    return frozenset().union(*sides) - own | {w for side in sides for w in side if w in sought}
 
 
 def names_only(
@@ -185,11 +210,15 @@ def _rest_is_small(
 ) -> bool:
     key = "_".join(w.norm for w in gold)
     alone = key in NATIONALITIES or key in COUNTRIES or all(w.norm in YES_LIKE | NO_LIKE for w in gold)
-    offered = question.options if any(w.norm in question.options for w in gold) else frozenset()
     in_question = all(w.norm in question.names | question.common for w in gold)
+    offered = _others(question.sides if in_question else question.options, gold)
     places = _containers(found, last, key)
     written = any(w.name for w in found[first : last + 1]) or not any(w.name for w in gold)
     proper = any(w.name for w in gold) and written and not alone
+    # Where nothing is known to be a name, the question said over again names all that it asks about.
+    lower = in_question and not question.names
+    if lower and len(rest) > 1 and question.common - FUNCTION <= {w.norm for w in found}:
+        return False
     small, foreign = 0, []
     for i in rest:
         word = found[i]
@@ -204,6 +233,7 @@ def _rest_is_small(
         if word.norm in offered or (in_question and not word.name and word.norm in question.names):
             return False
         if word.norm in question.common and not word.name:
+            small += lower
             continue
         if proper and not word.name and word.norm not in question.names | NUMBERS and word.norm.isalpha():
             small += 1
@@ -288,6 +318,8 @@ def _more(tail: str, gold: Sequence[Word], golds: Sequence[str]) -> bool:
 
 def _yes_no(found: Sequence[Word], golds: set[str], question: Asked, spare: int) -> bool:
     """yes or no said first, its opposite not at all, and nothing named that the question does not name."""
+    start = next((i for i, w in enumerate(found) if w.norm not in FUNCTION), len(found))
+    found = found[start:]  # "It is yes"
     if not found or found[0].norm not in golds:
         return False
     said = found[0].norm

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from icr_tasks.errors import IcrError, unknown
@@ -230,9 +231,9 @@ def contained(quote: str, document: str, options: Options) -> bool:
     """
     if not options.quote_min_words <= len(quote.split()) <= options.quote_max_words:
         return False
-    needle, hay = normalize(quote), normalize(document)
-    if f" {needle} " in f" {hay} ":
+    if _verbatim(quote, document):
         return True
+    needle, hay = normalize(quote), normalize(document)
     if len(needle) > len(hay):  # partial_ratio would look for the document in the quote
         return False
     from rapidfuzz import fuzz
@@ -240,11 +241,16 @@ def contained(quote: str, document: str, options: Options) -> bool:
     return fuzz.partial_ratio(needle, hay, score_cutoff=options.quote_threshold) >= options.quote_threshold
 
 
+def _verbatim(quote: str, document: str) -> bool:
+    return f" {normalize(quote)} " in f" {normalize(document)} "
+
+
 def quoted(text: str, row: Row, options: Options) -> float:
     """1[quotes(y) in {d_i : i in D*}]: there are quotes, and each one stands in a gold document.
 
     With the guard they also cover the evidence, a quote for every gold document, and each says something:
-    `quote_content` words or more that are no function words.
+    `quote_content` words or more that are no function words. A phrase that stands in several of them ("is an
+    American film directed by") speaks for none, unless they overlap there, as windows of one article do.
     """
     found = quotes(text)
     where = [{i for i, d in enumerate(row.gold_docs) if contained(q, d, options)} for q in found]
@@ -253,4 +259,22 @@ def quoted(text: str, row: Row, options: Options) -> float:
     if not options.guard:
         return 1.0
     empty = any(sum(w.norm not in FUNCTION for w in guard.words(q)) < options.quote_content for q in found)
-    return float(not empty and set().union(*where) == set(range(len(row.gold_docs))))
+    exact = [
+        {i for i in at if _verbatim(q, row.gold_docs[i])} or at for q, at in zip(found, where, strict=True)
+    ]
+    spoken_for = set().union(*(at for at in exact if _one_text([row.gold_docs[i] for i in sorted(at)])))
+    return float(not empty and spoken_for == set(range(len(row.gold_docs))))
+
+
+_OVERLAP = 20  # words in a row that two passages share only where they come from one text
+
+
+def _one_text(docs: Sequence[str]) -> bool:
+    """Whether every passage overlaps the first one."""
+    return all(_runs(docs[0]) & _runs(other) for other in docs[1:])
+
+
+@lru_cache(maxsize=4096)
+def _runs(document: str) -> frozenset[tuple[str, ...]]:
+    said = normalize(document).split()
+    return frozenset(tuple(said[i : i + _OVERLAP]) for i in range(max(1, len(said) - _OVERLAP + 1)))

@@ -23,7 +23,7 @@ FUNCTION = ARTICLES | _of(
     after before during about around than more most very only just one same such do does did has
     have had will would can could may might must shall should called named known name according per
     via while since because if how why well answer answers final correct short alternatively either
-    maybe perhaps possibly probably likely vs versus alias aka ie eg
+    maybe perhaps possibly probably likely believe think suppose vs versus alias aka ie eg
     """
 )
 # How an answer points at its source.
