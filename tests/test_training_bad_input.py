@@ -154,6 +154,26 @@ def test_difficulty_asks_a_served_model_in_the_words_of_the_config(
     assert sum(r["pass"] for r in found) == len(rows) - 1 and all(r["flat"] for r in found)
 
 
+def test_difficulty_names_a_server_that_does_not_answer(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openai", reason="a served model is asked through openai (extra [judge])")
+    config = root / "nobody.yaml"
+    config.write_text(trainkit.config(root, "grpo", "none").dump())
+    given = [str(config), "-k", "2", "-o", str(tmp_path), "--base-url", "http://127.0.0.1:9/v1"]
+    with pytest.raises(IcrError, match="server at http://127.0.0.1:9/v1 gave no completions of .* goes on"):
+        difficulty.main(given)
+
+
+def test_a_model_that_is_nowhere_is_named_not_its_rows(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = trainkit.config(root, "sft", str(tmp_path / "out"), model="nowhere")
+    path = root / "data" / "train.parquet"
+    with pytest.raises(IcrError, match="nowhere") as error:
+        prepare.materialise(config, path, "hash")
+    assert "no row" not in str(error.value)
+
+
 def test_difficulty_in_this_process_asks_vllm_for_the_config_s_lengths(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,15 @@ def test_json_list_and_gzip_are_read(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text("[{")
     with pytest.raises(IcrError, match="cannot be read as JSON"):
         list(read.records(tmp_path / "cut.json"))
+    odd = tmp_path / "odd.jsonl"
+    for text, says in (
+        ('{"id": 1}\n\n{"id": \n', "line 3: Expecting value"),
+        ('{"id": 1}\n\n"x"\n', "line 3 is no record"),
+        ('[{"id": 1}, 2]', "record 2 is no record"),
+    ):
+        odd.write_text(text)
+        with pytest.raises(IcrError, match=says):
+            list(read.records(odd))
 
 
 def test_windows_hold_the_sentences_within_the_size() -> None:

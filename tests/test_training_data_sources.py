@@ -8,11 +8,13 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pyarrow", reason="training data are parquet files (extra [train])")
 pytest.importorskip("bm25s", reason="retrieval here is bm25 (extra [rag])")
 from icr_tasks.cli import main
+from icr_tasks.errors import IcrError
 from icr_tasks.training.data import keychain, nearness, read, report, sources, store
 from icr_tasks.training.data.config import Config
 
@@ -93,7 +95,12 @@ def test_records_without_evidence_or_twice_are_counted(medical: Path, tmp_path: 
     assert counts["records dropped: no evidence"] == 1
     assert counts["records rows whose evidence does not hold the answer"] == 1
     bad.write_text(json.dumps({"question": "?", "answers": ["x"]}))
-    with pytest.raises(Exception, match="no evidence.*records need question, answers and evidence"):
+    with pytest.raises(
+        IcrError, match="record 1: .*no evidence.*records need question, answers and evidence"
+    ):
+        read.run(Config(records=str(bad)), tmp_path)
+    bad.write_text(json.dumps(odd[1]))
+    with pytest.raises(IcrError, match=r"no usable record \(1 records dropped: no evidence\)"):
         read.run(Config(records=str(bad)), tmp_path)
 
 
@@ -252,6 +259,8 @@ def test_a_chain_of_keys_leads_to_the_question(medical: Path, tmp_path: Path) ->
 
 def test_warnings_name_what_to_look_at() -> None:
     found = {
+        "rows": 10,
+        "rows without a distractor": 2,
         "P(gold longer than another passage)": 0.911,
         "rows whose gold does not hold the answer": 0.3,
         "rows with a distractor that holds the answer": 0.6,
@@ -261,7 +270,10 @@ def test_warnings_name_what_to_look_at() -> None:
     stages = {
         "judge": {"counts": {"removed": 15_523}},
         "dedupe": {"counts": {"hits": 18_272}},
-        "pack": {"options": {"tokens": 4000}},
+        "pack": {"options": {"tokens": 4000}, "counts": {"dropped: gold does not fit": 3}},
     }
     text = "\n".join(report.warnings(found, stages))
-    assert "85%" in text and "0.911" in text and "848" in text and Counter(text)["\n"] == 4
+    assert "85%" in text and "0.911" in text and "848" in text and Counter(text)["\n"] == 6
+    assert "2 of 10 rows hold gold passages alone" in text and "pack: 3 dropped: gold does not fit" in text
+    alone = found | {"P(gold longer than another passage)": report.cue(np.array([5]), np.array([]))}
+    assert "gives the gold away" not in "\n".join(report.warnings(alone, stages))

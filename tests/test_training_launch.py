@@ -195,7 +195,12 @@ def test_equal_arms_are_refused(here: Path, tmp_path: Path, monkeypatch: pytest.
         ("grpo", "trl.vllm_tensor_parallel_size=3", "does not divide devices 8"),
         ("grpo", "trl.attn_implementation=flash_attention_2", "model_init_kwargs"),
         ("grpo", "learning_rate=1e-6", "set trl.learning_rate"),
-        ("grpo", "devices=1", "gradient_accumulation_steps=160"),
+        ("grpo", "devices=1", "gradient_accumulation_steps=160 trl.steps_per_generation=640 keeps"),
+        (
+            "grpo",
+            "devices=3",
+            "gradient_accumulation_steps=55 trl.steps_per_generation=220 comes nearest .103% of",
+        ),
         ("grpo", "trl.eval_strategy=steps", "trl.per_device_eval_batch_size=5"),
         ("grpo", "trl.chat_template_kwargs={}", "top level"),
     ],
@@ -267,6 +272,18 @@ def test_rows_counted_with_the_trained_model_s_tokenizer_are_not_counted_again(
     )  # above it the noted length is too coarse
     list(prepare.rows(config, path, tokenizer, Report()))
     assert len(set(asked)) == 8
+
+
+def test_a_run_without_a_step_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    given = ["grpo_ao.yaml", "data=tiny", "output=out", f"model={here / 'base'}"]
+    for words in (["grpo", *given, "--check"], ["grpo", *given, "--plan"], ["launch", *given]):
+        assert main(["train", *words]) == 2
+        out = capsys.readouterr()
+        assert "rows do not fill one rollout of 256 prompts; make more rows" in out.err
+        assert "would start" not in out.out and not (here / "out").exists()
 
 
 def test_the_plan_says_what_a_run_does(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ trl: {learning_rate: 1.0e-6, num_generations: 5}
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -151,17 +152,22 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def shrunk(tree: Mapping[str, Any], before: int) -> str:
-    """What another number of devices does to the batches, and the overrides that keep them."""
+    """What another number of devices does to the batches, and the overrides that keep them, as near as whole
+    groups of completions allow."""
     trl, devices = tree.get("trl") or {}, tree["devices"]
-    steps = {
-        k: trl.get(k, 1) * before for k in ("gradient_accumulation_steps", "steps_per_generation") if k in trl
-    }
-    keep = " ".join(f"trl.{k}={max(1, round(n / devices))}" for k, n in steps.items())
-    keep = keep or f"trl.gradient_accumulation_steps={max(1, round(before / devices))}"
+    steps = {k: trl[k] for k in ("gradient_accumulation_steps", "steps_per_generation") if k in trl}
+    least = min(steps.values(), default=1)
+    updates = {k: n // least for k, n in steps.items()} or {"gradient_accumulation_steps": 1}
+    group = trl.get("num_generations", 8) if tree.get("kind") == "grpo" else 1
+    unit = group // math.gcd(group, trl.get("per_device_train_batch_size", 8) * devices)
+    most = max(1, round(least * before / devices / unit)) * unit
+    keep = " ".join(f"trl.{k}={most * n}" for k, n in updates.items())
+    exact = most * devices == least * before
     return (
         f"devices={devices} instead of {before} would make every batch {before / devices:g} times smaller; "
-        "say what you want: "
-        f"{keep} keeps the batches (name one of these keys to confirm any other)"
+        f"say what you want: {keep} "
+        f"{'keeps the batches' if exact else f'comes nearest ({most * devices / (least * before):.0%} of them)'} "
+        "(name one of these keys to confirm any other)"
     )
 
 

@@ -85,7 +85,7 @@ def served_sampler(config: Config, base_url: str, model: str) -> Sample:
     from concurrent.futures import ThreadPoolExecutor
 
     try:
-        from openai import OpenAI
+        from openai import OpenAI, OpenAIError
     except ImportError as error:
         raise IcrError(f"--base-url needs the openai client: {install_hint('judge')}") from error
     client = OpenAI(base_url=base_url, api_key="none")
@@ -97,14 +97,20 @@ def served_sampler(config: Config, base_url: str, model: str) -> Sample:
 
     def one(messages: list[dict[str, str]], k: int) -> list[str]:
         temperature = config.trl.get("temperature", 1.0)
-        found = client.chat.completions.create(  # type: ignore[call-overload]
-            model=model,
-            messages=messages,
-            n=k,
-            temperature=temperature,
-            max_tokens=config.max_response_length,
-            **more,  # type: ignore[arg-type]
-        )
+        try:
+            found = client.chat.completions.create(  # type: ignore[call-overload]
+                model=model,
+                messages=messages,
+                n=k,
+                temperature=temperature,
+                max_tokens=config.max_response_length,
+                **more,  # type: ignore[arg-type]
+            )
+        except OpenAIError as error:
+            raise IcrError(
+                f"the server at {base_url} gave no completions of {model} ({error}); the same command goes on "
+                "where it stopped"
+            ) from error
         return [c.message.content or "" for c in found.choices]
 
     def sample(asked: Sequence[list[dict[str, str]]], k: int) -> list[list[str]]:

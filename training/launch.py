@@ -98,6 +98,7 @@ def main(argv: list[str]) -> int:
     print(shlex.join(words), flush=True)
     if args.dry_run:
         return 0
+    plan.refuse_empty(config, path)
     prepare.ready(config, path, args.workers)
     # `-m` would look for icr_tasks in the working folder first, which may be a checkout whose parts lie elsewhere
     env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONSAFEPATH": "1"}

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from icr_tasks.errors import IcrError
+
 from .config import Config
 from .data import store
 
@@ -110,6 +112,16 @@ def of(config: Config, data: Path, rate: float = RATE) -> Plan:
     else:
         disk = 0.0
     return Plan(total, prompts, update, rollouts, steps, saves, length, weights, disk, memory, hours)
+
+
+def refuse_empty(config: Config, data: Path) -> None:
+    """IcrError for a run that would end before its first step."""
+    p = of(config, data)
+    if not p.steps:
+        raise IcrError(
+            f"no step at all: {p.rows:,} rows do not fill one rollout of {p.prompts:,} prompts; make more rows, "
+            "or set smaller batches"
+        )
 
 
 def text(config: Config, data: Path, rate: float = RATE) -> str:

@@ -212,7 +212,7 @@ def _part(parts: list[tuple[int, int]], text: str, path: str, reports: str) -> I
     from transformers import AutoTokenizer
 
     config = configs.of(yaml.safe_load(text))
-    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    tokenizer = AutoTokenizer.from_pretrained(config.model, local_files_only=hub.local(config.model, "model"))
     for part in parts:
         report = Report()
         yield from rows(config, Path(path), tokenizer, report, part)
@@ -243,12 +243,11 @@ def materialise(config: Config, path: Path, data_hash: str, workers: int = 1) ->
             cache_dir=str(folder / "cache"),  # a cached set would say nothing about what was cut
         )
     except Exception as error:
-        if not isinstance(error.__cause__ or error, IcrError):
-            report = _summed(notes)
-            if report.rows == len(report.left_out):  # datasets has no first row to take the columns from
-                raise IcrError(f"no row of {path} can be used: {report}") from error
-            raise
-        raise error.__cause__ or error from None
+        report, cause = _summed(notes), error.__cause__ or error
+        if not isinstance(cause, IcrError) and report.rows and report.rows == len(report.left_out):
+            # datasets has no first row to take the columns from
+            raise IcrError(f"no row of {path} can be used: {report}") from error
+        raise cause from None
     report = _summed(notes)
     dataset.save_to_disk(str(folder))
     del dataset

@@ -43,11 +43,12 @@ def command(kind: str, argv: list[str], train: Callable[[Config, bool], Path], a
         raise IcrError(f"{args.config} is a config for `icr train {config.kind}`")
     if args.check or args.plan:
         path, resume = check(config, launched=False)
+        print(plan.text(config, path, args.rate * 1e12))
+        plan.refuse_empty(config, path)
         print(
             f"config, data ({path}) and run folder are in order; "
             f"{f'would continue from {resume}' if resume else 'would start'}"
         )
-        print(plan.text(config, path, args.rate * 1e12))
         return 0
     train(config, args.fresh)
     return 0

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -52,12 +52,25 @@ def records(path: Path) -> Iterator[Record]:
         with opener(path, "rt", encoding="utf-8") as file:
             start = file.read(1)
             file.seek(0)
-            if start == "[":
-                yield from json.load(file)
-            else:
-                yield from (json.loads(line) for line in file if line.strip())
+            place = "record" if start == "[" else "line"
+            for number, record in enumerate(json.load(file) if start == "[" else _lines(file), 1):
+                if record is not None and not isinstance(record, dict):
+                    raise IcrError(f"{path}, {place} {number} is no record (an object of names and values)")
+                if record is not None:
+                    yield record
     except (ValueError, OSError, EOFError) as error:
-        raise IcrError(f"{path} cannot be read as JSON ({error}); give the official file") from error
+        raise IcrError(
+            f"{path} cannot be read as JSON ({error}): one list of records, or one a line"
+        ) from error
+
+
+def _lines(file: TextIO) -> Iterator[Any]:
+    """A value a line, None for an empty one. ValueError that names the line."""
+    for number, line in enumerate(file, 1):
+        try:
+            yield json.loads(line) if line.strip() else None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number}: {error.msg}") from error
 
 
 def _pairs(value: Any, first: str, second: str) -> list[tuple[str, Any]]:
@@ -188,8 +201,13 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
         if not path:
             continue
         part: list[Record] = []
-        for record in tqdm(records(Path(path)), desc=f"read {dataset}", unit=" records", delay=2):
-            row, outcome = _one(record, dataset, cfg, counts)
+        for number, record in enumerate(
+            tqdm(records(Path(path)), desc=f"read {dataset}", unit=" records", delay=2), 1
+        ):
+            try:
+                row, outcome = _one(record, dataset, cfg, counts)
+            except IcrError as error:
+                raise IcrError(f"{path}, record {number}: {error}") from error
             if row is not None and seen.get(row["id"], row["question"]) != row["question"]:
                 # two files that number their rows from 1: dropping would take a whole domain away
                 row["id"] += f"-{hashlib.sha256(row['question'].encode()).hexdigest()[:12]}"
@@ -212,7 +230,8 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
                     counts[f"{dataset} rows whose evidence does not hold the answer"] += 1
                 part.append(row)
         if not part:
-            raise IcrError(f"{path}: no usable record ({dict(counts)})")
+            why = ", ".join(f"{n:,} {reason}" for reason, n in counts.items()) or "it is empty"
+            raise IcrError(f"{path}: no usable record ({why})")
         part.sort(key=lambda r: hashlib.sha256(f"{cfg.seed}/{r['id']}".encode()).digest())
         parts.append(part[: cfg.per_dataset] if cfg.per_dataset else part)
     if not parts:

@@ -30,12 +30,13 @@ def positions(places: list[float]) -> dict[str, Any]:
     return {"bins": counts.tolist(), "p_uniform": round(p, 4)}
 
 
-def cue(gold: np.ndarray, rest: np.ndarray) -> float:
-    """Probability that a gold passage is longer than another (0.5: length tells nothing)."""
+def cue(gold: np.ndarray, rest: np.ndarray) -> float | None:
+    """Probability that a gold passage is longer than another (0.5: length tells nothing); None where one of
+    them is missing."""
     from scipy.stats import rankdata
 
     if not len(gold) or not len(rest):
-        return float("nan")
+        return None
     ranks = rankdata(np.concatenate([gold, rest]))[: len(gold)].sum()
     return round(float((ranks - len(gold) * (len(gold) + 1) / 2) / (len(gold) * len(rest))), 3)
 
@@ -50,6 +51,7 @@ def statistics(folder: Path) -> dict[str, Any]:
     gold_words: list[int] = []
     rest_words: list[int] = []
     told: Counter[str] = Counter()
+    alone = 0
     for name in ("train", "dev"):
         for row in read(folder / f"{name}.parquet"):
             n, gold = len(row["passages"]), set(row["gold_ids"])
@@ -57,6 +59,7 @@ def statistics(folder: Path) -> dict[str, Any]:
             after[len(gold)] += 1
             domains[f"{row['dataset']}/{row['domain']}"] += 1
             sizes.append(n)
+            alone += n == len(gold)
             dropped.append(row["n_dropped"])
             if row["n_tokens"]:
                 tokens.append(row["n_tokens"])
@@ -72,6 +75,7 @@ def statistics(folder: Path) -> dict[str, Any]:
         "gold a row before refinement": _spread(before),
         "gold a row after refinement": _spread(after),
         "passages a row": _summary(sizes),
+        "rows without a distractor": alone,
         "negatives left out of the context": _summary(dropped),
         "tokens of the longest prompt": _summary(tokens),
         "gold positions": positions(places),
@@ -102,6 +106,14 @@ def _share(told: Counter[str], name: str) -> float:
     return round(told[name] / told["rows looked at"], 3) if told["rows looked at"] else 0.0
 
 
+_LOST = (
+    "dropped:",
+    "duplicate",
+    "past its paragraph",
+    "does not hold",
+)  # counts of rows that went, or that say little
+
+
 def warnings(found: dict[str, Any], stages: dict[str, Any]) -> list[str]:
     """What somebody should look at before training on the data, in sentences."""
     out: list[str] = []
@@ -116,8 +128,13 @@ def warnings(found: dict[str, Any], stages: dict[str, Any]) -> list[str]:
         )
     if hits.get("candidates") and judged.get("rows no verdict"):
         out.append(f"{judged['rows no verdict']:,} rows have candidates that no judge has seen")
+    if found["rows without a distractor"]:
+        out.append(
+            f"{found['rows without a distractor']:,} of {found['rows']:,} rows hold gold passages alone, "
+            "nothing to find them among"
+        )
     longer = found["P(gold longer than another passage)"]
-    if not 0.35 <= longer <= 0.65:
+    if longer is not None and not 0.35 <= longer <= 0.65:
         out.append(f"length gives the gold away: P(gold longer than another passage) is {longer}")
     if found["rows whose gold does not hold the answer"] > 0.1:
         out.append(
@@ -133,9 +150,9 @@ def warnings(found: dict[str, Any], stages: dict[str, Any]) -> list[str]:
         out.append(f"the median prompt has {median:,.0f} tokens, less than half of the budget of {budget:,}")
     if found["gold positions"]["p_uniform"] < 0.001:
         out.append("gold positions are not uniform")
-    for name in ("read", "split"):
+    for name in ("read", "pack", "split"):
         for what, n in stages.get(name, {}).get("counts", {}).items():
-            if ("duplicate" in what or "past its paragraph" in what or "does not hold" in what) and n:
+            if any(t in what for t in _LOST) and n:
                 out.append(f"{name}: {n:,} {what}")
     return out
 
