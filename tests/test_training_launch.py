@@ -118,7 +118,7 @@ def test_the_launched_process_is_the_installed_package(
     monkeypatch.setattr(launch, "subprocess", SimpleNamespace(run=run))
     overrides = [
         "devices=1",
-        "trl.gradient_accumulation_steps=64",
+        "trl.gradient_accumulation_steps=32",
         f"data={here / 'data'}",
         "output=out",
         f"model={here / 'base'}",

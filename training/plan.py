@@ -118,10 +118,12 @@ def refuse_empty(config: Config, data: Path) -> None:
     """IcrError for a run that would end before its first step."""
     p = of(config, data)
     if not p.steps:
-        raise IcrError(
-            f"no step at all: {p.rows:,} rows do not fill one rollout of {p.prompts:,} prompts; make more rows, "
-            "or set smaller batches"
-        )
+        raise IcrError(f"{_none(config, p)}; make more rows, or set smaller batches")
+
+
+def _none(config: Config, p: Plan) -> str:
+    what = "rollout" if config.kind == "grpo" else "update"
+    return f"no step at all: {p.rows:,} rows do not fill one {what} of {p.prompts:,} prompts"
 
 
 def text(config: Config, data: Path, rate: float = RATE) -> str:
@@ -145,7 +147,7 @@ def text(config: Config, data: Path, rate: float = RATE) -> str:
     if left:
         lines.append(f"{left:,} rows an epoch do not fill a rollout and wait for the next epoch's shuffle")
     if not p.steps:
-        lines.append(f"no step at all: {p.rows:,} rows do not fill one rollout of {p.prompts:,} prompts")
+        lines.append(_none(config, p))
     keep = given.get("save_total_limit") or "all"
     lines.append(
         f"{p.saves} checkpoint(s), {keep} kept, {config.keep_states or 'all'} of them with the optimizer"
