@@ -19,7 +19,7 @@ from typing import IO, Any, Generic, TypeVar
 
 import orjson
 
-from .errors import IcrError
+from .errors import NO_SPACE, IcrError
 
 try:
     import fcntl
@@ -31,7 +31,11 @@ except ImportError:  # Windows has none
 
 def cache_root() -> Path:
     """`$XDG_CACHE_HOME/icr-tasks`, for indexes, vectors and models."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icr-tasks"
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given or Path.home() / ".cache") / "icr-tasks"
+    except RuntimeError as error:  # no HOME, and a user that no list of users has, as in many containers
+        raise IcrError("there is no home folder for the cache: set XDG_CACHE_HOME (or HOME)") from error
 
 
 def data_root() -> Path:
@@ -106,12 +110,27 @@ def making(folder: Path) -> Iterator[Path]:
     """`folder`, made where it is missing. What was made for it and is still empty at the end goes again."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         yield folder
     finally:
         for one in missing:  # the innermost first
             with suppress(OSError):  # not made, or something is in it
                 one.rmdir()
+
+
+def _make(folder: Path) -> None:
+    """The folder; of the cache, whose place nobody named, an IcrError says where it can be moved to."""
+    why = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in NO_SPACE or not folder.is_relative_to(cache_root()):
+            raise
+        why = error.strerror
+    if why or not (os.access(folder, os.W_OK) or not folder.is_relative_to(cache_root())):
+        raise IcrError(
+            f"the cache folder {folder} cannot be written ({why or 'no permission'}): set XDG_CACHE_HOME to one that can"
+        )
 
 
 @contextmanager

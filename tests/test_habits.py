@@ -91,6 +91,21 @@ def test_hooks_use_the_ruff_of_the_lock() -> None:
     assert len(ruff) == 2 and all(h["additional_dependencies"] == [f"ruff=={PINS['ruff']}"] for h in ruff)
 
 
+def test_hooks_run_files_that_exist() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    files = [word for hook in hooks for word in hook["entry"].split() if "/" in word or word.endswith(".py")]
+    assert files and all((ROOT / name).is_file() for name in files), files
+
+
+def test_an_action_has_one_version_in_the_workflows_and_on_the_pages() -> None:
+    """Pages show workflows to copy: what they name and what runs here grow old together."""
+    found: dict[str, set[str]] = {}
+    for path in [*(ROOT / ".github/workflows").glob("*.yml"), *(ROOT / "docs").glob("*.md")]:
+        for name, at in re.findall(r"uses: (\S+)@(\S+)", path.read_text(encoding="utf-8")):
+            found.setdefault(name, set()).add(at)
+    assert "actions/checkout" in found and all(len(versions) == 1 for versions in found.values()), found
+
+
 def test_workflows_run_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     seen = set()

@@ -90,6 +90,13 @@ def _verl() -> Any:
     return verl._fitter(NAME, "ao", 100)
 
 
+def _prepared() -> Any:
+    from icr_tasks.training import config, prepare
+
+    asked = config.load("sft_ao.yaml", [f"model={NAME}", "output=nowhere"])
+    return prepare.materialise(asked, Path("rows.parquet"), "", 1)
+
+
 def _loaded_by(name: str) -> Callable[[], Any]:
     def load() -> Any:
         import icr_tasks
@@ -120,6 +127,7 @@ ASKING: dict[str, Callable[[], Any]] = {
     "attention": _attention,
     "extractor": _extractor,
     "verl": _verl,
+    "training rows": _prepared,
     "judge": lambda: main(["judge", "serve", "--model", NAME]),
     "hf": _loaded_by("hf"),
     "icr-hf": _loaded_by("icr-hf"),

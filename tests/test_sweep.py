@@ -190,7 +190,29 @@ def test_one_bad_prompt_one_broken_engine(tmp_path: Path, capsys: pytest.Capture
     assert "this prompt is poison" in found["poisoned"].note
     assert found["broken"].state == "error" and "no such weights" in found["broken"].note
     assert found["broken"].command == f"icr sweep {path} --only {found['broken'].fingerprint}"
-    assert "2 of 3 cells are not done" in capsys.readouterr().err
+    assert (
+        f"2 of 3 cells are not done; `icr status {path}` shows why; go on with: icr sweep {path} --jobs 3\n"
+        in (capsys.readouterr().err)
+    )
+
+
+def test_the_command_to_go_on_with_is_the_one_that_was_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --only, which else everything would run, with -o, which else all is missing, and as a shell takes it."""
+    (tmp_path / "mit Räume").mkdir()
+    path = write(
+        tmp_path / "mit Räume", models=[{**TOY, "model_args": {**TOY["model_args"], "broken": True}}]
+    )
+    other = tmp_path / "other out"
+    assert main(["sweep", str(path), "-o", str(other), "--only", "icr_synth"]) == 1
+    said = capsys.readouterr().err
+    assert f"`icr status '{path}' -o '{other}'` shows why" in said
+    assert f"go on with: icr sweep '{path}' -o '{other}' --only icr_synth\n" in said
+    [state] = records.states(studies.load(path, other))
+    assert state.command == f"icr sweep '{path}' -o '{other}' --only {state.fingerprint}"
+    [missing] = records.states(studies.load(path))
+    assert missing.command == f"icr sweep '{path}' --only {state.fingerprint}"
 
 
 @pytest.mark.parametrize("step", ["_requests", "_keep"])

@@ -91,6 +91,20 @@ def test_a_base_without_a_chat_template_is_refused_before_training(root: Path, t
             prepare.ready(trainkit.config(copied, kind, f"out-{kind}"), copied / "data" / "train.parquet", 1)
 
 
+def test_a_tokenizer_that_cannot_be_read_is_not_called_rows_that_cannot_be_used(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError("tokenizer.json is cut off")
+
+    config = trainkit.config(root, "sft", str(tmp_path / "out"))
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", broken)
+    with pytest.raises(OSError, match="cut off"):
+        prepare.materialise(config, root / "data" / "train.parquet", "", 1)
+
+
 def test_answers_that_no_passage_holds_are_counted_and_refused_where_all_rows_are_such(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -228,6 +228,7 @@ def materialise(config: Config, path: Path, data_hash: str, workers: int = 1) ->
     done = folder / "report.json"
     if done.is_file():
         return str(json.loads(done.read_text())["text"])
+    hub.local(config.model, "model")  # asked here, so that the processes need not
     shutil.rmtree(folder, ignore_errors=True)
     notes = folder / "reports"
     notes.mkdir(parents=True)
@@ -307,8 +308,7 @@ def dev_rows(config: Config, tokenizer: Any) -> Any:
 
 
 def dev_file(config: Config) -> Path:
-    """The dev.parquet beside the training file. IcrError when trl.eval_strategy asks for it and there is
-    none."""
+    """The dev.parquet beside the training file. IcrError when trl.eval_strategy asks for one that is not there."""
     path = train_file(config).parent / "dev.parquet"
     if not path.is_file() or not store.count(path):
         raise IcrError(

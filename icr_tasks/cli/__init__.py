@@ -13,9 +13,19 @@ import traceback
 from importlib import import_module
 
 from ..credentials import redact_text
-from ..errors import IcrError, install_hint, unknown
+from ..errors import NO_SPACE, IcrError, install_hint, unknown
 
 BROKEN_PIPE = 141  # what a shell reports of a program that was writing to a closed pipe
+# What a file system answers where a path may not be read or written, or is a file in place of a folder, or the reverse.
+_PLACES = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
 
 # command -> ("package.module:function", one-line help). Targets starting with "." are relative to icr_tasks.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -47,9 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; an IcrError becomes one line on stderr and its exit code."""
     args = sys.argv[1:] if argv is None else argv
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign of ours must not end the command
-        if getattr(stream, "errors", None) == "strict":
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    _streams()
     if args and args[0] in ("-V", "--version"):
         from .. import __version__
 
@@ -79,14 +87,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         return status
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            sys.stderr.write(redact_text(traceback.format_exc()))
-            return 2
-        place = f" ({error.filename})" if error.filename else ""
-        print(
-            f"icr: error: `icr {args[0]}` found no space left{place}: free some, then run it again",
-            file=sys.stderr,
-        )
+        said = _refused(args[0], error)
+        sys.stderr.write(redact_text(said or traceback.format_exc()))
         return 2
     except ModuleNotFoundError as error:
         extras = _extras(error.name or "")
@@ -102,6 +104,33 @@ def main(argv: list[str] | None = None) -> int:
     except Exception:  # Python would exit with 1, which is a verdict of `icr gate`
         sys.stderr.write(redact_text(traceback.format_exc()))
         return 2
+
+
+def _streams() -> None:
+    """Streams that take whatever is printed: one that is closed (`>&-`) leads nowhere, and a sign that a terminal lacks
+    must not end the command."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "r+", encoding="utf-8")  # noqa: SIM115
+            if nowhere.fileno() > number:  # else it has that number itself; no file of ours may get it
+                os.dup2(nowhere.fileno(), number)
+            setattr(sys, name, nowhere)
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal of the C locale takes what is no ASCII only where it came as such, in a file's name
+        utf8 = (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
+        if getattr(stream, "errors", None) in (("strict",) if utf8 else ("strict", "surrogateescape")):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def _refused(command: str, error: OSError) -> str | None:
+    """What the file system refused, as a line that names what to do; None for what is no matter of the place."""
+    place = str(error.filename) if error.filename else ""
+    if error.errno in NO_SPACE:
+        where = f" ({place})" if place else ""
+        return f"icr: error: `icr {command}` found no space left{where}: free some, then run it again\n"
+    if error.errno not in _PLACES or not place:
+        return None
+    return f"icr: error: `icr {command}` cannot use {place} ({error.strerror}): name another place, or make it usable\n"
 
 
 def _extras(module: str) -> list[str]:

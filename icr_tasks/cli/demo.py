@@ -9,6 +9,7 @@ The model comes from a Python package and the data are generated here, so neithe
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
 import json
 import logging
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 from .. import hub
 from ..errors import IcrError, install_hint
 from ..leaderboard import plots
-from ..storage import write_atomic
+from ..storage import making, write_atomic, writing
 from ..sweep.progress import Progress, clock
 
 # The same questions at every length and under every setting, so every difference is a paired one. 256 retrieved
@@ -63,6 +64,9 @@ def main(argv: list[str]) -> int:
     for module in ("vllm", "bm25s"):
         if importlib.util.find_spec(module) is None:
             raise IcrError(f"the demo needs {module}: `make setup`, or {install_hint('vllm,rag')}")
+    with writing(args.out, "choose another folder with -o"), making(args.out):
+        if not os.access(args.out, os.W_OK):  # said now, and not when the model is loaded
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     try:
         return _run(args.out, args.model, lengths, args.items)
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import IcrError
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
 
     from ..sweep import cells, finish, shards, study
 
-    found = study.load(args.study, args.out)
+    found = replace(study.load(args.study, args.out), typed=tuple(argv))
     chosen = [
         c for c in cells.matrix(found) if all(t in c.name or c.fingerprint.startswith(t) for t in args.only)
     ]
@@ -114,8 +115,7 @@ def main(argv: list[str]) -> int:
             return finish.shard(found, chosen, shards.Shard.parse(args.shard), args.jobs)
         return finish.run(found, chosen, args.executor, args.jobs)
     except KeyboardInterrupt:
-        again = f"icr sweep {found.spelled}" + (f" --shard {args.shard}" if args.shard else "")
-        print(f"interrupted: finished answers are kept; go on with: {again}", file=sys.stderr)
+        print(f"interrupted: finished answers are kept; go on with: {found.again()}", file=sys.stderr)
         return 130
 
 

@@ -22,11 +22,6 @@ class Visible(NamedTuple):
     thoughts: tuple[str, ...] = ()
     closed: bool = True
 
-    @property
-    def n_thoughts(self) -> int:
-        """How many thoughts that hold anything were taken out."""
-        return len(self.thoughts)
-
 
 _TEMPLATE = -1  # the form of a thought that the prompt opened: any mark may close it
 

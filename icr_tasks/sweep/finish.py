@@ -50,7 +50,7 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
     if left:
         print(
             f"{len(left)} of {len(chosen)} cells are not done; `icr status {found.spelled}` shows why; go on with: "
-            f"icr sweep {found.spelled}",
+            f"{found.again()}",
             file=sys.stderr,
         )
     return 1 if left else code
@@ -103,7 +103,7 @@ def shard(found: Study, chosen: Sequence[Cell], which: Shard, jobs: int = 1) -> 
             _waiting(found, sharding.lacking(found, left), folder, left)
     if code:
         print(
-            f"shard {which} is not done; go on with: icr sweep {found.spelled} --shard {which}",
+            f"shard {which} is not done; go on with: {found.again('--shard', str(which))}",
             file=sys.stderr,
         )
     return code

@@ -3,7 +3,6 @@ others."""
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
@@ -18,7 +17,7 @@ import orjson
 from ..credentials import Redactor, redact_text, redacted, secrets_in
 from ..engines import answers
 from ..engines.answers import CannotStore
-from ..errors import IcrError
+from ..errors import NO_SPACE, IcrError
 from ..harness import run as runs
 from .cells import Cell, units
 from .engine import Engine, Load
@@ -215,7 +214,7 @@ def _by_model(cells: list[Cell]) -> list[list[Cell]]:
 
 def stop_if_full(error: Exception) -> None:
     """Raise CannotStore where a disk, a quota or a file is full, whatever was being written: every cell would fail."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
         where = f" {error.filename}" if error.filename else ""
         raise CannotStore(
             f"cannot write{where} ({os.strerror(error.errno)}); stored answers are kept: free space, then run the same "

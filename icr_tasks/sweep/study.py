@@ -117,11 +117,20 @@ class Study:
     slurm: dict[str, Any] = field(default_factory=dict)
     ray: dict[str, Any] = field(default_factory=dict)
     given: Path | None = None  # the folder that -o named
+    typed: tuple[str, ...] = ()
 
     @property
     def spelled(self) -> str:
         """The study as a command takes it, with its folder where -o named that."""
         return shlex.join([str(self.path), *(["-o", str(self.given)] if self.given else [])])
+
+    def again(self, *options: str) -> str:
+        """The command that goes on with it: as it was `typed`, with --only and all, else with these options."""
+        return (
+            shlex.join(["icr", "sweep", *self.typed])
+            if self.typed
+            else " ".join(["icr sweep", self.spelled, *options])
+        )
 
 
 def load(path: Path, out: Path | None = None) -> Study:

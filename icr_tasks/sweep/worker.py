@@ -52,7 +52,7 @@ def _run(found: study.Study, todo: list[Cell], shard: Shard | None, load: Load |
     check_names(sorted({cell.engine for cell in todo}))
     folder = Folder(found.out)
     runner = Runner(folder, todo, load) if shard is None else ShardRunner(folder, todo, shard, matrix(found))
-    again = f"icr sweep {found.spelled}" + (f" --shard {shard}" if shard else "")
+    again = found.again(*(("--shard", str(shard)) if shard else ()))
     try:
         if isinstance(runner, ShardRunner):
             failed = run_shard(runner)
