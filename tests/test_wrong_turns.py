@@ -44,6 +44,15 @@ def test_a_terminal_without_our_signs_shows_the_rest() -> None:
         assert code == 0 and "Traceback" not in said, said
 
 
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(argv: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("icr_tasks.cli.check.main", interrupted)
+    assert main(["check", "results"]) == 130  # none of a gate's verdicts
+    assert capsys.readouterr().err.split("\n")[1:] == ["icr: `icr check` was interrupted: run it again", ""]
+
+
 def test_a_place_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pyarrow", reason="training data are parquet files (extra [train])")
     place = tmp_path / "afile"

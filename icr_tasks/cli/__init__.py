@@ -15,7 +15,8 @@ from importlib import import_module
 from ..credentials import redact_text
 from ..errors import NO_SPACE, IcrError, install_hint, unknown
 
-BROKEN_PIPE = 141  # what a shell reports of a program that was writing to a closed pipe
+# What a shell reports of a program that was writing to a closed pipe, and of one that Ctrl-C ended.
+BROKEN_PIPE, INTERRUPTED = 141, 130
 # What a file system answers where a path may not be read or written, or is a file in place of a folder, or the reverse.
 _PLACES = (
     errno.EACCES,
@@ -86,6 +87,9 @@ def main(argv: list[str] | None = None) -> int:
     ):  # `icr ... | head` closed the pipe: no message, and never the 0 of a gate that passed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         return status
+    except KeyboardInterrupt:  # what takes long says itself how to go on
+        print(f"\nicr: `icr {args[0]}` was interrupted: run it again", file=sys.stderr)
+        return INTERRUPTED
     except OSError as error:
         said = _refused(args[0], error)
         sys.stderr.write(redact_text(said or traceback.format_exc()))
