@@ -53,6 +53,27 @@ def test_refused_by_name_alone_with_what_can(form: str, engine: str) -> None:
     assert says in str(caught.value) and instead in str(caught.value) and caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(("engine", "variable"), [("hf", ""), ("hf", "topk@0.05"), ("vllm", "")])
+@pytest.mark.parametrize("setting", ["kv:topk@0.05", "rag@256+kv:snapkv@0.5"])
+def test_an_engine_that_reads_its_whole_cache_is_refused_a_compressed_setting(
+    engine: str, variable: str, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ICR_KV", variable)
+    given = {} if variable else {"setting": setting}  # a leftover ICR_KV makes a full-context run one
+    with pytest.raises(IcrError, match="reads whole: use --model icr-hf or icr-vllm") as caught:
+        before(engine, SYNTH, given, False)
+    assert (", or unset ICR_KV" if variable else ", or ICR_KV=") in str(caught.value)
+
+
+def test_a_cache_that_an_engine_compresses_itself_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICR_KV", "topk@0.05")
+    before("vllm", SYNTH, {"setting": "kv:topk@0.05"}, False)
+    monkeypatch.delenv("ICR_KV")
+    before("vllm", SYNTH, {"kv_cache_dtype": "fp8"}, False)
+    for engine in ("icr-hf", "icr-vllm", "an-engine-of-a-plugin"):
+        before(engine, SYNTH, {"setting": "kv:topk@0.05"}, False)
+
+
 @pytest.mark.parametrize("engine", ["local-completions", "icr-api", "hf", "icr-vllm"])
 def test_engines_that_send_text_complete_it(engine: str) -> None:
     before(engine, HELMET, {"prompt": "official", "truncation_side": "left"}, False)

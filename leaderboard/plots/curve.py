@@ -39,14 +39,22 @@ class Line:
     reference: bool = False
 
 
+def _fullest(lines: Sequence[Line]) -> list[Line]:
+    """As many as can be named, in their order: the first and the references, then those with the most points."""
+    order = range(len(lines))
+    points = [sum(p is not None for p in line.points.values()) for line in lines]
+    kept = sorted(order, key=lambda i: (i > 0 and not lines[i].reference, -points[i], i))[:LABELS]
+    return [lines[i] for i in sorted(kept)]
+
+
 @unchecked
 def curve(
     title: str, lines: Sequence[Line], *, chance: float | None = None, y_label: str = "score x 100"
 ) -> Chart:
     """x is log2 of the length, y starts at 0. Two lines or fewer get bands, more get offset whiskers."""
     if len(lines) > LABELS:
-        title = f"{title} (the first {LABELS} of {len(lines)})"
-        lines = lines[:LABELS]
+        title = f"{title} ({LABELS} of {len(lines)})"
+        lines = _fullest(lines)
     xs = sorted({x for line in lines for x in line.points})
     top = max([p.high for line in lines for p in line.points.values() if p] + [chance or 0, 1])
     ticks = [t for t in nice_ticks(0, min(top, 100.0)) if t <= 100]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,8 +38,8 @@ def matrix(title: str, choices: Sequence[Choice]) -> Chart:
     """Rows are settings, columns lengths; blue gains on the full context, orange loses, a ring marks the best."""
     rows = list(dict.fromkeys(c.setting for c in choices))
     if len(rows) > ROWS:
-        title = f"{title} (the first {ROWS} of {len(rows)} settings)"
-        rows = rows[:ROWS]
+        title = f"{title} ({ROWS} of {len(rows)} settings)"
+        rows = _fullest(rows, choices)
     columns = list(dict.fromkeys(clean(c.column) for c in choices))
     kept = [c for c in choices if c.setting in rows]
     span = max([10.0, *(abs(c.delta[0]) for c in kept if c.delta)])
@@ -64,6 +65,15 @@ def matrix(title: str, choices: Sequence[Choice]) -> Chart:
     words = "; ".join(f"{d['tip']}" for d in data)
     frame = _drawn(tuple(columns), tuple(names.values()))
     return Chart(clean(title), words, filled(frame, {"d0": data}, title, BELOW))
+
+
+def _fullest(rows: Sequence[str], choices: Sequence[Choice]) -> list[str]:
+    """As many as fit, in their order: the full context and the reference lines, which the others are read against,
+    then those with the most scores."""
+    against = [*rows[:1], *(c.setting for c in choices if c.reference)]
+    scores = Counter(c.setting for c in choices if c.mean is not None)
+    kept = sorted(rows, key=lambda row: (row not in against, -scores[row], rows.index(row)))[:ROWS]
+    return [row for row in rows if row in kept]
 
 
 @lru_cache(maxsize=64)
