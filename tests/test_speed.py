@@ -34,6 +34,18 @@ def test_a_study_survives_faults_kills_a_full_disk_and_clock_jumps(tmp_path: Pat
     assert sum(int(part.split()[0]) for part in lines["faults of the server"].split(", ")) > 0
 
 
+def test_growth_is_what_a_process_gains_while_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SPEED))
+    growth = __import__("soak").growth
+    loading, asking, writing = (
+        [(0, 100.0), (0, 300.0)],
+        [(1, 310.0), (30, 320.0), (60, 327.0)],
+        [(100, 900.0)],
+    )
+    assert growth(loading + asking + writing) == 7.0  # neither what was read nor what is written
+    assert growth([(0, 1.0), (0, 500.0)]) == 0.0
+
+
 @pytest.mark.parametrize("script", ["bench", "prepare_ratio"])
 def test_scripts_that_read_others_start_as_make_starts_them(script: str) -> None:
     command = [sys.executable, "-P", str(SPEED / f"{script}.py"), "--help"]
