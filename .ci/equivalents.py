@@ -90,7 +90,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("kv.topk", "found = scores.topk(k, dim=-1, sorted=False).indices", "False -> True"): _ORDER,
     (
         "kv.page",
-        "best = rank(bound * scale).topk(count, dim=-1, sorted=False).indices",
+        "best = rank(bound).topk(count, dim=-1, sorted=False).indices",
         "False -> True",
     ): _ORDER,
     (

@@ -78,8 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
         stop = hub.break_after.pop(path, len(body))
         try:
             for at in range(start, stop, 1 << 16):
-                self.wfile.write(body[at : min(at + (1 << 16), stop)])
+                # counted first: a client that has what it wanted is gone before the write returns
                 hub.sent[path] = hub.sent.get(path, 0) + min(1 << 16, stop - at)
+                self.wfile.write(body[at : min(at + (1 << 16), stop)])
         except OSError:
             self.close_connection = True  # the client has what it wanted
 

@@ -171,7 +171,7 @@ def test_pages_are_ranked_by_their_share_of_the_largest_products(seed: int) -> N
                 shares = [a + w / sum(weights) for a, w in zip(shares, weights, strict=True)]
             best = sorted(range(len(pages)), key=lambda i: -shares[i])[:2]
             wanted = sorted(4 * i + place for i in best for place in range(4))
-            assert sorted(picked.positions[head].tolist()) == wanted
+            assert sorted(picked.tokens[head].tolist()) == wanted
 
 
 DEFAULTS = {
