@@ -1,5 +1,5 @@
 # make demo | train-demo | test | unit | types | setup | lint | lock | licences | docs | docs-commands | release-check |
-# compat | mutants | faults | bench | soak | dry-runs | nightly      VENV=path chooses the environment (default .venv)
+# compat | mutants | faults | bench | soak | dry-runs | ray | nightly      VENV=path chooses the environment (default .venv)
 VENV ?= .venv
 PYTHON ?= python3
 # Files of tests that pass without torch.
@@ -19,7 +19,7 @@ see docs/install.md" % (v[0], v[1], sys.platform))
 # Modules of this environment are compiled once, also where the shell asks Python not to: else every process compiles them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults bench soak dry-runs nightly
+.PHONY: setup demo train-demo test unit lint lock licences docs docs-commands release-check types compat mutants faults bench soak dry-runs ray nightly
 
 # Seven minutes of processor time once the environment is there, on two cores side by side; DEMO_ARGS="--lengths 512 --items 4" for a look.
 demo: setup
@@ -105,5 +105,9 @@ soak: setup
 dry-runs: setup
 	$(BIN)/python -P tests/dry_runs.py $(DRY_RUNS_ARGS)
 
+# `icr sweep --executor ray` with a Ray of its own, against one engine (minutes).
+ray: setup
+	.ci/ray $(VENV)
+
 # What takes too long for every change.
-nightly: mutants faults soak dry-runs compat
+nightly: mutants faults soak dry-runs ray compat

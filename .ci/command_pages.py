@@ -40,15 +40,15 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "agreement": ("metrics",),
     "prepare": ("retrieval",),
     "rank": ("ranking",),
-    "collect": ("leaderboard", "statistics"),
+    "collect": ("leaderboard", "gate", "statistics"),
     "board": ("leaderboard",),
     "publish": ("publish",),
     "export": ("exports",),
     "compare": ("gate", "statistics"),
-    "plan": ("gate", "statistics"),
+    "plan": ("statistics_design", "gate"),
     "gate": ("gate", "statistics"),
     "baseline": ("gate",),
-    "check": ("leaderboard",),
+    "check": ("gate", "publish"),
     "train": ("training", "training_data", "rewards", "training_studies"),
 }
 
@@ -196,7 +196,7 @@ def pages() -> dict[str, str]:
         "`icr COMMAND --help` prints the same. Exit codes that a script can use stand on the",
     ]
     index += [
-        "page of the command; 2 is always an error in what was asked for.",
+        "page of the command; 2 is an error in what was asked for, or a crash with its traceback, and 130 is Ctrl-C.",
         "",
         "| command | what it does |",
         "|---|---|",

@@ -159,6 +159,8 @@ def evaluate(
     chosen = [
         Setting.parse(str(s)) for s in ([settings] if isinstance(settings, str | Setting) else settings)
     ]
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise IcrError(f"limit={limit!r}: how many items of each task, a whole number of 1 or more")
     if not leaves or not chosen:
         raise IcrError("evaluate needs at least one task and one setting")
     for name in prompts:
@@ -168,12 +170,16 @@ def evaluate(
                 name, declared.dataset
             )  # raises for a prompt that one of the tasks does not have
     args = _arguments(model_args)
+    refused = _refused(model, args, chosen, metadata or {}) if isinstance(model, str) else {}
     lm = _engine(model, args, batch_size)
     keep = None if out is not None else tempfile.TemporaryDirectory(prefix="icr-")
     root = Path(out) if out is not None else Path(keep.name)  # type: ignore[union-attr]
     label = model if isinstance(model, str) else type(model).__name__
     failed: list[str] = []
     for setting in chosen:
+        if setting in refused:
+            failed += [f"{setting}: {refused[setting]}"] * len(prompts)
+            continue
         for prompt in prompts:
             options = {**(metadata or {}), "setting": str(setting), **({"prompt": prompt} if prompt else {})}
             cell = running.Cell(leaves, options, limit, _has_template(lm) if chat is None else chat, system)
@@ -202,6 +208,25 @@ def evaluate(
     return results
 
 
+def _refused(
+    model: str, args: dict[str, Any], chosen: Sequence[Setting], metadata: Mapping[str, Any]
+) -> dict[Setting, str]:
+    """Settings that the engine's arguments or the model's configuration rule out, with the reason. Raises IcrError where
+    none is left to load a model for."""
+    from .engines import early
+    from .harness.options import Options
+
+    found: dict[Setting, str] = {}
+    for setting in chosen:
+        try:
+            early.refuse(model, Options.parse({**args, **metadata, "setting": str(setting)}).setting, args)
+        except IcrError as error:
+            found[setting] = redact_text(str(error))
+    if len(found) == len({*chosen}):
+        raise IcrError(next(iter(found.values())))
+    return found
+
+
 def score(
     task: str, answers: Mapping[str, str] | str | Path, *, missing: str = "error", model: str | None = None
 ) -> dict[str, float]:
@@ -219,15 +244,16 @@ def score(
         raise unknown("missing=", missing, MISSING)
     from .cli import score as scoring
 
+    how: dict[str, Any] = {"allow_missing": missing == "skip", "fix": 'missing="skip" scores what is there'}
     if isinstance(answers, str | Path):
-        return dict(scoring.score(task, Path(answers), model, allow_missing=missing == "skip")["metrics"])
+        return dict(scoring.score(task, Path(answers), model, **how)["metrics"])
     import json
 
     with tempfile.TemporaryDirectory(prefix="icr-") as folder:
         path = Path(folder) / "answers.jsonl"
         rows = ({"id": str(i), "prediction": text} for i, text in answers.items())
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return dict(scoring.score(task, path, allow_missing=missing == "skip")["metrics"])
+        return dict(scoring.score(task, path, **how, named="the answers")["metrics"])
 
 
 def board(runs: Results | Run | Sequence[Run] | str | Path, **options: Any) -> Board:

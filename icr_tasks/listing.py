@@ -62,7 +62,7 @@ def fetch(
     context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
     if verify is False:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    opener = urllib.request.build_opener(_Stay, urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(Stay, urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(request, timeout=timeout) as response:
             return of(json.loads(response.read(1 << 22)), model)
@@ -94,8 +94,8 @@ def of(body: Any, model: str) -> Listing:
     return Listing(window, owner if isinstance(owner, str) else None, root if known else None, names)
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirect is not followed: the key would go to a host that nobody named."""
+class Stay(urllib.request.HTTPRedirectHandler):
+    """A redirect is not followed: the key and the texts would go to a host that nobody named."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         """None: the redirect is an HTTPError."""

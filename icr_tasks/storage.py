@@ -68,8 +68,7 @@ def allow_partial(option: object) -> bool:
 def short(path: Path, what: str, actual: int, expected: int) -> IcrError:
     """Error for a file with the wrong number of items."""
     return IcrError(
-        f"{path}: {actual} {what}, the official data has {expected}. Fetch the file again, or accept it as "
-        "it is with "
+        f"{path}: {actual} {what}, the official data has {expected}. Fetch the file again, or accept it as it is with "
         "--metadata '{\"allow_partial\":true}' (the run is then marked as not official)"
     )
 
@@ -77,9 +76,8 @@ def short(path: Path, what: str, actual: int, expected: int) -> IcrError:
 def fingerprint(path: Path) -> str:
     """sha256 of a file, remembered by size and modification time: large files are hashed once."""
     stat = path.stat()
-    note = _note(path, stat)
-    if note.is_file():
-        return json.loads(note.read_text())["sha256"]
+    if said := noted(_note(path, stat)):
+        return str(said["sha256"])
     with path.open("rb") as file:
         digest = sha256(file)
     remember(path, stat, digest)
@@ -90,6 +88,14 @@ def remember(path: Path, stat: os.stat_result, digest: str) -> None:
     """Keep the sha256 of a file that was read whole for another reason; `stat` is from before it was read."""
     if os.path.samestat(stat, path.stat()) and _note(path, path.stat()) == (note := _note(path, stat)):
         write_atomic(note, json.dumps({"sha256": digest, "file": path.name}).encode())
+
+
+def noted(note: Path) -> Any:
+    """JSON that the cache keeps; None where there is none, or it is damaged (a machine that lost its power)."""
+    try:
+        return orjson.loads(note.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
 
 
 def _note(path: Path, stat: os.stat_result) -> Path:
@@ -252,8 +258,7 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """Least-recently-used mapping; the newest entry is always kept, even when it alone exceeds
-    `max_bytes`."""
+    """Least-recently-used mapping; the newest entry is always kept, even when it alone exceeds `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes, self.bytes = max_bytes, 0
@@ -312,10 +317,8 @@ def evaluations(roots: list[Path], bad: list[str] | None = None) -> Iterator[Eva
     """
     paths = sorted({p for root in roots for p in _results(root)}, key=lambda p: p.name)
     if not paths:
-        raise IcrError(
-            f"no results_*.json below {', '.join(map(str, roots))}; run lm_eval with --output_path and "
-            "--log_samples"
-        )
+        where = ", ".join(map(str, roots))
+        raise IcrError(f"no results_*.json below {where}; run lm_eval with --output_path and --log_samples")
     for path in paths:
         try:
             yield _evaluation(path)
@@ -326,27 +329,21 @@ def evaluations(roots: list[Path], bad: list[str] | None = None) -> Iterator[Eva
 
 
 def _evaluation(path: Path) -> Evaluation:
-    try:
-        results = orjson.loads(path.read_bytes())
+    try:  # lm_eval writes NaN for an error that is not known, as of one item; scores are those of the samples
+        results = json.loads(path.read_bytes(), parse_constant=lambda name: None)
     except OSError as error:
         raise IcrError(f"{path}: {error.strerror}") from error
-    except orjson.JSONDecodeError as error:
-        raise IcrError(
-            f"{path}: {why(path.read_bytes(), error, 'the run did not finish writing')}"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise IcrError(f"{path}: not valid JSON ({error}); the run did not finish writing") from error
     if not isinstance(results, dict) or not isinstance(results.get("configs"), dict):
-        version = (
-            results.get("lm_eval_version", "an unknown version")
-            if isinstance(results, dict)
-            else "something else"
-        )
+        told = results if isinstance(results, dict) else {"lm_eval_version": "something else"}
+        version = told.get("lm_eval_version", "an unknown version")
         raise IcrError(
             f"{path}: no task configs, written by lm_eval {version}; run again with lm_eval 0.4.4 or newer"
         )
     found = Evaluation(path, results)
     for task in results["configs"]:
-        sample = path.with_name(f"samples_{task}_{found.stamp}.jsonl")
-        if sample.is_file():
+        if (sample := path.with_name(f"samples_{task}_{found.stamp}.jsonl")).is_file():
             found.samples[task] = sample
     return found
 
@@ -360,10 +357,10 @@ def _results(root: Path) -> list[Path]:
 
 
 def files_below(root: Path, *, hidden: bool = True) -> Iterator[Path]:
-    """Every file at or below a folder, sorted within each folder; through symbolic links too (a tree of links to a
-    store), each folder once. `hidden`: also in folders whose names start with a dot."""
+    """Every file at or below a folder, sorted within each folder; through symbolic links too, each folder once.
+    `hidden`: also in folders whose names start with a dot. Raises IcrError for a folder that may not be read."""
     seen = set()
-    for folder, below, files in os.walk(root, followlinks=True):
+    for folder, below, files in os.walk(root, followlinks=True, onerror=_unread):
         here = os.stat(folder)
         if (here.st_dev, here.st_ino) in seen:
             below.clear()
@@ -371,6 +368,11 @@ def files_below(root: Path, *, hidden: bool = True) -> Iterator[Path]:
         seen.add((here.st_dev, here.st_ino))
         below[:] = sorted(name for name in below if hidden or not name.startswith("."))
         yield from (Path(folder) / name for name in sorted(files))
+
+
+def _unread(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):  # gone meanwhile, or no folder
+        raise IcrError(f"{error.filename} cannot be read: {error.strerror}; make it readable or move it away")
 
 
 def why(raw: bytes, error: Exception, otherwise: str) -> str:

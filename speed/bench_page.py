@@ -29,6 +29,22 @@ class Line:
     peer_mb: float | None = None
     runs: int = 1
     aim: str = ""
+    pairs: tuple[tuple[float, float], ...] = ()  # product and peer of each run, where there are several
+
+    @property
+    def ratio(self) -> float | None:
+        """Product / peer: of several runs the median of theirs, since each pair had its own machine and its own load."""
+        found = [a / b for a, b in self._each() if b]
+        return statistics.median(found) if found else None
+
+    @property
+    def more(self) -> float | None:
+        """Product - peer, likewise."""
+        found = [a - b for a, b in self._each()]
+        return statistics.median(found) if found else None
+
+    def _each(self) -> Sequence[tuple[float, float]]:
+        return self.pairs or ([] if self.peer is None else [(self.ours, self.peer)])
 
     @property
     def met(self) -> bool | None:
@@ -37,10 +53,9 @@ class Line:
         if not found:
             return None
         what, kind, bound = found[1], found[2], float(found[3])
-        if what != "product" and not self.peer:
+        value = {"product": self.ours, "ratio": self.ratio, "more": self.more}[what]
+        if value is None:
             return None
-        peer = self.peer or 1.0
-        value = {"product": self.ours, "ratio": self.ours / peer, "more": self.ours - peer}[what]
         return value <= bound if kind == "<=" else value >= bound
 
 
@@ -55,7 +70,8 @@ def table(text: str) -> dict[str, list[float]]:
 
 
 def medians(runs: Sequence[Sequence[Line]]) -> list[Line]:
-    """Line by line, the median of each number over the alternations; names and aims are the last run's."""
+    """Line by line, the median of each number over the alternations, ratios and differences taken in each; names and
+    aims are the last run's."""
 
     def middle(values: list[float | None]) -> float | None:
         known = [value for value in values if value is not None]
@@ -67,9 +83,9 @@ def medians(runs: Sequence[Sequence[Line]]) -> list[Line]:
         peer, ours_mb, peer_mb = (
             middle([getattr(line, name) for line in lines]) for name in ("peer", "ours_mb", "peer_mb")
         )
-        out.append(
-            replace(lines[-1], ours=ours, peer=peer, ours_mb=ours_mb, peer_mb=peer_mb, runs=len(lines))
-        )
+        pairs = tuple((line.ours, line.peer) for line in lines if line.peer is not None)
+        found = replace(lines[-1], ours=ours, peer=peer, ours_mb=ours_mb, peer_mb=peer_mb)
+        out.append(replace(found, runs=len(lines), pairs=pairs))
     return out
 
 
@@ -91,7 +107,7 @@ def rendered(lines: Sequence[Line]) -> str:
             one.what,
             number(one.ours) + unit,
             DASH if one.peer is None else number(one.peer) + unit,
-            DASH if not one.peer else number(one.ours / one.peer),
+            number(one.ratio),
             aim or DASH,
             number(one.ours_mb),
             number(one.peer_mb),
@@ -127,8 +143,9 @@ def told(machines: Sequence[dict[str, Any]]) -> str:
 PAGE = """# Performance
 
 What this package costs beside what one would use without it. Each line was measured product and peer in turn on the
-same data in fresh processes; the numbers are medians of that many such runs. Where a machine does other work, read the
-ratios and CPU seconds, not the speeds. `ratio` is product / peer, `more` is product - peer, both in an aim.
+same data in fresh processes; the numbers are medians of that many such runs, the ratio that of each run's own. Where a
+machine does other work, read the ratios and CPU seconds, not the speeds. `ratio` is product / peer, `more` is product - peer,
+both in an aim.
 
     make bench BENCH_ARGS="--log {log} -o docs/performance.md"      # in pieces: each call adds to the log
 

@@ -60,7 +60,12 @@ cli_evaluate()
 
 def write(folder: Path, docs: int, chars: int) -> Path:
     """A file in InfiniteBench's format with `docs` different books of `chars` ASCII characters."""
-    words = [f"w{random.Random(i).randrange(10**6)}" for i in range(2000)]
+    draw = random.Random(
+        0
+    )  # words of three syllables, two to three letters a token: digits would be a token each
+    words = [
+        "".join(draw.choice("bdfgklmnprstvz") + draw.choice("aeiou") for _ in range(3)) for _ in range(2000)
+    ]
     path = folder / "infinitebench" / "longbook_qa_eng.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

@@ -48,6 +48,7 @@ PORT = 8757
 RUNS = tuple(sorted(p.name for p in configs.SHIPPED.glob("*.yaml") if not p.name.startswith("_")))
 SMALL: dict[str, Any] = {
     "devices": 2,
+    "context_parallel": 1,  # gloo has none
     "epochs": 1,
     "max_prompt_length": 4096,
     "max_response_length": 6,

@@ -173,6 +173,20 @@ def test_mistakes_are_named_before_an_engine_loads() -> None:
         icr.board([object()], sorte="x")  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("limit", [0, -3, 2.5, True, "4"])
+def test_a_limit_that_is_no_count_is_named(limit: object) -> None:
+    with pytest.raises(icr.IcrError, match="a whole number of 1 or more"):
+        icr.evaluate("icr-hf", {"pretrained": "x"}, tasks=["icr_synth_rag_512"], limit=limit)  # type: ignore[arg-type]
+
+
+def test_what_score_says_is_said_in_words_of_the_function() -> None:
+    with pytest.raises(
+        icr.IcrError, match='the answers: 1 unknown, 100 missing ids .* missing="skip" scores'
+    ) as told:
+        icr.score("icr_synth_rag_512", {"0": "x"})
+    assert "--allow-missing" not in str(told.value) and "jsonl" not in str(told.value)
+
+
 def test_a_setting_that_fails_costs_only_itself(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     import tiny

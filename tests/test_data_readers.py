@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from icr_tasks import benchmarks, storage
-from icr_tasks.benchmarks import helmet_rag, lines, loong_fin
+from icr_tasks.benchmarks import base, helmet_rag, lines, loong_fin
+from icr_tasks.context.build import Builder
 from icr_tasks.errors import IcrError
+from icr_tasks.settings import Setting
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,10 @@ def test_helmet_subset_rule(on_replica: Path, dataset: str, length: str, rows: i
     items = benchmarks.load("helmet_rag", dataset, length)
     assert len(items.items) == items.n_expected == rows
     assert len({i.cluster for i in items.items}) == 100
+    first = items.items[:100]  # what --limit 100 asks: as many questions, their depths in turn
+    assert len({i.cluster for i in first}) == 100
+    at = Counter(i.id.rsplit("-", 1)[1] for i in first)
+    assert len(at) == rows // 100 and max(at.values()) - min(at.values()) <= 1
     path = (
         on_replica
         / "helmet"
@@ -184,7 +191,7 @@ def test_an_index_takes_the_checksum_in_the_same_pass(
     raw = b'{"a": "1"}\n\n{"a": "\\ud83d\\ude00"}\n{"a": "\\uD800"}\n  \n{"a": "last"}'
     path.write_bytes(raw)
     rows = lines.index(path, lambda record: {}, version="v")
-    assert [lines.read(path, row)["a"] for row in rows] == ["1", "😀", "\ud800", "last"]
+    assert [lines.read(path, row)["a"] for row in rows] == ["1", "😀", "?", "last"]
     monkeypatch.setattr(storage, "sha256", lambda file: pytest.fail("the file was read again"))
     assert storage.fingerprint(path) == hashlib.sha256(raw).hexdigest()
     stat = path.stat()
@@ -193,3 +200,19 @@ def test_an_index_takes_the_checksum_in_the_same_pass(
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert storage.fingerprint(path) == hashlib.sha256(raw + b"\n").hexdigest()
+
+
+def test_half_of_a_surrogate_pair_in_the_data_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No encoder takes it: the prompt's hash, the index and the engine would each end the run."""
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    record = {"id": 0, "context": "Oslo \ud83d is here.", "input": "Where \ud800?", "answer": ["Oslo \udc00"]}
+    (tmp_path / "infinitebench").mkdir()
+    (tmp_path / "infinitebench" / "longbook_qa_eng.jsonl").write_text(json.dumps(record) + "\n")
+    [item] = benchmarks.load("infbench", "qa", allow_partial=True).items
+    assert (item.question, item.answers) == ("Where ??", ("Oslo ?",))
+    prompt = base.get("infbench", "paper", "qa")
+    built = Builder("infbench", Setting.parse("full"), prompt, None, None, 16, None).build(item)
+    assert "Oslo ? is here." in built.prompt and built.digest["sha256"]

@@ -65,6 +65,7 @@ def test_named_data_must_be_there(
     for name in ("helmet_rag", "icr_helmet_rag_nq_4k", "icr_helmet_rag_nq", "loong_fin"):
         code, told = doctor(capsys, "--data", name)
         assert code == 1 and told["next"].startswith("icr data fetch "), name
+    assert doctor(capsys, "--data", "nolima")[1]["next"].endswith(" --lengths 250 --accept-license")
     assert doctor(capsys, "--data", "synth,icr_synth_rag_512")[0] == 0
     code, told = doctor(capsys, "--data", "helmt_rag")
     assert code == 1 and "Did you mean" in told["named"][0]["detail"]

@@ -53,7 +53,8 @@ def samples(out: Path) -> list[dict[str, Any]]:
 
 def test_the_literal_command_on_real_questions(smollm2: Path, replica: Path, tmp_path: Path) -> None:
     """`lm_eval --tasks icr_helmet_rag_nq_4k --model vllm`: gold alone is clearly above no context, twice the
-    same."""
+    same. Six questions at their six depths, which stand a hundred items apart."""
+    asked = [100 * turn + question for question in range(6) for turn in range(6)]
     scores: dict[str, list[float]] = {}
     texts: dict[str, list[str]] = {}
     for name, setting in (("gold", "gold@only"), ("again", "gold@only"), ("none", "none")):
@@ -64,8 +65,8 @@ def test_the_literal_command_on_real_questions(smollm2: Path, replica: Path, tmp
             "vllm",
             "--model_args",
             f"pretrained={smollm2},{ENGINE}",
-            "--limit",
-            "36",
+            "--samples",
+            json.dumps({"icr_helmet_rag_nq_4k": asked}),
             "--metadata",
             json.dumps({"setting": setting}),
             "--output_path",
@@ -75,6 +76,7 @@ def test_the_literal_command_on_real_questions(smollm2: Path, replica: Path, tmp
         assert done.returncode == 0, done.stderr[-3000:]
         found = samples(tmp_path / name)
         assert len(found) == 36 and len({s["doc"]["id"] for s in found}) == 36
+        assert len({s["doc"]["id"].rsplit("-", 1)[0] for s in found}) == 6
         scores[name] = [s["subem"] for s in found]
         texts[name] = [s["filtered_resps"][0] for s in found]
         digests = [json.loads(s["arguments"]["gen_args_0"]["arg_0"]) for s in found]

@@ -131,9 +131,10 @@ def test_helmet_members_only_and_early_stop(
     assert (root / "helmet" / NQ).read_bytes() == b'{"a": 1}\n'
     assert [p.name for p in root.rglob("*") if p.is_file()] == [Path(NQ).name]
     assert hub.sent[path] < 20_000_000  # the rest of the archive was not read
-    sent = hub.sent[path]
+    # requests, not bytes: a server may still be writing into the closed connection when the command has ended
+    asked = len(hub.auth)
     assert main(["data", "fetch", "helmet", "--datasets", "nq", "--lengths", "4k"]) == 0
-    assert hub.sent[path] == sent  # nothing fetched twice
+    assert len(hub.auth) == asked  # nothing fetched twice
     assert main(["data", "ls"]) == 0
     assert "nq-dev" in capsys.readouterr().out
 

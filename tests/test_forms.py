@@ -70,8 +70,10 @@ def test_a_cache_that_an_engine_compresses_itself_is_not_refused(monkeypatch: py
     before("vllm", SYNTH, {"setting": "kv:topk@0.05"}, False)
     monkeypatch.delenv("ICR_KV")
     before("vllm", SYNTH, {"kv_cache_dtype": "fp8"}, False)
-    for engine in ("icr-hf", "icr-vllm", "an-engine-of-a-plugin"):
+    for engine in ("icr-hf", "an-engine-of-a-plugin"):
         before(engine, SYNTH, {"setting": "kv:topk@0.05"}, False)
+    with pytest.raises(IcrError, match="load it with kv=task"):
+        before("icr-vllm", SYNTH, {"setting": "kv:topk@0.05"}, False)
 
 
 @pytest.mark.parametrize("engine", ["local-completions", "icr-api", "hf", "icr-vllm"])

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from icr_tasks.benchmarks import groups
-from icr_tasks.benchmarks.catalog import leaves
+from icr_tasks.benchmarks.catalog import expand, leaves
 from icr_tasks.benchmarks.declare import all_benchmarks
 from icr_tasks.cli import main
 from icr_tasks.harness.run import manager
@@ -46,6 +46,17 @@ def test_the_years_benchmarks_and_the_gates_set() -> None:
     assert set(ACROSS["icr_2026"].tasks) == {f"icr_{name}" for name in named}
     assert len(ACROSS["icr_ci"].tasks) == 6
     assert all(leaves()[name][0].files is None for name in ACROSS["icr_ci"].tasks)
+
+
+def test_every_command_takes_them_for_their_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    """A group of lm_eval's is one of `icr plan`, sweeps, `icr prepare` and `icr.evaluate`, which ask the catalogue."""
+    for name, group in ACROSS.items():
+        assert expand(name) == [leaf for task in group.tasks for leaf in expand(task)] and set(
+            expand(name)
+        ) <= {*leaves()}
+    assert main(["plan", "--tasks", "icr_ci", "--settings", "full", "--margin", "5"]) == 0
+    assert "600" in capsys.readouterr().out
+    assert main(["doctor", "--data", "icr_ci"]) == 0 and "6 of 6 tasks" in capsys.readouterr().out
 
 
 def test_lm_eval_finds_them() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,9 @@ def test_a_stored_verdict_belongs_to_exactly_one_question_and_judge() -> None:
         key(case=Case(q, g + r, "", "1")),
         key(rubric="paper", case=Case(q, g, r, "1")),
         key(rubric="paper", case=Case(q, g, r, "1", documents="d")),
+        key(rubric="equiv", case=Case(q, g, r, "1")),
+        key(rubric="equiv", case=Case(q, g, r, "1", rule="off by one is right")),
+        key(rubric="equiv", case=Case(q, g, r, "1", rule="the newest counts")),
     ]
     assert len(set(different)) == len(different)
     assert Judge(JudgeConfig("http://a/v1", "other", store=None)).key(cases(1)[0]) != key()
@@ -43,6 +48,17 @@ def test_a_stored_verdict_belongs_to_exactly_one_question_and_judge() -> None:
         == key(max_tokens=9, concurrency=1, case=Case("Question 0?", "gold 0", "answer 0", "other id"))
     )
     assert key_of("a", "b") != key_of("ab", "") and key_of("a,b") != key_of("a", "b")
+
+
+def test_a_sheet_tells_apart_what_keys_tell_apart_and_holds_no_key() -> None:
+    plain = JudgeConfig("http://a/v1", "m", store=None)
+    odd = [
+        replace(plain, api="completions"),
+        replace(plain, extra={"top_p": 0.5, "headers": {"key": "sk-secret-1"}}),
+    ]
+    odd += [replace(plain, revision="r2"), replace(plain, model="n"), replace(plain, rubric="equiv")]
+    assert len({json.dumps(one.sheet()) for one in [plain, *odd]}) == 6
+    assert "secret" not in str([one.sheet() for one in odd]) and "request" not in plain.sheet()
 
 
 def test_stores_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

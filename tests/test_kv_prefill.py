@@ -134,3 +134,23 @@ def test_as_a_setting() -> None:
         Setting.parse("kv:page@4k,prefill=xatention")
     with pytest.raises(IcrError, match="prefill= needs --model icr-hf"):
         choose.parse("page@4k,prefill=xattention")
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_a_rotation_that_depends_on_the_length_is_prefilled_in_one_piece(kind: str) -> None:
+    """Phi-3 128k: pieces below its first window would be rotated by other factors than those above."""
+    from test_kv_hf import model, ours, prompt, stock
+
+    factors = (
+        {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+        if kind == "longrope"
+        else {"factor": 4.0}
+    )
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "original_max_position_embeddings": 64, **factors}
+    built = model("llama", rope_parameters=rope, max_position_embeddings=64 if kind == "dynamic" else 2048)
+    ids = prompt(200)
+    tokens, logits = stock(built, ids)
+    short = prompt(40, seed=2)
+    found, other = ours(built, [ids, short], None, chunk=48)
+    assert found.tokens == tokens and other.tokens == stock(built, short)[0]
+    assert float((found.logits[0] - logits[0]).abs().max()) < 1e-4

@@ -14,6 +14,7 @@ if importlib.util.find_spec("kvpress") is None:
 
 from test_kv_vllm_task import _model as wide_model
 
+from icr_tasks.errors import IcrError
 from icr_tasks.kv import choose
 from icr_tasks.kv.press import _AWARE_ONLY, PRESS_FREES, PRESS_MASKS
 from icr_tasks.settings import Setting
@@ -51,10 +52,11 @@ def _run(engine: Any, text: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", PRESS_FREES)
 @pytest.mark.parametrize("split", ["", ",query-agnostic"])
 def test_a_press_frees_what_it_was_asked_to(engine: Any, name: str, split: str) -> None:
-    found = _run(engine, f"kv:press.{name}@0.5{split}")
-    if split and name in _AWARE_ONLY:
-        assert "leave query-agnostic out" in found["error"]
+    if split and name in _AWARE_ONLY:  # refused before anything is generated
+        with pytest.raises(IcrError, match="leave query-agnostic out"):
+            _run(engine, f"kv:press.{name}@0.5{split}")
         return
+    found = _run(engine, f"kv:press.{name}@0.5{split}")
     assert "error" not in found, found
     assert found["kv"]["stored_fraction"] == pytest.approx(0.5, abs=0.05)
     assert found["kv"]["attended_fraction"] < 0.6

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +125,34 @@ def test_kvpress_missing_or_too_new_names_the_environment() -> None:
         pytest.skip("this environment is the one kvpress runs in")
     with pytest.raises(IcrError, match=r"needs (kvpress|one below 5.3).*\.\[hf,kv\]"):
         _ = make("press.SnapKV", 0.5).press
+
+
+def test_stored_answers_and_cells_know_what_is_behind_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed file of head scores, or a changed method, is another run: nothing of the old one is taken for it."""
+    from types import SimpleNamespace
+
+    from icr_tasks.engines.answers import key_of
+    from icr_tasks.registry import KV_METHODS
+    from icr_tasks.sweep.cells import Cell
+
+    scores = tmp_path / "heads.tsv"
+
+    def names(text: str) -> tuple[str, str]:
+        request = SimpleNamespace(args=("Q", {"until": []}), setting=Setting.parse(text))
+        cell = Cell("m", "icr-hf", {"pretrained": "m"}, text, "ao", "icr_synth_rag_512")
+        return key_of(request), cell.fingerprint
+
+    scores.write_text("1 2\n")
+    before = names(f"kv:duo@0.5,scores={scores}")
+    assert names(f"kv:duo@0.5,scores={scores}") == before
+    scores.write_text("2 1\n")
+    assert not set(before) & set(names(f"kv:duo@0.5,scores={scores}"))
+
+    before, full = names("rag@512+kv:page@0.05"), names("full")
+    entry = KV_METHODS.get("page")
+    changed = dataclasses.replace(entry, facts={**entry.facts, "version": entry.facts["version"] + 1})
+    monkeypatch.setitem(KV_METHODS.known, "page", changed)
+    assert not set(before) & set(names("rag@512+kv:page@0.05"))
+    assert names("full") == full

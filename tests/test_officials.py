@@ -86,9 +86,15 @@ def said(golds: Sequence[str], others: Sequence[str] = ()) -> list[str]:
     return [shape.format(gold=w, GOLD=w.upper()) for w in words for shape in SHAPES]
 
 
+def in_their_order(items: Sequence[Item]) -> list[Item]:
+    """HELMET's order: the depths of a question together, where ours asks every question once before any again."""
+    first = {item.cluster: at for at, item in reversed(list(enumerate(items)))}
+    return sorted(items, key=lambda item: (first[item.cluster], int(item.id.rsplit("-", 1)[1])))
+
+
 def test_helmet(replica: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows, order, demonstrations and text of every uncut prompt; subem, em and f1 of constructed answers, but for
-    texts that normalise to nothing."""
+    """Rows, demonstrations and text of every uncut prompt; subem, em and f1 of constructed answers, but for texts that
+    normalise to nothing."""
     monkeypatch.setenv("ICR_DATA_DIR", str(replica))
     files, ours = {}, {}
     answers: list[tuple[str, list[str]]] = []
@@ -99,7 +105,7 @@ def test_helmet(replica: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         demos = helmet_rag.folder() / source.demos
         files[name] = {"dataset": f"kilt_{kind}", "test": str(test), "demos": str(demos)}
         items = benchmarks.load("helmet_rag", dataset, length, allow_partial=True).items
-        ours[name] = sent("helmet_rag", dataset, items)
+        ours[name] = sent("helmet_rag", dataset, in_their_order(items))
         golds = [list(i.answers) for i in items[:12]]
         answers += [(text, g) for g, h in zip(golds, golds[::-1], strict=True) for text in said(g, h)]
     answers += [("Answer:" + text, ["The", "an"]) for text in ("the", "", "a an the", "word")]

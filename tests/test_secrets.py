@@ -324,7 +324,7 @@ def test_speed_changes_no_fingerprint_and_old_ledgers_pair_with_new_ones(
 
 
 def test_signs_a_terminal_lacks_end_no_command(tmp_path: Path) -> None:
-    collect([lm_eval_output(tmp_path / "a", {"pretrained": "org/m"})], tmp_path / "r")
+    collect([lm_eval_output(tmp_path / "a", {"pretrained": "org/µ"})], tmp_path / "r")
     code = "import sys; from icr_tasks.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [
         sys.executable,

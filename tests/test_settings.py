@@ -310,5 +310,9 @@ def test_budgets_mean_the_same_in_every_method() -> None:
             with pytest.raises(IcrError, match="takes no budget"):
                 make(name, 0.5)
             continue
+        if name == "duo":  # keeps whole heads
+            with pytest.raises(IcrError, match="takes the share of heads"):
+                make(name, 1024)
+            continue
         share, tokens = make(name, 0.5), make(name, 1024)
         assert share.share(4096) == 2048 and tokens.share(4096) == 1024 and tokens.share(600) == 600

@@ -311,3 +311,16 @@ def test_names() -> None:
     many = [Shard(i, 500) for i in range(1, 500)]
     assert shards.listed(many[:2]) == "1/500, 2/500"
     assert shards.listed(many).endswith("8/500 and 491 more")
+
+
+def test_a_damaged_answer_does_not_keep_a_whole_one_from_being_merged(tmp_path: Path) -> None:
+    """Its line is valid JSON with a checksum that is not its own: no store reads it."""
+    from icr_tasks.sweep.sharding import _copy
+
+    good, bad = AnswerStore(tmp_path / "a", {"m": 1}), AnswerStore(tmp_path / "b", {"m": 1})
+    for store in (good, bad):
+        store.put("k", {"text": "right"})
+    bad.path.write_bytes(bad.path.read_bytes().replace(b"right", b"wrong"))
+    assert _copy(good.path, bad.path) == 0
+    merged = AnswerStore(tmp_path / "b", {"m": 1})
+    assert merged.get("k") == {"key": "k", "text": "right"} and merged.damaged == 1

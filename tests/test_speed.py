@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,16 @@ def test_an_aim_is_held_against_the_medians(bench: Any, aim: str, met: bool | No
     assert line.met is met
     shown = bench.rendered([line])
     assert ("not met" in shown) == (met is False) and (": met" in shown) == (met is True)
+
+
+def test_a_ratio_is_that_of_each_runs_own_pair(bench: Any) -> None:
+    """One run on a slow machine, two on a quick one: medians of the two columns are of different runs."""
+    line = bench.Line("a", "MB/s", 0.4, 0.1, aim="ratio >= 3")
+    runs = [[line], [replace(line, ours=3.0, peer=1.2)], [replace(line, ours=3.6, peer=1.1)]]
+    (found,) = bench.medians(runs)
+    assert found.ours / found.peer < 3 and found.ratio == pytest.approx(3.6 / 1.1) and found.met
+    assert "| 3.27 |" in bench.rendered([found])
+    assert found.more == pytest.approx(1.8)
 
 
 def test_the_page_is_what_its_log_says(bench: Any) -> None:

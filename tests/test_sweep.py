@@ -135,6 +135,18 @@ def test_fingerprint_follows_answers_not_speed_or_secrets(tmp_path: Path) -> Non
     assert fingerprint(pretrained=str(weights)) != before  # trained on in the same folder
 
 
+def test_a_dry_run_names_missing_data_once_with_the_command_that_fetches_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ICR_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = write(tmp_path, settings=["full", "none", "rag@1k"], tasks=["icr_helmet_rag_nq_4k"])
+    assert main(["sweep", str(path), "-n"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("no data at") == 1 and " and 2 more: no data at" in shown
+    assert "icr data fetch helmet --datasets nq --lengths 4k" in shown
+
+
 def test_a_study_from_dry_run_to_stale(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,11 @@ def test_each_family_has_its_own_word(model: str, word: str, switch: Switch) -> 
     [
         ("openai/gpt-oss-20b", "off", "always thinks; thinking=low is the least"),
         ("deepseek-ai/DeepSeek-R1", "off", "always thinks"),
+        (
+            "deepseek-ai/DeepSeek-R1-0528-Qwen3-8B",
+            "off",
+            "always thinks",
+        ),  # made from Qwen3, without its switch
         ("Qwen/Qwen3-4B-Instruct-2507", "on", "never thinks"),
         ("Qwen/Qwen3-8B", "low", "knows on and off"),
         ("my-model", "off", "is not known; give its server's own parameter"),

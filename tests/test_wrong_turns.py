@@ -63,6 +63,23 @@ def test_a_place_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureF
         assert f"cannot use {out}" in said and "another place" in said and "Traceback" not in said
 
 
+def test_the_demo_asks_again_when_the_weights_of_a_folder_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from icr_tasks.leaderboard.ledgers import collect, summary
+
+    model, out, asked = tmp_path / "model", tmp_path / "out", []
+    for folder in (model, out):
+        folder.mkdir()
+    monkeypatch.setattr(demo, "_evaluate", lambda *_: asked.append(1))
+    monkeypatch.setattr(demo, "_board", lambda *_: None)
+    monkeypatch.setattr(collect, "collect", lambda *_: [])
+    monkeypatch.setattr(summary, "table", lambda *_: "")
+    for weights, times in ((b"one", 1), (b"one", 1), (b"two", 2)):
+        (model / "model.safetensors").write_bytes(weights * 9)
+        assert demo._run(out, str(model), ["512"], 4) == 0 and len(asked) == times
+
+
 @pytest.mark.parametrize("what", ["a file", "below a file"])
 def test_the_demo_refuses_a_place_before_it_loads_a_model(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

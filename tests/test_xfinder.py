@@ -109,6 +109,8 @@ def test_errors_are_errors_and_never_wrong_answers(package: str, tmp_path: Path)
         before = server.calls
         XFinder(config(server.url, store=tmp_path / "v")).extract([cases[0], cases[4]])
         assert server.calls == before
+        XFinder(config(server.url, store=tmp_path / "v", extra={"temperature": 0.7})).extract(cases[:1])
+        assert server.calls == before + 1  # another request is another extraction
     with pytest.raises(Unreachable):
         XFinder(config(server.url, retries=0)).extract(cases)
 
@@ -158,6 +160,32 @@ def test_a_local_model_in_batches(package: str, tmp_path: Path) -> None:
     assert all(f.text or f.error for f in together)
     with pytest.raises(IcrError, match="cannot be loaded"):
         XFinder(XFinderConfig(str(tmp_path / "none"), store=None)).extract(cases)
+
+
+def test_of_the_hub_the_revision_that_is_recorded_is_loaded(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is loaded as it is; its revision is a label."""
+    transformers = pytest.importorskip("transformers")
+    folder, loaded = str(tiny.llama(tmp_path / "m")), []
+
+    def load(kind: Any) -> Any:
+        real = kind.from_pretrained
+
+        def from_pretrained(name: str, *, revision: str | None = None, **more: Any) -> Any:
+            loaded.append((name, revision))
+            return real(folder, **more)
+
+        return from_pretrained
+
+    monkeypatch.setattr(xfinder_package.hub, "local", lambda *_: False)
+    for kind in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+        monkeypatch.setattr(kind, "from_pretrained", load(kind))
+    for name, asked in (("org/xFinder-llama38it", "abc"), ("org/xFinder-llama38it", None), (folder, None)):
+        XFinder(
+            XFinderConfig(name, revision="abc" if asked or name == folder else "", store=None, max_tokens=2)
+        ).extract([case("x")])
+        assert loaded[-2:] == [(name, asked)] * 2
 
 
 def test_real_package_leaves_warnings_alone_and_keeps_its_rules() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import IcrError, unknown
 from ..setting_options import split_task
 from .declare import Benchmark, Task, all_benchmarks
+from .groups import across
 
 
 def leaves() -> dict[str, tuple[Benchmark, Task]]:
@@ -16,8 +17,9 @@ def leaves() -> dict[str, tuple[Benchmark, Task]]:
 
 
 def groups() -> dict[str, list[str]]:
-    """Group name -> names of its tasks or groups."""
-    return {group.name: list(group.tasks) for found in all_benchmarks() for group in found.groups}
+    """Group name -> names of its tasks or groups: each benchmark's own, and those across benchmarks."""
+    own = (group for found in all_benchmarks() for group in found.groups)
+    return {group.name: list(group.tasks) for group in (*own, *across())}
 
 
 def find(task: str) -> tuple[Benchmark, Task]:

@@ -93,7 +93,7 @@ def load(dataset: str, length: str | None = None, *, allow_partial: object = Non
     sha = fingerprint(path)
     official = official and SHA256.get((dataset, length), sha) == sha
     return ItemSet(
-        _items(path, dataset, length, rows), source.rows, path.name, f"sha256:{sha[:16]}", official
+        _in_turn(_items(path, dataset, length, rows)), source.rows, path.name, f"sha256:{sha[:16]}", official
     )
 
 
@@ -171,6 +171,22 @@ def _items(path: Path, dataset: str, length: str, rows: list[lines.Row]) -> list
             )
         )
     return items
+
+
+def _in_turn(items: list[Item]) -> list[Item]:
+    """Every question once, the first at its first depth, the second at its second, and so on, then every question once
+    more: the first N items, which `--limit N` asks, are of as many questions as there can be. (A file has the depths of a
+    question together, and no two of them share a document.)"""
+    depths: dict[str, list[Item]] = {}
+    for item in items:
+        depths.setdefault(item.fields["key"], []).append(item)
+    asked = list(depths.values())
+    return [
+        same[(at + turn) % len(same)]
+        for turn in range(max(map(len, asked), default=0))
+        for at, same in enumerate(asked)
+        if turn < len(same)
+    ]
 
 
 def _flat(answers: Any) -> list[str]:
@@ -281,7 +297,7 @@ def _tasks() -> list[Task]:
                 "passages": k,
                 "items": f"{QUESTIONS} questions x {source.variants} gold positions",
             },
-            version="2-A",
+            version="3-A",
         )
         for name, source in ((n, SOURCES[n]) for n in ("nq", "hotpotqa", "triviaqa", "popqa"))
         for length, k in PASSAGES.items()

@@ -205,7 +205,7 @@ def _task(dataset: str) -> Task:
     metrics=scorers.BUNDLES["infbench_qa"],
     prompts=PROMPTS,
     source="xinrongzhang2022/InfiniteBench",
-    revision="main, by the sha256 of the file",
+    revision=REVISION,
     license="MIT",
     cluster="book",
     typical_tokens=200_000,

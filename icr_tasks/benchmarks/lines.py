@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import orjson
 
 from ..errors import IcrError
-from ..storage import cache_root, remember, write_atomic
+from ..storage import cache_root, lenient, remember, write_atomic
 
 
 def parse(path: Path, line: int, raw: bytes, remedy: str = "; fetch the file again") -> dict[str, Any]:
@@ -36,7 +35,9 @@ def _loads(raw: bytes) -> Any:
     except orjson.JSONDecodeError:
         if b"\\ud" not in raw.lower():
             raise
-        return json.loads(raw)  # lone surrogates, which orjson refuses
+        return lenient(
+            raw
+        )  # half of a surrogate pair, which is no character: nothing after this could encode it
 
 
 Fields = Mapping[str, type | tuple[type, ...]]

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from ..errors import IcrError
-from ..storage import cache_root, write_atomic
+from ..storage import cache_root, noted, write_atomic
 from .flat import Records
 from .lines import Row
 
@@ -49,9 +49,7 @@ def counted(
     `key` names the file's content, `sizes` are characters by record, `texts(record)` what is counted.
     """
     note = cache_root() / "official_tokens" / f"{key}-{encoding}.json"
-    known: dict[int, int] = {}
-    if note.is_file():
-        known = {int(k): v for k, v in orjson.loads(note.read_bytes()).items()}
+    known = {int(k): int(v) for k, v in (noted(note) or {}).items()}
     possible = [n for n, size in sizes.items() if low * _CHARS[0] <= size <= high * _CHARS[1]]
     missing = [n for n in possible if n not in known]
     if missing:

@@ -79,6 +79,8 @@ def _lacks(record: Mapping[str, Any]) -> str | None:
         return "without `id`"
     if isinstance(record["id"], bool) or not isinstance(record["id"], str | int):
         return "with an `id` that is neither text nor a whole number"
+    if not isinstance(record.get("finish_reason"), str | None):
+        return "with a `finish_reason` that is no text"
     return None if {"prediction", "pred"} & set(record) else "without `prediction` (or `pred`)"
 
 
@@ -112,7 +114,7 @@ def problems(
     return {kind: count for kind, count in found.items() if count}
 
 
-def refuse(path: Path, task: str, found: Mapping[str, int], expected: int, fix: str) -> IcrError:
+def refuse(path: Path | str, task: str, found: Mapping[str, int], expected: int, fix: str) -> IcrError:
     """The error for predictions that do not cover a task exactly."""
     shown = ", ".join(f"{count} {kind}" for kind, count in found.items())
     return IcrError(f"{path}: {shown} ids for {task} (expected {expected}); {fix}")

@@ -214,9 +214,9 @@ def _complete(found: Any, task: Any) -> bool:
 
 
 def _fetch(found: Any, task: Any) -> str:
-    return f"icr data fetch {found.name} --datasets {task.dataset}" + (
-        f" --lengths {task.length}" if task.length else ""
-    )
+    words = [f"icr data fetch {found.name} --datasets {task.dataset}"]
+    words += [f"--lengths {task.length}"] if task.length else []
+    return " ".join([*words, *(["--accept-license"] if found.facts.get("accept") else [])])
 
 
 def served(kind: str, address: str, model: str | None, key: str | None = None) -> Finding:

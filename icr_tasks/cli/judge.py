@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .. import hub
 from ..errors import IcrError, install_hint, unknown
+from .amounts import at_least
 
 _SAMPLE = (
     "How many employees did Acme Corp. have in 2023?",
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
     check.add_argument("--model", required=True, help="its served name")
     check.add_argument("--rubric", default="loong", help="which rubric asks (docs/judge.md)")
     check.add_argument("--api-key-env", help="environment variable with the key (default: ICR_JUDGE_API_KEY)")
-    check.add_argument("--max-tokens", type=int, default=4096, help="tokens of the reply at most")
+    check.add_argument("--max-tokens", type=at_least(1), default=4096, help="tokens of the reply at most")
     check.add_argument(
         "--option",
         action="append",
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
     replies.add_argument("--store", type=Path, help="default: verdicts.sqlite in the cache folder")
     replies.add_argument("--model", help="only this judge's")
     replies.add_argument("--failed", action="store_true", help="only those without a readable verdict")
-    replies.add_argument("--last", type=int, default=10, help="how many (default: 10)")
+    replies.add_argument("--last", type=at_least(1), default=10, help="how many (default: 10)")
     args, more = parser.parse_known_args(argv)
     if more and args.command != "serve":
         raise unknown("option", more[0], [a for p in (check, replies) for a in p._option_string_actions])

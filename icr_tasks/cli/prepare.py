@@ -28,6 +28,7 @@ from ..context.retrieval import make
 from ..context.retrieve import DoesNotFit, candidates, query, retrieve
 from ..errors import IcrError
 from ..leaderboard.stats import Design
+from .amounts import at_least
 
 _TOGETHER = 16  # items whose passages are embedded in one call
 QUALITY = (
@@ -58,17 +59,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--embedder", help="hub id, folder or served name; makes the settings use it")
     parser.add_argument("--embed-engine", help="st (sentence-transformers, default), vllm or openai")
     parser.add_argument("--embed-url", help="address of an OpenAI-compatible embedding server, ending in /v1")
-    parser.add_argument("--embed-limit", type=int, help="tokens the served embedder reads of one text")
+    parser.add_argument(
+        "--embed-limit", type=at_least(1), help="tokens the served embedder reads of one text"
+    )
     parser.add_argument("--embed-tokenizer", help="folder or hub id of the served embedder's tokenizer")
     parser.add_argument(
         "--rerank-url", help="address of a server with /rerank, ending in /v1, for rerank=MODEL"
     )
     parser.add_argument("--ask-url", help="address of a chat server, ending in /v1, for asker=MODEL")
     parser.add_argument(
-        "--limit", type=int, help="only the first N items of each task; runs retrieve the rest"
+        "--limit", type=at_least(1), help="only the first N items of each task; runs retrieve the rest"
     )
     parser.add_argument(
-        "--workers", type=int, help="processes (default: one a core; 1 where a model ranks or embeds)"
+        "--workers", type=at_least(1), help="processes (default: one a core; 1 where a model ranks or embeds)"
     )
     parser.add_argument("--allow-partial", action="store_true", help="accept data files of another size")
     parser.add_argument("--questions-file", help="Loong: another question file beside loong.jsonl")

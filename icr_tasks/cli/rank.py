@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..errors import unknown
 from ..storage import writing
+from .amounts import at_least
 
 DEFINITIONS = ("attention", "calibrated", "paper_code")
 
@@ -37,9 +38,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--definition", default="attention", help="attention, calibrated, paper_code, or several with commas"
     )
-    parser.add_argument("--limit", type=int, help="items per task")
+    parser.add_argument("--limit", type=at_least(1), help="items per task")
     parser.add_argument(
-        "--max-length", type=int, help="prompts longer than this are left out (default: the model's window)"
+        "--max-length",
+        type=at_least(1),
+        help="prompts longer than this are left out (default: the model's window)",
     )
     parser.add_argument(
         "--allow-partial", action="store_true", help="accept data with another count than the official"

@@ -124,12 +124,15 @@ def score(
     allow_missing: bool = False,
     allow_partial: object = None,
     graders: Any = None,
+    *,
+    fix: str = "--allow-missing scores what is there",
+    named: str = "",
 ) -> dict[str, Any]:
     """{"task", "n", "n_failed", "metrics"} with values 0-1. Raises IcrError for ids that miss, repeat or are
     unknown.
 
     With `graders` also their metrics, or `reasons` by metric and an `error`; metrics are means over the items
-    that have them.
+    that have them. `fix` is what an error says of missing ids; `named`, what it calls the predictions (default: the path).
     """
     from ..metrics import scorers
     from ..metrics.given import given
@@ -147,7 +150,7 @@ def score(
     got = {i: one.text for i, one in seen.items()}
     problems = predictions.problems(task, (row.id for row in rows), docs, expected)
     if problems and not (allow_missing and set(problems) == {"missing"}):
-        raise predictions.refuse(path, task, problems, expected, "--allow-missing scores what is there")
+        raise predictions.refuse(named or path, task, problems, expected, fix)
     marker = scorers.asks_marker(base.get(sheet["benchmark"], sheet.get("prompt"), sheet["dataset"]).user)
     scored = [
         {
@@ -158,7 +161,7 @@ def score(
         if i in got
     ]
     if not scored:
-        raise IcrError(f"{path}: no prediction for {task}")
+        raise IcrError(f"{named or path}: no prediction for {task}")
     metrics = {name: sum(s[name] for s in scored) / len(scored) for name in scored[0]}
     unread: dict[str, list[str]] = {}
     for row in rows:

@@ -18,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import IcrError
+from .amounts import above_zero, at_least
+from .compare import add_allow
 from .gate import add_judging
 
 
@@ -33,10 +35,10 @@ def main(argv: list[str]) -> int:
         "-n", "--dry-run", action="store_true", help="print the matrix and its cost, run nothing"
     )
     parser.add_argument(
-        "--sample", type=int, default=8, help="dry run: items built per cell (0: all; default 8)"
+        "--sample", type=at_least(0), default=8, help="dry run: items built per cell (0: all; default 8)"
     )
     parser.add_argument(
-        "--rate", type=float, help="dry run: prefill tokens a second, where nothing was measured"
+        "--rate", type=above_zero, help="dry run: prefill tokens a second, where nothing was measured"
     )
     parser.add_argument(
         "--only",
@@ -61,16 +63,15 @@ def main(argv: list[str]) -> int:
         help="ledgers of the baseline's runs, and of earlier runs for a dry run's times (default: results)",
     )
     add_judging(parser)
+    add_allow(parser)
     parser.add_argument(
         "--executor",
         default="local",
         choices=("local", "slurm", "ray"),
         help="where engines run (docs/sweep.md)",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="engines at once (default 1)")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="engines at once (default 1)")
     args = parser.parse_args(argv)
-    if args.jobs < 1 or args.sample < 0:
-        raise IcrError("--jobs must be at least 1 and --sample at least 0")
     if args.study is None and args.merge:  # icr sweep --merge study.yaml FOLDER...
         args.study = args.merge.pop(0)
     if args.study is None:
@@ -107,6 +108,7 @@ def main(argv: list[str]) -> int:
                 args.benchmark_margin,
                 dict(args.margin_for),
                 args.alpha,
+                tuple(args.allow),
             )
             return until.run(found, chosen, gate)
         if args.merge is not None:

@@ -29,7 +29,8 @@ from .retrieval.vectors import name_of
 from .tokens import TokenCounter
 
 log = logging.getLogger("icr_tasks")
-VERSION = 2  # 1: without the embedder's revision and the documents' content; void
+# 1: without the embedder's revision and the documents' content; 2: a sentence without blanks was one word of bm25. Void.
+VERSION = 3
 _KEYS = ("version", "rendering", "tokenizer_key", "data_revision", "retriever")
 _SAID: set[str] = set()
 
@@ -178,9 +179,8 @@ def _current(found: Prepared, wanted: dict[str, Any]) -> bool:
     if what not in _SAID:
         _SAID.add(what)
         log.warning(
-            "what an earlier version prepared for %s is not used, because it does not say which embedder "
-            "and documents "
-            "it was made from; retrieving again. Prepare it anew:  %s",
+            "what an earlier version prepared for %s is not used, because it ranked otherwise or does not say what it "
+            "was made from; retrieving again. Prepare it anew:  %s",
             what,
             Prepared(wanted).command(),
         )

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..benchmarks.base import Item, Prompt, Unit
 from ..errors import IcrError
+from ..metrics.unspaced import CHARACTER
 from ..settings import Setting
 from . import pool as pools
 from .fit import DoesNotFit
@@ -268,12 +269,15 @@ def contains(text: str, needles: Sequence[str]) -> bool:
         at = flat.find(needle)
         while at >= 0:
             before, after = flat[at - 1 : at], flat[at + len(needle) : at + len(needle) + 1]
-            if not (before.isalnum() and needle[0].isalnum()) and not (
-                after.isalnum() and needle[-1].isalnum()
-            ):
+            if not _one_word(before, needle[0]) and not _one_word(needle[-1], after):
                 return True
             at = flat.find(needle, at + 1)
     return False
+
+
+def _one_word(left: str, right: str) -> bool:
+    """Whether two characters side by side belong to one word; those of scripts without blanks are words each."""
+    return left.isalnum() and right.isalnum() and not (CHARACTER.match(left) or CHARACTER.match(right))
 
 
 def _flat(text: str) -> str:

@@ -47,12 +47,13 @@ class Family:
 
 # In this order; the first whose pattern is found counts.
 FAMILIES = (
+    # before those whose names theirs may hold: DeepSeek-R1-0528-Qwen3-8B
+    Family("DeepSeek-R1", r"deepseek.*r1", always=True),
+    Family("QwQ", r"qwq", always=True),
     Family("Qwen3 Instruct 2507", r"qwen3.*instruct", never=True),
     Family("Qwen3 Thinking 2507", r"qwen3.*thinking", always=True),
     Family("Qwen3", r"qwen3|qwen-?3", "enable_thinking"),
-    Family("QwQ", r"qwq", always=True),
     Family("GLM", r"glm-?(?:4\.[5-9]|[5-9])", "enable_thinking"),
-    Family("DeepSeek-R1", r"deepseek.*r1", always=True),
     Family("DeepSeek V3.1 and later", r"deepseek.*v(?:3\.[1-9]|[4-9])", "thinking"),
     Family("Granite", r"granite-(?:3\.[2-9]|[4-9])", "thinking"),
     Family("Kimi K2 Thinking", r"kimi-k2-thinking", always=True),

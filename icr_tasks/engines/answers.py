@@ -20,6 +20,7 @@ import orjson
 
 from ..credentials import redact_text
 from ..errors import IcrError
+from ..kv import choose
 from ..storage import locked
 from . import session
 
@@ -89,11 +90,10 @@ class AnswerStore:
         for raw in data.split(b"\n"):
             if not raw:
                 continue
-            try:
-                record = orjson.loads(_without_sum(raw))
-                self._found.setdefault(record["key"], record)
-            except (ValueError, KeyError, TypeError):
+            if (record := record_of(raw)) is None:
                 self.damaged += 1
+            else:
+                self._found.setdefault(record["key"], record)
 
     @staticmethod
     def key(prompt: str, gen_kwargs: dict[str, Any]) -> str:
@@ -146,6 +146,15 @@ def files_of(folder: Path, name: str) -> list[Path]:
     return [*([own] if own.is_file() else []), *sorted(folder.glob(f"{stem}.*.jsonl"))]
 
 
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """The record of a line as it was written; None for one that is damaged."""
+    try:
+        found = orjson.loads(_without_sum(line))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "key" in found and "text" in found else None
+
+
 _SUM = re.compile(rb',"sum":"([0-9a-f]{16})"\}\Z')
 
 
@@ -180,10 +189,12 @@ def text_of(prompt: Any) -> str:
 
 
 def key_of(request: Any) -> str:
-    """Store key: prompt, generation kwargs and, where the engine changes the cache, the setting."""
+    """Store key: prompt, generation kwargs and, where the engine changes the cache, the setting and what is behind it."""
     prompt, kwargs = request.args
     setting = session.setting_of(request)
     salt = f"\0{setting}" if setting is not None and setting.compressed else ""
+    if setting is not None and (more := choose.behind(setting)):
+        salt += f"\0{json.dumps(more, sort_keys=True)}"
     return AnswerStore.key(text_of(prompt) + salt, kwargs)
 
 

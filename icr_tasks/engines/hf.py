@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import transformers
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from tqdm import tqdm
 
 from .. import hub
@@ -27,22 +28,23 @@ from ..kv.hf import attention, decode, models, repeat, same_logits
 from ..kv.hf.joined import Documents
 from ..kv.hf.prefills import OnePrefill, PrefillStore
 from ..settings import Setting
-from . import identity, session
+from . import early, identity, session, thoughts
 from .answers import AnswerStore, through
 
 log = logging.getLogger("icr_tasks")
-_GREEDY_KWARGS = {"do_sample", "temperature", "top_p", "top_k", "until", "max_gen_toks"}
 _TAIL = 64  # generated tokens searched for a stop sequence
 
 
 class IcrHF(HFLM):
-    """HFLM whose generate_until follows the run's setting.
+    """HFLM whose generate_until follows the run's setting, and whose answers keep their thoughts.
 
     `kv=METHOD` and `kv_<knob>=` choose a setting here, else the task's setting counts. `prefill_chunk`:
     tokens per dense prefill pass. `store`: folder for finished answers, which are never generated twice.
     `prefill_store`: folder for dense prefills (up to `prefill_store_gb`), which all settings share.
     `compress_once`: every question comes after the compression of its document, which is done once for all of them.
     """
+
+    keeps_thoughts = True
 
     def __init__(
         self,
@@ -54,9 +56,8 @@ class IcrHF(HFLM):
         compress_once: bool = False,
         **kwargs: Any,
     ) -> None:
-        self.asked = choose.from_args(kwargs)
-        for name in [k for k in kwargs if k == "kv" or k.startswith(choose.PREFIX)]:
-            del kwargs[name]
+        ours = {k: kwargs.pop(k) for k in list(kwargs) if choose.is_ours(k) or k == "kv_cache_dtype"}
+        self.asked = choose.from_args(ours)
         self.documents = Documents() if compress_once else None
         self.prefill_chunk, backend = int(prefill_chunk), kwargs.pop("attn_implementation", None)
         if backend not in (None, "sdpa"):
@@ -67,8 +68,11 @@ class IcrHF(HFLM):
             )
         if (where := kwargs.get("device")) != "cuda:0":  # which its command names where nobody does
             hub.device(where)
-        if self.asked is not None and isinstance(pretrained, str):
-            _refuse_early(self.asked, pretrained, kwargs)
+        early.no_cache_type("icr-hf", ours)
+        if self.asked is not None:
+            self._combined(self.asked)
+            if (config := early.configuration({**kwargs, "pretrained": pretrained})) is not None:
+                models.refuse(self.asked, config)
         # lm_eval's default device is "cuda", also where there is none
         given = kwargs if torch.cuda.is_available() else {"device": "cpu", **kwargs}
         try:
@@ -92,6 +96,7 @@ class IcrHF(HFLM):
             )
         args = {**kwargs, "pretrained": pretrained, "dtype": str(self.model.dtype)}
         args |= {"compress_once": True} if compress_once else {}
+        args["transformers"] = transformers.__version__
         same = identity.engine(args) if store or prefill_store else {}
         self.store = AnswerStore(store, {**same, "engine": "icr-hf"}) if store else None
         self.prefills: PrefillStore | None = None
@@ -112,15 +117,11 @@ class IcrHF(HFLM):
     def _possible(self, asked: Setting | None) -> Setting:
         found = choose.agree_request(asked, self.asked)
         models.refuse(found, self.model.config)
-        if found.compressed and found.kv is not None:
-            if "prefill" in found.kv.params and str(found.kv.method).startswith("press."):
-                raise IcrError(f"{found}: a press runs in its own prefill; leave prefill= out")
-            if self.documents is not None and not _agnostic(found.kv):
-                raise IcrError(
-                    f"compress_once asks every question after the compression: write {found},query-agnostic, or leave "
-                    "compress_once out"
-                )
+        self._combined(found)
         return found
+
+    def _combined(self, setting: Setting) -> None:
+        early.rules_of_hf(setting, self.documents is not None, self.prefill_chunk)
 
     def _check_identity(self) -> None:
         """Once an engine, before its first compressed setting. Raises IcrError with what was wrong."""
@@ -216,8 +217,8 @@ class IcrHF(HFLM):
 
     @staticmethod
     def _key(request: Any, setting: Setting) -> str:
-        files = {"files": setting.files} if setting.files else {}
-        return AnswerStore.key(request.args[0], {**request.args[1], "setting": str(setting), **files})
+        more = {"setting": str(setting), **choose.behind(setting)}
+        return AnswerStore.key(request.args[0], {**request.args[1], **more})
 
     def _batches(self, requests: Sequence[Any], todo: list[int], setting: Setting) -> Iterator[list[int]]:
         """Longest prompts first (memory runs out at once or never); one generation config a batch."""
@@ -239,9 +240,10 @@ class IcrHF(HFLM):
         """One batch. A request that cannot run fails alone: a batch with such a request is done one by
         one."""
         kwargs, kv = self._kwargs(requests[0].args[1], setting), setting.kv
-        until = handle_stop_sequences(
-            kwargs["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        )
+        eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        until = handle_stop_sequences(kwargs["until"], eos=eos)
+        mark = thoughts.mark_of(self)
+        ends = [eos] if mark else until  # no other may end the answer inside a thought
         try:
             prompts = [self._encode(r.args[0], kwargs["max_gen_toks"]) for r in requests]
             method = None if kv is None else make(str(kv.method), _budget(kv), _knobs(kv))
@@ -251,7 +253,7 @@ class IcrHF(HFLM):
                 prompts,
                 kwargs["max_gen_toks"],
                 self._eos(),
-                stop=lambda tokens: self._stopped(tokens, until),
+                stop=lambda tokens: self._stopped(tokens, ends),
                 after=[self._after(r, ids, setting) for r, ids in zip(requests, prompts, strict=True)],
                 chunk=self.prefill_chunk,
                 prefills=self.prefills or self.last,
@@ -270,8 +272,8 @@ class IcrHF(HFLM):
             return [("", {"error": str(error)})]
         out = []
         for answer in done:
-            text = postprocess_generated_text(self.tok_decode(answer.tokens), until, self.think_end_token)
-            ended = len(answer.tokens) < kwargs["max_gen_toks"] or self._stopped(answer.tokens, until)
+            text, ended = thoughts.whole(self._text(answer.tokens, mark), until, mark)
+            ended |= len(answer.tokens) < kwargs["max_gen_toks"] or self._stopped(answer.tokens, ends)
             found: dict[str, Any] = {"kv": {"setting": str(kv or "full"), **answer.kv}}
             found["timing"] = answer.timing
             found["device"] = self._runs_on()
@@ -289,12 +291,7 @@ class IcrHF(HFLM):
 
     def _kwargs(self, given: dict[str, Any], setting: Setting) -> dict[str, Any]:
         kwargs = dict(normalize_gen_kwargs(given, self.max_gen_toks))
-        if kwargs.get("do_sample"):
-            raise IcrError("icr-hf decodes greedily: leave do_sample and temperature out of --gen_kwargs")
-        if unknown := set(kwargs) - _GREEDY_KWARGS:
-            raise IcrError(
-                f"icr-hf does not know the generation argument {sorted(unknown)[0]!r}; leave it out"
-            )
+        early.greedy("icr-hf", kwargs)
         return kwargs
 
     def _encode(self, prompt: str, max_new: int) -> list[int]:
@@ -311,8 +308,13 @@ class IcrHF(HFLM):
 
     def _after(self, request: Any, ids: list[int], setting: Setting) -> int:
         """Tokens of the question part, read after compression; 0 in a query-aware run."""
-        if self.documents is None and (setting.kv is None or not _agnostic(setting.kv)):
+        if self.documents is None and (setting.kv is None or not early.agnostic(setting.kv)):
             return 0
+        if not self.tokenizer.is_fast:
+            raise IcrError(
+                f"{setting}: this model's tokenizer does not tell where in a text its tokens stand, so the question cannot come "
+                "after the context; leave query-agnostic (or compress_once) out"
+            )
         offset = session.boundary_of(request)
         if offset is None:
             raise IcrError(
@@ -329,6 +331,17 @@ class IcrHF(HFLM):
     def _eos(self) -> frozenset[int]:
         known = self.model.generation_config.eos_token_id
         return frozenset([known] if isinstance(known, int) else known or []) | {self.eot_token_id}
+
+    def _text(self, tokens: Sequence[int], mark: str | None) -> str:
+        """The tokens as text; the mark that ends a thought stays, also where it is a special token."""
+        parts: list[list[int]] = [[]]
+        special = thoughts.hidden(self)
+        for token in tokens:
+            if token == special:
+                parts.append([])
+            else:
+                parts[-1].append(token)
+        return (mark or "").join(self.tok_decode(part) for part in parts)
 
     def _stopped(self, tokens: Sequence[int], until: list[str]) -> bool:
         tail = self.tokenizer.decode(tokens[-_TAIL:], skip_special_tokens=False)
@@ -359,26 +372,9 @@ class IcrHF(HFLM):
         return {**super().get_model_info(), **own}
 
 
-def _refuse_early(setting: Setting, pretrained: str, kwargs: dict[str, Any]) -> None:
-    """What the model's configuration tells of a setting, before weights load."""
-    from transformers import AutoConfig
-
-    same = {k: kwargs[k] for k in ("revision", "subfolder", "trust_remote_code", "token") if k in kwargs}
-    try:
-        config = AutoConfig.from_pretrained(pretrained, **same)
-    except (OSError, ValueError) as error:  # lm_eval's class says what is wrong with it
-        log.debug("%s: %s", pretrained, error)
-        return
-    models.refuse(setting, config)
-
-
 def _knobs(setting: Setting) -> dict[str, Any]:
     return {k: v for k, v in setting.extra if k not in ("split", "prefill")}
 
 
 def _budget(kv: Setting) -> int | float | None:
     return kv.amount if isinstance(kv.amount, int | float) else None
-
-
-def _agnostic(kv: Setting) -> bool:
-    return kv.params.get("split") == "query-agnostic"

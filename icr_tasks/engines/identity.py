@@ -24,7 +24,8 @@ def engine(args: dict[str, Any]) -> dict[str, Any]:
     folders = {
         k: folder(Path(v)) for k, v in kept.items() if isinstance(v, str) and Path(v).expanduser().is_dir()
     }
-    return {**kept, **({"files": folders} if folders else {})}
+    told = {"thoughts": "kept"} if kept.get("think_end_token") else {}  # answers were stored without them
+    return {**kept, **told, **({"files": folders} if folders else {})}
 
 
 def versions() -> dict[str, str]:

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lm_eval.models.utils import postprocess_generated_text
 from lm_eval.models.vllm_causallms import VLLM
 
 from ..errors import IcrError, unknown
 from ..kv.hf import models
 from ..kv.vllm.state import EngineState
 from ..settings import Setting
-from . import identity, session
+from . import identity, session, thoughts
 from .vllm import IcrVLLM, config_of, switch_off
 
 log = logging.getLogger("icr_tasks")
@@ -96,7 +95,7 @@ class RayVLLM(IcrVLLM):
                 continue
             params, until = asked[i]
             tokens = [int(token) for token in row["tokens"]]
-            text = postprocess_generated_text(row["text"], until, self.think_end_token)
+            text, stopped = thoughts.whole(row["text"], until, self.mark)
             timing = {
                 k: round(float(row[k]), 4) for k in ("engine", "prefill", "decode") if row[k] is not None
             }
@@ -106,7 +105,7 @@ class RayVLLM(IcrVLLM):
                 {
                     "timing": timing,
                     "engine_tokens": {"prompt": int(row["prompt"]), "output": len(tokens)},
-                    "finish_reason": finish(tokens, params, self.eos, self.tokenizer),
+                    "finish_reason": "stop" if stopped else finish(tokens, params, self.eos, self.tokenizer),
                     "device": device,
                     **({} if self.cache_dtype == "auto" else {"kv": {"setting": f"kv:{self.cache_dtype}"}}),
                 },

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from lm_eval.models.utils import has_bos_prefix, postprocess_generated_text
+from lm_eval.models.utils import has_bos_prefix
 from lm_eval.models.vllm_causallms import VLLM
 from tqdm import tqdm
 
@@ -29,11 +29,12 @@ from ..kv.hf import models
 from ..kv.vllm import counters, own
 from ..kv.vllm.state import EngineState
 from ..settings import Setting
-from . import answers, identity, session
+from . import answers, identity, session, thoughts
 from .answers import AnswerStore
 from .encode import encode
 
 log = logging.getLogger("icr_tasks")
+_TEXT = ("add_bos_token", "prefix_token_id", "think_end_token")
 _TOKENS_IN_FLIGHT = 1 << 22  # more than any KV cache holds: enough to keep an engine busy
 
 
@@ -41,6 +42,7 @@ class IcrVLLM(VLLM):
     """lm-eval's VLLM with streaming requests. `store` is a folder for answers, `in_flight` the requests
     queued at once."""
 
+    keeps_thoughts = True
     native: dict[str, int] | None = None  # layers by kind of a model that compresses by design
     held: Sequence[Any] = ()  # what its own cache takes, as `own.layers`, a rank
 
@@ -67,13 +69,7 @@ class IcrVLLM(VLLM):
         self.native = models.by_design(config.model_config.hf_text_config)
         ours = kwargs["worker_extension_cls"] == own.EXTENSION
         self.held = self.model.collective_rpc(own.CALL) if self.native and ours else []
-        args = {**self.model_args, "engine": vllm.__version__, "lora": kwargs.get("lora_local_path")}
-        args.pop("additional_config", None)
-        if ours:
-            args.pop("worker_extension_cls", None)
-        if rest := {k: v for k, v in (kwargs.get("additional_config") or {}).items() if k != counters.CONFIG}:
-            args["additional_config"] = rest
-        args |= {"kv": self.kv.asked} if self.kv.asked not in (None, choose.TASK) else {}
+        args = {**told(self.model_args, kwargs, self.kv.asked), "engine": vllm.__version__}
         self.store = AnswerStore(store, identity.engine(args)) if store else None
         if self.store is not None and self.store.damaged:
             log.warning(
@@ -154,6 +150,11 @@ class IcrVLLM(VLLM):
         native = {"native": self.native} if self.native else {}
         return {**identity.loaded(self), **(self.changed or {}), **native}
 
+    @property
+    def mark(self) -> str | None:
+        """What ends a thought."""
+        return thoughts.mark_of(self)
+
     def tokens_of(self, prompt: str) -> Any:
         """Ids of a prompt as lm-eval's `tok_encode` gives them, as an int32 array at 4 bytes a token."""
         bos = None if self.prefix_token_id is None else self.tokenizer.decode(self.prefix_token_id)
@@ -181,7 +182,7 @@ class IcrVLLM(VLLM):
                 f"prompt of {len(ids)} tokens + {max_gen_toks} to generate exceeds max_model_len "
                 f"{self.max_length}"
             )
-        stop = [s for s in until if s == eos] if self.think_end_token else until
+        stop = [s for s in until if s == eos] if self.mark else until
         return ids, {"max_tokens": max_gen_toks, "stop": stop, **kwargs}, until
 
     def _submit(self, name: str, prompt: str, gen_kwargs: dict[str, Any]) -> tuple[int, list[str]]:
@@ -202,7 +203,7 @@ class IcrVLLM(VLLM):
         return identity.devices(str(current_platform.get_device_name(0)), self.model_args)
 
     def _finish(self, output: Any, until: list[str], seconds: float) -> tuple[str, dict[str, Any]]:
-        text = postprocess_generated_text(output.outputs[0].text, until, self.think_end_token)
+        text, stopped = thoughts.whole(output.outputs[0].text, until, self.mark)
         stats = output.metrics
         timing = {"engine": round(seconds, 4)}
         if stats is not None and stats.first_token_ts:
@@ -214,7 +215,7 @@ class IcrVLLM(VLLM):
             "output": len(output.outputs[0].token_ids),
         }
         found: dict[str, Any] = {"timing": timing, "engine_tokens": tokens}
-        found["finish_reason"] = output.outputs[0].finish_reason
+        found["finish_reason"] = "stop" if stopped else output.outputs[0].finish_reason
         found["device"] = self._runs_on()
         kv = self.kv.measured(output.request_id, tokens["prompt"], tokens["output"])
         if kv is None and self.cache_dtype != "auto":
@@ -230,6 +231,19 @@ class IcrVLLM(VLLM):
     def _fail(self, request: Any, reason: str) -> dict[str, Any]:
         log.warning("%s doc %s: %s", request.task_name, request.doc_id, reason)
         return {"error": f"engine refused: {reason}"}
+
+
+def told(engine: Mapping[str, Any], given: Mapping[str, Any], kv: str | None) -> dict[str, Any]:
+    """What a store of answers knows an engine by: vLLM's own arguments (`engine`), and those of lm-eval's class (`given`)
+    that make other tokens of a prompt or another text of an answer."""
+    found = {**engine, "lora": given.get("lora_local_path")}
+    found.pop("additional_config", None)
+    if found.get("worker_extension_cls") == own.EXTENSION:
+        del found["worker_extension_cls"]
+    if rest := {k: v for k, v in (given.get("additional_config") or {}).items() if k != counters.CONFIG}:
+        found["additional_config"] = rest
+    found |= {"kv": kv} if kv not in (None, choose.TASK) else {}
+    return found | {name: given[name] for name in _TEXT if given.get(name) is not None}
 
 
 # ---- dual chunk ----------------------------------------------------------------------------------

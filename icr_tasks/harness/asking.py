@@ -10,6 +10,7 @@ from ..benchmarks import base
 from ..context import window
 from ..context.chat import Template
 from ..context.window import Window
+from ..engines import thoughts
 from ..errors import IcrError
 from ..schema import answering, fingerprint
 from . import api_models, flags, forms, pieces
@@ -34,6 +35,7 @@ class Asking:
     cuts_asked: bool = False
     n_cut: int = 0
     n: int = 0  # prompts of the run
+    command: bool = False  # whether lm_eval loaded the engine by its name, and ends with an exit code
 
     @classmethod
     def idle(cls, task: ICRTask) -> Asking:
@@ -60,6 +62,7 @@ class Asking:
         found = window.find(metadata, asked.lm) if counted or forms.serves("", asked.lm) else idle
         api_models.prepare(asked.lm, found)
         pieces.prepare(asked.lm)
+        thoughts.keep(asked.lm)
         found = found if counted else idle
         return cls(
             str(task.config.task),
@@ -68,6 +71,7 @@ class Asking:
             extra,
             _salt(asked, task),
             found.asked or bool(options.truncation or options.overflow),
+            command=bool(asked.engine),
         )
 
     def built(self, truncated: bool) -> None:

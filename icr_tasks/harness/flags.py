@@ -11,11 +11,12 @@ from typing import Any
 
 from .. import hub
 from ..benchmarks import base, catalog
+from ..engines import early
 from ..errors import IcrError, unknown
 from ..settings import Setting, split_task
 from . import forms
 from .asked import Asked
-from .options import Options
+from .options import Options, host_options
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 CHECKED = ("cache_requests", "check_integrity", "limit", "samples")  # lm_eval's options that are looked at
@@ -148,20 +149,30 @@ def before_loading(
     items(config.get("limit"), None, 0, "")
     if strange := [name for name in config.get("samples") or {} if name not in (*tasks, *names)]:
         raise unknown("task in --samples", str(strange[0]), tasks)
-    generation(asked.gen_kwargs)
+    early.greedy(asked.engine, generation(asked.gen_kwargs))
     hub.engine(asked.engine, asked.model_args)
-    options = Options.parse(metadata)
+    Options.parse(metadata)
     if "samples" in metadata:  # a replay builds no prompts
         return
+    known: set[Setting] = set()
     for task in tasks:
-        name, named = split_task(task)
-        setting = Setting.parse(named) if named else options.setting
+        name = split_task(task)[0]
+        options = Options.parse({**host_options(task, metadata), **metadata})
+        setting = options.setting
         answers_cache(asked.use_cache, setting, asked.engine)
         sheet = catalog.sheet_of(name)
         prompt = base.get(sheet["benchmark"], options.prompt or sheet.get("prompt"), sheet["dataset"])
         others = tuple(base.table(sheet["benchmark"], sheet["dataset"]).values())
         form = forms.Form(prompt, setting, metadata, others)
         forms.check(form, asked.engine, None, bool(asked.template))
+        if setting not in known:
+            early.refuse(asked.engine, setting, {**_trusted(metadata), **asked.model_args})
+            known.add(setting)
+
+
+def _trusted(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """lm_eval's own option that a configuration is read with."""
+    return {k: metadata[k] for k in ("trust_remote_code",) if k in metadata}
 
 
 def _leaves(names: Iterable[Any]) -> Iterable[str]:

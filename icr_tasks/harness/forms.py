@@ -6,7 +6,6 @@ engine itself): what a chat server is sent are messages, which it renders by a t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +13,15 @@ from typing import Any
 from ..benchmarks.base import Prompt
 from ..context import window
 from ..context.chat import Template
+from ..engines import early
 from ..errors import IcrError
-from ..kv import choose
 from ..listing import CONTINUE
 from ..settings import Setting
 
 _CHAT = ("chat-completions", "-chat", "litellm")  # how the names of lm-eval's chat engines end
 _TEXT = ("local-completions", "openai-completions", "anthropic-completions", "sglang-generate")
 _SERVED = "icr-api"
-_DENSE = ("hf", "hf-auto", "huggingface")  # engines in this process that read their whole cache
+_STOCK = {"lm_eval.models.huggingface": "hf", "lm_eval.models.vllm_causallms": "vllm"}
 _TOKEN_LEVEL = ("add_bos_token", "prefix_token_id", "custom_prefix_token_id", "truncation_side")
 _THINKING = ("chat_template_args", "enable_thinking")
 
@@ -84,9 +83,9 @@ def check(form: Form, engine: str, lm: Any, template: Template | bool) -> dict[s
             f"local-completions, or {form.advice()}"
         )
     if kind is not None or engine == _SERVED:
-        _compressed(form, name, "inside the engine, which a server cannot be asked for")
-    elif lm is None and (engine in _DENSE or engine == "vllm" and not os.environ.get(choose.VARIABLE)):
-        _compressed(form, name, f"the KV cache, which --model {engine} keeps and reads whole")
+        early.no_compression(form.setting, "inside the engine, which a server cannot be asked for")
+    elif lm is not None:
+        early.stock(_STOCK.get(type(lm).__module__, ""), form.setting)
     if messages:
         _tokens(form, name)
         if not isinstance(template, Template):
@@ -152,13 +151,3 @@ def _tokens(form: Form, name: str) -> None:
                 f"{name} sends messages, not tokens, so {option} has no effect: leave it out, or use --model "
                 "local-completions or an engine in this process"
             )
-
-
-def _compressed(form: Form, name: str, why: str) -> None:
-    kv = form.setting.kv
-    if kv is None or not form.setting.compressed or kv.method in choose.native():
-        return
-    left = f", or unset {choose.VARIABLE}" if choose.asked() else ""
-    stock = f", or {choose.VARIABLE}={str(kv).removeprefix('kv:')} with --model vllm"
-    stock = "" if left or kv.method not in choose.METHODS else stock
-    raise IcrError(f"setting {form.setting} compresses {why}: use --model icr-hf or icr-vllm{stock}{left}")

@@ -107,7 +107,6 @@ def loong(graders: Graders, answers: Sequence[Answer], progress: bool = True) ->
     failed = Counter(v.reason for v in verdicts if not v.ok)
     for reason, n in failed.most_common(5):
         log.warning("judge: %d of %d answers without verdict: %s", n, len(verdicts), reason)
-    identity = {"model": config.model, "revision": config.revision, "rubric": judge.rubric.version}
     counts = {
         "n": len(verdicts),
         "cached": sum(v.cached for v in verdicts),
@@ -115,7 +114,7 @@ def loong(graders: Graders, answers: Sequence[Answer], progress: bool = True) ->
     }
     judged = {**counts, "failed": dict(failed), "by": by(answers, scores, ("level", "set"))}
     return Grades(
-        dict(zip((c.id for c in cases), scores, strict=True)), {"judge": identity, "judged": judged}
+        dict(zip((c.id for c in cases), scores, strict=True)), {"judge": config.sheet(), "judged": judged}
     )
 
 
@@ -143,7 +142,6 @@ def equivalence(graders: Graders, answers: Sequence[Answer], progress: bool = Tr
     failed = Counter(v.reason for v in verdicts if not v.ok)
     for reason, n in failed.most_common(5):
         log.warning("judge: %d of %d answers without verdict: %s", n, len(verdicts), reason)
-    identity = {"model": config.model, "revision": config.revision, "rubric": judge.rubric.version}
     judged = {
         "n": len(verdicts),
         "cached": sum(v.cached for v in verdicts),
@@ -152,7 +150,7 @@ def equivalence(graders: Graders, answers: Sequence[Answer], progress: bool = Tr
         "failed": dict(failed),
     }
     scores = {c.id: equiv_metrics(v) for c, v in zip(cases, verdicts, strict=True)}
-    return Grades(scores, {"judge_equiv": identity, "judged": judged})
+    return Grades(scores, {"judge_equiv": config.sheet(), "judged": judged})
 
 
 def judged(graders: Graders, answers: Sequence[Answer], progress: bool = True) -> Grades:

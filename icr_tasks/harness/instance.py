@@ -15,6 +15,7 @@ from lm_eval.api.instance import Instance
 
 from ..benchmarks.base import Item
 from ..settings import Setting
+from .waiting import STORE, Waiting
 
 # ---- docs ----------------------------------------------------------------------------------------
 # The documents lm-eval iterates over: what it logs of an item, without the context.
@@ -76,7 +77,7 @@ class Arguments(tuple):
 
 
 class PromptInstance(Instance):
-    """Instance whose text costs about a third of its size in memory, and nothing once released.
+    """Instance whose text waits packed, beyond some in a file (`waiting`), and costs nothing once released.
 
     `arguments` is rebuilt on each access, so engines, samplers and loggers see a normal request. It carries
     what engines need beside the text (`engines.session`): the `setting` it is asked under (None: the model
@@ -104,7 +105,7 @@ class PromptInstance(Instance):
         # An API engine's JsonChatStr is a tuple, not text: rebuilt by its own type.
         self._wrap = None if isinstance(prompt, str) else type(prompt)
         text = prompt if self._wrap is None else prompt.prompt
-        self._packed: bytes | None = zlib.compress(text.encode("utf-8", "surrogatepass"), 1)
+        self._packed: Waiting | None = STORE.put(zlib.compress(text.encode("utf-8", "surrogatepass"), 1))
         super().__init__("generate_until", doc, (), 0, (task, doc_id, repeats))
 
     @property
@@ -112,7 +113,7 @@ class PromptInstance(Instance):
         """(prompt, generation kwargs); after release (digest, generation kwargs)."""
         if self._packed is None:
             return self._digest, self._gen_kwargs
-        text = zlib.decompress(self._packed).decode("utf-8", "surrogatepass")
+        text = zlib.decompress(self._packed.get()).decode("utf-8", "surrogatepass")
         found = Arguments((text if self._wrap is None else self._wrap(text), self._gen_kwargs))
         found.salt = self.salt
         return found
@@ -134,4 +135,6 @@ class PromptInstance(Instance):
 
     def release(self, digest: str) -> None:
         """Drop the prompt; from now on the request shows its digest."""
+        if self._packed is not None:
+            self._packed.drop()
         self._packed, self._digest = None, digest

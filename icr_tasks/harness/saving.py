@@ -12,7 +12,7 @@ import logging
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -204,6 +204,12 @@ def add(error: IcrError, advice: Callable[[str | None], str], task: str | None =
     _state.errors.append((error, advice, task))
 
 
+def nothing(task: str, failed: Mapping[str, str], n: int) -> None:
+    """Where all `n` items of a task failed: once the results are saved, the command says why and does not end with 0."""
+    if 0 < n <= len(failed):
+        add(IcrError(f"{task}: no item has a score: {[*failed.values()][-1]}"), lambda folder: "", task)
+
+
 def watch(method: Any, name: str) -> Any:
     """Wrap one of the tracker's two save methods; the last save raises Incomplete when errors wait."""
 
@@ -238,6 +244,6 @@ def _finish(folder: str | None) -> Incomplete:
         print(make_table(results, "groups"))
     sys.stdout.flush()
     for error, advice, _ in waiting:
-        print(f"icr: error: {error}\n{advice(folder)}", file=sys.stderr)
+        print(f"icr: error: {error}\n{advice(folder)}".rstrip(), file=sys.stderr)
     where = f"saved below {folder}" if folder else "complete"
     return Incomplete(f"everything else is {where}; see above", max(error.exit_code for error, *_ in waiting))

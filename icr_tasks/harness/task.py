@@ -38,15 +38,14 @@ from .instance import Docs, PromptInstance, light, part_of, unsealed
 from .options import host_options
 from .plain import Plain
 from .routing import Routing, spent
-from .saving import begin, check_output_path
+from .saving import begin, check_output_path, nothing
 from .score import SCORE, SCORE_SE, clustered_error, headline
 
 log = logging.getLogger("icr_tasks")
 
 
 class ICRTask(ConfigurableTask):
-    """A leaf task. The YAML's `metadata.icr` block is its data sheet; `--metadata` carries the user's
-    options."""
+    """A leaf task: the YAML's `metadata.icr` is its data sheet, `--metadata` carries the user's options."""
 
     def __init__(self, config: dict[str, Any] | None = None) -> None:
         config = dict(config or {})
@@ -309,6 +308,7 @@ class ICRTask(ConfigurableTask):
             self.measured(self._instances, self._routing.first.setting if self._routing else None)
         if self._routing:
             self._routing.go_on(self, self._instances, self._built, self._failed)
+        nothing(str(self.config.task), self._failed, len(self._instances) if self.asking.command else 0)
 
     def read(self, raw: Any, built: Built, *, served: bool = False) -> Given:
         """The generation as scoring sees it; what was hidden and whether it was cut go into the digest.

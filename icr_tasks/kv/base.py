@@ -125,6 +125,14 @@ class Method:
 
     def fits(self, layers: int, heads: int) -> None:
         """Raises IcrError where the method cannot run on so many full-attention layers of so many KV heads."""
+        if self.dense >= layers:
+            raise IcrError(
+                f"kv:{self.name}: dense={self.dense} leaves every one of this model's {layers} full-attention layers as it "
+                "is; give fewer"
+            )
+
+    def ask(self, after: int) -> None:
+        """Raises IcrError where `after` question tokens cannot follow the compression."""
 
     # -- evictors ------------------------------------------------------------------------------------------
 

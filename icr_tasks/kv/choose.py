@@ -138,6 +138,17 @@ def agree_request(asked: Setting | None, args: Setting | None) -> Setting:
     return asked or args or Setting.parse("full")
 
 
+_UNMARKED = 2  # versions of a method's code up to this one stand in older stores and studies without a mark
+
+
+def behind(setting: Setting) -> dict[str, Any]:
+    """What decides answers beside the words of the setting: the version of a method's code, and the contents of the
+    files that it names. Stores and studies keep answers apart by it; empty for most settings."""
+    told = setting.kv.describe() if setting.kv is not None else {}
+    code, files = told.get("code", 1), told.get("files")
+    return {**({"code": code} if code > _UNMARKED else {}), **({"files": files} if files else {})}
+
+
 # ---- verify --------------------------------------------------------------------------------------
 # What ran against what was asked for, in both directions, and by what the engine left out.
 

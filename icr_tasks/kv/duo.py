@@ -45,6 +45,13 @@ class Duo(Evictor):
     scores = ""
     layer = 0
 
+    def __init__(self, *, name: str, budget: int | float | None, frees: bool, **knobs: Any) -> None:
+        if isinstance(budget, int):
+            raise IcrError(
+                f"kv:{name} takes the share of heads that retrieve, e.g. kv:{name}@0.5, not tokens"
+            )
+        super().__init__(name=name, budget=budget, frees=frees, **knobs)
+
     @property
     def own_lengths(self) -> bool:
         """Always."""
@@ -62,10 +69,6 @@ class Duo(Evictor):
 
     def applies(self, n: int) -> bool:
         """Sink and window must leave something out in the streaming heads."""
-        if isinstance(self.budget, int):
-            raise IcrError(
-                f"kv:{self.name} takes the share of heads that retrieve, e.g. kv:{self.name}@0.5, not tokens"
-            )
         return self.whole or n > self.sink + self.window
 
     @cached_property

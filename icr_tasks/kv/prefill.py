@@ -51,25 +51,27 @@ def tiles(query: Tensor, keys: Tensor, past: int, scale: float, threshold: float
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, kept: Tensor, past: int, scale: float) -> Tensor:
-    """Attention over the tiles `kept` alone, (heads, q, dim); a query block reads the key blocks that any head wants."""
-    group, n, parts = query.shape[0] // keys.shape[0], keys.shape[1], []
+    """Attention over the tiles `kept` alone, (heads, q, dim): every head reads its own blocks and no other's (the union over
+    heads is nearly all of them). A query block's own key block is its last one, the only one that holds later keys."""
+    group, n, out = query.shape[0] // keys.shape[0], keys.shape[1], torch.empty_like(query)
     inside = torch.arange(BLOCK, device=query.device)
     for i, start in enumerate(range(0, query.shape[1], BLOCK)):
         rows = query[:, start : start + BLOCK]
-        used = kept[:, i].any(0).nonzero()[:, 0]
-        at = (used[:, None] * BLOCK + inside).flatten()
-        mask = kept[:, i, used].repeat_interleave(BLOCK, 1)
-        mask, at = mask[:, at < n], at[at < n]
-        seen = at[None] <= past + start + inside[: rows.shape[1], None]
-        out = torch.nn.functional.scaled_dot_product_attention(
-            rows,
-            keys[:, at].repeat_interleave(group, 0),
-            values[:, at].repeat_interleave(group, 0),
-            attn_mask=mask[:, None] & seen,
-            scale=scale,
-        )
-        parts.append(out)
-    return torch.cat(parts, 1)
+        size = rows.shape[1]
+        if i == 0 or size < BLOCK:  # what to add to the scores of the last keys of any list
+            hidden = query.new_zeros(size, n)
+            hidden[:, n - size :].masked_fill_(inside[:size] > inside[:size, None], -torch.inf)
+        for head in range(query.shape[0]):
+            used = kept[head, i].nonzero()
+            at = (used * BLOCK + inside).flatten()[: (len(used) - 1) * BLOCK + size]
+            out[head, start : start + size] = torch.nn.functional.scaled_dot_product_attention(
+                rows[None, head, None],
+                keys[head // group].index_select(0, at)[None, None],
+                values[head // group].index_select(0, at)[None, None],
+                attn_mask=hidden[:, n - len(at) :],
+                scale=scale,
+            )[0, 0]
+    return out
 
 
 def mass(query: Tensor, keys: Tensor, kept: Tensor, past: int, scale: float) -> float:

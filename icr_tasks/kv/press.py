@@ -81,18 +81,7 @@ class Press(Method):
     @cached_property
     def press(self) -> Any:
         """The kvpress object. Raises IcrError when it cannot run in this environment."""
-        version = metadata.version("transformers")
-        try:
-            kvpress = import_module("kvpress")
-        except ImportError as error:
-            raise IcrError(
-                f"setting kv:{self.name} needs kvpress ({error}); in an environment of its own: {install_hint('hf,kv')}"
-            ) from error
-        if tuple(map(int, version.split(".")[:2])) >= _NEWEST:
-            raise IcrError(
-                f"kvpress does not run with transformers {version}: it needs one below 5.3, in an environment "
-                f"of its own: {install_hint('hf,kv')}"
-            )
+        kvpress = _kvpress(self.name)
         _see_masks(kvpress)
         short = self.name.removeprefix("press.")
         ratio = 1 - float(self.budget or 0)
@@ -101,6 +90,10 @@ class Press(Method):
                 getattr(kvpress, f"{inner}Press")(compression_ratio=ratio)
             )
         return getattr(kvpress, f"{short}Press")(compression_ratio=ratio)
+
+    def fits(self, layers: int, heads: int) -> None:
+        """Raises IcrError where kvpress cannot run in this environment."""
+        _kvpress(self.name)
 
     def ask(self, after: int) -> None:
         """Raises IcrError where `after` question tokens cannot follow the compression."""
@@ -116,6 +109,23 @@ class Press(Method):
         kept = int(n * float(self.budget or 0)) if self.frees else n
         each = 2 * heads * dim * item
         return {"stored": each * kept, "read": each * (kept + 1), "index": 0}
+
+
+def _kvpress(name: str) -> Any:
+    """The package. Raises IcrError where it is not here, or does not run here."""
+    version = metadata.version("transformers")
+    try:
+        kvpress = import_module("kvpress")
+    except ImportError as error:
+        raise IcrError(
+            f"setting kv:{name} needs kvpress ({error}); in an environment of its own: {install_hint('hf,kv')}"
+        ) from error
+    if tuple(map(int, version.split(".")[:2])) >= _NEWEST:
+        raise IcrError(
+            f"kvpress does not run with transformers {version}: it needs one below 5.3, in an environment "
+            f"of its own: {install_hint('hf,kv')}"
+        )
+    return kvpress
 
 
 def _see_masks(kvpress: Any) -> None:

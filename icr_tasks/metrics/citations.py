@@ -8,20 +8,22 @@ from collections.abc import Collection
 
 from .extract import strip_thoughts
 
-# Bounded, and line by line: an answer of one mark a million times takes time in proportion to its length.
+# Bounded, and line by line: an answer of one mark a million times takes time in proportion to its length, and Python
+# reads no number of five thousand digits. A colon may be a full-width one.
 _GROUP = re.compile(r"\[\s{0,99}DOC[^\]]{0,999}\]", re.I)
-_BARE = re.compile(r"\b(?:DOC|Document)\s+#?(-?\d+)\b", re.I)
+_BARE = re.compile(r"\b(?:DOC|Document)\s+#?(-?\d{1,18})\b", re.I)
 _NUMBER = re.compile(r"-?\d+")
 _SECTION = re.compile(
-    r"^[^\w\n]*relevant\s+(?:document\s*)?(?:ids?|documents?(?:\s+ids?)?)\W*?:\s*(.*?)(?=^[^\w\n]*(?:the\s+)?answer\b|\Z)",
+    r"^[^\w\n]*relevant\s+(?:document\s*)?(?:ids?|documents?(?:\s+ids?)?)\W*?[:：]\s*(.*?)(?=^[^\w\n]*(?:the\s+)?answer\b|\Z)",
     re.I | re.S | re.M,
 )
 _QUOTE = re.compile(
-    r"(?:Quote|Passage|Extract)\s+\d+\s*:\s*(.*?)(?=(?:Quote|Passage|Extract)\s+\d+\s*:|Relevant Document|The answer is|Answer:|\Z)",
+    r"(?:Quote|Passage|Extract)\s+\d+\s*[:：]\s*(.*?)(?=(?:Quote|Passage|Extract)\s+\d+\s*[:：]|Relevant Document|The answer is|Answer[:：]|\Z)",
     re.I | re.S,
 )
 _CONTENT = re.compile(
-    r"\[\s*DOC\s+(\d+)\s*\]\s*(.*?)(?=\[\s*DOC\s+\d+\s*\]|(?:The answer is|Answer)\s*:|\Z)", re.I | re.S
+    r"\[\s*DOC\s+(\d{1,18})\s*\]\s*(.*?)(?=\[\s*DOC\s+\d+\s*\]|(?:The answer is|Answer)\s*[:：]|\Z)",
+    re.I | re.S,
 )
 
 

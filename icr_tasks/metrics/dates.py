@@ -24,7 +24,7 @@ def date_of(words: Sequence[str]) -> Date | None:
     for word in words:
         if word in _MONTH and month is None:
             month = _MONTH[word]
-        elif word.isdecimal() and 1 <= int(word) <= 31 and day is None and len(word) <= 2:
+        elif len(word) <= 2 and word.isdecimal() and 1 <= int(word) <= 31 and day is None:
             day = int(word)
         elif word.isdecimal() and len(word) in (3, 4) and year is None:
             year = int(word)

@@ -25,14 +25,14 @@ class Extracted(NamedTuple):
 
 
 _CONTROL = re.compile(r"<\|[a-z_]+\|>|</s>|<s>|<\|?(?:end|eot)[^>]*>", re.I)
-_NEXT_TURN = re.compile(r"\n[^\S\n]*(?:Question|Human|User|Q)[ \t]{0,4}\d{0,4}[ \t]{0,4}:", re.I)
+_NEXT_TURN = re.compile(r"\n[^\S\n]*(?:Question|Human|User|Q)[ \t]{0,4}\d{0,4}[ \t]{0,4}[:：]", re.I)
 _EMPHASIS = r"[*_`]{0,3}"
 # Repeats are bounded: a text may have ten million signs.
 _LEAD = r"(?:(?:my|the|so the|therefore,? the)\s{1,8})?(?:(?:final|correct|short|concise|best)\s{1,8}){0,4}"
 # "Answer: X" anywhere in a line; "answer is X" also without a colon. A bare mention ("to answer the
-# question") is no marker.
+# question") is no marker. A colon may be a full-width one, as models write it that read much Chinese.
 _MARKER = re.compile(
-    rf"{_EMPHASIS}\b(?<!long )(?<!detailed )(?<!longer ){_LEAD}answer{_EMPHASIS}[ \t]*(?:(?:to\s+(?:the|this|your)\s+question\s+)?{_EMPHASIS}(?:is|was|are|would be)\b{_EMPHASIS}\s*:?|:){_EMPHASIS}"
+    rf"{_EMPHASIS}\b(?<!long )(?<!detailed )(?<!longer ){_LEAD}answer{_EMPHASIS}[ \t]*(?:(?:to\s+(?:the|this|your)\s+question\s+)?{_EMPHASIS}(?:is|was|are|would be)\b{_EMPHASIS}\s*[:：]?|[:：]){_EMPHASIS}"
     rf"|^[ \t#>*_]{{0,12}}(?:\d+[.)]\s*)?{_LEAD}answer[*_ \t#]*$",  # a heading: the answer is on the next line
     re.I | re.M,
 )
@@ -79,15 +79,16 @@ _DOCS = re.compile(
 )
 _NUMBERED = re.compile(r"\A\W*\d{1,2}[.)]\Z")
 _LABEL = re.compile(
-    r"\s*(?:Explanation|Reason(?:ing)?|Note|Source|Justification|Evidence|Supporting|Relevant)\b.{0,30}:",
+    r"\s*(?:Explanation|Reason(?:ing)?|Note|Source|Justification|Evidence|Supporting|Relevant)\b.{0,30}[:：]",
     re.I,
 )
 # Lines that say nothing: a number of a list, a heading, a lead-in, tags, punctuation alone.
 _EMPTY = re.compile(
-    r"\s*(?:#{1,6}\s.*|\(?\d{1,2}[.)][*_]*|[!-/:-@\[-`{-~\s]*|(?:\[\s*DOC[^\]]{0,80}\]\W*)+|</?\w+>|[^\n]{0,160}:\s*[*_]*|(?:sure|certainly|of course|okay|ok|yes, sure)[!.,]?)\s*",
+    r"\s*(?:#{1,6}\s.*|\(?\d{1,2}[.)][*_]*|[!-/:-@\[-`{-~\s]*|(?:\[\s*DOC[^\]]{0,80}\]\W*)+|</?\w+>|[^\n]{0,160}[:：]\s*[*_]*|(?:sure|certainly|of course|okay|ok|yes, sure)[!.,]?)\s*",
     re.I,
 )
 _BULLET = re.compile(r"^[ \t]*(?:\(?\d{1,2}[.)]|[-*•–])[ \t]+", re.M)
+_COLONS = (":", "：")
 _MARKS, _SPAN = 200, 100_000  # how many markers or ends of sentences, and how far behind, are looked at
 _PUNCTUATION = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "«": "»"}
@@ -113,7 +114,9 @@ def _answered(text: str) -> int:
     for line in text.split("\n"):
         at += len(line) + 1
         plain = (
-            re.search(r"\w", line) and not line.rstrip().endswith(":") and not line.lstrip().startswith("#")
+            re.search(r"\w", line)
+            and not line.rstrip().endswith(_COLONS)
+            and not line.lstrip().startswith("#")
         )
         if plain or _says_something(line):
             return at - 1
@@ -162,7 +165,7 @@ def filled(text: str) -> str:
         text = _SAID_OF_NOTHING.sub("", re.sub(r"\$\0\$", "\0", text)).replace("\0", "")
     if len(text) == len(given) - given.count("\0"):  # nothing was taken out
         text = given
-    marks = [mark for mark in _MARKER.finditer(text) if ":" in mark[0]]
+    marks = [mark for mark in _MARKER.finditer(text) if any(colon in mark[0] for colon in _COLONS)]
     while marks and not text[marks[-1].end() :].strip(_PUNCTUATION + "\n\r\t"):
         text = text[: marks.pop().start()]
     return text
@@ -201,12 +204,12 @@ def _says_something(line: str) -> bool:
 def _span(rest: str) -> str:
     """From the marker to the end of the answer: its line (the next one when this is empty), its first
     sentence."""
-    rest = rest.lstrip(" \t:")
-    if not rest.split("\n", 1)[0].strip(" *_`:"):
+    rest = rest.lstrip(" \t:：")
+    if not rest.split("\n", 1)[0].strip(" *_`:："):
         rest = (
-            _BULLET.sub("", rest.lstrip("\n *_`:"))
-            if not rest.lstrip("\n *_`:")[:1].isdigit()
-            else rest.lstrip("\n *_`:")
+            _BULLET.sub("", rest.lstrip("\n *_`:："))
+            if not rest.lstrip("\n *_`:：")[:1].isdigit()
+            else rest.lstrip("\n *_`:：")
         )
         fence = re.match(r"(?:json|text|markdown)?\n", rest)
         rest = rest[fence.end() :] if fence else rest

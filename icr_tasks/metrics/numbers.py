@@ -19,7 +19,8 @@ _SCALE = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 10
 _ORDINAL = {word: n for n, word in enumerate(_TO_TWELFTH.split(), 1) if word != "-"}
 _ORDINAL |= {f"{word}th": n for n, word in enumerate(_ONES) if n > 12}
 _ORDINAL |= {word[:-1] + "ieth": n for word, n in _TENS.items()} | {"hundredth": 100, "thousandth": 1000}
-_DIGITS = re.compile(r"\d+(?:\.\d+)?")
+# What a scale may follow. Of more digits a float knows only the first, and of 309 that it is infinite.
+_DIGITS = re.compile(r"\d{1,15}(?:\.\d+)?")
 _RANGE = frozenset(("to", "and", "through", "until"))
 
 

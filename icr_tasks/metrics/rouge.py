@@ -10,15 +10,12 @@ characters of scripts written without blanks are words here, one each. Texts wit
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-# Han with its extensions, Kana, Thai, Lao, Khmer, Myanmar.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
-)
+from .unspaced import spaced
+
 VARIANTS = {
     "rougeLsum": ("rougeLsum", False),
     "rougeL": ("rougeL", False),
@@ -54,12 +51,3 @@ def score(generation: str, references: Sequence[str], name: str | None = None) -
     said, golds = spaced(generation), [spaced(text) for text in references]
     plain = {stem: _scorer(stem, name).score_multi(golds, said) for stem in (False, True)}
     return {label: float(plain[stem][kind].fmeasure) for label, (kind, stem) in VARIANTS.items()}
-
-
-def spaced(text: str) -> str:
-    """Characters of scripts without blanks as words that the tokenizer keeps and no stemmer touches.
-
-    >>> spaced("Im Jahr 二〇")
-    'Im Jahr  u20108  u12295 '
-    """
-    return _UNSPACED.sub(lambda found: f" u{ord(found[0])} ", text)

@@ -90,7 +90,7 @@ def _word(token: str) -> str:
     if token[0].isdecimal() or token[0] in "$€£¥":
         plain = token.lstrip("$€£¥")
         if (ordinal := re.fullmatch(r"(\d+)(?:st|nd|rd|th)", plain)) is not None:
-            return f"{int(ordinal[1])}"
+            return "".join(str(unicodedata.decimal(c)) for c in ordinal[1]).lstrip("0") or "0"
         plain = re.sub(r"(?<=\d),(?=\d{3}(?:\D|$))", "", plain)
         plain = (
             re.sub(r"(\.\d*?)0+$", r"\1", plain).rstrip(".")

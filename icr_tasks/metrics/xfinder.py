@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IcrError, unknown
-from .judge.config import common, prefixed
+from .judge.config import common, mark_of, prefixed
 from .judge.endpoint import Endpoint, Outcome, ask_all
 from .judge.rubrics import BadReply
 from .judge.secrets import api_key, split_url
@@ -119,7 +119,7 @@ class XFinder:
         who = (
             "xfinder",
             config.model,
-            config.revision,
+            config.revision + mark_of(config.extra),
             f"{package().version} {self.template} {config.prompt}",
         )
         keys = [key_of(*who, prompt) for prompt in prompts]

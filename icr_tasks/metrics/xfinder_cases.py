@@ -1,5 +1,4 @@
-"""Multiple choice by extraction: cases in, one extraction each, metrics out. Regex and xFinder share this
-interface."""
+"""Multiple choice by extraction: cases in, one extraction each, metrics out."""
 
 from __future__ import annotations
 
@@ -54,26 +53,6 @@ class Extractor(Protocol):
 
     def correct(self, case: ChoiceCase, extracted: str) -> bool:
         """The lenient comparison: is what was extracted the right option, by letter or text?"""
-
-
-class RegexExtractor:
-    """The last formal answer in the text (`The answer is ...`), reduced to its letter where it has one."""
-
-    name = "regex"
-
-    def extract(self, cases: Sequence[ChoiceCase]) -> list[Extraction]:
-        """Never fails; a generation without a formal answer gives NO_ANSWER."""
-        from .extract import extract_answer
-
-        found = [extract_answer(case.response) for case in cases]
-        return [
-            Extraction(to_letter(case, f.text) if f.found else NO_ANSWER)
-            for case, f in zip(cases, found, strict=True)
-        ]
-
-    def correct(self, case: ChoiceCase, extracted: str) -> bool:
-        """By letter, after normalisation."""
-        return to_letter(case, extracted) == case.gold
 
 
 def to_letter(case: ChoiceCase, extracted: str) -> str:

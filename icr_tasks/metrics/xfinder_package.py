@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import hub
@@ -159,13 +160,16 @@ def _outcome(reply: str, ended: bool, limit: int, read: Callable[[str], str]) ->
 
 
 def _load(config: Any) -> tuple[Any, Any, Any]:
-    here = hub.local(config.model, "xFinder model")
+    # A folder has one state, whatever it is labelled; of the hub the revision that is recorded is the one that is loaded.
+    revision = None if Path(config.model).expanduser().is_dir() else config.revision or None
+    here = hub.local(config.model, "xFinder model", revision)
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(config.model, padding_side="left", local_files_only=here)
-        model = AutoModelForCausalLM.from_pretrained(config.model, dtype="auto", local_files_only=here).eval()
+        options = {"revision": revision, "local_files_only": here}
+        tokenizer = AutoTokenizer.from_pretrained(config.model, padding_side="left", **options)
+        model = AutoModelForCausalLM.from_pretrained(config.model, dtype="auto", **options).eval()
     except (ImportError, OSError, ValueError) as error:
         raise IcrError(
             f"xFinder model {config.model!r} cannot be loaded ({error}); give a folder, or serve it and set "

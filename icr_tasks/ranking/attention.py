@@ -194,14 +194,17 @@ def attend(model: Any, spans: Spans, last: int = 1) -> dict[str, np.ndarray]:
     import torch
     from transformers import DynamicCache
 
+    from ..kv.hf import models  # brings torch and transformers
+
     n = len(spans.ids)
+    step = n if models.one_piece(model.config) else _CHUNK
     queries = {"question": spans.question, "last": np.arange(n - last, n)}
     capture = Capture(spans, {k: v for k, v in queries.items() if len(v)})
     cache = DynamicCache(config=model.config)
     with _capturing(capture), torch.inference_mode():
-        for start in range(0, n, _CHUNK):
+        for start in range(0, n, step):
             capture.start = start
-            ids = torch.as_tensor(spans.ids[None, start : start + _CHUNK], device=model.device)
+            ids = torch.as_tensor(spans.ids[None, start : start + step], device=model.device)
             model(input_ids=ids, past_key_values=cache, use_cache=True)
     return capture.result()
 

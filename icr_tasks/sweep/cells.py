@@ -14,6 +14,7 @@ from ..benchmarks import base, catalog
 from ..engines import identity
 from ..errors import IcrError
 from ..harness.options import Options
+from ..kv import choose
 from ..schema import answering, fingerprint
 from ..settings import KV_NATIVE, Setting
 from .study import Study
@@ -59,6 +60,7 @@ class Cell:
             "engine": self.engine,
             "model_args": args,
             "setting": self.setting,
+            **({"setting_behind": more} if (more := choose.behind(Setting.parse(self.setting))) else {}),
             "prompt": self.prompt,
             "task": self.task,
             "task_version": catalog.version(self.task),

@@ -43,6 +43,12 @@ class StoredLM(LM):
     def __init__(self, lm: Any, answer: Callable[[Sequence[Any]], list[str]]) -> None:
         self._lm, self._answer = lm, answer  # rank, cache hook ... are the model's, so nothing of LM.__init__
 
+    @property
+    def lm(self) -> Any:
+        """The model itself, by the name that lm_eval's response cache has for it: what is changed on a loaded engine
+        is changed there."""
+        return self._lm
+
     def generate_until(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[str]:
         """Answers in request order, whatever else upstream may pass."""
         return self._answer(requests)
@@ -94,9 +100,7 @@ class Engine:
         self.damaged = self.store.damaged
         own = getattr(model, "stream", None)
         size = cell.in_flight or _IN_FLIGHT.get(cell.engine, _FEW)
-        self.stream: answers.Stream = (
-            own if callable(own) else answers.batches(_quietly(model.generate_until), size)
-        )
+        self.stream: answers.Stream = own if callable(own) else answers.batches(_quietly(model), size)
         self.lm = StoredLM(model, self.answer)
 
     def answer(
@@ -128,10 +132,11 @@ def versions() -> dict[str, str]:
     return {**identity.versions(), "lm_eval": metadata.version("lm_eval")}
 
 
-def _quietly(generate: Callable[..., list[str]]) -> Callable[[list[Any]], list[str]]:
-    if "disable_tqdm" in inspect.signature(generate).parameters:
-        return lambda requests: generate(requests, disable_tqdm=True)
-    return generate
+def _quietly(model: Any) -> Callable[[list[Any]], list[str]]:
+    """Its `generate_until` at the time of the call: a task may change a loaded engine."""
+    if "disable_tqdm" in inspect.signature(model.generate_until).parameters:
+        return lambda requests: model.generate_until(requests, disable_tqdm=True)
+    return lambda requests: model.generate_until(requests)
 
 
 def quiet() -> None:

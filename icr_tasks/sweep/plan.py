@@ -108,7 +108,7 @@ def _row(cell: Cell, state: str, sample: int) -> tuple[Row, list[tuple[str, int]
         some = run.Cell((cell.task,), cell.task_metadata, limit, chat, cell.system)
         [task] = run.build(stub, some, cell.args, cell.gen_kwargs)
     except (IcrError, OSError, ValueError) as error:
-        return Row(cell, state, items, tokens, tokens, False, str(error).splitlines()[0]), []
+        return Row(cell, state, items, tokens, tokens, False, str(error)), []
     total = min(len(task.items), cell.limit or len(task.items))
     built = [(answers.text_of(r.args[0]), r.size) for r in task.instances if r.repeats]
     not_sent = len(task.instances) - len(built)
@@ -169,12 +169,24 @@ def table(rows: list[Row], rate: float | None, answers: Path | None = None) -> s
     else:
         lines.append(f"time: about {clock(seconds)}" + (" (at the given rate, prefill only)" if rate else ""))
     lines += estimate(rows, answers) if answers is not None else []
-    lines += [f"- {row.cell.name}: {row.note}" for row in rows if row.note]
+    lines += _notes(rows)
     if any(not row.exact for row in rows):
         lines.append(
             "~ scaled from the first items of the cell, or from the data sheet; --sample 0 counts all"
         )
     return "\n".join(lines)
+
+
+def _notes(rows: list[Row]) -> list[str]:
+    """What is said of cells: once for all of which the same is said, with the first of them by name."""
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            said.setdefault(row.note, []).append(row.cell.name)
+    return [
+        f"- {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}"
+        for note, names in said.items()
+    ]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -94,11 +94,20 @@ def plan(
         guessed: set[str] = set()  # tasks whose questions are not known, only their number
         cells = [known.get(leaf) or _declared(leaf, notes, guessed, counts) for leaf in leaves]
         cells = _same_questions(cells, guessed)
-    else:
+    elif known:
         cells = list(known.values())
+    else:
+        raise IcrError(
+            f"nothing to plan: the ledgers in {results} hold no items; name tasks (--tasks icr_helmet_rag)"
+        )
     if max_model_len is not None:
         cells = [replace(cell, prompt=min(cell.prompt, float(max_model_len))) for cell in cells]
         notes.append(f"prompts: at most {count(max_model_len)} tokens")
+    notes += [
+        f"{s}: prompt tokens of the whole context, which are the most there can be"
+        for s in chosen
+        if "@only" in s
+    ]
     rates = rates or Rates(given=False)
     if not rates.given:
         rates = _rates(runs, rates, notes)

@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from .. import storage
-from ..engines.answers import CannotStore, files_of
+from ..engines.answers import CannotStore, files_of, record_of
 from ..errors import IcrError
 from ..leaderboard.ledgers.collect import collect
 from ..leaderboard.ledgers.summary import table
@@ -247,10 +247,10 @@ def _keys(folder: Folder, name: str, known: dict[str, set[str]]) -> set[str]:
         known[name] = set()
         for path in files_of(folder.answers, name):
             for raw in path.open("rb"):
-                try:
-                    known[name].add(orjson.loads(raw)["key"])
-                except (orjson.JSONDecodeError, KeyError, TypeError):
-                    continue  # cut off by a kill; the sweep repairs and reports it
+                if (
+                    record := record_of(raw.rstrip(b"\n"))
+                ) is not None:  # else the sweep repairs and reports it
+                    known[name].add(record["key"])
     return known[name]
 
 

@@ -15,10 +15,12 @@ from typing import Any
 import orjson
 
 from ..credentials import Redactor, redact_text, redacted, secrets_in
-from ..engines import answers
+from ..engines import answers, early
 from ..engines.answers import CannotStore
 from ..errors import NO_SPACE, IcrError
+from ..harness import flags
 from ..harness import run as runs
+from ..harness.options import Options
 from .cells import Cell, units
 from .engine import Engine, Load
 from .progress import Progress
@@ -77,6 +79,9 @@ class Runner:
         return whole
 
     def _work(self, cells: list[Cell]) -> None:
+        cells = [cell for cell in cells if self._possible(cell)]
+        if not cells:
+            return
         try:
             engine = self._load(cells[0])
         except Exception as error:
@@ -86,6 +91,16 @@ class Runner:
             return
         for cell in self._generate(engine, cells):
             self._finish(engine, cell)
+
+    def _possible(self, cell: Cell) -> bool:
+        """False, and the cell failed, where its engine's arguments or its model's configuration rule it out."""
+        try:
+            early.greedy(cell.engine, flags.generation(cell.gen_kwargs))
+            early.refuse(cell.engine, Options.parse(cell.task_metadata).setting, cell.args)
+        except IcrError as error:
+            self._fail(cell, reason(error, cell))
+            return False
+        return True
 
     def _finish(self, engine: Engine, cell: Cell) -> None:
         """What follows once a cell's prompts are answered."""

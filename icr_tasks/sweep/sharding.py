@@ -14,10 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from ..engines import answers
-from ..engines.answers import CannotStore, files_of
+from ..engines.answers import CannotStore, files_of, record_of
 from ..errors import IcrError
 from ..harness import run as runs
 from ..storage import NoLocks, replacing
@@ -226,13 +224,13 @@ def _copy(source: Path, target: Path) -> int:
         stem = source.name.partition(".")[0]
         for path in files_of(target.parent, f"{stem}.jsonl"):
             for raw in path.read_bytes().splitlines():
-                if (record := _record(raw)) is not None:
+                if (record := record_of(raw)) is not None:
                     known.setdefault(record["key"], record["text"])
     have, new, differ = set(lines), [], 0
     for raw in source.read_bytes().splitlines():
         if raw in have:
             continue
-        record = _record(raw)
+        record = record_of(raw)
         if record is not None and record["key"] in known:
             differ += known[record["key"]] != record["text"]
             continue
@@ -242,14 +240,6 @@ def _copy(source: Path, target: Path) -> int:
         with replacing(target) as temporary:
             temporary.write_bytes(b"".join(line + b"\n" for line in [*lines, *new]))
     return differ
-
-
-def _record(raw: bytes) -> dict[str, Any] | None:
-    try:
-        found = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) and "key" in found and "text" in found else None
 
 
 def lacking(found: Study, chosen: Sequence[Cell]) -> dict[Shard, list[Cell]]:

@@ -199,7 +199,11 @@ def refusal(mine: Mapping[str, Any], other: Mapping[str, Any], where: str) -> st
             for k in sorted({*mine["versions"], *other["versions"]})
             if mine["versions"].get(k) != other["versions"].get(k)
         )
-        return f"{name} ran under other versions ({wrong}): answers of two are no one run; run all under one, or {fix}"
+        kept = "answers are kept, those of other engine versions asked anew"
+        return (
+            f"{name} ran under other versions ({wrong}): answers of two are no one run; run all under one, or remove "
+            f"{where}/shards ({kept}) and start every shard anew"
+        )
     return None
 
 

@@ -19,6 +19,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +33,7 @@ from ..checked import Record, check, read_yaml
 from ..engines.served.address import root_of
 from ..engines.served.price import Price, budget
 from ..errors import IcrError
+from ..settings import KINDS
 
 SERVED = "icr-api"  # the lm-eval model that an entry with an address becomes
 
@@ -53,6 +55,19 @@ def _some(values: Any) -> Any:
 Names = Annotated[list[Any], AfterValidator(_names)]
 Entries = Annotated[list[Any], AfterValidator(_some)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def listed(given: Sequence[str]) -> list[str]:
+    """Settings of comma-separated texts: `full,rag@4k,dense,kv:topk@0.05` -> three. What starts with no kind is
+    an option of the one before."""
+    found: list[str] = []
+    for part in (p.strip() for text in given for p in text.split(",")):
+        starts = part.partition("@")[0].partition(":")[0] in KINDS
+        if found and not starts:
+            found[-1] += f",{part}"
+        elif part:
+            found.append(part)
+    return found
 
 
 class RunKeys(Record):

@@ -34,6 +34,7 @@ class Gate:
     benchmark_margin: float = BENCHMARK_MARGIN
     margins: Mapping[str, float] = field(default_factory=dict)
     alpha: float = ALPHA
+    allow: tuple[str, ...] = ()  # checks of comparability that are waived
 
 
 Key = tuple[str, str]  # setting and prompt
@@ -88,7 +89,14 @@ def _baselines(gate: Gate, chosen: Sequence[Cell], keys: set[Key]) -> dict[Key, 
 def _judge(base: Run, runs: dict[Key, Run], key: Key, share: float, level: float, gate: Gate) -> Verdict:
     if key not in runs:
         raise IcrError(f"the study's results hold no run for {key[0]} ({key[1]}); `icr status` shows why")
-    joined = pair(base, runs[key], common=share < 1.0, whole=share == 1.0, axis="checkpoint")
+    joined = pair(
+        base,
+        runs[key],
+        common=share < 1.0,
+        whole=share == 1.0,
+        axis="checkpoint",
+        allow=gate.allow,
+    )
     if joined.refusals:
         raise IcrError(f"not comparable with baseline {gate.name}: {joined.refusals[0]}", exit_code=4)
     return judge(

@@ -20,8 +20,9 @@ from typing import Any, Protocol
 import orjson
 
 from ...errors import IcrError
+from ...listing import Stay
 from ...metrics.given import given
-from ...storage import cache_root, write_atomic
+from ...storage import cache_root, noted, write_atomic
 from .vectors import name_of
 
 _NAME = re.compile(
@@ -166,8 +167,8 @@ class Served:
             "max_tokens": _MOST,
         }
         path = cache_root() / "asked" / f"{name_of([self.name, prompt])}.json"
-        if path.is_file():
-            return [str(line) for line in orjson.loads(path.read_bytes())]
+        if (known := noted(path)) is not None:
+            return [str(line) for line in known]
         raw = self._visible(post(f"{self.url}/chat/completions", body))
         lines = [re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", line).strip() for line in raw.splitlines()]
         lines = [line for line in lines if line and line.upper().strip(".") != "NONE"][:MAX_QUERIES]
@@ -198,12 +199,12 @@ class Served:
 
 
 def post(url: str, body: dict[str, Any], seconds: float = 120) -> Any:
-    """JSON answer of a server (key in OPENAI_API_KEY). IcrError with what it said."""
+    """JSON answer of a server (key in OPENAI_API_KEY). IcrError with what it said; a redirect is not followed."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     if key := os.environ.get("OPENAI_API_KEY"):
         request.add_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=seconds) as answer:
+        with urllib.request.build_opener(Stay).open(request, timeout=seconds) as answer:
             return json.loads(answer.read())
     except (OSError, ValueError) as error:
         raise IcrError(f"{url.split('?')[0].rsplit('@', 1)[-1]}: {error}") from error

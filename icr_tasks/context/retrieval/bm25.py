@@ -1,5 +1,7 @@
-"""BM25 by bm25s (Lucene's formula, k1 1.5, b 0.75, English stop words). Needs no model; indexes live in
-memory."""
+"""BM25 by bm25s (Lucene's formula, k1 1.5, b 0.75, English stop words). Needs no model; indexes live in memory.
+
+A character of a script without blanks (Chinese, Japanese, Thai ...) is a word of its own: a sentence of them as one word
+would be found by nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import IcrError, install_hint
+from ...metrics.unspaced import spaced
 from ...registry import retriever
 from ...storage import Lru
 from ..pool import Group, Pool
@@ -84,7 +87,7 @@ def _hash(text: str) -> np.ndarray:
     # Python's string hash: 64 bits, fast, and never stored, so that it differs between processes does not
     # matter.
     text = text.lower()
-    words = text.translate(_SEPARATED).split() if text.isascii() else _WORD.findall(text)
+    words = text.translate(_SEPARATED).split() if text.isascii() else _WORD.findall(spaced(text))
     found = np.fromiter(map(hash, words), dtype=np.int64, count=len(words))
     stop_words = _stop_words()
     at = np.searchsorted(stop_words, found).clip(max=len(stop_words) - 1)

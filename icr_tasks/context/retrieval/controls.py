@@ -27,7 +27,7 @@ class Oracle(Retriever):
         gold = pool.gold()
         if len(gold) and not gold.any():
             raise IcrError(
-                "retriever 'oracle' needs gold passages, which only HELMET-RAG and synth mark; use bm25"
+                "retriever 'oracle' needs gold passages, which this benchmark does not mark; use bm25"
             )
         return gold.astype(float)
 

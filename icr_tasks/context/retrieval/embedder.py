@@ -22,7 +22,7 @@ import orjson
 
 from ... import hub
 from ...errors import IcrError
-from ...storage import fingerprint, write_atomic
+from ...storage import fingerprint, noted, write_atomic
 from . import engines, reading, vectors
 from .engines import ENGINES, Running
 from .reading import Reading
@@ -100,8 +100,7 @@ class Model:
 
     def _json(self, name: str) -> dict[str, Any]:
         folder = self.folder
-        path = folder / name if folder else None
-        return orjson.loads(path.read_bytes()) if path is not None and path.is_file() else {}
+        return reading.read_json(folder / name) if folder else {}
 
 
 class Embedder(Model):
@@ -125,8 +124,7 @@ class Embedder(Model):
     def reading_at(self, where: Path) -> Reading:
         """`reading`, where the folder of its vectors is known."""
         found = self._server_reading if self.served else self._file_reading()
-        note = where / "reads.json"
-        said = orjson.loads(note.read_bytes())["tokens"] if note.is_file() else None
+        said = (noted(where / "reads.json") or {}).get("tokens")
         if said and (found.tokens is None or said < found.tokens):
             return Reading(said, "loaded model", found.count, found.exact)
         return found
@@ -177,7 +175,7 @@ class Embedder(Model):
         running = _load(self.place, self.commit, self.revision, tuple(sorted(self.engine.items())))
         if running.reads and not self.served:
             note = self.vectors / "reads.json"
-            if not note.is_file() and (self._file_reading().tokens or running.reads + 1) > running.reads:
+            if noted(note) is None and (self._file_reading().tokens or running.reads + 1) > running.reads:
                 write_atomic(note, orjson.dumps({"tokens": running.reads}))
         return running
 

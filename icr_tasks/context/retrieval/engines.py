@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ... import hub
+from ... import hub, listing
 from ...errors import IcrError, install_hint, unknown
 
 Encode = Callable[[list[str]], Any]
@@ -92,12 +92,16 @@ def _vllm(place: str, revision: str | None, options: dict[str, Any]) -> Running:
 
 def _openai(place: str, revision: str | None, options: dict[str, Any]) -> Running:
     try:
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
     except ImportError as error:
         raise IcrError(f"an embedding server needs the client openai: {install_hint('judge')}") from error
     if not options.get("url"):
         raise IcrError('an embedding server needs its address: "embed_url":"http://host:8000/v1"')
-    client = OpenAI(base_url=str(options["url"]), api_key=os.environ.get("OPENAI_API_KEY", "none"))
+    client = OpenAI(
+        base_url=str(options["url"]),
+        api_key=os.environ.get("OPENAI_API_KEY", "none"),
+        http_client=DefaultHttpxClient(follow_redirects=False),  # to a host that nobody named
+    )
     batch = int(options.get("batch", 64))
 
     def encode(texts: list[str]) -> list[list[float]]:
@@ -134,7 +138,7 @@ def ask(url: str, path: str) -> Any:
     if key := os.environ.get("OPENAI_API_KEY"):
         request.add_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.build_opener(listing.Stay).open(request, timeout=20) as answer:
             found = json.loads(answer.read(1 << 20))
     except (OSError, ValueError):  # no such page, not JSON: another kind of server
         return None

@@ -153,11 +153,11 @@ def by_bytes(texts: list[str]) -> list[int]:
 
 def _limit(folder: Path) -> tuple[int | None, str]:
     """(the smallest limit that the files name, where it stands)."""
-    modules = _json(folder / "modules.json")
+    modules = read_json(folder / "modules.json")
     first = modules[0].get("path", "") if isinstance(modules, list) and modules else ""
     found: list[tuple[int, str]] = []
     for place in dict.fromkeys((folder, folder / str(first))):
-        config = _json(place / "config.json")
+        config = read_json(place / "config.json")
         config = {**config, **(config.get("text_config") or {})} if isinstance(config, dict) else {}
         positions = next(
             (config[k] for k in ("max_position_embeddings", "n_positions") if isinstance(config.get(k), int)),
@@ -166,8 +166,8 @@ def _limit(folder: Path) -> tuple[int | None, str]:
         if positions and any(t in str(config.get("model_type")) for t in _OFFSET_TYPES):
             positions -= int(config.get("pad_token_id") or 0) + 1
         said = (
-            (_json(place / "sentence_bert_config.json").get("max_seq_length"), "max_seq_length"),
-            (_json(place / "tokenizer_config.json").get("model_max_length"), "tokenizer"),
+            (read_json(place / "sentence_bert_config.json").get("max_seq_length"), "max_seq_length"),
+            (read_json(place / "tokenizer_config.json").get("model_max_length"), "tokenizer"),
             (positions, "config"),
         )
         for value, name in said:
@@ -176,7 +176,7 @@ def _limit(folder: Path) -> tuple[int | None, str]:
     return min(found) if found else (None, "no limit found")
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """A JSON file, {} when absent. Raises IcrError when it cannot be read."""
     try:
         return orjson.loads(path.read_bytes()) if path.is_file() else {}

@@ -188,9 +188,10 @@ class Client:
             ticket = await self.ticket(at_most) if self.price is not None else None
             usd: float | None = 0.0
             version = self.dialect.version
-            body = self.dialect.body(
-                self.server.model, ask.prompt, ask.kwargs, {**self.server.extra, **ask.extra}
-            )
+            told = (
+                {**ask.kwargs, "until": ()} if self.server.think_end else ask.kwargs
+            )  # none inside a thought
+            body = self.dialect.body(self.server.model, ask.prompt, told, {**self.server.extra, **ask.extra})
             self.going += 1
             at, good = self.fleet.take(ask.document), False
             try:

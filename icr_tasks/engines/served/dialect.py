@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import IcrError
 from ...metrics.visible import visible
+from ..thoughts import cut
 from .price import Usage
 
 _LENGTHS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens")
@@ -182,12 +183,15 @@ def read(raw: str, until: Sequence[str] = (), think_end: str | None = None) -> R
         content = _text(message.get("content"))
         content = _text(message.get("refusal")) if content is None else content
         thoughts = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or ""
-        text = with_thoughts(thoughts, None if content is None else cut(content, until, think_end))
+        kept = None if content is None else cut(content, until, think_end)
+        text = with_thoughts(thoughts, kept)
     elif "text" in choice:
         content = _text(choice["text"])
-        text = None if content is None else cut(content, until, think_end)
+        text = kept = None if content is None else cut(content, until, think_end)
     else:
         raise Unreadable("the reply holds neither a message nor a text")
+    if kept != content:
+        finish = "stop"  # at a string that the server was not told
     return Reply(
         text,
         finish if isinstance(finish, str) else None,
@@ -211,16 +215,6 @@ def _text(value: Any) -> str | None:
     if not isinstance(value, str):
         raise Unreadable(f"the content of the reply is no text but {type(value).__name__}")
     return value.encode("utf-8", "replace").decode()
-
-
-def cut(text: str, until: Sequence[str], think_end: str | None = None) -> str:
-    """The text up to the first stop string, as servers that take all of them return it; stops inside a
-    thought that `think_end` ends do not count."""
-    start = text.rfind(think_end) + len(think_end) if think_end and think_end in text else 0
-    if think_end and not start and visible(text).closed is False:
-        return text
-    ends = [at for stop in until if (at := text.find(stop, start)) >= 0]
-    return text[: min(ends)] if ends else text
 
 
 def with_thoughts(thoughts: str, content: str | None) -> str | None:

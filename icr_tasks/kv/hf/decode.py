@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import IcrError
 from ..base import Method
 from ..prefill import SparsePrefill
 from . import attention, joined, models, repeat
@@ -127,12 +126,12 @@ def generate(model: Any, job: Job, method: Method | None) -> list[Answer]:
     config = model.config.get_text_config()
     press, several = getattr(method, "press", None), len(job.prompts) > 1
     sparse = job.prefill != "dense"
-    if several and (press is not None or sparse or models.hybrid(config)):
+    if several and (press is not None or sparse or models.hybrid(config) or models.one_piece(config)):
         return [generate(model, job.alone(i), method)[0] for i in range(len(job.prompts))]
-    if models.linear(config):
+    if models.one_piece(config):
         job = replace(job, chunk=max(map(len, job.prompts)))
     reset_peak(model.device)
-    _forget_masks(model)
+    _forget(model)
     if several and (any(job.afters) or (method is not None and method.repeats)):
         parts = [_prepared(model, job.alone(i), method) for i in range(len(job.prompts))]
         ready = joined.join(parts, _Batch(model, job))
@@ -186,8 +185,9 @@ def _compressed(batch: _Batch, job: Job, method: Method | None) -> joined.Compre
     """Everything before the question, prefilled and compressed."""
     model, press, after = batch.model, getattr(method, "press", None), job.afters[0]
     width, where = batch.ids.shape[1], full_layers(model.config.get_text_config())
-    if press is not None:
-        method.ask(after)  # type: ignore[union-attr]
+    if method is not None:
+        method.ask(after)
+        models.repeatable(method, model.config)
     moments, repeats = method is not None and method.moments, method is not None and method.repeats
     own = press is not None or moments or job.prefill != "dense" or models.hybrid(model.config)
     shared = None if own else job.prefills
@@ -196,10 +196,6 @@ def _compressed(batch: _Batch, job: Job, method: Method | None) -> joined.Compre
         session.prefill = SparsePrefill()
     if moments:
         session.moments = Moments(Rotary(model), method.sink if method else 0)
-    if repeats and models.hybrid(model.config):
-        raise IcrError(
-            f"kv:{method.name if method else ''} repeats the prompt, which layers without full attention cannot undo"
-        )
     with attention.active(session):
         if shared is not None:
             logits, seconds, reused = _shared(batch, session, job, shared)
@@ -219,12 +215,16 @@ def _compressed(batch: _Batch, job: Job, method: Method | None) -> joined.Compre
     return joined.Compressed(session, logits, stored, seconds, reused)
 
 
-def _forget_masks(model: Any) -> None:
-    """A masking press (kvpress) leaves its list of keys on the layers; a prefill that comes from the store
-    would not clear it, and the next setting would run with it."""
+def _forget(model: Any) -> None:
+    """What an earlier prompt left on the model. A masking press (kvpress) leaves its list of keys on the layers; a
+    prefill that comes from the store would not clear it, and the next setting would run with it. A rotation of rope_type
+    `dynamic` keeps the factors of the longest prompt so far."""
+    moving = models.one_piece(model.config)
     for module in model.modules():
         if getattr(module, "masked_key_indices", None) is not None:
             module.masked_key_indices = None
+        for name in [n for n in vars(module) if moving and n.endswith("max_seq_len_cached")]:
+            setattr(module, name, 0)
 
 
 def _now(model: Any) -> float:

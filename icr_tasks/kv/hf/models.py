@@ -8,6 +8,7 @@ from typing import Any
 from ...errors import IcrError
 from ...settings import BY_DESIGN
 from .. import choose, make
+from ..base import Method
 from .cache import full_layers
 
 
@@ -46,6 +47,28 @@ def refuse(setting: Any, config: Any) -> None:
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     method.fits(len(full_layers(text)), int(heads))
+    method.ask(int(kv.params.get("split") == "query-agnostic"))
+    repeatable(method, config)
+
+
+def repeatable(method: Method, config: Any) -> None:
+    """Raises IcrError where a method repeats the prompt and the model could not forget the repetition."""
+    if method.repeats and hybrid(config):
+        raise IcrError(
+            f"kv:{method.name} repeats the prompt, which layers without full attention cannot undo; take kv:snapkv or "
+            "kv:keydiff"
+        )
+
+
+def refuse_in_vllm(setting: Any, config: Any) -> None:
+    """Raises IcrError for a compressed setting on a model whose layers our vLLM backend does not take."""
+    check(config, f"setting {setting}")
+    if kinds := by_design(config):
+        named = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+        raise IcrError(
+            f"setting {setting} needs full attention in every layer in vLLM, and {config.model_type} has {named}: use "
+            "--model icr-hf, which compresses the full-attention layers alone"
+        )
 
 
 def layer_types(config: Any) -> dict[str, int]:
@@ -91,8 +114,23 @@ def hybrid(config: Any) -> bool:
     return len(full_layers(config)) < config.num_hidden_layers
 
 
+def one_piece(config: Any) -> bool:
+    """Whether prompts must go through in one piece: where layers carry a state, and where the rotation of a token depends
+    on how long the pass is that it comes in (`longrope`, `dynamic`), so that pieces would not fit each other."""
+    return linear(config) or _moving(config.get_text_config())
+
+
+def _moving(config: Any) -> bool:
+    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    each = [
+        given,
+        *(one for one in given.values() if isinstance(one, dict)),
+    ]  # one for all layers, or one a kind
+    return any((one.get("rope_type") or one.get("type")) in ("longrope", "dynamic") for one in each)
+
+
 def linear(config: Any) -> bool:
-    """Whether some layers carry a state instead of keys: prompts then go through in one piece."""
+    """Whether some layers carry a state instead of keys."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     layers = DynamicCache(config=config.get_text_config()).layers

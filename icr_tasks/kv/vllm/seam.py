@@ -143,6 +143,7 @@ SHARDS = {
     "data_parallel_size": "engines would share one file of counts",
     "nnodes": "the other nodes' counts are out of reach",
 }
+WHOLE = ("auto", "float16", "bfloat16", "float32")  # cache types that the kernels read
 _DRAFT = "ICR_KV does not work with a speculative_config (the draft's layers would be compressed too); leave it out"
 
 
@@ -162,6 +163,9 @@ def refusal_of_args(args: Mapping[str, Any]) -> str | None:
             "out, or use "
             "kv=full"
         )
+    dtype = str(args.get("kv_cache_dtype") or "auto")
+    if dtype not in WHOLE:
+        return f"ICR_KV does not work with kv_cache_dtype={dtype} (its kernels read 16- and 32-bit caches); leave one out"
     return _DRAFT if args.get("speculative_config") else _sharded(args)
 
 

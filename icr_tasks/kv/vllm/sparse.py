@@ -175,7 +175,7 @@ def refuse(impl: Any, kv_cache_dtype: str) -> None:
         "ALiBi": getattr(impl, "alibi_slopes", None) is not None,
         "attention sinks": getattr(impl, "sinks", None) is not None,
         "a logits soft cap": bool(getattr(impl, "logits_soft_cap", 0)),
-        f"kv_cache_dtype={kv_cache_dtype}": kv_cache_dtype not in ("auto", "float16", "bfloat16", "float32"),
+        f"kv_cache_dtype={kv_cache_dtype}": kv_cache_dtype not in seam.WHOLE,
     }
     if found := [name for name, bad in reasons.items() if bad]:
         raise IcrError(

@@ -103,9 +103,26 @@ class JudgeConfig:
     def identity(self) -> tuple[str, str, str, str]:
         """(kind, model, revision, rubric version) of a verdict; unusual request options count as another
         revision."""
-        unusual = {**({"api": self.api} if self.api != "chat" else {}), **self.extra}
-        mark = "+" + key_of(json.dumps(unusual, sort_keys=True))[:8] if unusual else ""
-        return "judge", self.model, self.revision + mark, RUBRICS[self.rubric].version
+        return "judge", self.model, self.revision + self._unusual(), RUBRICS[self.rubric].version
+
+    def _unusual(self) -> str:
+        return mark_of({**({"api": self.api} if self.api != "chat" else {}), **self.extra})
+
+    def sheet(self) -> dict[str, Any]:
+        """Who gave a verdict, for the results file: what `identity` tells apart. Unusual request options as a mark alone,
+        since they may hold a key."""
+        unusual = {"request": mark} if (mark := self._unusual()) else {}
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "rubric": RUBRICS[self.rubric].version,
+            **unusual,
+        }
+
+
+def mark_of(unusual: Mapping[str, Any]) -> str:
+    """What tells replies to unusual requests from others: a mark behind the revision; "" for none."""
+    return "+" + key_of(json.dumps(unusual, sort_keys=True))[:8] if unusual else ""
 
 
 def prefixed(metadata: Mapping[str, Any], prefix: str, known: tuple[str, ...]) -> dict[str, Any]:

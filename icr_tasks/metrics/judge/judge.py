@@ -28,9 +28,10 @@ class Judge:
 
     def key(self, case: Case) -> str:
         """A case's key in the store: judge model, revision, rubric version, question, gold, documents,
-        response."""
+        response, and the item's rule where there is one."""
         documents = case.documents if self.config.rubric == "paper" else ""
-        return key_of(*self.config.identity(), case.question, case.gold, documents, case.response)
+        rule = [case.rule] if case.rule else []  # a verdict without one keeps the key it had
+        return key_of(*self.config.identity(), case.question, case.gold, documents, case.response, *rule)
 
     def score(self, cases: Sequence[Case]) -> list[Verdict]:
         """One verdict a case, in order; equal cases are asked for once.
