@@ -28,7 +28,8 @@ from .ledgers.check import check
 from .ledgers.load import Run
 from .text import escape
 
-MANIFEST = "publish.json"
+MANIFEST, INDEX = "publish.json", "index.html"
+WAY_OUT = "choose another --to"
 
 
 @dataclass
@@ -49,6 +50,8 @@ def publish(results: Path, out: Path, *, items: int = 20000, samples: list[Path]
             f"{wrong[0]}; `icr check {results}` lists all {len(wrong)}: mend them before publishing"
         )
     before = _manifest(out)
+    if (out / INDEX).exists() and INDEX not in (before.get("files") or ()):
+        raise IcrError(f"{out / INDEX} is not of an earlier call and would be replaced; choose another --to")
     shown = Items(out, items, samples)
     runs: list[Run] = []
 
@@ -60,8 +63,8 @@ def publish(results: Path, out: Path, *, items: int = 20000, samples: list[Path]
     links = [("Runs", "runs/index.html"), ("board.json", "board.json")]
     data = find_spec("pyarrow") is not None
     links += [("items.parquet", "data/items.parquet"), ("results.parquet", "data/results.parquet")] * data
-    written = write(board, out, shown, links=links)
-    with writing(f"the site to {out}", "choose another --to"):
+    with writing(f"the site to {out}", WAY_OUT):
+        written = write(board, out, shown, links=links, otherwise=WAY_OUT)
         written += _extra(results, out, board, runs, data)
         changes = _changes(before, board, runs)
         body = _state(board, runs) | {"files": sorted(str(p.relative_to(out)) for p in written)}
@@ -76,9 +79,9 @@ def publish(results: Path, out: Path, *, items: int = 20000, samples: list[Path]
 
 def _extra(results: Path, out: Path, board: Board, runs: list[Run], data: bool) -> list[Path]:
     """index.html, .nojekyll, a page a run, the data."""
-    write_atomic(out / "index.html", (out / "board.html").read_bytes())
+    write_atomic(out / INDEX, (out / "board.html").read_bytes())
     write_atomic(out / ".nojekyll", b"")
-    written = [out / "index.html", out / ".nojekyll"]
+    written = [out / INDEX, out / ".nojekyll"]
     cells = {(cell.run, cell.task): cell for row in board.rows for cell in row.cells.values()}
     entries = []
     for run in runs:

@@ -276,17 +276,17 @@ class Design:
         """Effect of an absolute score in [0, 1]; its p values mean nothing and are NaN."""
         return self._effect(np.asarray(s, float), score=True)
 
-    def relative(self, new: np.ndarray, base: np.ndarray) -> Effect:
+    def relative(self, new: np.ndarray, base: np.ndarray, *, same: np.ndarray | None = None) -> Effect:
         """Relative change mean(new)/mean(base) - 1 by the delta method on the same items; p is that of new -
-        base."""
+        base, `same` as for `effect`."""
         new, base = np.asarray(new, float), np.asarray(base, float)
         below = self.mean(base)
         if below <= 0:
             return Effect(math.nan, math.inf, 1.0, self.n, self.clusters, math.nan, math.nan, "none")
         ratio = self.mean(new) / below
         plain, line = (
-            self.effect(new - base),
-            self._effect((new - ratio * base) / below, score=True, floor=below),
+            self.effect(new - base, same=same),
+            self._effect((new - ratio * base) / below, score=True, floor=below, same=same),
         )
         return Effect(ratio - 1, line.se, line.df, self.n, self.clusters, plain.p, plain.p_less, plain.test)
 

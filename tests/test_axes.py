@@ -153,6 +153,32 @@ def test_board_gate_compare_and_check_agree(
         assert {"clusters": "another cluster label", "unofficial": "unofficial data"}.get(case, board) in said
 
 
+@pytest.mark.parametrize(
+    ("metric", "entry", "refused"),
+    [
+        ("judge", "judge", True),
+        ("judge_equiv", "judge_equiv", True),
+        ("summary", "embedder", True),
+        ("subem", "judge_equiv", False),  # beside a headline that nobody gave
+    ],
+)
+def test_who_gave_the_headline_is_compared(tmp_path: Path, metric: str, entry: str, refused: bool) -> None:
+    def rename(row: dict[str, Any], at: int) -> None:
+        row["score"] = {metric: next(iter(row["score"].values()))}
+
+    one, two = (
+        gatekit.write(
+            tmp_path / "r",
+            _rows(rename),
+            model=f"org/{who}",
+            change=_sheets(metric=metric, **{entry: {"model": who}}),
+        )
+        for who in ("a", "b")
+    )
+    found = pair(load_run(one), load_run(two), axis="model").refusals
+    assert bool(found) == refused and (not refused or "different judge" in str(found[0]))
+
+
 def test_another_setting_is_another_axis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     full = gatekit.write(tmp_path / "r", _rows(seed=0))
     cut = gatekit.write(tmp_path / "r", _rows(_cut, seed=0), setting="rag@4k")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -153,6 +156,17 @@ def test_half_a_surrogate_in_a_question_is_no_failed_metric(tmp_path: Path, text
     assert build(tmp_path / "res", Options()).n_items == 1
 
 
+def test_an_error_that_is_not_known_is_no_failed_metric(tmp_path: Path) -> None:
+    """Of one item, or items of one book, `score_se` is NaN in lm_eval's file: `--limit 1` is a stranger's first look."""
+    _samples(tmp_path / "out", '"q"')
+    [path] = (tmp_path / "out").glob("results_*")
+    told = json.loads(path.read_text())
+    told["results"] = {next(iter(told["configs"])): {"score,none": 1.0, "score_se,none": float("nan")}}
+    path.write_text(json.dumps(told))
+    assert main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "res")]) == 0
+    assert build(tmp_path / "res", Options()).n_items == 1
+
+
 def test_nan_still_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _samples(tmp_path / "out", '"q"')
     [path] = (tmp_path / "out").glob("samples_*")
@@ -184,3 +198,90 @@ def test_prompts_of_other_words_under_one_name_are_not_ranked_together(tmp_path:
     board_tree.run(tmp_path, "b", datasets=("mc",), skill=-1, change=words("2"))
     lines = table(build(tmp_path, Options()), "settings").lines
     assert "different instruction text" in " ".join(c.extra for line in lines for c in line.cells)
+
+
+# ---- ledgers that somebody edited ----------------------------------------------------------------
+
+
+def _rewritten(folder: Path, change: Any) -> None:
+    path = folder / "items.jsonl.gz"
+    rows = change([json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()])
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows[:-7], "has 33 items, run.json counts 40"),
+        (lambda rows: [*rows, rows[0]], "has 41 items, run.json counts 40"),
+        (lambda rows: [*rows[:-1], rows[0]], "item mc-0-0 twice"),
+    ],
+)
+def test_rows_that_run_json_does_not_count_are_no_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, words: str
+) -> None:
+    """A board showed the mean of what was left as complete, and counted an item twice."""
+    board_tree.run(tmp_path, "good", datasets=("mc",))
+    bad = board_tree.run(tmp_path, "bad", datasets=("mc",))
+    _rewritten(bad, change)
+    assert main(["board", str(tmp_path), "--view", "board"]) == 2
+    said = capsys.readouterr()
+    assert words in said.err and "`good`" in said.out and "`bad`" not in said.out
+    for command in (
+        ["compare", str(bad), str(tmp_path / "good")],
+        ["gate", str(bad), "--baseline", str(tmp_path / "good")],
+        ["export", "parquet", str(tmp_path), "-o", str(tmp_path.parent / "out")],
+    ):
+        assert main(command) == 2
+        assert words in capsys.readouterr().err
+    assert main(["check", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize("length", ["long", 4096, ["4k"]])
+def test_a_length_that_is_none_costs_its_run_and_not_the_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], length: Any
+) -> None:
+    def odd(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        head["tasks"]["icr_infbench_mc"]["length"] = length
+
+    board_tree.run(tmp_path, "good", datasets=("mc",))
+    board_tree.run(tmp_path, "bad", datasets=("mc",), change=odd)
+    assert main(["board", str(tmp_path), "--view", "board"]) == 2
+    said = capsys.readouterr()
+    assert "icr_infbench_mc has length" in said.err and "`good`" in said.out
+    assert main(["check", str(tmp_path)]) == 1
+    assert "which is no number of tokens" in capsys.readouterr().out
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was missing from the board, the check and the exports without a word."""
+    board_tree.run(tmp_path, "good", datasets=("mc",))
+    closed = board_tree.run(tmp_path, "closed", datasets=("mc",)).parent
+    listed = os.scandir
+
+    def refused(path: Any) -> Any:  # the rights of a user that tests may not have
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    for command in (["board"], ["check"], ["export", "parquet", "-o", str(tmp_path.parent / "out")]):
+        assert main([*command, str(tmp_path)]) == 2
+        assert f"{closed} cannot be read: Permission denied" in capsys.readouterr().err
+
+
+def test_a_run_is_checked_from_within_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = gatekit.write(tmp_path, gatekit.rows())
+    for where in (folder, folder.parent, tmp_path):
+        monkeypatch.chdir(where)
+        assert main(["check", "."]) == 0
+
+
+@pytest.mark.parametrize("command", [["board"], ["publish", "--to", "site"], ["compare", "a"]])
+def test_a_number_of_items_is_none_below_zero(command: list[str]) -> None:
+    with pytest.raises(SystemExit) as found:
+        main([*command, "b", "--limit" if command[0] == "compare" else "--html-items", "-3"])
+    assert found.value.code == 2

@@ -87,7 +87,7 @@ def test_the_page_holds_every_item_and_chart_and_names_each_thing_once(
     assert len({run for run, _ in data["runs"]}) == len(data["runs"]) == 4
     assert len(data["tasks"]) == 3 and len(data["items"]) == len(set(data["items"])) == 60
     assert len(data["cells"]) == 12
-    for run, task, n, rows in data["cells"]:
+    for run, task, n, _kind, rows in data["cells"]:
         ledger = [json.loads(x) for x in _lines(tmp_path / "r", data["runs"][run][0])]
         own = [r for r in ledger if r["task"] == data["tasks"][task][0]]
         assert n == len(own) == len(rows)
@@ -126,3 +126,18 @@ def test_labels_leave_out_what_all_rows_share(tmp_path: Path) -> None:
     one = build(tmp_path, Options(), patterns={"model": ["org/a"]})
     (chart,) = pictures._drops(one.tables)
     assert chart.title.endswith(": org/a") and chart.words.startswith("kv:topk")
+
+
+def test_a_matrix_of_many_rows_keeps_the_full_context_and_four_references_of_most_columns() -> None:
+    pytest.importorskip("altair")
+    from icr_tasks.leaderboard.plots.matrix import Choice, _fullest
+
+    choices = [Choice("full", "4k", 50.0, None, 9)]
+    choices += [Choice(f"s{i}", "4k", 40.0, None, 9) for i in range(12)]
+    choices += [Choice("s11", "8k", 40.0, None, 9)]
+    for i in range(6):
+        columns = ("4k", "8k") if i in (1, 5) else ("4k",)
+        choices += [Choice(f"ref{i}", c, 10.0, None, 9, reference=True) for c in columns]
+    rows = list(dict.fromkeys(c.setting for c in choices))
+    found = _fullest(rows, choices)
+    assert found == ["full", *(f"s{i}" for i in (0, 1, 2, 3, 4, 5, 11)), "ref0", "ref1", "ref2", "ref5"]

@@ -181,7 +181,7 @@ def test_broken_samples_are_named_and_other_runs_shown(
     assert main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "r")]) == 2
     shown = capsys.readouterr()
     assert f"{path}:2: " in shown.err and words in shown.err
-    assert "**good**" in shown.out and "100.0 ±" in shown.out
+    assert "**good**" in shown.out and "| 100.0 [34.2, 100.0] (2/2) |" in shown.out
     assert [p.parts[-4] for p in sorted((tmp_path / "r").rglob("run.json"))] == ["org_good"]
 
 

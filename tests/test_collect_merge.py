@@ -116,6 +116,7 @@ def test_a_pinned_baseline_is_never_changed_in_place(folder: Folder) -> None:
     for more in ([], ["--replace"]):
         folder.collect("again", *more, code=2)
         assert "is pinned by baseline main and stays as it is" in folder.err and items.read_bytes() == pinned
+        assert "replaces" not in folder.err  # nothing was
     folder.collect("a")  # the same items are no change
     assert not list((folder.root / "r").rglob(".*"))
 

@@ -200,7 +200,8 @@ def test_load_is_columns_and_keeps_good_runs(two: tuple[Path, Path]) -> None:
     cases = {
         b"".join(whole[:5]) + b'{"task": "icr_': "items.jsonl.gz:6: not valid JSON",
         whole[0] + whole[1].replace(b"icr_", b"xxx_", 1): "items.jsonl.gz:2: no task of run.json",
-        whole[0].replace(b'"score"', b'"scare"'): "not a ledger",
+        b"".join(whole).replace(b'"score"', b'"scare"', 1): "not a ledger",
+        b"".join(whole[:9]): "has 9 items, run.json counts 180",
         whole[0] + whole[1].replace(b'"other":', b'"other":NaN,"x":'): "items.jsonl.gz:2: not valid JSON",
     }
     for content, words in cases.items():

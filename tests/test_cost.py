@@ -64,9 +64,9 @@ def test_both_axes_come_from_the_same_items(tmp_path: Path) -> None:
 
 def test_collect_counts_what_engines_measured(tmp_path: Path) -> None:
     """Two requests side by side: latencies overlap, wall seconds add up; a served model's usage reaches the
-    ledger."""
+    ledger. A third told nothing of itself: a mean is over those that did."""
     name, stamp = "icr_synth_rag_512", "2026-01-01T00-00-00"
-    sheet = {"benchmark": "synth", "dataset": "rag", "length": "512", "metric": "subem", "n_expected": 2}
+    sheet = {"benchmark": "synth", "dataset": "rag", "length": "512", "metric": "subem", "n_expected": 3}
     results = {
         "configs": {name: {"metadata": {"icr": sheet}}},
         "versions": {name: "1-A"},
@@ -74,14 +74,14 @@ def test_collect_counts_what_engines_measured(tmp_path: Path) -> None:
     }
     usage = {"tokens_in": 400, "tokens_cached": 100, "tokens_out": 12, "tokens_reasoning": 5, "usd": 0.001}
     rows = []
-    for i in range(2):
-        digest = {
-            "icr": 1,
-            "sha256": f"{i:064x}",
-            "timing": {"engine": 3.0, "wall": 1.5},
-            "device": "2 x NVIDIA H100",
-            "usage": usage,
-        }
+    for i in range(3):
+        digest = {"icr": 1, "sha256": f"{i:064x}"}
+        if i < 2:
+            digest |= {
+                "timing": {"engine": 3.0, "wall": 1.5},
+                "device": "2 x NVIDIA H100",
+                "usage": usage,
+            }
         rows.append(
             {
                 "doc_id": i,

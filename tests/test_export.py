@@ -242,3 +242,71 @@ def test_unknown_formats_and_empty_folders(tmp_path: Path, capsys: pytest.Captur
         list(Source(tmp_path).runs())
     assert main(["export", "hf", str(tmp_path), "-o", str(tmp_path / "o"), "--model", "base"]) == 2
     assert "write NAME=OWNER/NAME" in capsys.readouterr().err
+
+
+# ---- what runs say of themselves -----------------------------------------------------------------
+
+
+def _started(value: Any) -> Any:
+    def change(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        head["started"] = value
+
+    return change
+
+
+def _hf(root: Path, out: Path) -> dict[str, list[dict[str, Any]]]:
+    assert main(["export", "hf", str(root), "-o", str(out), "--dataset", "helmet_rag=org/helmet"]) == 0
+    return {p.name: yaml.safe_load(p.read_text()) for p in sorted(out.rglob("*.yaml"))}
+
+
+def test_a_time_is_read_as_the_board_reads_it_and_none_is_made_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Text was a traceback, and a run without a time began in 1970."""
+    board_tree.run(tmp_path / "text", "org/a", datasets=("nq",), change=_started("2026-01-02T03:04:05+00:00"))
+    board_tree.run(tmp_path / "none", "org/b", datasets=("nq",), change=_started(None))
+    [entries] = _hf(tmp_path / "text", tmp_path / "1").values()
+    assert {entry["date"] for entry in entries} == {"2026-01-02"}
+    [entries] = _hf(tmp_path / "none", tmp_path / "2").values()
+    assert len(entries) == 3 and not any("date" in entry for entry in entries)
+    assert main(["export", "eee", str(tmp_path / "text"), "-o", str(tmp_path / "3")]) == 0
+    [record] = [p for p in (tmp_path / "3").rglob("*.json")]
+    assert json.loads(record.read_text())["evaluation_timestamp"] == "1767323045"
+    capsys.readouterr()
+    assert main(["export", "eee", str(tmp_path / "none"), "-o", str(tmp_path / "4")]) == 2
+    assert "does not say when it began" in capsys.readouterr().err
+    assert not list((tmp_path / "4").rglob("*.json"))
+
+
+def test_two_runs_of_a_setting_have_a_file_each_and_marks_are_said(tmp_path: Path) -> None:
+    """Another revision under one name: one file held two values of each task, and nothing told them apart."""
+
+    def marked(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        for sheet in head["tasks"].values():
+            sheet["official"] = False
+
+    one = board_tree.run(tmp_path / "r", "org/a", datasets=("nq",), revision="x", change=marked)
+    two = board_tree.run(tmp_path / "r", "org/a", datasets=("nq",), revision="y")
+    found = _hf(tmp_path / "r", tmp_path / "out")
+    assert list(found) == [f"icr-helmet_rag-full-ao-{name}.yaml" for name in sorted([one.name, two.name])]
+    for name, entries in found.items():
+        ids = [entry["dataset"]["task_id"] for entry in entries]
+        assert len(set(ids)) == len(ids) == 3
+        assert all(f"run {name[-17:-5]}" in entry["notes"] for entry in entries)
+        assert all(("unofficial data" in entry["notes"]) == (one.name in name) for entry in entries)
+
+
+def test_a_model_called_dots_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board_tree.run(tmp_path / "r", "org/..", datasets=("nq",))
+    for form in ("eee", "hf"):
+        assert main(["export", form, str(tmp_path / "r"), "-o", str(tmp_path / form)]) == 2
+        assert "is no owner/name of a hub" in capsys.readouterr().err
+
+
+def test_latex_says_what_stands_below_a_table(tmp_path: Path) -> None:
+    """How many of the items a limited run has is a note, and a table without it shows them as the whole."""
+    for name in ("a", "b"):
+        board_tree.run(tmp_path / "r", name, datasets=("nq", "mc"), drop=0.5)
+    assert main(["export", "latex", str(tmp_path / "r"), "-o", str(tmp_path)]) == 0
+    said = (tmp_path / "board.tex").read_text()
+    assert r"\par\footnotesize All rows: 30 of 60 items in each cell of HELMET-RAG; 20 of 40 items of" in said

@@ -339,3 +339,36 @@ def test_no_change_rarely_fails_and_real_drops_do(tmp_path: Path) -> None:
             seen[name].append(gates.gate(pairs).verdict)
     assert seen["same"].count("REGRESSED") <= 8  # family-wise 5 % of 80, plus two standard errors
     assert seen["worse"].count("REGRESSED") >= 72
+
+
+@pytest.mark.parametrize(
+    ("questions", "whole", "verdict"), [(20, False, "INCONCLUSIVE"), (150, False, "PASS"), (20, True, "PASS")]
+)
+def test_the_same_answers_pass_only_where_a_loss_would_have_shown(
+    tmp_path: Path, questions: int, whole: bool, verdict: str
+) -> None:
+    """A part of the questions (--common-items, a stage of --until-gate): of 20 without a change two in three
+    checkpoints that lost two points in a hundred would pass. Of all there are none is left to change."""
+    from icr_tasks.leaderboard.ledgers.load import load_run
+    from icr_tasks.leaderboard.pairs.gate import gate
+    from icr_tasks.leaderboard.pairs.joined import pair
+
+    name = "icr_longbench_v2"
+    rows = [
+        {**row, "item": f"{k}-{row['item']}", "cluster": f"{k}-{row['cluster']}"}
+        for k in range(2)
+        for row in gatekit.rows()[name]
+    ]
+
+    def all_there(run: dict[str, Any]) -> None:
+        run["tasks"][name] |= {"n_expected": questions if whole else 240, "status": "complete"}
+
+    base, new = (
+        load_run(gatekit.write(tmp_path / m, {name: rows[:questions]}, model=m, change=all_there))
+        for m in ("org/a", "org/b")
+    )
+    found = gate(pair(base, new, common=True))
+    assert found.verdict == verdict, found.reason
+    if verdict == "INCONCLUSIVE":
+        assert "of 20 questions; 149 of them, or all there are, rule out a loss of 2.0" in found.reason
+        assert not any(note.startswith("plan:") for note in found.notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import gatekit
@@ -62,6 +63,9 @@ def test_a_folder_of_settings_is_gated_in_one_call(
     assert text.count("| ✅ PASS |") == 2 and text.count("| ❌ REGRESSED |") == 1 and "`rag@4k`" in text
     assert (here / "summary.md").read_text().count("## ❌ REGRESSED\n\n3 runs") == 1
     suites = ElementTree.parse(here / "gate/gate.xml").getroot()
+    cases = [(c.get("classname"), c.get("name")) for c in suites.iter("testcase")]
+    assert len(set(cases)) == len(cases) == 15  # a case of one setting is none of another
+    assert len({suite.get("name") for suite in suites}) == 3
     assert suites.tag == "testsuites" and [s.get("failures") for s in suites] == ["0", "0", "5"]
     assert len(list((here / "gate").glob("*/gate.svg"))) == 3
 
@@ -117,6 +121,33 @@ def test_a_large_drop_is_found_at_the_fiftieth_look(here: Path) -> None:
 
 
 @cache
+def test_a_look_says_what_its_level_cannot_reach(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Six questions reach alpha, and never the level of the fiftieth look."""
+    name = "icr_loong_fin"
+    few = {k: v if k != name else v[:12] for k, v in gatekit.rows().items()}
+    for place, model in (("few", "org/base"), ("other", "org/new")):
+        gatekit.write(
+            here / place,
+            few,
+            model=model,
+            change=lambda run: run["tasks"][name].update(n_expected=12, status="complete"),
+        )
+    for row in few[name]:
+        row["resp_hash"] = row["resp_hash"][::-1]
+    gatekit.write(
+        here / "other",
+        few,
+        model="org/new",
+        change=lambda run: run["tasks"][name].update(n_expected=12, status="complete"),
+    )
+    gate = ["gate", str(here / "other"), "--baseline", str(here / "few")]
+    main(gate)
+    assert "no result could be called" not in capsys.readouterr().err
+    main([*gate, "--look", "50"])
+    said = capsys.readouterr().err
+    assert "Loong-Fin: no result could be called a regression at alpha 0.00041 (6 questions" in said
+
+
 def _series(looks: int = 50, series: int = 120) -> np.ndarray:
     """Smallest Holm-adjusted one-sided p of each look at an unchanged model: suite and two datasets of 100
     questions at 6 depths; every checkpoint is another draw, the baseline is shared."""
@@ -164,3 +195,80 @@ def test_a_regression_can_be_asked_for_twice(here: Path, capsys: pytest.CaptureF
     assert "not confirmed by the second evaluation" in capsys.readouterr().out
     assert main([*gate, str(bad)]) == 2 and main([*gate, str(here / "results")]) == 2
     assert main(["gate", str(good), "--baseline", "main", "--confirm"]) == 0
+
+
+def _evaluated(stamp: str, seconds: float) -> Any:
+    def change(run: dict[str, Any]) -> None:
+        for sheet in run["tasks"].values():
+            sheet |= {"evaluated": stamp, "seconds": {"wall": seconds}}
+
+    return change
+
+
+def test_one_evaluation_given_twice_confirms_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A copied folder has the same stamp, answers of a store the same seconds; a rerun has its own of both."""
+    made = {}
+    for name, stamp, seconds in (
+        ("bad", "2026-01-02T03-04-05.1", 12.3456),
+        ("copy", "2026-01-02T03-04-05.1", 12.3456),
+        ("stored", "2026-01-03T03-04-05.1", 12.3456),
+        ("rerun", "2026-01-03T03-04-05.1", 12.4001),
+    ):
+        rows = gatekit.rows(seed=1, right=0.4)
+        made[name] = gatekit.write(here / name, rows, model="org/new", change=_evaluated(stamp, seconds))
+    gate = ["gate", str(made["bad"]), "--baseline", "main", "--confirm"]
+    assert main([*gate, str(made["copy"])]) == 2
+    assert "both hold the evaluation of 2026-01-02T03-04-05.1" in capsys.readouterr().err
+    assert main([*gate, str(made["stored"])]) == 2
+    assert "generated once" in capsys.readouterr().err
+    assert main([*gate, str(made["rerun"])]) == 1
+    assert "the same answers, byte for byte" in capsys.readouterr().err
+    noise = ["gate", str(made["copy"]), "--baseline", str(made["bad"]), "--aa"]
+    assert main(noise) == 4 and "not a repetition" in capsys.readouterr().err
+    assert main([noise[0], str(made["rerun"]), *noise[2:]]) == 0
+
+
+def test_a_second_evaluation_that_cannot_be_compared_confirms_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was said to be "not confirmed" by a run that was not compared at all."""
+    bad = gatekit.write(here / "bad", gatekit.rows(seed=1, right=0.4), model="org/new")
+    half = {task: rows[:30] for task, rows in gatekit.rows(seed=2, right=0.4).items()}
+    again = gatekit.write(here / "half", half, model="org/new")
+    assert main(["gate", str(bad), "--baseline", "main", "--confirm", str(again)]) == 2
+    assert "cannot be compared with the baseline: the candidate is partial" in capsys.readouterr().err
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def test_a_candidate_named_twice_is_judged_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = gatekit.write(here / "bad", gatekit.rows(seed=1, right=0.4), model="org/new")
+    (here / "link").symlink_to(here / "bad")
+    assert main(["gate", str(bad), str(here / "bad"), str(here / "link"), "--baseline", "main"]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("icr gate ") == 1 and "runs: a regression" not in said.err
+
+
+def test_copies_of_a_run_have_reports_of_their_own(here: Path) -> None:
+    for name in ("a", "b"):
+        gatekit.write(here / "both" / name, gatekit.rows(seed=1, right=0.4), model="org/new")
+    assert main(["gate", str(here / "both"), "--baseline", "main"]) == 1
+    names = sorted(p.parent.name for p in (here / "gate").rglob("gate.json"))
+    assert len(names) == 3 and names[1] == f"{names[0]}-copy2" or names[2] == f"{names[1]}-copy2"
+
+
+def test_a_fingerprint_that_is_a_path_leaves_the_reports_in_their_folder(here: Path) -> None:
+    for setting in SETTINGS[:2]:
+        folder = gatekit.write(here / "new", gatekit.rows(), model="org/new", setting=setting)
+        head = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(head | {"fingerprint": "../../x"}))
+    main(["gate", str(here / "new"), "--baseline", "main", "-o", str(here / "deep/er/gate")])
+    wrote = [p.relative_to(here) for p in here.rglob("gate.json")]
+    assert len(wrote) == 3 and all(p.parts[:3] == ("deep", "er", "gate") for p in wrote)
+
+
+def test_a_folder_with_a_blank_in_its_name_is_a_baseline(here: Path) -> None:
+    (here / "results").rename(here / "my results")
+    new = _new(here)
+    assert main(["gate", str(new), "--baseline", "my results"]) == 0

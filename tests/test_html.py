@@ -34,7 +34,7 @@ def hostile_run(root: Path) -> None:
         for number, row in enumerate(rows):
             row.update(task=HOSTILE, item=f"{HOSTILE}{number}", cluster=f"{HOSTILE}{number // 3}")
         rows[0].update(error="=cmd|' /C calc'!A0", score={})
-        head["tasks"][HOSTILE].update(status="partial", n_scored=len(rows) - 1)
+        head["tasks"][HOSTILE].update(status="partial", n_scored=len(rows) - 1, n_failed=1)
 
     board_tree.run(root, HOSTILE, prompt=HOSTILE, datasets=("nq",), change=change)
 
@@ -342,6 +342,14 @@ def test_filter(made: Path) -> None:
         found["said"] == f"{len(found['left'])} of {found['all']} table rows"
         and found["again"] == found["all"]
     )
+
+
+@needs_browser
+def test_names_are_not_broken_letter_by_letter_on_a_phone(made: Path) -> None:
+    script = """return [...d.querySelectorAll("table.view td.l:first-child")]
+      .filter((c) => c.offsetParent).map((c) => c.getBoundingClientRect().width);"""
+    found, errors = browser.visit(made / "board.html", script, width=390)
+    assert errors == [] and found and 70 < min(found) <= max(found) < 200
 
 
 @needs_browser

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import browser
+import pytest
 from test_html import made as made
 from test_html import needs_browser
 
@@ -30,10 +31,11 @@ return {found, page: d.documentElement.scrollWidth, width: d.documentElement.cli
 
 
 @needs_browser
-def test_on_a_phone_no_picture_scrolls_sideways(made: Path) -> None:
-    seen, errors = browser.visit(made / "board.html", PHONE, width=375)
+@pytest.mark.parametrize("width", [320, 375, 600])
+def test_on_a_phone_no_picture_scrolls_sideways(made: Path, width: int) -> None:
+    seen, errors = browser.visit(made / "board.html", PHONE, width=width)
     assert errors == []
-    assert seen["page"] <= seen["width"] == 375
+    assert seen["page"] <= seen["width"] == width
     assert {"picture-choice", "picture-drop", "picture-length"} <= {f["id"] for f in seen["found"]}
     assert [f["id"] for f in seen["found"] if f["scrolls"] or f["out"]] == []
     drop = next(f for f in seen["found"] if f["id"] == "picture-drop")

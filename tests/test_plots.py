@@ -172,6 +172,24 @@ def test_scores_start_at_zero_and_heat_maps_share_a_scale() -> None:
     assert plus[2] > plus[0] and minus[0] > minus[2]  # blue up, orange down
 
 
+def test_the_highest_at_a_length_is_drawn_however_little_it_has() -> None:
+    many = [line(f"model-{i}", 50 + i, 40, 30) for i in range(14)]
+    late = line("late", None, None, 35)
+    shown = texts(curve("t", [*many, late]).svg())
+    assert "late" in shown and "model-13" in shown and "model-0" in shown and "model-12" not in shown
+
+
+def test_reference_lines_leave_room_for_the_settings_that_are_compared() -> None:
+    """Of ten references four stay, those of most lengths; a few beside few settings stay all."""
+    settings = [line(f"s{i}", 50 + i, 40) for i in range(12)]
+    grey = [replace(line(f"ref{i}", *([10] * (1 + (i in (2, 5, 7, 9))))), reference=True) for i in range(10)]
+    shown = texts(curve("t", [*settings, *grey]).svg())
+    assert {t for t in shown if t.startswith("ref")} == {"ref2", "ref5", "ref7", "ref9"}
+    assert sum(t[0] == "s" and t[1:].isdigit() for t in shown) == 8
+    few = texts(curve("t", [*settings[:3], *grey[:6]]).svg())
+    assert sum(t.startswith("ref") for t in few) == 6
+
+
 def test_at_most_twelve_names_and_the_title_says_how_many_there_are() -> None:
     many = [line(f"model-{i}", 50 + i, 40) for i in range(40)]
     svg = curve("t", many).svg()

@@ -116,6 +116,18 @@ def test_a_file_is_no_site(results: Path, tmp_path: Path, capsys: pytest.Capture
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
+def test_a_page_of_somebody_else_is_not_replaced(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    assert main(["publish", str(results), "--to", str(tmp_path)]) == 2
+    assert "index.html is not of an earlier call" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
+    (tmp_path / "index.html").unlink()
+    for _ in range(2):  # its own it replaces
+        assert main(["publish", str(results), "--to", str(tmp_path)]) == 0
+
+
 def test_the_workflows_of_the_docs_are_whole() -> None:
     """Two YAML files: one tests a pull request with icr check, the other publishes; their icr commands are real."""
     text = (Path(__file__).parent.parent / "docs" / "publish.md").read_text(encoding="utf-8")

@@ -78,7 +78,7 @@ def test_icr_score_counts_and_names_what_is_no_text(predictions: Path) -> None:
 def test_lines_that_are_no_predictions_are_counted_and_named(predictions: Path) -> None:
     rows = [json.loads(line) for line in predictions.read_text().splitlines()]
     del rows[0]["id"], rows[1]["prediction"], rows[3]["id"]
-    rows[2]["id"], rows[4]["id"] = None, ["a"]
+    rows[2]["id"], rows[4]["id"], rows[5]["finish_reason"] = None, ["a"], ["length"]
     predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(IcrError) as told:
         score(TASK, predictions, allow_missing=True)
@@ -86,6 +86,7 @@ def test_lines_that_are_no_predictions_are_counted_and_named(predictions: Path) 
         "2 lines without `id` (1, 4)",
         "1 line without `prediction` (or `pred`) (2)",
         "2 lines with an `id` that is neither text nor a whole number (3, 5)",
+        "1 line with a `finish_reason` that is no text (6)",
     ):
         assert part in str(told.value)
 

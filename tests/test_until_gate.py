@@ -137,9 +137,31 @@ def test_a_checkpoint_that_gives_the_same_answers_stops_at_the_first_stage(
     log = tmp_path / "asked.jsonl"
     monkeypatch.setenv("COUNTING_LOG", str(log))
     other = {**TOY, "model_args": {**TOY["model_args"], "pretrained": "next"}}
-    code, out = run(tmp_path / "new", capsys, *pinned, models=[other])
+    code, out = run(tmp_path / "new", capsys, *pinned, "--margin", "40", models=[other])
     assert code == 0 and "PASS at 20 % of the questions" in out
     assert "40 %" not in out
+
+
+def test_another_dtype_is_refused_and_the_option_that_the_refusal_names_waives_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = (
+        {**TOY, "model_args": {**TOY["model_args"], "dtype": name}} for name in ("float32", "bfloat16")
+    )
+    for name in ("base", "new"):
+        (tmp_path / name).mkdir()
+    assert run(tmp_path / "base", capsys, models=[one])[0] == 0
+    results = tmp_path / "base" / "out" / "results"
+    [folder] = [p.parent for p in results.rglob("run.json")]
+    assert main(["baseline", "set", "main", str(folder), "--results", str(results)]) == 0
+    capsys.readouterr()
+    pinned = ["--until-gate", "main", "--results", str(results)]
+    path = write(tmp_path / "new", limit=None, models=[other])
+    assert main(["sweep", str(path), *pinned, "--margin", "40"]) == 4
+    assert "or --allow dtype" in capsys.readouterr().err
+    assert main(["sweep", str(path), *pinned, "--margin", "40", "--allow", "dtype"]) == 0
+    assert "PASS at 20 % of the questions" in capsys.readouterr().out
 
 
 def test_what_cannot_be_staged_is_refused(

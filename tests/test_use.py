@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from board_tree import SETTINGS, cells, scores, table
 
-from icr_tasks.leaderboard.board import render
+from icr_tasks.leaderboard.board import render, tables
 from icr_tasks.leaderboard.board.advice import Advice, Reach
 from icr_tasks.leaderboard.board.bands import LEAST
 from icr_tasks.leaderboard.board.build import Board, build
+from icr_tasks.leaderboard.board.sentence import sentence
 from icr_tasks.leaderboard.board.tables import Options, Table
 from icr_tasks.leaderboard.ledgers import ledger
 from icr_tasks.leaderboard.multiple import apart, range_p
@@ -60,7 +61,39 @@ def test_the_crossing_is_said_in_one_sentence(crossing: Board) -> None:
     assert crossing.tables[0].lead.lower() == found.sentence.lower()
 
 
-@pytest.mark.parametrize("tree_of", ["crossing", "board"])
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    """Retrieval only where there is more to read than it may give."""
+    root = tmp_path_factory.mktemp("gaps")
+    short = tuple(f"icr_helmet_rag_{d}_4k" for d in ("hotpotqa", "nq"))
+    board_tree.run(root, "m", "full", datasets=("hotpotqa", "nq"), change=cross)
+    board_tree.run(root, "m", "rag@4k", datasets=("hotpotqa", "nq"), change=cross, skip=short)
+    board_tree.run(root, "m", "kv:topk@0.05", datasets=("hotpotqa", "nq"), change=cross, skip=short)
+    return build(root, Options())
+
+
+def test_a_setting_of_some_lengths_is_told_where_it_was_measured(gaps: Board) -> None:
+    found = advice(gaps, "m", "helmet_rag")
+    kv = next(line for line in found.lines if line.row.setting["text"] == "kv:topk@0.05")
+    assert found.sentence.startswith("up to 16k full context; from 64k rag@4k, +") and kv.whole.delta is None
+    shown = render.text(tables.of_effect(kv.uses[-1].delta, 0.95, kind="diff"))  # type: ignore[arg-type]
+    assert (
+        kv.uses[-1].better
+        and f"at some lengths only: kv:topk@0.05 gains {shown[1:]} at 64k." in found.sentence
+    )
+
+
+def test_a_gain_that_many_comparisons_do_not_bear_is_said_to_be_unsure(gaps: Board) -> None:
+    found = advice(gaps, "m", "helmet_rag")
+    for line in found.lines[1:]:
+        for use in line.uses:
+            use.better = use.worse = False
+    said = sentence(found)
+    assert said.startswith("at every length full context; at some lengths only: rag@4k +")
+    assert said.count("at 64k (not sure among so many comparisons)") == 2
+
+
+@pytest.mark.parametrize("tree_of", ["crossing", "gaps", "board"])
 def test_every_number_of_a_sentence_stands_in_its_table(tree_of: str, request: pytest.FixtureRequest) -> None:
     made: Board = request.getfixturevalue(tree_of)
     leads = [t for t in made.tables if t.lead]
@@ -265,6 +298,15 @@ def test_limited_runs_of_other_items_are_shown_and_not_compared(tmp_path: Path) 
     assert {line.labels[0]: line.ranked for line in t.lines} == {"a": True, "b": True, "c": False}
     assert all(c.value is not None for line in t.lines for c in line.cells)
     assert "other items" in cells(t, "c")["avg"].extra and cells(t, "c")["4k"].reason == "30 of 60 items"
+
+
+def test_the_prompt_that_most_was_measured_under_comes_first(tmp_path: Path) -> None:
+    """Not the one whose folder has the smaller hash."""
+    longer = ("icr_helmet_rag_nq_16k", "icr_helmet_rag_nq_64k")
+    for setting in ("full", "rag@4k"):
+        for prompt, skip in {"ao": longer, "id": (), "idc": longer}.items():
+            board_tree.run(tmp_path, "m", setting, prompt=prompt, datasets=("nq",), skip=skip)
+    assert [a.prompt for a in build(tmp_path, Options()).advice] == ["id", "ao", "idc"]
 
 
 def test_prompts_of_one_model_rank_together(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import orjson
 from ..errors import IcrError, unknown
 from ..metrics.agreement import HEADLINE, Labelled, by_system, disagreements, measure, out_of_order
 from ..metrics.ratings import in_order
+from .amounts import at_least, share
 from .labels import Labels, read_labels
 
 _FIELDS = ("question", "golds", "answer", "label", "system")
@@ -37,9 +38,11 @@ def main(argv: list[str]) -> int:
         prog="icr agreement", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, help="answers with human labels, described above")
-    parser.add_argument("--examples", type=int, default=3, help="disagreements shown per metric (default: 3)")
     parser.add_argument(
-        "--f1-threshold", type=float, default=0.5, help="F1 from which an answer counts as right"
+        "--examples", type=at_least(0), default=3, help="disagreements shown per metric (default: 3)"
+    )
+    parser.add_argument(
+        "--f1-threshold", type=share, default=0.5, help="F1 from which an answer counts as right"
     )
     parser.add_argument(
         "--json", action="store_true", help="numbers and all disagreements as one JSON object"

@@ -19,6 +19,7 @@ from ..leaderboard.pairs import compare, flips, forest, reports
 from ..leaderboard.pairs import joined as pairs
 from ..leaderboard.pairs.axes import FREE
 from ..leaderboard.pairs.comparable import WAIVABLE
+from .amounts import at_least
 
 
 def add_pairing(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,11 @@ def add_pairing(parser: argparse.ArgumentParser) -> None:
         help="what the runs differ in (default: setting where the settings differ, else checkpoint); "
         "a checkpoint must share setting, prompt, template and dtype, a model only data, prompt and setting",
     )
+    add_allow(parser)
+
+
+def add_allow(parser: argparse.ArgumentParser) -> None:
+    """The option that waives a check of comparability; shared with `icr sweep --until-gate`."""
     parser.add_argument(
         "--allow",
         action="append",
@@ -63,9 +69,11 @@ def main(argv: list[str]) -> int:
         nargs="+",
         help="lm_eval output folders: adds questions and answers to --flips",
     )
-    parser.add_argument("--limit", type=int, default=500, help="flipped items listed (default: 500)")
+    parser.add_argument("--limit", type=at_least(0), default=500, help="flipped items listed (default: 500)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
+    if args.limit < 0:
+        parser.error("--limit is a number of items, 0 or more")
     base, new = load.find(args.results, args.base), load.find(args.results, args.new)
     joined = pairs.pair(
         base, new, common=args.common_items, allow=args.allow, metric=args.metric, axis=args.axis

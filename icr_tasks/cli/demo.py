@@ -26,6 +26,7 @@ from ..errors import IcrError, install_hint
 from ..leaderboard import plots
 from ..storage import making, write_atomic, writing
 from ..sweep.progress import Progress, clock
+from .amounts import at_least
 
 # The same questions at every length and under every setting, so every difference is a paired one. 256 retrieved
 # tokens are less than the context at every length. By default 192 questions, 72,000 prompt tokens; 44,000 are left
@@ -54,13 +55,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--lengths", default=DEFAULT_LENGTHS, help="comma-separated, of " + ", ".join(LENGTHS)
     )
-    parser.add_argument("--items", type=int, default=ITEMS, help="questions, the same ones at every length")
+    parser.add_argument(
+        "--items", type=at_least(1), default=ITEMS, help="questions, the same ones at every length"
+    )
     args = parser.parse_args(argv)
     lengths = [s.strip() for s in args.lengths.split(",")]
     if unknown := [length for length in lengths if length not in LENGTHS]:
         raise IcrError(f"the demo has no length {unknown[0]!r}; choose of {', '.join(LENGTHS)}")
-    if args.items < 1:
-        raise IcrError(f"--items {args.items}: the demo asks at least one question")
     for module in ("vllm", "bm25s"):
         if importlib.util.find_spec(module) is None:
             raise IcrError(f"the demo needs {module}: `make setup`, or {install_hint('vllm,rag')}")
@@ -78,12 +79,14 @@ def main(argv: list[str]) -> int:
 
 
 def _run(out: Path, model: str | None, lengths: list[str], items: int) -> int:
+    from ..engines import identity
     from ..leaderboard.ledgers.collect import collect
     from ..leaderboard.ledgers.summary import table
 
     started = time.time()
-    # Finished before? The ledgers say so, and the engine need not be loaded.
-    asked = {"model": model, "lengths": lengths, "items": items, "settings": SETTINGS, "gen": GEN}
+    # Finished before, with these weights? The ledgers say so, and the engine need not be loaded.
+    weights = identity.engine({"pretrained": model})
+    asked = {"model": weights, "lengths": lengths, "items": items, "settings": SETTINGS, "gen": GEN}
     plan = json.dumps(asked, sort_keys=True)
     done = out / "done.json"
     if not (done.is_file() and done.read_text() == plan):

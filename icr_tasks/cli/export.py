@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--samples", type=Path, nargs="+", metavar="OUT", help="lm_eval output: texts of the items"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # the folder may stand behind options
     export = EXPORTS[args.format]  # raises for an unknown name
     source = Source(
         args.results,

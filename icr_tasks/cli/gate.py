@@ -42,6 +42,7 @@ from ..leaderboard.pairs.gate import (
 from ..leaderboard.pairs.joined import pair
 from ..leaderboard.pairs.looks import at_level, confirmed, spent
 from ..leaderboard.text.names import plain
+from .amounts import at_least, number
 from .compare import add_pairing
 
 
@@ -118,7 +119,9 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="count this look in the baseline file and spend its share of alpha",
     )
-    parser.add_argument("--look", type=int, metavar="N", help="judge as look number N, whatever is recorded")
+    parser.add_argument(
+        "--look", type=at_least(1), metavar="N", help="judge as look number N, whatever is recorded"
+    )
     parser.add_argument(
         "--confirm",
         nargs="?",
@@ -135,14 +138,12 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.aa:
         return _noise(args)
-    if args.look is not None and args.look < 1:
-        parser.error("--look counts from 1")
     runs = _candidates(args)
     answers = [_judged(args, run, spec, len(runs)) for run, spec in runs]
     worst = max(answers, key=lambda one: SEVERITY.index(one.found.verdict)).found
-    for one in answers:
+    for one, own in zip(answers, several.folders(answers), strict=True):
         text = reports.markdown(one.found, *one.labels, one.first)
-        folder = args.out if len(answers) == 1 else args.out / one.slug
+        folder = args.out if len(answers) == 1 else args.out / own
         reports.write(folder, one.found, one.base, one.new, text, one.first, summary=len(answers) == 1)
     if len(answers) > 1:
         several.write(args.out, answers, worst)
@@ -160,9 +161,9 @@ def main(argv: list[str]) -> int:
 
 
 def _candidates(args: argparse.Namespace) -> list[tuple[load.Run | None, str]]:
-    """The runs to judge, with the words that named them: all runs of a folder that holds several."""
+    """The runs to judge, each once, with the words that named them: all runs of a folder that holds several."""
     found: list[tuple[load.Run | None, str]] = []
-    for spec in args.candidate:
+    for spec in dict.fromkeys(args.candidate):
         path = Path(spec)
         inside = path.is_dir() and not (path / "run.json").is_file()
         if inside and len(runs := load.load(path) if run_files(path) else []) > 1:
@@ -174,7 +175,8 @@ def _candidates(args: argparse.Namespace) -> list[tuple[load.Run | None, str]]:
             if error.exit_code != 4:
                 raise
             found.append((None, f"{spec}\n{error}"))
-    return found
+    places = {run.folder.resolve(): (run, spec) for run, spec in reversed(found) if run}
+    return [(run, spec) for run, spec in found if run is None or places[run.folder.resolve()][0] is run]
 
 
 def _judged(args: argparse.Namespace, new: load.Run | None, spec: str, several_runs: int) -> several.Answer:
@@ -206,7 +208,7 @@ def _levelled(args: argparse.Namespace, found: Verdict, new: load.Run, several_r
     if not found.comparison:
         return found
     look = None
-    pinned = "/" not in args.baseline and baseline.path_of(args.baselines, args.baseline).is_file()
+    pinned = baseline.is_set(args.baselines, args.baseline)
     if args.record and not pinned:
         raise IcrError(
             f"--record counts looks in a baseline file; set one with `icr baseline set {args.baseline} RUN`"
@@ -257,7 +259,20 @@ def _confirmed(args: argparse.Namespace, found: Verdict, base: load.Run, new: lo
         )
     if (again.model, again.setting, again.prompt) != (new.model, new.setting, new.prompt):
         raise IcrError(f"--confirm {args.confirm} is {again.label}, not a second evaluation of {new.label}")
-    return confirmed(found, judge(args, base, again))
+    if why := rerun.once(new, again):
+        raise IcrError(
+            f"--confirm {args.confirm} is no second evaluation, {why}; evaluate again, with another answer store"
+        )
+    second = judge(args, base, again)
+    if not second.comparison:
+        raise IcrError(f"--confirm {args.confirm} cannot be compared with the baseline: {second.reason}")
+    both = pair(new, again, allow=args.allow)
+    if not both.refusals and both.same.all():
+        found.notes.append(
+            "the second evaluation gave the same answers, byte for byte: it confirms that they can be made again, "
+            "on other questions nothing"
+        )
+    return confirmed(found, second)
 
 
 def _again(folder: Path, new: load.Run) -> load.Run:
@@ -272,7 +287,7 @@ def _again(folder: Path, new: load.Run) -> load.Run:
 def _baseline(args: argparse.Namespace, new: load.Run) -> tuple[load.Run, dict[str, Any] | None]:
     """The baseline's run, and its first pin when that is another one."""
     name = args.baseline
-    if "/" not in name and baseline.path_of(args.baselines, name).is_file():
+    if baseline.is_set(args.baselines, name):
         pin = baseline.pinned(args.baselines, name, new)
         run = baseline.resolve(args.results, vars(pin), name)
         return run, pin.first if pin.first["items_sha256"] != pin.items_sha256 else None
@@ -331,14 +346,14 @@ def _print_json(data: dict[str, Any]) -> None:
 
 
 def _points(text: str) -> float:
-    value = float(text) / 100
+    value = number(text) / 100
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 100 points")
     return value
 
 
 def _alpha(text: str) -> float:
-    value = float(text)
+    value = number(text)
     if not 0 < value < 0.5:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 0.5")
     return value

@@ -18,6 +18,8 @@ from ..leaderboard.pairs.gate import ALPHA, SUITE_MARGIN
 from ..leaderboard.plan import Rates
 from ..leaderboard.text.names import plain
 from ..sweep import planning
+from ..sweep.study import listed
+from .amounts import above_zero, amount, at_least
 from .gate import _alpha, _points
 
 
@@ -38,22 +40,21 @@ def main(argv: list[str]) -> int:
         "--tokenizer", metavar="MODEL", help="the evaluated model's: count the tasks' data with it"
     )
     parser.add_argument(
-        "--max-model-len", type=int, metavar="TOKENS", help="the model's window: longer prompts are cut to it"
+        "--max-model-len",
+        type=at_least(1),
+        metavar="TOKENS",
+        help="the model's window: longer prompts are cut to it",
     )
     parser.add_argument("--alpha", type=_alpha, default=ALPHA, help="one-sided level (default: 0.05)")
     speed = "a second (default: measured in --results, else {:g})"
-    parser.add_argument("--prefill", type=float, help="prompt tokens " + speed.format(Rates.prefill))
-    parser.add_argument("--decode", type=float, help="answer tokens " + speed.format(Rates.decode))
-    parser.add_argument("--dollars-per-hour", type=float, help="price of the machine")
-    parser.add_argument("--price-in", type=float, help="dollars a million prompt tokens")
-    parser.add_argument("--price-out", type=float, help="dollars a million answer tokens")
+    parser.add_argument("--prefill", type=above_zero, help="prompt tokens " + speed.format(Rates.prefill))
+    parser.add_argument("--decode", type=above_zero, help="answer tokens " + speed.format(Rates.decode))
+    parser.add_argument("--dollars-per-hour", type=amount, help="price of the machine")
+    parser.add_argument("--price-in", type=amount, help="dollars a million prompt tokens")
+    parser.add_argument("--price-out", type=amount, help="dollars a million answer tokens")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
     named = [n for n in (args.prefill, args.decode) if n is not None]
-    if any(n <= 0 for n in named):
-        parser.error("--prefill and --decode are tokens a second, above 0")
-    if args.max_model_len is not None and args.max_model_len < 1:
-        parser.error("--max-model-len is a number of tokens, above 0")
     rates = Rates(
         args.prefill or Rates.prefill,
         args.decode or Rates.decode,
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> int:
     )
     made = planning.plan(
         [t for t in (args.tasks or "").split(",") if t],
-        _settings(args.settings or ["full"]),
+        listed(args.settings or ["full"]),
         margin=args.margin,
         results=args.results,
         rates=rates,
@@ -78,16 +79,3 @@ def main(argv: list[str]) -> int:
     else:
         print("\n".join(plain(line) for line in str(made).splitlines()))
     return 0
-
-
-def _settings(given: list[str]) -> list[str]:
-    """`full,rag@4k,dense,kv:topk@0.05` -> three settings: what starts with no kind is an option of the one
-    before."""
-    found: list[str] = []
-    for part in (p.strip() for text in given for p in text.split(",")):
-        starts = part.partition("@")[0].partition(":")[0] in ("full", "none", "gold", "rag", "kv", "route")
-        if found and not starts:
-            found[-1] += f",{part}"
-        elif part:
-            found.append(part)
-    return found

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..leaderboard.publish import publish
 from ..leaderboard.text.names import plain
+from .amounts import at_least
 
 
 def main(argv: list[str]) -> int:
@@ -29,9 +30,15 @@ def main(argv: list[str]) -> int:
         "--samples", type=Path, nargs="+", metavar="OUT", help="lm_eval output: texts for the page"
     )
     parser.add_argument(
-        "--html-items", type=int, default=20000, metavar="N", help="items in the page, all cells together"
+        "--html-items",
+        type=at_least(0),
+        default=20000,
+        metavar="N",
+        help="items in the page, all cells together",
     )
     args = parser.parse_args(argv)
+    if args.html_items < 0:
+        parser.error("--html-items is a number of items, 0 or more")
     site = publish(args.results, args.to, items=args.html_items, samples=args.samples)
     for line in site.changes:
         print(plain(line))

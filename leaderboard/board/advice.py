@@ -102,12 +102,19 @@ def advise(rows: Sequence[Row]) -> tuple[list[Advice], dict[str, str]]:
     (model: benchmark) why there is none."""
     found, without = [], {}
     fulls = [r for r in rows if r.setting.get("kind") == "full" and not r.setting.get("then")]
+    place = {name: i for i, name in enumerate(dict.fromkeys(r.name for r in fulls))}
+    # of one model first what most was measured under, whatever its folder is called
+    fulls.sort(key=lambda r: (place[r.name], -sum(c.usable for c in r.cells.values()), r.prompt, r.variant))
     at, of_model = {id(f) for f in fulls}, by_model(rows)
     beside: dict[int, list[Row]] = {}  # of each full-context row the other settings, in order
-    for r in rows:
-        if id(r) not in at and (partner := full_of(r, of_model[r.key[:2]])):
-            beside.setdefault(id(partner), []).append(r)
     named = {r.name for r in fulls}
+    for r in rows:
+        if id(r) in at:
+            continue
+        if partner := full_of(r, of_model[r.key[:2]]):
+            beside.setdefault(id(partner), []).append(r)
+        elif r.name in named:
+            without[r.label] = "several runs with full context, none made like it alone"
     for name in dict.fromkeys(r.name for r in rows if r.name not in named):
         without[name] = "no run with full context"
     for full in fulls:
@@ -119,7 +126,8 @@ def advise(rows: Sequence[Row]) -> tuple[list[Advice], dict[str, str]]:
             columns = [c for c in columns_of([full]) if c[0] == benchmark]
             own = [r for r in others if any(c in r.cells for c in columns)]
             own.sort(key=lambda r: (not r.deployable, r.setting.get("kind") != "rag", _amount(r), r.label))
-            made = _advice(full, own, benchmark, columns)
+            beyond = [c for c in columns_of(own) if c[0] == benchmark and c not in columns]
+            made = _advice(full, own, benchmark, columns, beyond)
             if isinstance(made, str):
                 without.setdefault(f"{full.name}, {title(benchmark)}", made)
             else:
@@ -134,7 +142,10 @@ def _amount(row: Row) -> float:
     return -float(amount) if isinstance(amount, int | float) else 0.0
 
 
-def _advice(full: Row, others: list[Row], benchmark: str, columns: list[Column]) -> Advice | str:
+def _advice(
+    full: Row, others: list[Row], benchmark: str, columns: list[Column], beyond: list[Column]
+) -> Advice | str:
+    """`beyond` are columns that others have and full context has not."""
     usable = [c for c in columns if full.cells[c].usable]
     if not others:
         return "no setting beside full context"
@@ -145,6 +156,7 @@ def _advice(full: Row, others: list[Row], benchmark: str, columns: list[Column])
     left += [
         f"{short_column(c)} of full context is {full.cells[c].status}" for c in columns if c not in usable
     ]
+    left += [f"{short_column(c)}: no run with full context" for c in beyond]
     if not found:
         return "; ".join(left) or "no length with enough questions"
     whole = _whole(found)
@@ -193,13 +205,13 @@ def _use(row: Row, full: Row, band: Band) -> Use:
     paired = band.paired(row, full)
     if isinstance(paired, str):
         return Use(score, reason=f"not compared with full: {paired}")
-    design, new, base = paired
+    mean = paired.design.mean
     return Use(
         score,
-        design.effect(new - base),
-        both=design.mean(np.maximum(new, base)),
-        only=design.mean(np.maximum(new - base, 0.0)),
-        only_full=design.mean(np.maximum(base - new, 0.0)),
+        paired.effect(),
+        both=mean(np.maximum(paired.new, paired.base)),
+        only=mean(np.maximum(paired.change, 0.0)),
+        only_full=mean(np.maximum(-paired.change, 0.0)),
     )
 
 
@@ -216,7 +228,7 @@ def _mark(column: list[tuple[Setting, Use]], band: Band) -> None:
         if line is best:
             continue
         paired = band.paired(line.row, best.row)
-        if not isinstance(paired, str) and not apart(paired[0].effect(paired[1] - paired[2]), len(ranked)):
+        if not isinstance(paired, str) and not apart(paired.effect(), len(ranked)):
             other.mark = "tied"
 
 
@@ -263,4 +275,4 @@ def _kept(row: Row, first: Band, band: Band) -> Effect | None:
     n = [len(s.score) for c in columns if (s := row.cells[c].scores)]
     # a dataset's mean over both lengths is half their sum
     sign = np.repeat([-2 * KEPT if c[2] == first.columns[0][2] else 2.0 for c in columns], n)
-    return paired[0].effect(sign * paired[1])
+    return paired.design.effect(sign * paired.new)

@@ -11,7 +11,7 @@ from ..ledgers.summary import tokens
 from ..stats import Design, Effect, documents
 from ..text.names import size
 from .cells import Column
-from .rows import Row, difference
+from .rows import Paired, Row, difference
 
 LEAST = 20  # clusters: a bin with fewer is not shown
 EDGES = [1024 * 2**k for k in range(11)]  # of the bins, in tokens: 1k to 1M
@@ -28,13 +28,13 @@ class Band:
     masks: tuple[np.ndarray, ...] | None = None
     _designs: dict[int, tuple[Design, Design]] = field(default_factory=dict, repr=False)
 
-    def paired(self, new: Row, base: Row) -> tuple[Design, np.ndarray, np.ndarray] | str:
-        """Design, new and base scores on the same items of this length; or why they are not compared."""
+    def paired(self, new: Row, base: Row) -> Paired | str:
+        """Both rows on the same items of this length; or why they are not compared."""
         found = difference(new, base, self.columns)
         if isinstance(found, str) or self.masks is None:
             return found
         mask = np.concatenate(self.masks)
-        return self._within(base, found[0], mask), found[1][mask], found[2][mask]
+        return found.within(mask, self._within(base, found.design, mask))
 
     def score(self, row: Row) -> Effect | str:
         """The row's own score at this length; or why there is none."""
@@ -43,7 +43,7 @@ class Band:
         if self.masks is None and (whole := row.average(self.columns).effect):
             return whole  # known already: other tables average the same cells
         found = self.paired(row, row)
-        return found if isinstance(found, str) else found[0].score(found[1])
+        return found if isinstance(found, str) else found.design.score(found.new)
 
     def _within(self, row: Row, whole: Design, mask: np.ndarray) -> Design:
         """The design of a bin's items, which count equally; kept as long as the whole one is."""
@@ -82,7 +82,7 @@ def bands(full: Row, columns: Sequence[Column]) -> tuple[list[Band], list[str]]:
 
 def _clusters(band: Band, full: Row) -> int:
     paired = band.paired(full, full)
-    return 0 if isinstance(paired, str) else paired[0].clusters
+    return 0 if isinstance(paired, str) else paired.design.clusters
 
 
 def _name(k: int) -> str:

@@ -23,6 +23,7 @@ from icr_tasks.registry import VIEWS, Entry
 
 from ..ledgers import ledger
 from ..ledgers.load import Kept, Run, load_run, read_head
+from ..text.names import plain
 from . import render
 from .advice import Advice
 from .cells import Codes, cell
@@ -100,6 +101,8 @@ def main(argv: list[str]) -> int:
         "--items", choices=["csv", "parquet"], help="with -o: also every item, as items.csv or items.parquet"
     )
     args = parser.parse_args(argv)
+    if args.html_items < 0:
+        parser.error("--html-items is a number of items, 0 or more")
     for view in args.view or ():
         VIEWS.get(view)  # raises for an unknown name
     from .write import Items, write
@@ -118,7 +121,7 @@ def main(argv: list[str]) -> int:
             seen=items.add if items else None,
         )
         for message in board.bad:
-            print(f"icr board: {message}", file=sys.stderr)
+            print(f"icr board: {plain(message)}", file=sys.stderr)
         if args.out and items:
             for path in write(board, args.out, items, published=args.published):
                 print(path, file=sys.stderr)

@@ -36,12 +36,19 @@ class Scores:
     score: np.ndarray
     target: int
     prompt: np.ndarray | None = None  # tokens of each item's prompt, NaN where nobody counted
+    answer: np.ndarray | None = None  # hash of each item's answer, 0 where the ledger has none
     evidence: np.ndarray | None = None  # share of the evidence in each prompt, NaN where not known
 
     def same_items(self, other: Scores) -> bool:
         """Whether both hold the same items with the same gold answers."""
         same = self.at is other.at or np.array_equal(self.at.item, other.at.item)
         return same and self.target == other.target
+
+    def same_answers(self, other: Scores) -> np.ndarray:
+        """Mask of the items that both answered alike, byte for byte."""
+        if self.answer is None or other.answer is None:
+            return np.zeros(len(self.score), bool)
+        return (self.answer == other.answer) & (self.answer > 0)
 
 
 @dataclass
@@ -148,11 +155,10 @@ class Codes:
         if last is None or last[0] != key:
             items = self(zip(key[0], key[1], strict=True))
             order = np.argsort(items, kind="stable")
-            # without a cluster in the ledger, items are taken as independent
+            # an item without a cluster in the ledger is independent of all others
             named = (
-                ((task.benchmark, c) for c in key[2])
-                if any(key[2])
-                else ((task.name, i) for i in items.tolist())
+                (task.benchmark, c) if c else (task.name, i)
+                for c, i in zip(key[2], items.tolist(), strict=True)
             )
             depths = np.array([_depth(d) for d in key[3] or [None] * len(items)])
             last = self._last[task.name] = (
@@ -208,15 +214,15 @@ def cell(task: TaskItems, run: str, codes: Codes, head: dict[str, Any] | None = 
 
 def _scores(task: TaskItems, values: np.ndarray, codes: Codes) -> Scores:
     at, order = codes.places(task)
-    values, prompt = values[order], task.n_prompt_tokens[order]
+    values, prompt, answer = values[order], task.n_prompt_tokens[order], task.resp_hash[order]
     have = ~np.isnan(values)
     evidence = None if task.evidence is None else task.evidence[order][have]
     target = hash(task.target_hash[order][have].tobytes())
     if not have.all():
         shared = None if at.shared is None else at.shared[have]
         at, values = Places(at.item[have], at.cluster[have], at.depth[have], shared), values[have]
-        prompt = prompt[have]
-    return Scores(at, values, target, prompt, evidence)
+        prompt, answer = prompt[have], answer[have]
+    return Scores(at, values, target, prompt, answer, evidence)
 
 
 def _depth(value: Any) -> float:

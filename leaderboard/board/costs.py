@@ -30,17 +30,17 @@ def per_item(task: TaskItems) -> dict[str, float]:
     """Means over the items of one task; what nobody measured is left out."""
     sheet = task.sheet
     found = {"prompt": _mean(task.n_prompt_tokens), "output": _mean(task.n_out_tokens)}
-    told, n = sheet.get("tokens") or {}, len(task)
-    for name in ("cached", "reasoning"):
-        if n and isinstance(told.get(name), int | float):
-            found[name] = told[name] / n
+    sums = {**(sheet.get("tokens") or {}), "usd": sheet.get("usd")}
+    of = sheet.get("n_told") or {}  # ledgers that do not count it: all items
+    for name in ("cached", "reasoning", "usd"):
+        n = of.get(name, len(task))
+        if n and isinstance(sums.get(name), int | float):
+            found[name] = sums[name] / n
     timed, wall = sheet.get("n_timed"), (sheet.get("seconds") or {}).get("wall")
     if timed and isinstance(wall, int | float):
         found["wall"] = wall / timed
         if count := devices(sheet)[1]:
             found["device"] = found["wall"] * count
-    if n and isinstance(sheet.get("usd"), int | float):
-        found["usd"] = sheet["usd"] / n
     kv = sheet.get("kv") or {}
     found |= {name: kv[key] for name, key in KV.items() if isinstance(kv.get(key), int | float)}
     if "kv stored" in found and math.isfinite(found["prompt"]):

@@ -117,11 +117,12 @@ def run_page(
 
 def _items(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Cells and what they share: each name stands in the page once and is meant by its number. A cell is
-    [run, task, items in all, rows], a row [item, occurrence, depth, score, prompt tokens, cut, error, texts ...]
+    [run, task, items in all, kind, rows] (cells of one kind may be compared), a row [item, occurrence, depth, score, prompt tokens, cut, error, texts ...]
     without the empty ones at its end."""
     runs: dict[tuple[str, str], int] = {}
     tasks: dict[tuple[str, str], int] = {}
     names: dict[str, int] = {}
+    kinds: dict[Any, int] = {}
     made = []
     for c in cells:
         who = " ".join(p for p in (c["model"], c["setting"], c["prompt"]) if p)
@@ -131,6 +132,7 @@ def _items(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 runs.setdefault((c["run"], who), len(runs)),
                 tasks.setdefault((c["task"], c["length"]), len(tasks)),
                 c["n"],
+                kinds.setdefault(c["kind"], len(kinds)),
                 rows,
             ]
         )

@@ -4,6 +4,7 @@ where one is asked for."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from icr_tasks.schema import run_fingerprint
 
 from ..ledgers import lm_eval_files
 from ..ledgers.load import Run, TaskItems
+from ..pairs.axes import identity
 from .item_files import FORMS
 
 Texts = dict[tuple[str, str, str, int], tuple[str, str, str]]
@@ -107,7 +109,8 @@ class Items:
             "length": task.length,
             "run": run.fingerprint,
             "n": n,
-            "metric": task.sheet.get("metric") or "",
+            # prompts may differ: to see what another one changes is what two runs are put side by side for
+            "kind": repr(replace(identity(task, run.head), prompt="").kind),
             "rows": rows,
         }
 
@@ -137,15 +140,8 @@ def texts_of(outs: Sequence[Path], limit: int | None = _TEXT) -> Texts:
     for evaluation in lm_eval_files.evaluations(list(outs)):
         for task, path in evaluation.samples.items():
             run = run_fingerprint(lm_eval_files.identity(evaluation.results, task))
-            seen: dict[str, int] = {}
-            for sample in lm_eval_files.samples(path):
-                doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
-                item = str(doc.get("id") or str(sample.get("doc_hash"))[:16])
-                seen[item] = occ = seen.get(item, -1) + 1
-                gold = "; ".join(map(str, doc.get("answers") or [sample.get("target", "")]))
-                answer = str((sample.get("filtered_resps") or [""])[0])
-                question = _cut(str(doc.get("question", "")), limit)
-                found[run, task, item, occ] = (question, _cut(gold, limit), _cut(answer, limit))
+            for item, occ, (question, gold, answer) in lm_eval_files.told(path):
+                found[run, task, item, occ] = _cut(question, limit), _cut(gold, limit), _cut(answer, limit)
     return found
 
 

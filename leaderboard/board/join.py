@@ -106,8 +106,7 @@ def name_variants(found: list[Row]) -> list[Row]:
     """What switches thoughts is always in a row's name; rows that look the same get what differs (dtype, engine,
     generation arguments) behind it."""
     for row in found:
-        flat = _flat(row.heads[0].get("fingerprint_inputs") or {})
-        row.variant = " ".join(f"{k.split('.')[-1]}={flat[k]}" for k in sorted(flat) if _switches(k))[:80]
+        row.variant = switches(row.heads[0])
     same: dict[tuple[str, ...], list[Row]] = {}
     for row in found:
         same.setdefault((row.name, row.setting["text"], row.prompt, row.variant), []).append(row)
@@ -122,6 +121,12 @@ def name_variants(found: list[Row]) -> list[Row]:
                 row.variant = " ".join([row.variant, *parts]).strip()[:80] or row.runs[0][:6]
             _tell_copies_apart(group)
     return found
+
+
+def switches(head: dict[str, Any]) -> str:
+    """What switches the thoughts of a run's model, for its name; empty where nothing does."""
+    flat = _flat(head.get("fingerprint_inputs") or {})
+    return " ".join(f"{k.split('.')[-1]}={flat[k]}" for k in sorted(flat) if _switches(k))[:80]
 
 
 def _switches(name: str) -> bool:

@@ -14,7 +14,7 @@ from ..plots import Row as ForestRow
 from ..text.names import title
 from .cells import Column, short_column
 from .costs import macro
-from .join import started
+from .join import started, switches
 from .picture_depth import heats
 from .picture_lengths import choices, curves, models, point, telling
 from .rows import Row, columns_of, difference, suite_of
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 MANY = 12  # models: of more, so many have pictures
 STATIC = 4  # models that get pictures of their own in board.md; board.html lets the reader choose among more
-_STEP = re.compile(r"(.*?)[-_/@]?(?:checkpoint|global_step|step)[-_]?(\d+)$")
+# `run-step-300`, and `run@300` as `icr collect` calls a trainer's folder run/checkpoint-300
+_STEP = re.compile(r"(.*?)(?:[-_/@]?(?:checkpoint|global_step|step)[-_]?|@)(\d+)$")
 GROUPS = {
     "length": "Score by context length",
     "choice": "What to use",
@@ -175,10 +176,9 @@ def _trends(rows: Sequence[Row]) -> Iterator[tuple[str, Chart]]:
         match = _STEP.match(row.checkpoint) or _STEP.match(row.model)
         family = row.model if _STEP.match(row.checkpoint) or not match else match[1]
         step = int(match[2]) if match else -1
-        groups.setdefault((family, row.setting["text"], row.prompt), []).append(
-            (step, started(row.heads[0]), row)
-        )
-    for (family, setting, prompt), members in sorted(groups.items()):
+        how = " ".join(p for p in (row.prompt, switches(row.heads[0])) if p)
+        groups.setdefault((family, row.setting["text"], how), []).append((step, started(row.heads[0]), row))
+    for (family, setting, how), members in sorted(groups.items()):
         members.sort(key=lambda m: (m[0], m[1], m[2].label))
         if len({m[2].name for m in members}) < 3:
             continue
@@ -186,8 +186,9 @@ def _trends(rows: Sequence[Row]) -> Iterator[tuple[str, Chart]]:
         columns = [c for c in columns_of(ordered) if all(c in r.cells for r in ordered)]
         steps = [_step(row, ordered[0], columns) for row in ordered]
         what = short_column(columns[0]) if len(columns) == 1 else f"average of {len(columns)} cells"
-        heading = f"{family} {setting}: change since {steps[0].name} ({what})"
-        yield f"{family}-{setting}-{prompt}", trend(heading, steps)
+        told = f"{setting} ({how})" if sum(key[:2] == (family, setting) for key in groups) > 1 else setting
+        heading = f"{family} {told}: change since {steps[0].name} ({what})"
+        yield f"{family}-{setting}-{how}", trend(heading, steps)
 
 
 def _step(row: Row, first: Row, columns: Sequence[Column]) -> Step:
@@ -198,5 +199,4 @@ def _step(row: Row, first: Row, columns: Sequence[Column]) -> Step:
     paired = difference(row, first, columns, axis="checkpoint") if columns else "nothing in common"
     if isinstance(paired, str):
         return Step(name, None)
-    effect = paired[0].effect(paired[1] - paired[2])
-    return Step(name, *effect.in_points())
+    return Step(name, *paired.effect().in_points())

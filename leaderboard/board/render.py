@@ -11,11 +11,10 @@ from typing import Any
 import orjson
 
 from ..text import escape
-from ..text.names import DASH, MINUS, amount, number, shortened, size
-from ..text.printed import settled
+from ..text.names import DASH, MINUS, amount, estimate, number, shortened, size
 from .tables import Line, Shown, Table
 
-LONG = 15  # lines: longer tables are folded in Markdown
+LONG = 20  # lines: longer tables are folded in Markdown
 MOST = 100  # lines of a table in board.md: what is below is in board.html and board.json
 
 
@@ -34,13 +33,10 @@ def _text(kind: str, value: float, low: float | None, high: float | None, unit: 
     if kind == "length":
         return _length(value, low, high, unit)
     signed = kind == "diff"
-    shown = number(value, sign=signed)
-    if low is not None and high is not None:
-        below, above = value - low, high - value
-        if settled(abs(below - above)) < 0.05:
-            shown += f" ±{number(above)}"
-        else:
-            shown += f" [{number(low, sign=signed)}, {number(high, sign=signed)}]"
+    if low is None or high is None:
+        shown = number(value, sign=signed)
+    else:
+        shown = estimate(value, low, high, sign=signed)
     return f"{shown} ({extra.replace('-', MINUS)})" if extra else shown
 
 
@@ -193,10 +189,15 @@ def table_latex(table: Table) -> str:
             " & ".join(names) + r" \\\midrule",
             *body,
             r"\bottomrule\end{tabular}",
+            *([rf"\par\footnotesize {' '.join(map(_ended, table.notes))}"] if table.notes else []),
             rf"\caption{{{escape.latex(table.title)}. Number of items in brackets. {footer}}}",
             r"\end{table}",
         ]
     )
+
+
+def _ended(note: str) -> str:
+    return escape.latex(note if note.endswith(".") else f"{note}.")
 
 
 def latex(tables: Sequence[Table]) -> str:

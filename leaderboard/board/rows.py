@@ -10,8 +10,8 @@ import numpy as np
 
 from ..ledgers.summary import tokens
 from ..pairs.axes import MODEL, SETTING, comparable
-from ..stats import Design
-from ..text.names import SUITE, deployable, order
+from ..stats import Design, Effect
+from ..text.names import SUITE, deployable, listed, order
 from .cells import Cell, Column, design, short_column
 
 
@@ -53,6 +53,11 @@ class Row:
         return f"{self.name} {', '.join(p for p in rest if p)}"
 
     @property
+    def labels(self) -> tuple[str, str, str]:
+        """The identity in the three columns of a table; the variant stands with the prompt."""
+        return self.name, self.setting["text"], " ".join(p for p in (self.prompt, self.variant) if p)
+
+    @property
     def runs(self) -> list[str]:
         """Fingerprints."""
         return [head["fingerprint"] for head in self.heads]
@@ -72,10 +77,7 @@ class Row:
             cell = self.cells.get(c)
             if cell is None or not cell.usable:
                 found.setdefault(cell.status if cell else "missing", []).append(short_column(c))
-        parts = [
-            ", ".join(n[:3]) + (f" and {len(n) - 3} more" if len(n) > 3 else "") + f" {s}"
-            for s, n in found.items()
-        ]
+        parts = [f"{listed(n, 3)} {s}" for s, n in found.items()]
         return "no average: " + "; ".join(parts) if parts else ""
 
     def _average(self, columns: tuple[Column, ...]) -> Cell:
@@ -95,6 +97,31 @@ class Row:
         return Cell("partial", "average over partial cells", effect, counts_as_complete=True, marks=said)
 
 
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """Two rows on the same items, shape (items,): scores of both, and in `same` which answers are the same byte
+    for byte."""
+
+    design: Design
+    new: np.ndarray
+    base: np.ndarray
+    same: np.ndarray
+
+    @property
+    def change(self) -> np.ndarray:
+        """New minus base of each item."""
+        return self.new - self.base
+
+    def effect(self) -> Effect:
+        """The difference, as `icr compare` has it: what answers that are all the same cannot have changed has no
+        error."""
+        return self.design.effect(self.change, same=self.same)
+
+    def within(self, mask: np.ndarray, design: Design) -> Paired:
+        """Of some of the items, in a design of their own."""
+        return Paired(design, self.new[mask], self.base[mask], self.same[mask])
+
+
 def axes_between(new: Row, base: Row) -> tuple[str, ...]:
     """On which axes two rows of a board differ: settings of one model, models under one setting, or both."""
     if new.setting["text"] == base.setting["text"]:
@@ -108,9 +135,9 @@ def difference(
     columns: Iterable[Column],
     axis: str | None = None,
     allow: Collection[str] = (),
-) -> tuple[Design, np.ndarray, np.ndarray] | str:
-    """Design, new and base scores on the same items of these columns; or why they cannot be compared on this
-    axis (None: on those on which the rows differ). `allow` waives named checks, as for `icr compare`."""
+) -> Paired | str:
+    """Both rows on the same items of these columns; or why they cannot be compared on this axis (None: on those
+    on which the rows differ). `allow` waives named checks, as for `icr compare`."""
     columns, chosen = list(columns), (axis,) if axis else axes_between(new, base)
     for column in columns:
         a, b = new.cells.get(column), base.cells.get(column)
@@ -124,10 +151,11 @@ def difference(
             return f"{short_column(column)}: other items"
         if a.identity and b.identity and (refused := comparable(a.identity, b.identity, chosen, allow)):
             return f"{short_column(column)}: {refused[0].text}"
-    ours = [new.cells[c].scores for c in columns]
-    theirs = [base.cells[c].scores for c in columns]
-    scores = [np.concatenate([p.score for p in side if p]) for side in (ours, theirs)]
-    return design([p.at for p in ours if p], columns), scores[0], scores[1]
+    ours = [p for c in columns if (p := new.cells[c].scores)]
+    theirs = [p for c in columns if (p := base.cells[c].scores)]
+    scores = [np.concatenate([p.score for p in side]) for side in (ours, theirs)]
+    same = np.concatenate([a.same_answers(b) for a, b in zip(ours, theirs, strict=True)])
+    return Paired(design([p.at for p in ours], columns), scores[0], scores[1], same)
 
 
 def open_tasks(

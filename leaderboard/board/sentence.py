@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..stats import Effect
 from ..text.names import amount
+from ..text.printed import settled
 from . import render
 from .partners import compressed
 from .tables import of_effect
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .advice import Advice, Setting, Use
 
 MOST = 4  # settings about which it says something
+SOME = 2  # of those that were measured at some lengths only
 
 
 def sentence(advice: Advice) -> str:
@@ -28,9 +30,9 @@ def sentence(advice: Advice) -> str:
     parts += [_over_all(line) for line in rest[:MOST]]
     if len(rest) > MOST:
         parts.append(f"others below ({', '.join(line.row.setting['text'] for line in rest[MOST:])})")
-    missing = [line for line in served if line.whole.delta is None and line.row.label not in said]
-    if missing:
-        parts.append(f"not compared at every length: {', '.join(m.row.setting['text'] for m in missing)}")
+    parts += _at_some(
+        advice, [line for line in served if line.whole.delta is None and line.row.label not in said]
+    )
     return "; ".join(parts) + "."
 
 
@@ -88,6 +90,37 @@ def _over_all(line: Setting) -> str:
     if compressed(line.row) and line.read is not None:
         said += f", reads {amount(line.read, '%')}"
     return said
+
+
+def _at_some(advice: Advice, lines: list[Setting]) -> list[str]:
+    """Settings that were measured at some lengths only (rag@32k has no sense at 16k): what each does at its longest one;
+    the longest first, then the highest."""
+    last = {
+        line.row.label: max(j for j, use in enumerate(line.uses) if use.delta is not None)
+        for line in lines
+        if any(use.delta is not None for use in line.uses)
+    }
+    known = [line for line in lines if line.row.label in last]
+    known.sort(
+        key=lambda line: (-last[line.row.label], -_mean(line.uses[last[line.row.label]]), line.row.label)
+    )
+    told = [_at_last(advice, line, last[line.row.label]) for line in known[:SOME]]
+    parts = [f"at some lengths only: {', '.join(told)}"] if told else []
+    if rest := [line for line in lines if line not in known[:SOME]]:
+        parts.append(f"not compared at every length: {', '.join(m.row.setting['text'] for m in rest)}")
+    return parts
+
+
+def _at_last(advice: Advice, line: Setting, j: int) -> str:
+    use, name = line.uses[j], line.row.setting["text"]
+    assert use.delta is not None
+    shown = _signed(use.delta)
+    low, high = use.delta.ci()
+    said = f"{name} {shown} at {advice.bands[j].name}"
+    if use.worse or use.better:
+        return f"{name} {'costs' if use.worse else 'gains'} {shown[1:]} at {advice.bands[j].name}"
+    alone = settled(low) > 0 or settled(high) < 0
+    return f"{said} ({'not sure among so many comparisons' if alone else 'no difference seen'})"
 
 
 def _signed(effect: Effect | None) -> str:

@@ -125,8 +125,7 @@ def grid(
         if len(groups) > 1:
             cells.append(_shown(row, every, options.level))
         ranked = row.deployable and _ranked(row, have)
-        labels = (row.name, row.setting["text"], _prompt(row))
-        lines.append((row, Line(labels, cells, ranked, not row.deployable)))
+        lines.append((row, Line(row.labels, cells, ranked, not row.deployable)))
     if not lines:
         return None
     heads = [head for head, _ in groups] + ([average] if len(groups) > 1 else [])
@@ -151,6 +150,7 @@ def limits(rows: Sequence[Row], groups: Sequence[tuple[str, Sequence[Column]]]) 
     for name, columns in groups:
         for text in dict.fromkeys(row.cells[c].limited for row in rows for c in columns if c in row.cells):
             if text:
+                text += " in each cell" if len(columns) > 1 else ""
                 said.setdefault(text, []).append(name)
     if len(said) == 1 and len(next(iter(said.values()))) == len(groups):
         return [f"All rows: {next(iter(said))}."]
@@ -169,10 +169,6 @@ def _cell(row: Row, columns: Sequence[Column]) -> Cell | None:
     if len(columns) == 1:
         return row.cells.get(columns[0])
     return row.average(columns)
-
-
-def _prompt(row: Row) -> str:
-    return " ".join(p for p in (row.prompt, row.variant) if p)
 
 
 def _ranked(row: Row, columns: Sequence[Column]) -> bool:
@@ -246,5 +242,5 @@ def _marks(ranked: list[tuple[Row, Line]], columns: Sequence[Column]) -> None:
         if isinstance(paired, str):
             _refuse(other, paired)
             continue
-        if not apart(paired[0].effect(paired[1] - paired[2]), len(ranked)):
+        if not apart(paired.effect(), len(ranked)):
             other.cells[-1].mark = "tied"

@@ -48,9 +48,10 @@ def write(
     *,
     published: bool = False,
     links: Sequence[tuple[str, str]] = (),
+    otherwise: str = "choose another folder with -o",
 ) -> list[Path]:
     """Write all files below `out`; returns their paths. `links` are (text, address) for the page's head. Raises
-    IcrError where that is impossible."""
+    IcrError, which says to do `otherwise`, where that is impossible."""
     drawn = charts(board)
     extra = tables() if published else []
     found: dict[str, str] = {}
@@ -60,7 +61,7 @@ def write(
     found["board.md"] = markdown(board, drawn, extra, published)
     found["board.json"] = json(board, extra)
     found["board.html"] = _page(board, items, [*board.tables, *extra], drawn, todo(board), links)
-    with writing(f"the board to {out}", "choose another folder with -o"), making(out):
+    with writing(f"the board to {out}", otherwise), making(out):
         written = items.close()
         for name, text in found.items():
             write_atomic(out / name, text.encode())

@@ -22,6 +22,8 @@ from ..ledgers.load import Run, TaskItems, load_run, read_head
 from ..stats import Effect
 from ..text.names import shortened
 
+_HUB_ID = r"[A-Za-z0-9][\w.-]*/\w[\w.-]*"  # owner/name, neither of which is a way out of a folder
+
 
 @dataclass
 class Source:
@@ -66,7 +68,7 @@ class Source:
     def model(self, run: Run) -> str:
         """The model's id on the hub. Raises IcrError where it has none (a local folder)."""
         found = self.models.get(run.model, run.model)
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", found):
+        if not re.fullmatch(_HUB_ID, found):
             raise IcrError(
                 f"model {shortened(run.model)!r} is no owner/name of a hub; give --model "
                 f"{quote(shortened(run.model))}=OWNER/NAME"
@@ -77,7 +79,7 @@ class Source:
         """The data set's id on the hub, from `--dataset BENCHMARK=OWNER/NAME` or the ledger; None where
         neither names one."""
         said = self.datasets.get(task.benchmark) or str(task.sheet.get("data_source") or "")
-        match = re.match(r"[A-Za-z0-9][\w.-]*/[\w.-]+$", re.split(r"[ ,:]", said)[0])
+        match = re.fullmatch(_HUB_ID, re.split(r"[ ,:]", said)[0])
         return match[0] if match else None
 
     def effect(self, run: Run, task: TaskItems) -> tuple[Effect | None, str]:

@@ -17,6 +17,7 @@ import orjson
 from icr_tasks.registry import EXPORTS
 from icr_tasks.storage import write_atomic
 
+from ..ledgers.check import began
 from ..ledgers.load import Run, TaskItems
 from ._source import Source, deviation, finite, words
 
@@ -31,6 +32,11 @@ def eee(source: Source, out: Path) -> list[Path]:
     """Write the records of every run below `out`/data; a run whose model has no hub id is left out and named."""
     written: list[Path] = []
     for run in source.named():
+        if began(run.head) is None:
+            source.skipped.append(
+                f"{run.label}: run.json does not say when it began, which a record must; collect the run again"
+            )
+            continue
         owner, _, name = source.model(run).partition("/")
         folder = out / "data" / COLLECTION / owner / name
         body, items = record(source, run)
@@ -62,7 +68,7 @@ def _write(path: Path, text: bytes) -> Path:
 def record(source: Source, run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The aggregate record of a run without its reference to the items, and the items' records."""
     head, model = run.head, source.model(run)
-    when = str(int(head.get("started") or 0))  # the run's own start: exporting twice writes the same bytes
+    when = str(int(began(head) or 0))  # the run's own start: exporting twice writes the same bytes
     ident = f"{COLLECTION}/{model}/{run.fingerprint}/{when}"
     versions = head.get("versions") or {}
     results, items = [], []
@@ -142,7 +148,7 @@ def _result(source: Source, run: Run, task: TaskItems) -> dict[str, Any] | None:
     }
     if dataset:
         data |= {"hf_repo": dataset, "samples_number": len(task)}
-    counts = ("n_expected", "n_scored", "n_failed", "n_truncated", "status")
+    counts = ("n_expected", "n_scored", "n_failed", "n_truncated", "n_unfinished", "status")
     return {
         "evaluation_result_id": f"{run.fingerprint}:{task.name}",
         "evaluation_name": _name(run, task),

@@ -26,7 +26,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.schema import read_head, run_fingerprint
 from icr_tasks.storage import files_below
 
-from .ledger import ITEMS, rows, run_files, slug
+from .ledger import ITEMS, length_fault, rows, run_files, slug
 
 _NAMES = {"run.json", ITEMS}
 MANY = 20  # problems shown a run
@@ -78,7 +78,7 @@ def check(root: Path) -> Report:
 def _head(folder: Path, head: dict[str, Any]) -> Iterator[str]:
     path = folder / "run.json"
     want = (slug(str(head["model"]["id"])), slug(str(head["setting"]["text"])), str(head["fingerprint"]))
-    if folder.parts[-3:] != want:
+    if folder.absolute().parts[-3:] != want:
         yield f"{path}: belongs into {'/'.join(want)}; move the folder there"
     if head.get("started") is not None and began(head) is None:
         yield f"{path}: started {str(head['started'])[:40]!r} is no time before tomorrow; collect the run again"
@@ -86,6 +86,8 @@ def _head(folder: Path, head: dict[str, Any]) -> Iterator[str]:
     if not isinstance(inputs, dict) or run_fingerprint(inputs) != head["fingerprint"]:
         yield f"{path}: fingerprint {head['fingerprint']} does not follow from fingerprint_inputs; collect the run again"
     for name, sheet in head["tasks"].items():
+        if fault := length_fault(name, sheet):
+            yield f"{path}: {fault}"
         if sheet.get("status") not in ("complete", "partial", "error"):
             yield f"{path}: {name} has status {sheet.get('status')!r}; collect the run again"
         if sheet.get("status") == "complete" and (sheet.get("n_scored") or 0) < (

@@ -73,11 +73,11 @@ def main(argv: list[str]) -> int:
     for _, run in written:
         for task, sheet in run["tasks"].items():
             for note in filter(None, (cut_note(sheet, LOUD), route_note(sheet))):
-                print(f"icr: WARNING: {plain(run['model']['id'])} {task}: {note}", file=sys.stderr)
+                print(plain(f"icr: WARNING: {run['model']['id']} {task}: {note}"), file=sys.stderr)
     for message in said:
-        print(f"icr: note: {message}", file=sys.stderr)
+        print(f"icr: note: {plain(message)}", file=sys.stderr)
     for message in bad:
-        print(f"icr: error: {message}", file=sys.stderr)
+        print(f"icr: error: {plain(message)}", file=sys.stderr)
     return 2 if bad else 0
 
 
@@ -105,6 +105,7 @@ def collect(
     written = []
     with ledger.no_cycles():
         for fingerprint, tasks in grouped.items():
+            before = len(rules.said)
             try:
                 if made := _write(results, fingerprint, tasks, tallies, bad, rules):
                     written.append(made)
@@ -112,6 +113,7 @@ def collect(
                 if bad is None:
                     raise
                 bad.append(str(error))
+                del rules.said[before:]  # of what was not written
     return written
 
 
@@ -270,7 +272,7 @@ def _count(found: Result, counts: dict[str, Any], rows: list[Any], sent: list[An
     tokens["output"] += sum(n for row in rows if (n := row["n_out_tokens"]))
     cached = [n for one in sent if (n := (one.get("engine_tokens") or _NONE).get("cached")) is not None]
     if cached:  # prefix-cache hits
-        tokens["cached"] = tokens.get("cached", 0) + sum(cached)
+        usages.add_told(tokens, counts, "cached", cached)
     usages.count(tokens, counts, rows)
     for one in sent:
         if device := one.get("device"):
@@ -304,6 +306,7 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
         "origin",
         "instruction_sha",
         "embedder",
+        "judge_equiv",
     )  # what reports need to know of the benchmark; absent before them
     return {
         **{name: sheet.get(name) for name in kept},

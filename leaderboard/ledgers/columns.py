@@ -52,10 +52,10 @@ def columns(
     rows.
 
     `shown` names the headline metric ("": the first there is) when only what a board shows is wanted: then
-    other scores and keys are left out and the hashes of answers are 0, which takes half the time. With `kept`
-    columns equal to those of the last run of this `task` are the same objects: nobody may write to them.
+    other scores and keys are left out, which takes half the time. With `kept` columns equal to those of the
+    last run of this `task` are the same objects: nobody may write to them.
     """
-    of = _fields(rows, (*_SHOWN, "prompt_hash") if shown is not None else (*_SHOWN, *_COMPARED))
+    of = _fields(rows, (*_SHOWN, *_COMPARED))
     scores, keys = of["score"], of["keys"]
     keys = keys if all(keys) else [k or _NO_KEYS for k in keys]
     metrics: Iterable[str] = (shown,) if shown and scores and shown in scores[0] else _known(scores)
@@ -64,11 +64,11 @@ def columns(
         metrics = list(metrics)[:1]
     elif shown is not None:
         metrics = [m for m in metrics if m == shown]
-    none = np.zeros(len(rows), np.uint64)
 
     def same(name: str, values: Any, make: Callable[[Any], Any]) -> Any:
         return make(values) if kept is None else kept(task, name, values, make)
 
+    same("once", (of["item"], of["occ"]), _once)
     return {
         "item": same("item", of["item"], _names),
         "occ": same("occ", of["occ"], _counts),
@@ -78,7 +78,7 @@ def columns(
         "n_prompt_tokens": _numbers(of["n_prompt_tokens"]),
         "n_out_tokens": _numbers(of["n_out_tokens"]),
         "truncated": same("truncated", of["truncated"], _flags),
-        **{name: _hashes(of[name]) if name in of else none for name in _COMPARED},
+        **{name: _hashes(of[name]) for name in _COMPARED},
         "target_hash": same("target_hash", of["target_hash"], _hashes),
         "errors": {i: str(error) for i, error in enumerate(of["error"]) if error} if any(of["error"]) else {},
         "evidence": _evidence(rows),
@@ -92,6 +92,15 @@ def _known(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 def _any_has(rows: Sequence[dict[str, Any]], name: str) -> bool:
     return any(name in row for row in rows)
+
+
+def _once(places: tuple[Sequence[str], Sequence[Any]]) -> None:
+    """Raises ValueError where two rows are one item: it would count twice."""
+    seen: set[tuple[str, int]] = set()
+    for place in zip(places[0], _counts(places[1]).tolist(), strict=True):
+        if place in seen:
+            raise ValueError(f"item {place[0]} twice")
+        seen.add(place)
 
 
 def _names(values: Iterable[str]) -> np.ndarray:

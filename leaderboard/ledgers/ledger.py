@@ -21,6 +21,7 @@ from icr_tasks.errors import IcrError
 from icr_tasks.schema import SCHEMA as SCHEMA
 from icr_tasks.schema import fingerprint as fingerprint
 from icr_tasks.schema import read_head
+from icr_tasks.settings import parse_tokens
 from icr_tasks.storage import files_below, replacing_folder, sha256, writing
 
 ITEMS = "items.jsonl.gz"
@@ -100,6 +101,17 @@ def run_files(root: Path) -> list[Path]:
     """Every run.json at or below `root`, sorted; through symbolic links too. Folders that start with a dot are being
     written."""
     return sorted(path for path in files_below(root, hidden=False) if path.name == "run.json")
+
+
+def length_fault(name: str, sheet: dict[str, Any]) -> str | None:
+    """What is wrong with the nominal length in a task's entry of run.json; None where nothing is."""
+    length = sheet.get("length")
+    try:
+        if not length or isinstance(length, str) and parse_tokens(length):
+            return None
+    except IcrError:
+        pass  # said below, with the task
+    return f"{name} has length {str(length)[:40]!r}, which is no number of tokens (512, 4k, 1M); collect the run again"
 
 
 def rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -121,6 +121,28 @@ def no_scores(path: Path) -> str | None:
     return None
 
 
+Told = tuple[str, int, tuple[str, str, str]]  # item, occurrence, (question, gold, answer)
+
+
+def told(path: Path) -> Iterator[Told]:
+    """The texts of each document of a samples file, for reports; of several filters those of the first."""
+    seen: dict[str, int] = {}
+    first: Any = None
+    for sample in samples(path):
+        used = sample.get("filter", "none")
+        if used != (first := first or used):
+            continue
+        doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
+        item = _item(sample, doc)
+        seen[item] = occ = seen.get(item, -1) + 1
+        gold = "; ".join(map(str, doc.get("answers") or [sample.get("target", "")]))
+        yield item, occ, (str(doc.get("question", "")), gold, str((sample.get("filtered_resps") or [""])[0]))
+
+
+def _item(sample: dict[str, Any], doc: dict[str, Any]) -> str:
+    return str(doc.get("id") or str(sample["doc_hash"])[:16])
+
+
 Line = tuple[dict[str, Any], dict[str, Any], str]  # ledger row, prompt digest, filter
 
 
@@ -219,7 +241,7 @@ def _row(
     response = str((sample.get("filtered_resps") or ("",))[0])
     row = {
         "task": task,
-        "item": str(doc.get("id") or sample["doc_hash"][:16]),
+        "item": _item(sample, doc),
         "occ": 0,
         "cluster": doc.get("cluster"),
         "keys": _keys(doc),

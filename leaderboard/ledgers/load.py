@@ -175,11 +175,18 @@ def load(
 def load_run(
     folder: Path, head: dict[str, Any] | None = None, *, shown: bool = False, kept: Kept | None = None
 ) -> Run:
-    """One run from its folder; `shown`: only the columns a board needs (headline score, depth, no answer
-    hashes), equal ones shared with the run before by `kept`. Raises IcrError with file and line."""
+    """One run from its folder; `shown`: only the columns a board needs (headline score, depth), equal ones
+    shared with the run before by `kept`. Raises IcrError with file and line."""
     head = head or read_head(folder / "run.json")
     sheets, by_task = head["tasks"], rows_by_task(folder, head)
-    for sheet in sheets.values():
+    for name, sheet in sheets.items():
+        if fault := ledger.length_fault(name, sheet):
+            raise IcrError(f"{folder / 'run.json'}: {fault}")
+        there, told = len(by_task[name]), [sheet.get("n_scored"), sheet.get("n_failed")]
+        if None not in told and there != sum(told):
+            raise IcrError(
+                f"{folder / ledger.ITEMS}: {name} has {there} items, run.json counts {sum(told)}; collect the run again"
+            )
         learn(sheet)
     try:
         tasks = {

@@ -15,7 +15,7 @@ import numpy as np
 from icr_tasks.settings import parse_tokens
 
 from ..stats import Design, Effect, documents, objects
-from ..text.names import DASH, plain, points, shortened
+from ..text.names import DASH, estimate, number, plain, shortened
 from .load import Task, rows_by_task
 from .unfinished import cut_note, percent, unfinished
 
@@ -77,7 +77,7 @@ class Tally:
 
 
 def table(runs: list[tuple[Path, dict[str, Any]]], tallies: dict[str, Tally] | None = None) -> str:
-    """Markdown, one block a model and prompt; a cell is `score ±half (scored/expected; % cut)`, an average
+    """Markdown, one block a model and prompt; a cell is `score ±half (scored/expected; % cut)` or `score [low, high] (...)`, an average
     with a gap a dash.
 
     `tallies` by fingerprint spares reading the ledgers again.
@@ -130,11 +130,12 @@ def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -
         cells = [_cell(found[c]) if c in found else DASH for c in columns]
         whole = all(c in found and found[c].complete for c in columns)
         lines.append(
-            f"| {setting} | {' | '.join(cells)} | {_shown(score([*found.values()]) if whole else None)} |"
+            f"| {plain(setting)} | {' | '.join(cells)} | {_shown(score([*found.values()]) if whole else None)} |"
         )
-        notes += [f"{setting}, {n}: {t.sheet['reason']}" for n, t in tasks.items() if t.sheet.get("reason")]
-        notes += [f"{setting}, {n}: {note}" for n, t in tasks.items() if (note := cut_note(t.sheet))]
-    lines += ["", "score x 100 ± half of the 95 % interval, items of one question counted as one cluster"]
+        said = [(n, t.sheet["reason"]) for n, t in tasks.items() if t.sheet.get("reason")]
+        said += [(n, note) for n, t in tasks.items() if (note := cut_note(t.sheet))]
+        notes += [plain(f"{setting}, {n}: {text}") for n, text in said]
+    lines += ["", "score x 100 with its 95 % interval, items of one question counted as one cluster"]
     lines.append("(scored/expected; % of prompts cut)")
     return "\n".join(lines + [f"- {note}" for note in notes])
 
@@ -142,8 +143,10 @@ def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -
 def _shown(effect: Effect | None) -> str:
     if effect is None:
         return DASH
-    low, high = effect.ci()
-    return f"{points(effect.mean)} ±{points((high - low) / 2)}"
+    mean, low, high = effect.in_points()
+    return (
+        estimate(mean, low, high) if math.isfinite(effect.se) else number(mean)
+    )  # of one cluster no interval
 
 
 def _cell(task: Scored) -> str:

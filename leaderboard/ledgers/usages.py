@@ -19,16 +19,24 @@ def add(sums: dict[str, float], rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def count(tokens: dict[str, int], counts: dict[str, Any], rows: list[Any]) -> None:
-    """What a served model counted and charged, and the tokens of thoughts."""
+    """What a served model counted and charged, and the tokens of thoughts; each with the number of items it was
+    told of."""
     for name, field in (("cached", "tokens_cached"), ("reasoning", "tokens_reasoning")):
         told = [row[field] for row in rows if field in row]
         if told:
-            tokens[name] = tokens.get(name, 0) + sum(told)
+            add_told(tokens, counts, name, told)
     thoughts = [
         row["n_thought_tokens"] for row in rows if "n_thought_tokens" in row and "tokens_reasoning" not in row
     ]
     if thoughts:
-        tokens["reasoning"] = tokens.get("reasoning", 0) + sum(thoughts)
+        add_told(tokens, counts, "reasoning", thoughts)
     prices = [row["usd"] for row in rows if "usd" in row]
     if prices:
-        counts["usd"] = counts.get("usd", 0.0) + sum(prices)
+        add_told(counts, counts, "usd", prices)
+
+
+def add_told(sums: dict[str, Any], counts: dict[str, Any], name: str, told: list[Any]) -> None:
+    """Add to a sum, and to the number of items that it is of: those of a mean are not those that failed."""
+    sums[name] = sums.get(name, 0) + sum(told)
+    of = counts.setdefault("n_told", {})
+    of[name] = of.get(name, 0) + len(told)

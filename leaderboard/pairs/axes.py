@@ -125,6 +125,10 @@ class Identity:
 _MAY_BE_UNKNOWN = ("instruction", "template", "dtype", "clusters", "context", "truncation")
 
 
+# metric -> entry of a data sheet that names who gave it, where that is not the judge
+_GIVEN_BY = {"judge_equiv": "judge_equiv", "summary": "embedder", "summary_other": "embedder"}
+
+
 def identity(task: Task, head: dict[str, Any], order: np.ndarray | None = None) -> Identity:
     """Identity of a task of a run; with `order` (rows sorted by item) also the digests of its items."""
     sheet, inputs = task.sheet, head.get("fingerprint_inputs") or {}
@@ -136,7 +140,7 @@ def identity(task: Task, head: dict[str, Any], order: np.ndarray | None = None) 
         metric=sheet.get("metric"),
         metric_version=sheet.get("metric_version"),
         data_revision=sheet.get("data_revision"),
-        judge=_text(sheet.get("judge")),
+        judge=_text(sheet.get(_GIVEN_BY.get(str(sheet.get("metric")), "judge"))),
         filter=sheet.get("filter"),
         task_version=str(sheet.get("task_version")).partition("-")[0],
         prompt=str(sheet.get("prompt") or head.get("prompt") or ""),

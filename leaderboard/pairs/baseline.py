@@ -21,6 +21,7 @@ from ..ledgers.ledger import content, run_files
 from ..ledgers.load import Run, load_run, read_head
 
 SCHEMA = 1
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 @dataclass
@@ -41,9 +42,14 @@ class Pin:
 
 def path_of(folder: Path, name: str) -> Path:
     """The file of a baseline. Raises IcrError for names that are not plain words."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not re.fullmatch(_NAME, name):
         raise IcrError(f"{name!r} cannot name a baseline; use letters, digits, dot, dash and underscore")
     return folder / f"{name}.json"
+
+
+def is_set(folder: Path, name: str) -> bool:
+    """Whether a baseline of this name is there; a name that cannot be one is a run's or a folder's."""
+    return bool(re.fullmatch(_NAME, name)) and path_of(folder, name).is_file()
 
 
 def read(folder: Path, name: str) -> list[Pin]:

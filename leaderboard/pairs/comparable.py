@@ -8,6 +8,7 @@ import numpy as np
 
 from ..ledgers import todo
 from ..ledgers.load import Run, TaskItems
+from ..text.names import listed
 from . import axes
 from .axes import Refusal
 
@@ -27,7 +28,7 @@ def tasks(base: Run, new: Run) -> Iterator[Refusal]:
     for side, run, other in (("candidate", new, base), ("baseline", base, new)):
         gone = sorted(set(other.tasks) - set(run.tasks))
         if gone:
-            text = f"{len(gone)} of {len(other.tasks)} tasks missing in the {side}: {_listed(gone)}"
+            text = f"{len(gone)} of {len(other.tasks)} tasks missing in the {side}: {listed(gone)}"
             yield Refusal(
                 "tasks", "", text, f"--common-items leaves them out; to run them: {command(run, gone)}"
             )
@@ -37,7 +38,7 @@ def partial(side: str, run: Run) -> Iterator[Refusal]:
     """Tasks of which not every expected item is scored."""
     short = {n: t.sheet for n, t in run.tasks.items() if not t.complete}
     if short:
-        counts = _listed([f"{n} {s.get('n_scored')}/{s.get('n_expected')}" for n, s in short.items()])
+        counts = listed([f"{n} {s.get('n_scored')}/{s.get('n_expected')}" for n, s in short.items()])
         text = f"the {side} is partial in {len(short)} of {len(run.tasks)} tasks: {counts}"
         yield Refusal(
             "partial", "", text, f"--common-items compares the rest; to complete: {command(run, [*short])}"
@@ -130,10 +131,6 @@ def scores(side: str, task: TaskItems, metric: str) -> Iterator[Refusal]:
     if len(wrong):
         text = f"{metric!r} is {score[wrong[0]]:g} at {task.item[wrong[0]]} in the {side}"
         yield Refusal("range", task.name, text, "a score lies between 0 and 1; choose another --metric")
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def command(run: Run, names: list[str]) -> str:

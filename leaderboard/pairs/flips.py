@@ -55,7 +55,7 @@ def _order(where: tuple[str, str, Any]) -> tuple[str, int, float, str]:
     return where[0], tokens(where[1]), number, str(depth)
 
 
-def texts(outs: Iterable[Path], run: Run, wanted: set[Key]) -> dict[Key, tuple[str, str, str]]:
+def texts_of(outs: Iterable[Path], run: Run, wanted: set[Key]) -> dict[Key, tuple[str, str, str]]:
     """Question, gold answers and answer of the wanted items, read from lm_eval's sample files of this run."""
     found: dict[Key, tuple[str, str, str]] = {}
     evaluations = list(lm_eval_files.evaluations(list(outs)))
@@ -65,15 +65,9 @@ def texts(outs: Iterable[Path], run: Run, wanted: set[Key]) -> dict[Key, tuple[s
                 run.head, lm_eval_files.identity(evaluation.results, task)
             ):
                 continue
-            seen: dict[str, int] = {}
-            for sample in lm_eval_files.samples(path):
-                doc = sample["doc"] if isinstance(sample.get("doc"), dict) else {}
-                item = str(doc.get("id") or str(sample.get("doc_hash"))[:16])
-                seen[item] = occ = seen.get(item, -1) + 1
+            for item, occ, texts in lm_eval_files.told(path):
                 if (task, item, occ) in wanted:
-                    gold = "; ".join(map(str, doc.get("answers") or [sample.get("target", "")]))
-                    answer = str((sample.get("filtered_resps") or [""])[0])
-                    found[(task, item, occ)] = (str(doc.get("question", "")), gold, answer)
+                    found[task, item, occ] = texts
     if not found and wanted:
         raise IcrError(f"no samples of run {run.fingerprint} there; give the folder that `icr collect` read")
     return found
@@ -106,7 +100,7 @@ def markdown(
         )
     shown = flipped[:limit]
     keys = [(pairs.task[i], pairs.item[i], int(pairs.occ[i])) for i in shown]
-    both = [texts(samples, run, set(keys)) for run in (base, new)] if samples else [{}, {}]
+    both = [texts_of(samples, run, set(keys)) for run in (base, new)] if samples else [{}, {}]
     extra = " question | gold | baseline's answer | candidate's answer |" if samples else ""
     lines += ["", f"| task | item | depth | baseline | candidate |{extra}"]
     lines.append("|---|---|---:|---:|---:|" + "---|" * (4 if samples else 0))

@@ -14,7 +14,7 @@ CELLS = 12  # the cells that moved most; the table has all
 
 
 def of_gate(found: Verdict, title: str) -> Chart:
-    """The the gated endpoints, each with its margin; interval 1 - 2 alpha, as the verdict reads it."""
+    """The gated endpoints, each with its margin; interval 1 - 2 alpha, as the verdict reads it."""
     level = 1 - 2 * found.alpha
     rows = [_row(e.line, level, margin=100 * e.margin, note=e.verdict) for e in found.endpoints]
     return forest(title, rows or [Row("suite", None, note=found.verdict)])

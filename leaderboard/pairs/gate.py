@@ -38,6 +38,9 @@ class Endpoint:
     margin: float
     verdict: str
     remark: str
+    best: float = (
+        0.0  # the smallest p after Holm that any result could have, while no other endpoint is lower
+    )
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def gate(
         if name not in {*TITLES, "suite", *(line.name for line in result.lines)}:
             raise unknown("benchmark of a margin", name, TITLES)
     chosen = {line.name: benchmark_margin for line in result.lines} | {"suite": margin} | dict(margins or {})
-    ends = [_endpoint(line, chosen[line.name], alpha) for line in result.lines]
+    ends = [_endpoint(pairs, line, chosen[line.name], alpha) for line in result.lines]
+    ends = [replace(e, best=_best(pairs, e.line, len(ends))) for e in ends]
     notes = list(pairs.notes)
     for end in ends:
         mde = end.line.delta.mde(alpha)
@@ -97,8 +101,9 @@ def gate(
                 f"{end.line.title}: margin {points(end.margin)} is below half of what this run can detect "
                 f"({points(mde)})"
             )
-    notes += _undecidable(pairs, result, alpha)
-    notes += [planned(pairs, end, alpha) for end in ends if end.verdict == INCONCLUSIVE][:1]
+    notes += undecidable(ends, alpha)
+    undecided = [end for end in ends if end.verdict == INCONCLUSIVE and end.line.delta.test != "identical"]
+    notes += [planned(pairs, end, alpha) for end in undecided[:1]]
     verdict = _verdict(ends)
     reason = _reason(verdict, ends, alpha, pairs)
     return Verdict(verdict, reason, alpha, strict, ends, result, [], notes, dict(pairs.left_out))
@@ -127,10 +132,12 @@ def _named(ends: list[Endpoint]) -> str:
     return ", ".join(f"{e.line.title} {points(e.line.delta.mean, sign=True)}" for e in ends)
 
 
-def _endpoint(line: Line, margin: float, alpha: float) -> Endpoint:
+def _endpoint(pairs: Pairs, line: Line, margin: float, alpha: float) -> Endpoint:
     low, high = map(settled, line.delta.ci(1 - 2 * alpha))
     if line.delta.test == "identical":
-        return Endpoint(line, margin, PASS, "identical answers")
+        whole = _sum(pairs, line, pairs.met) >= _sum(pairs, line, pairs.expected)
+        enough = whole or line.delta.effective >= _would_show(margin, alpha)
+        return Endpoint(line, margin, PASS if enough else INCONCLUSIVE, "identical answers")
     if low > settled(-margin):
         return Endpoint(line, margin, PASS, "small real drop" if high < 0 else "")
     if settled(line.adjusted) < alpha:
@@ -138,17 +145,30 @@ def _endpoint(line: Line, margin: float, alpha: float) -> Endpoint:
     return Endpoint(line, margin, INCONCLUSIVE, "lower, but not after Holm" if high < 0 else "")
 
 
-def _undecidable(pairs: Pairs, result: Comparison, alpha: float) -> list[str]:
+def _sum(pairs: Pairs, line: Line, items: Mapping[str, int]) -> int:
+    """Items of an endpoint's tasks: those its data have (`pairs.expected`), or both runs (`pairs.met`)."""
+    return sum(items.get(task, 0) for task in set(pairs.task[_at(pairs, line)].tolist()))
+
+
+def _would_show(margin: float, alpha: float) -> int:
+    """So many questions of which none changed rule out, at this level, a loss of the margin: it touches at the least
+    that share of the questions. Of all that there are no other is left to change."""
+    return math.ceil(settled(math.log(alpha) / math.log(1 - margin))) if margin < 1 else 1
+
+
+def _best(pairs: Pairs, line: Line, lines: int) -> float:
+    identical = line.delta.test == "identical"
+    return 0.0 if identical else min(1.0, pairs.design(_at(pairs, line)).best_p() * lines)
+
+
+def undecidable(ends: list[Endpoint], alpha: float) -> list[str]:
     """Endpoints that no result could call a regression: one cluster, or so few that no p is below alpha."""
-    found = []
-    for line in result.lines:
-        best = pairs.design(_at(pairs, line)).best_p()
-        if best * len(result.lines) >= alpha and line.delta.test != "identical":
-            found.append(
-                f"{line.title}: no result could be called a regression at alpha {alpha:g} "
-                f"({count(line.delta.clusters)} questions or documents); icr plan says so before a run"
-            )
-    return found
+    return [
+        f"{end.line.title}: no result could be called a regression at alpha {alpha:.2g} "
+        f"({count(end.line.delta.clusters)} questions or documents); icr plan says so before a run"
+        for end in ends
+        if settled(end.best) >= settled(alpha)
+    ]
 
 
 def planned(pairs: Pairs, end: Endpoint, alpha: float) -> str:
@@ -169,7 +189,7 @@ def planned(pairs: Pairs, end: Endpoint, alpha: float) -> str:
         tasks.append(plan.Cell(task, *names, clusters, tokens, shared=shared if all(shared) else None))
     sees, margin = plan.mde(tasks, {"": plan.BINARY, **spreads}, alpha), points(end.margin)
     head = f"plan: {end.line.title}: {count(end.line.delta.n)} items see {points(sees)} in 8 of 10 cases"
-    there = sum(pairs.expected.get(task, 0) for task in set(pairs.task[at].tolist()))
+    there = _sum(pairs, end.line, pairs.expected)
     if there > end.line.delta.n:
         least = sees * math.sqrt(end.line.delta.n / there)
         head += f", all {count(there)} there are about {points(least)}"
@@ -196,7 +216,13 @@ def _reason(verdict: str, ends: list[Endpoint], alpha: float, pairs: Pairs) -> s
     at = [e for e in ends if e.verdict == verdict]
     if verdict == REGRESSED:
         return _named(at)
-    end = at[0]
+    end = next((e for e in at if e.line.delta.test != "identical"), at[0])
+    if end.line.delta.test == "identical":
+        return (
+            f"{', '.join(e.line.title for e in at)}: the same answers, byte for byte, of {count(end.line.delta.clusters)} "
+            f"questions; {count(_would_show(end.margin, alpha))} of them, or all there are, rule out a loss of "
+            f"{points(end.margin)}"
+        )
     needed = clusters_needed(end.line.delta, end.margin, alpha)
     names = ", ".join(e.line.title for e in at)
     if needed is None or not math.isfinite(end.line.delta.se):
@@ -207,8 +233,7 @@ def _reason(verdict: str, ends: list[Endpoint], alpha: float, pairs: Pairs) -> s
 def _way_out(end: Endpoint, needed: int, alpha: float, pairs: Pairs) -> str:
     """How to settle an undecided endpoint; never more questions than the data have."""
     delta, margin = end.line.delta, points(end.margin)
-    at = _at(pairs, end.line)
-    there = sum(pairs.expected.get(task, 0) for task in set(pairs.task[at].tolist()))
+    there = _sum(pairs, end.line, pairs.expected)
     has = max(delta.clusters, round(delta.clusters * max(there, delta.n) / delta.n))
     least = delta.mde(alpha) * math.sqrt(delta.clusters / has)
     if has > delta.clusters and needed <= has:
@@ -242,10 +267,29 @@ class Noise:
     first: str | None
 
 
+def once(one: Run, two: Run) -> str | None:
+    """What shows that the answers of two runs were generated once (a copied folder, a store, a replay); None where
+    nothing does."""
+    for name in sorted(one.tasks.keys() & two.tasks.keys()):
+        a, b = one.tasks[name].sheet, two.tasks[name].sheet
+        if a.get("evaluated") and a["evaluated"] == b.get("evaluated"):
+            return f"both hold the evaluation of {a['evaluated']} ({name})"
+        spent = (
+            a.get("seconds") or {}
+        )  # of the engine: what is taken from a store keeps those of its generation
+        if any(spent.values()) and spent == b.get("seconds"):
+            return (
+                f"the answers of {name} took the same seconds to the last digit, so they were generated once"
+            )
+    return None
+
+
 def not_the_same(base: Run, again: Run) -> str | None:
     """Why two runs are not repetitions of one another; None when they are."""
     if base.folder.resolve() == again.folder.resolve():
         return f"{base.folder} is given twice; collect the repetition into another folder (icr collect -o results-2)"
+    if why := once(base, again):
+        return f"not a repetition, {why}; evaluate again, with another answer store"
     if not same_run(base.head, again.head.get("fingerprint_inputs") or {}):
         one, two = base.head.get("fingerprint_inputs", {}), again.head.get("fingerprint_inputs", {})
         differ = sorted(k for k in {*one, *two} if one.get(k) != two.get(k))

@@ -13,6 +13,7 @@ from icr_tasks.errors import unknown
 from ..ledgers.load import Run, TaskItems
 from ..ledgers.unfinished import cut_note
 from ..stats import Design
+from ..text.names import listed
 from ..text.printed import DIGITS
 from . import axes, comparable, texts
 from .axes import Refusal
@@ -42,6 +43,7 @@ class Pairs:
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     expected: dict[str, int] = field(default_factory=dict)  # task -> items its data have
+    met: dict[str, int] = field(default_factory=dict)  # task -> items both runs have, scored or not
 
     def __len__(self) -> int:
         return len(self.base)
@@ -72,7 +74,7 @@ def pair(
     """Join two runs on (task, item, occurrence).
 
     `common` compares the intersection and counts what was left out; `allow` waives named checks
-    (`refuse.WAIVABLE`); `whole` also refuses partial runs whose items agree (the gate); `metric` replaces the
+    (`comparable.WAIVABLE`); `whole` also refuses partial runs whose items agree (the gate); `metric` replaces the
     headline metric. `axis` says what may differ (`axes.FREE`); None: `setting` where the settings differ,
     else `checkpoint`.
     """
@@ -85,10 +87,12 @@ def pair(
     if whole:
         found += [*comparable.partial("baseline", base), *comparable.partial("candidate", new)]
     left: dict[str, int] = {}
+    met: dict[str, int] = {}
     parts: list[tuple[TaskItems, TaskItems, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     for name in sorted(set(base.tasks) & set(new.tasks)):
         one, two = base.tasks[name], new.tasks[name]
         b, n = _join(one, two)
+        met[name] = len(b)
         found += comparable.sheets(one, two, (base, new), axis, allow)
         found += comparable.items(one, two, b, n)
         found += comparable.rows(one, two, b, n, free=free, allow=allow)
@@ -120,6 +124,7 @@ def pair(
         parts, texts.explained(_once(found), said), left, [*_notes(base, new, parts, free), *said]
     )
     for one, two, *_ in parts:
+        joined.met[one.name] = met[one.name]
         joined.expected[one.name] = max(int(t.sheet.get("n_expected") or len(t)) for t in (one, two))
     return joined
 
@@ -211,8 +216,7 @@ def _notes(base: Run, new: Run, parts: list[Any], free: Collection[str]) -> list
         notes += [f"the {side}, {t.name}: {note}" for t in run.tasks.values() if (note := cut_note(t.sheet))]
         marked = sorted(f"{t.name} {m}" for t in run.tasks.values() for m in axes.marks(t.sheet, short=True))
         if marked:
-            more = f" and {len(marked) - 6} more" if len(marked) > 6 else ""
-            notes.append(f"in the {side}: {'; '.join(marked[:6])}{more}")
+            notes.append(f"in the {side}: {listed(marked, 6, '; ')}")
         short = [t.name for t in run.tasks.values() if not t.complete]
         if short:
             notes.append(f"the {side} is partial in {len(short)} of {len(run.tasks)} tasks")

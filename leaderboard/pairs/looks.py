@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .gate import INCONCLUSIVE, REGRESSED, Endpoint, Verdict, concluded
+from ..text.printed import settled
+from .gate import INCONCLUSIVE, REGRESSED, Endpoint, Verdict, concluded, undecidable
 
 PLANNED = 50
 
@@ -27,10 +28,15 @@ def at_level(found: Verdict, level: float, why: str) -> Verdict:
     """The verdict when a regression needs a p below `level`; what was REGRESSED only at alpha becomes
     INCONCLUSIVE and says `why`."""
     ends = [
-        _undecided(end, why) if end.verdict == REGRESSED and not end.line.adjusted < level else end
+        _undecided(end, why)
+        if end.verdict == REGRESSED and not settled(end.line.adjusted) < settled(level)
+        else end
         for end in found.endpoints
     ]
-    return concluded(found, ends)
+    said = [note for note in undecidable(found.endpoints, level) if note not in found.notes]
+    known = {end.line.title for end in found.endpoints if end.best >= found.alpha}  # said at alpha already
+    notes = [*found.notes, *(note for note in said if note.partition(": ")[0] not in known)]
+    return concluded(replace(found, notes=notes), ends)
 
 
 def confirmed(found: Verdict, again: Verdict | None) -> Verdict:

@@ -132,22 +132,31 @@ def line_data(line: Line, alpha: float) -> dict[str, Any]:
     return {"name": line.name, "title": line.title, **finite, **n}
 
 
-def junit(found: Verdict) -> str:
+def junit(found: Verdict, label: str = "") -> str:
     """One test case an endpoint: REGRESSED fails, so does INCONCLUSIVE (skipped when allowed), no comparison
-    errs."""
+    errs. `label` tells the cases of several runs apart."""
+    suite = "icr.gate" + (f".{label}" if label else "")
     cases, bad = [], {"failure": 0, "error": 0, "skipped": 0}
     for end in found.endpoints:
         kind = {REGRESSED: "failure", INCONCLUSIVE: "failure" if found.strict else "skipped"}.get(end.verdict)
-        cases.append(_case(end.line.title, kind, f"{end.verdict}: {_short(end.line, found.alpha)}", ""))
+        cases.append(
+            _case(suite, end.line.title, kind, f"{end.verdict}: {_short(end.line, found.alpha)}", "")
+        )
         if kind:
             bad[kind] += 1
     if found.verdict == NOT_COMPARABLE:
-        cases, bad["error"] = [_case("comparable", "error", found.reason, "\n".join(found.refusals))], 1
+        cases, bad["error"] = (
+            [_case(suite, "comparable", "error", found.reason, "\n".join(found.refusals))],
+            1,
+        )
     counts = (
         f'tests="{len(cases)}" failures="{bad["failure"]}" errors="{bad["error"]}" skipped="{bad["skipped"]}"'
     )
     body = "\n".join(cases)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n<testsuite name="icr gate" {counts}>\n{body}\n</testsuite>\n'
+    named = saxutils.quoteattr(_xml(f"icr gate {label}".strip()))
+    return (
+        f'<?xml version="1.0" encoding="utf-8"?>\n<testsuite name={named} {counts}>\n{body}\n</testsuite>\n'
+    )
 
 
 def write(
@@ -183,8 +192,8 @@ def summarise(text: str) -> None:
             file.write(text + "\n")
 
 
-def _case(name: str, kind: str | None, message: str, body: str) -> str:
-    head = f'  <testcase classname="icr.gate" name={saxutils.quoteattr(_xml(name))}'
+def _case(suite: str, name: str, kind: str | None, message: str, body: str) -> str:
+    head = f"  <testcase classname={saxutils.quoteattr(_xml(suite))} name={saxutils.quoteattr(_xml(name))}"
     return (
         f"{head}><{kind} "
         f"message={saxutils.quoteattr(_xml(message))}>{saxutils.escape(_xml(body))}</{kind}></testcase>"

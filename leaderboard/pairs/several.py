@@ -33,15 +33,24 @@ class Answer:
 
     @property
     def slug(self) -> str:
-        """Folder of its reports below those of all."""
+        """Name for a folder of its reports; those of copies of a run are the same."""
         if self.new is None:
             return slug(self.labels[1])
-        return f"{slug(self.new.setting)}-{slug(self.new.prompt or 'default')}-{self.new.fingerprint[:6]}"
+        return slug(f"{self.new.setting}-{self.new.prompt or 'default'}-{self.new.fingerprint[:6]}")
 
     @property
     def data(self) -> tuple[Verdict, Run | None, Run | None, Verdict | None]:
         """What `reports.data` takes."""
         return self.found, self.base, self.new, self.first
+
+
+def folders(answers: list[Answer]) -> list[str]:
+    """Folders of their reports below those of all, each its own."""
+    found: list[str] = []
+    for one in answers:
+        same = sum(name == one.slug or name.startswith(f"{one.slug}-copy") for name in found)
+        found.append(f"{one.slug}-copy{same + 1}" if same else one.slug)
+    return found
 
 
 def terminal(answers: list[Answer], worst: Verdict) -> str:
@@ -96,7 +105,8 @@ def data(answers: list[Answer], worst: Verdict) -> dict[str, Any]:
 def write(folder: Path, answers: list[Answer], worst: Verdict) -> None:
     """gate.md, gate.json and gate.xml over all candidates; gate.md also to $GITHUB_STEP_SUMMARY."""
     text = markdown(answers, worst)
-    suites = [reports.junit(one.found).partition("\n")[2].rstrip() for one in answers]
+    named = zip(answers, folders(answers), strict=True)
+    suites = [reports.junit(one.found, name).partition("\n")[2].rstrip() for one, name in named]
     with writing("the gate's report", "choose another folder with -o"):
         write_atomic(folder / "gate.md", text.encode())
         body = orjson.dumps(data(answers, worst), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)

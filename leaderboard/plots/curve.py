@@ -11,7 +11,7 @@ from typing import Any
 
 from ..text.printed import printed
 from .chart import Chart, Sheet, altair, bare, clean, filled, short, unchecked
-from .scales import count, labelled, nice_ticks, spread, tenth, two
+from .scales import count, fullest, labelled, nice_ticks, spread, tenth, two
 from .theme import shapes
 
 WHISKERS = 8  # more intervals than this hide each other: the tables and the tooltips have them
@@ -40,11 +40,20 @@ class Line:
 
 
 def _fullest(lines: Sequence[Line]) -> list[Line]:
-    """As many as can be named, in their order: the first and the references, then those with the most points."""
-    order = range(len(lines))
+    """As many as can be named, in their order: the first, some references and the highest at each length, then those
+    with the most points; other references last."""
     points = [sum(p is not None for p in line.points.values()) for line in lines]
-    kept = sorted(order, key=lambda i: (i > 0 and not lines[i].reference, -points[i], i))[:LABELS]
-    return [lines[i] for i in sorted(kept)]
+    references = [i for i, line in enumerate(lines) if line.reference]
+    highest = set()
+    for x in {x for line in lines for x in line.points}:
+        means = [
+            (p.mean, -i)
+            for i, o in enumerate(lines)
+            if not o.reference and (p := o.points.get(x)) is not None
+        ]
+        if means:
+            highest.add(-max(means)[1])
+    return [lines[i] for i in fullest(points, references, {0, *highest}, LABELS)]
 
 
 @unchecked

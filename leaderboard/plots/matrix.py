@@ -10,7 +10,7 @@ from typing import Any
 
 from .chart import Chart, Sheet, altair, bare, clean, filled, short, unchecked
 from .heat import colour, ink
-from .scales import tenth
+from .scales import fullest, tenth
 
 ROWS = 12
 BELOW = "● best setting to deploy; blue gains on the full context, orange loses"
@@ -68,12 +68,12 @@ def matrix(title: str, choices: Sequence[Choice]) -> Chart:
 
 
 def _fullest(rows: Sequence[str], choices: Sequence[Choice]) -> list[str]:
-    """As many as fit, in their order: the full context and the reference lines, which the others are read against,
-    then those with the most scores."""
-    against = [*rows[:1], *(c.setting for c in choices if c.reference)]
+    """As many as fit, in their order: the full context and a few reference lines, which the others are read against,
+    then those with the most scores; other reference lines last."""
+    grey = {c.setting for c in choices if c.reference}
     scores = Counter(c.setting for c in choices if c.mean is not None)
-    kept = sorted(rows, key=lambda row: (row not in against, -scores[row], rows.index(row)))[:ROWS]
-    return [row for row in rows if row in kept]
+    references = [i for i, row in enumerate(rows) if row in grey]
+    return [rows[i] for i in fullest([scores[row] for row in rows], references, {0}, ROWS)]
 
 
 @lru_cache(maxsize=64)

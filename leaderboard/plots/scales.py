@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..text.names import coordinate, si
 from ..text.names import size as count
 from ..text.printed import settled
 
-__all__ = ["count", "labelled", "nice_ticks", "si", "signed", "spread", "tenth", "two"]
+__all__ = ["count", "fullest", "labelled", "nice_ticks", "si", "signed", "spread", "tenth", "two"]
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -58,3 +58,17 @@ def labelled(values: dict[float, str]) -> dict[str, Any]:
 def signed(ticks: Sequence[float]) -> dict[str, Any]:
     """Axis properties for differences: gains have a plus."""
     return labelled({t: coordinate(t) if t <= 0 else f"+{coordinate(t)}" for t in ticks})
+
+
+def fullest(
+    points: Sequence[int], references: Collection[int], first: Collection[int], room: int
+) -> list[int]:
+    """Which of some lines or rows are shown where `room` fit, in their order. `points` says how much each has.
+
+    Those of `first` stay, and of the references a third of the room at most; then those with the most points, other
+    references last.
+    """
+    order = range(len(points))
+    grey = sorted(references, key=lambda i: (-points[i], i))
+    stay = {*first, *grey[: room // 3]}
+    return sorted(sorted(order, key=lambda i: (i not in stay, i in grey, -points[i], i))[:room])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .printed import settled
@@ -94,6 +94,12 @@ def count(number: float) -> str:
     return f"{int(number):,}".replace(",", "\u2009")
 
 
+def listed(texts: Sequence[str], most: int = 6, between: str = ", ") -> str:
+    """The first few, and how many there are more."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more
+
+
 def plain(text: object) -> str:
     """Untrusted text for a terminal: one line without control or text-direction characters."""
     return re.sub(
@@ -111,6 +117,14 @@ def number(value: float, *, sign: bool = False) -> str:
     """One decimal, a true minus, no minus zero."""
     text = f"{settled(value):{'+' if sign else ''}.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", MINUS)
+
+
+def estimate(value: float, low: float, high: float, *, sign: bool = False) -> str:
+    """A value with its interval: `64.0 ±1.9`, or `91.0 [80.2, 100.0]` where the sides are not equal."""
+    below, above = value - low, high - value
+    if settled(abs(below - above)) < 0.05:
+        return f"{number(value, sign=sign)} ±{number(above)}"
+    return f"{number(value, sign=sign)} [{number(low, sign=sign)}, {number(high, sign=sign)}]"
 
 
 def amount(value: float, unit: str) -> str:

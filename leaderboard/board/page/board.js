@@ -5,8 +5,8 @@ const $ = (id) => document.getElementById(id);
 const bodies = [...document.querySelectorAll("table.view tbody")];
 
 // The page names each run, task and item once; here they stand where they are used.
-data.cells = data.cells.map(([run, task, n, rows]) => ({
-  run: data.runs[run][0], task: data.tasks[task][0], length: data.tasks[task][1], n,
+data.cells = data.cells.map(([run, task, n, kind, rows]) => ({
+  run: data.runs[run][0], task: data.tasks[task][0], length: data.tasks[task][1], n, kind,
   rows: rows.map(([item, ...rest]) => [data.items[item], ...rest]),
 }));
 for (const body of bodies) for (const row of body.rows)
@@ -97,7 +97,7 @@ function open(cell) {
   $("detail").scrollTop = 0;
 }
 
-// Two runs: items joined by task, item and occurrence.
+// Two runs: items joined by task, item and occurrence; of tasks whose scores mean the same (metric, judge, data, filter).
 const byRun = Object.create(null);
 for (const c of data.cells) (byRun[c.run] ??= Object.create(null))[c.task] = c;
 
@@ -107,27 +107,32 @@ function options(select, values) {
 
 function tasks() {
   const [a, b] = [byRun[$("run-a").value] ?? {}, byRun[$("run-b").value] ?? {}];
-  const kept = $("run-task").value, both = Object.keys(a).filter((t) => t in b);
+  const kept = $("run-task").value, both = Object.keys(a).filter((t) => a[t].kind === b[t]?.kind);
   options($("run-task"), [["", `all ${both.length} tasks of both`], ...both.map((t) => [t, t])]);
   if (both.includes(kept)) $("run-task").value = kept;
 }
 
 function two() {
   const [a, b] = [byRun[$("run-a").value] ?? {}, byRun[$("run-b").value] ?? {}], only = $("run-task").value;
-  const rows = [];
-  for (const task of Object.keys(a).filter((t) => t in b && (!only || t === only))) {
+  const rows = [], shared = Object.keys(a).filter((t) => t in b && (!only || t === only));
+  const other = shared.filter((t) => a[t].kind !== b[t].kind);
+  for (const task of shared.filter((t) => !other.includes(t))) {
     const theirs = new Map(b[task].rows.map((r) => [`${r[0]}\0${r[1]}`, r]));
     for (const r of a[task].rows) {
       const s = theirs.get(`${r[0]}\0${r[1]}`);
-      if (s) rows.push({task, r, s, d: (s[3] ?? 0) - (r[3] ?? 0)});
+      // an item without a score is no zero
+      if (s) rows.push({task, r, s, d: r[3] == null || s[3] == null ? null : s[3] - r[3]});
     }
   }
-  const up = rows.filter((x) => x.d > 0), down = rows.filter((x) => x.d < 0);
-  const sum = rows.reduce((n, x) => n + x.d, 0);
-  $("two-text").textContent = rows.length
-    ? `${rows.length} items in both: B better on ${up.length}, A better on ${down.length}, the same on ${rows.length - up.length - down.length}; ` +
-      `B - A over these ${(100 * sum / rows.length).toFixed(1)} points. icr compare has the interval over all items.`
-    : "These two have no item in common on this page.";
+  const scored = rows.filter((x) => x.d !== null), gone = rows.length - scored.length;
+  const up = scored.filter((x) => x.d > 0), down = scored.filter((x) => x.d < 0);
+  const sum = scored.reduce((n, x) => n + x.d, 0);
+  $("two-text").textContent = (scored.length
+    ? `${scored.length} items in both: B better on ${up.length}, A better on ${down.length}, the same on ${scored.length - up.length - down.length}; ` +
+      `B - A over these ${(100 * sum / scored.length).toFixed(1)} points. icr compare has the interval over all items.`
+    : "These two have no item in common on this page.") +
+    (gone ? ` Left out: ${gone} without a score in one of them.` : "") +
+    (other.length ? ` Not compared, by another metric, judge, filter or data: ${other.join(", ")}.` : "");
   const head = document.querySelector("#flips thead tr"), body = document.querySelector("#flips tbody");
   head.replaceChildren(); body.replaceChildren();
   const texts = rows.some((x) => x.r.length > 7 || x.s.length > 7);
@@ -169,11 +174,25 @@ function restore() {
 
 // Charts: one a group, drawn one after the other; expressions are interpreted, not evaluated.
 const dark = matchMedia("(prefers-color-scheme: dark)");
-function wrapped(text, limit) {
+// Widths in the font that the reader has: which of a theme's fonts that is, only the browser knows.
+const pen = document.createElement("canvas").getContext("2d");
+function wide(text, size = 11, weight = "normal") {
+  pen.font = `${weight} ${size}px ${data.themes[0].font}`;
+  return pen.measureText(text).width;
+}
+const middle = (text, limit) => (text.length <= limit ? text : text.slice(0, limit / 3) + "…" + text.slice(text.length - 2 * limit / 3 + 1));
+function fit(text, limit, size, weight) {
+  let found = text;
+  for (let letters = text.length - 1; letters > 6 && wide(found, size, weight) > limit; letters--) found = middle(text, letters);
+  return found;
+}
+function wrapped(text, limit, size, weight) {
   const lines = [""];
-  for (const word of [text].flat().join(" ").split(" ")) {
-    if (lines.at(-1) && lines.at(-1).length + word.length >= limit) lines.push("");
-    lines.push((lines.pop() + " " + word).trim());
+  for (const whole of [text].flat().join(" ").split(" ")) {
+    const word = fit(whole, limit, size, weight);
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    if (!lines.at(-1) || wide(longer, size, weight) <= limit) lines[lines.length - 1] = longer;
+    else lines.push(word);
   }
   return lines;
 }
@@ -207,23 +226,34 @@ function forestNarrowed(spec, inner, rows) {
 }
 // Labels right of a plot: long ones lose their middle, the plot gets the rest.
 function labelledNarrowed(spec, inner) {
-  const datasets = {...spec.datasets}, wide = [];
+  const datasets = {...spec.datasets}, widths = [0], plot = 0.36 * inner;  // the least of it that still shows a shape
   for (const {mark, encoding, data} of spec.layer) {
     const field = encoding.text?.field;
     if (!field || encoding.x?.value?.expr !== "width" || !data) continue;
-    datasets[data.name] = datasets[data.name].map((row) => ({...row, [field]: middle(row[field] ?? "", 24)}));
-    wide.push(...datasets[data.name].map((row) => mark.dx + 0.55 * mark.fontSize * row[field].length));
+    datasets[data.name] = datasets[data.name].map((row) => ({...row, [field]: fit(middle(row[field] ?? "", 24), inner - 50 - plot - mark.dx, mark.fontSize)}));
+    widths.push(...datasets[data.name].map((row) => mark.dx + wide(row[field], mark.fontSize)));
   }
-  const x = (old) => (old.axis?.title ? {...old, axis: {...old.axis, title: wrapped(old.axis.title, inner / 6.5)}} : old);
-  return {datasets, layer: spec.layer.map((one) => (one.encoding ? changed(one, {x}) : one)), width: Math.max(120, Math.min(spec.width, inner - 45 - Math.max(0, ...wide)))};
+  const width = Math.max(plot, Math.min(spec.width, inner - 50 - Math.max(...widths)));
+  const x = (old) => (old.axis?.title ? {...old, axis: {...old.axis, title: wrapped(old.axis.title, width + 80)}} : old);  // in the middle below the plot
+  const layer = spec.layer.map((one) => (one.encoding ? keyed(changed(one, {x}), inner) : one));
+  return {datasets, layer, width};
 }
-const middle = (text, limit) => (text.length <= limit ? text : text.slice(0, limit / 3) + "…" + text.slice(text.length - 2 * limit / 3 + 1));
+// The key below a plot: as many columns as fit.
+function keyed(layer, inner) {
+  const encoding = {...layer.encoding};
+  for (const of of ["color", "shape"]) {
+    const {legend, scale} = encoding[of] ?? {};
+    if (!legend?.columns) continue;
+    const column = 34 + Math.max(0, ...scale.domain.map((name) => wide(name)));
+    encoding[of] = {...encoding[of], legend: {...legend, columns: Math.max(1, Math.min(legend.columns, Math.floor(inner / column)))}};
+  }
+  return {...layer, encoding};
+}
 function narrowed(spec) {
   const room = document.documentElement.clientWidth;
   if (room >= 640) return spec;
   const {text, subtitle} = spec.title, inner = room - 56;  // the frame, its padding and the page's
-  // 14 px bold and 11 px plain letters are about 8.5 and 6.5 px wide
-  const title = {text: wrapped(text, inner / 8.5), ...(subtitle && {subtitle: wrapped(subtitle, inner / 6.5)})};
+  const title = {text: wrapped(text, inner, 14, 600), ...(subtitle && {subtitle: wrapped(subtitle, inner)})};
   if (spec.hconcat) return {...heatNarrowed(spec, inner), title};
   if (spec.layer?.[0].encoding.x?.type === "nominal") return {...spec, ...matrixNarrowed(spec, inner), title};
   const notes = spec.layer?.find((one) => one.encoding?.text?.field === "note");

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from icr_tasks.registry import view
 
+from ...text.names import listed
 from ...text.printed import settled
 from .. import costs
 from ..rows import Row
@@ -118,8 +119,7 @@ def table(rows: Sequence[Row]) -> Table:
             cells.append(
                 Shown("number", v if counted else None, reason="" if counted else "not measured", unit=unit)
             )
-        labels = (row.name, row.setting["text"], " ".join(p for p in (row.prompt, row.variant) if p))
-        lines.append(Line(labels, cells, row.deployable, not row.deployable))
+        lines.append(Line(row.labels, cells, row.deployable, not row.deployable))
     notes = [
         "Wall seconds are those in which the engine generated, device seconds are times its devices; an answer "
         "from a store or a replay keeps those of its own generation. A right answer is a point of the score: "
@@ -141,9 +141,7 @@ def _made_on(rows: Sequence[Row]) -> list[str]:
                 found.setdefault(f"{count} x {name}", []).append(row.label)
     if len(found) == 1 and len(next(iter(found.values()))) == len(rows):
         return [f"Devices: {next(iter(found))}."]
-    parts = [
-        f"{d}: {', '.join(n[:3])}{f' and {len(n) - 3} more' if len(n) > 3 else ''}" for d, n in found.items()
-    ]
+    parts = [f"{d}: {listed(n, 3)}" for d, n in found.items()]
     return [f"Devices: {'; '.join(parts)}."] if parts else []
 
 

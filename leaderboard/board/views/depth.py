@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from icr_tasks.registry import view
 
-from ...text.names import title
+from ...text.names import listed, title
 from ..cells import Column
 from ..depths import DepthBins, depth_bins
 from ..rows import Row, columns_of
@@ -23,18 +23,13 @@ def table(name: str, benchmark: str, rows: Sequence[Row], bins: DepthBins, optio
     for row in rows:
         cells = [_shown(row, bins, k, options) for k in range(len(bins.bounds))]
         if any(c.value is not None for c in cells):
-            labels = (row.name, row.setting["text"], row.prompt)
-            lines.append(Line(labels, cells, row.deployable, not row.deployable))
+            lines.append(Line(row.labels, cells, row.deployable, not row.deployable))
     if not lines:
         return None
     heading = f"{title(benchmark)} by depth of the gold passage (0 = start)"
     notes = ["Average over the same datasets and lengths at every depth."]
-    notes += [f"Left out: {_listed(bins.left_out)}."] if bins.left_out else []
+    notes += [f"Left out: {listed(bins.left_out, 6, '; ')}."] if bins.left_out else []
     return Table(name, heading, list(bins.names), sorted(lines, key=lambda x: (x.reference, x.labels)), notes)
-
-
-def _listed(reasons: Sequence[str], most: int = 6) -> str:
-    return "; ".join(reasons[:most]) + (f" and {len(reasons) - most} more" if len(reasons) > most else "")
 
 
 def _shown(row: Row, bins: DepthBins, k: int, options: Options) -> Shown:

@@ -7,10 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from icr_tasks.registry import view
 
+from ...text.names import listed
 from ..cells import Column, short_column
 from ..join import started
 from ..partners import by_model, compressed, uncompressed
@@ -25,11 +24,11 @@ def tables(rows: Sequence[Row], options: Options) -> list[Table]:
     """One line a compressed row with a partner of the same model and prompt that compresses nothing: full
     context, or the same retrieval alone."""
     of_model = by_model(rows)
-    pairs = [
-        (row, full) for row in rows if compressed(row) and (full := uncompressed(row, of_model[row.key[:2]]))
-    ]
+    found = [(row, uncompressed(row, of_model[row.key[:2]])) for row in rows if compressed(row)]
+    pairs = [(row, full) for row, full in found if full]
     if not pairs:
         return []
+    alone = [row.label for row, full in found if not full]
     groups = _groups([row for row, _ in pairs])
     every = suite_of([c for _, columns in groups for c in columns])
     base = _base(pairs, options.base)
@@ -40,7 +39,7 @@ def tables(rows: Sequence[Row], options: Options) -> list[Table]:
         if len(groups) > 1:
             cells.append(_cell(row, full, every, options.level))
         cells.append(_twice(row, full, base, of_base, every, options.level))
-        lines.append(Line((row.name, row.setting["text"], row.prompt), cells))
+        lines.append(Line(row.labels, cells))
     lines.sort(key=lambda line: (line.labels[1], line.labels[0] != base, line.labels))
     heads = [name for name, _ in groups] + (["avg"] if len(groups) > 1 else []) + [f"vs drop of {base}"]
     notes = [
@@ -49,6 +48,7 @@ def tables(rows: Sequence[Row], options: Options) -> list[Table]:
         "relative change by the delta method. The average is of points, over datasets.",
         f"Last column: this model's drop minus that of {base} under the same setting (positive: loses less); "
         "choose the reference with --base.",
+        *([f"Without one run to compare with: {listed(alone, 6, '; ')}."] if alone else []),
     ]
     return [Table("drop", "Drop under compression", heads, lines, notes)]
 
@@ -72,9 +72,8 @@ def _cell(row: Row, full: Row, columns: Sequence[Column], level: float) -> Shown
     paired = difference(row, full, columns)
     if isinstance(paired, str):
         return Shown("diff", reason=paired)
-    design, new, old = paired
-    found = of_effect(design.effect(new - old), level, kind="diff")
-    relative = design.relative(new, old)
+    found = of_effect(paired.effect(), level, kind="diff")
+    relative = paired.design.relative(paired.new, paired.base, same=paired.same)
     if math.isfinite(relative.mean):
         mean, low, high = relative.in_points(level)
         bounds = f" [{low:+.0f}, {high:+.0f}]" if math.isfinite(low) else ""
@@ -106,8 +105,8 @@ def _twice(
         if isinstance(found, str):
             return Shown("diff", reason=found)
     assert not isinstance(ours, str) and not isinstance(theirs, str)
-    double: np.ndarray = (ours[1] - ours[2]) - (theirs[1] - theirs[2])
-    return of_effect(ours[0].effect(double), level, kind="diff")
+    effect = ours.design.effect(ours.change - theirs.change, same=ours.same & theirs.same)
+    return of_effect(effect, level, kind="diff")
 
 
 @view("drop", order=40, absent="no compressed run beside one of the same model without compression")

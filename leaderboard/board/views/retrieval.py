@@ -4,7 +4,7 @@ between retrieval and the whole context would reach."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from icr_tasks.registry import view
 
 from ...stats import Effect
 from ..cells import Cell, Column, Places, Scores, design, short_column
+from ..partners import by_model, full_of
 from ..rows import Row, columns_of, difference
 from ..tables import Line, Options, Shown, Table, of_effect
 from .settings import settings_order
@@ -69,12 +70,7 @@ def _line(row: Row, column: Column, scores: Scores, options: Options) -> Line:
             cells.append(of_effect(_score(cell, column, scores, mask), options.level))
         else:
             cells.append(Shown(reason="no such item"))
-    labels = (short_column(column), row.name, row.setting["text"], _prompt(row))
-    return Line(labels, cells, row.deployable, not row.deployable)
-
-
-def _prompt(row: Row) -> str:
-    return " ".join(p for p in (row.prompt, row.variant) if p)
+    return Line((short_column(column), *row.labels), cells, row.deployable, not row.deployable)
 
 
 def _shown(rows: Sequence[Row]) -> Iterator[tuple[Column, Row, Scores]]:
@@ -122,21 +118,17 @@ def _tokens(scores: Scores) -> float:
 
 def router(rows: Sequence[Row], options: Options) -> Table | None:
     """Two settings of one model on the same items: each alone, and the better of both on each item."""
-    lines = []
-    fulls: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
-        if row.setting["text"] == "full":
-            fulls.setdefault((row.key, row.prompt), row)
+    lines, of_model = [], by_model(rows)
     for row in rows:
         if row.setting.get("kind") != "rag":
             continue
-        full = fulls.get((row.key, row.prompt))
+        full = full_of(row, of_model[row.key[:2]])
         for column in columns_of([row]) if full else ():
             assert full
             paired = difference(row, full, [column])
             if isinstance(paired, str):
                 continue
-            over, part, whole = paired
+            over, part, whole = paired.design, paired.new, paired.base
             a, b = row.cells[column].scores, full.cells[column].scores
             assert a and b
             right = float((part >= RIGHT).mean())
@@ -145,7 +137,7 @@ def router(rows: Sequence[Row], options: Options) -> Table | None:
             alone = [row.cells[column].effect, full.cells[column].effect]
             effects = [*(e for e in alone if e is not None), over.score(np.maximum(part, whole))]
             better = part if over.mean(part) >= over.mean(whole) else whole
-            gain = over.effect(np.maximum(part, whole) - better)
+            gain = over.effect(np.maximum(part, whole) - better, same=paired.same)
             cells = [of_effect(e, options.level) for e in effects]
             cells += [
                 of_effect(gain, options.level, kind="diff"),
@@ -156,7 +148,7 @@ def router(rows: Sequence[Row], options: Options) -> Table | None:
                     for t in tokens
                 ),
             ]
-            lines.append(Line((short_column(column), row.name, row.setting["text"], _prompt(row)), cells))
+            lines.append(Line((short_column(column), *row.labels), cells))
     if not lines:
         return None
     columns = [

@@ -11,7 +11,6 @@ from icr_tasks.registry import view
 from ...text.names import shortened, title
 from ...text.printed import settled
 from ..advice import ALL, KEPT, Advice, Setting, Use, advise
-from ..rows import Row
 from ..tables import SERIES, Line, Shown, Table, of_effect, shown
 
 if TYPE_CHECKING:
@@ -46,8 +45,15 @@ def use(board: Board) -> list[Table]:
     found = [_summary(board.advice, board.options.level, without)] if len(board.advice) > 1 else []
     for name, advice in zip(names, board.advice, strict=True):
         found.append(_table(name, advice, board.options.level, folded=len(board.advice) > OPEN))
+    if len(board.advice) == 1:
+        found[0].notes += _absent(without)
     both = _both(board.advice)
     return [*found, both] if both else found
+
+
+def _absent(without: dict[str, str]) -> list[str]:
+    """What has no advice, and why."""
+    return [f"{shortened(name)}: {why}." for name, why in without.items()]
 
 
 def _names(advice: Sequence[Advice]) -> list[str]:
@@ -58,8 +64,11 @@ def _names(advice: Sequence[Advice]) -> list[str]:
     return found
 
 
-def _labels(row: Row) -> tuple[str, ...]:
-    return row.name, row.setting["text"], row.prompt
+def _who(one: Advice, advice: Sequence[Advice]) -> str:
+    """The model, with prompt and variant where it has several advices on a benchmark."""
+    same = sum((a.model, a.benchmark) == (one.model, one.benchmark) for a in advice)
+    rest = " ".join(p for p in (one.prompt, one.variant) if p)
+    return f"{one.model} ({rest})" if same > 1 and rest else one.model
 
 
 def _table(name: str, advice: Advice, level: float, *, folded: bool) -> Table:
@@ -70,10 +79,12 @@ def _table(name: str, advice: Advice, level: float, *, folded: bool) -> Table:
     extra += ["KV read"] if any(line.read is not None for line in advice.lines) else []
     extra += ["prompt tokens"] if any(line.prompt for line in advice.lines) else []
     lines = []
-    for line in advice.lines:
+    short = [(line.row.name, line.row.setting["text"], line.row.prompt) for line in advice.lines]
+    for line, own in zip(advice.lines, short, strict=True):
+        labels = own if short.count(own) == 1 else line.row.labels  # the heading has the variant, as a rule
         uses = [*line.uses, *([line.whole] if several else [])]
         cells = [_cell(u, line, level) for u in uses] + [_extra(line, name) for name in extra]
-        lines.append(Line(_labels(line.row), cells, not line.reference, line.reference))
+        lines.append(Line(labels, cells, not line.reference, line.reference))
     notes = [*_NOTES[: 2 if nominal else 1], *([] if all(b.masks is None for b in advice.bands) else [_BINS])]
     notes += [f"Not shown: {'; '.join(advice.left_out)}."] if advice.left_out else []
     heading = f"What to use: {advice.heading}"
@@ -141,8 +152,8 @@ def _summary(advice: Sequence[Advice], level: float, without: dict[str, str]) ->
             cells[1].mark = ""
         reach = [_extra(line, "") if line else Shown("length", reason="none") for line in (one.full, best)]
         name = best.row.setting["text"] if best else ""
-        lines.append(Line((one.model, title(one.benchmark), name), [*cells, *reach]))
-    notes = [f"{shortened(name)}: {why}." for name, why in without.items()]
+        lines.append(Line((_who(one, advice), title(one.benchmark), name), [*cells, *reach]))
+    notes = _absent(without)
     columns = ["full context", "best against full", "effective length, full", "effective length, best"]
     heads = ("model", "benchmark", "best setting")
     return Table("use", "What to use", columns, lines, notes, heads)
@@ -159,7 +170,7 @@ def _both(advice: Sequence[Advice]) -> Table | None:
             values = (whole.only, whole.only_full, whole.both)
             n = whole.score.n
             cells = [Shown("score", settled(100 * float(v or 0.0)), n=n) for v in values]
-            labels = (one.model, line.row.setting["text"], title(one.benchmark))
+            labels = (_who(one, advice), line.row.setting["text"], title(one.benchmark))
             lines.append(Line(labels, cells))
     if not lines:
         return None
