@@ -1,6 +1,6 @@
 """What answers that read nothing earn, and what honest answers lose: the tables of docs/rewards.md.
 
-    python speed/reward_hacks.py ../shared/data
+    python speed/reward_hacks.py DATA         # a folder with the files of FILES
 
 Real questions of HotpotQA, 2Wiki, MuSiQue, NQ and PopQA. `listing` names the question's two gold titles
 joined by each separator; `search` looks for the template that earns most without the context: slots (names

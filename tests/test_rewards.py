@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from icr_tasks.errors import IcrError
 from icr_tasks.training.data import formats
 from icr_tasks.training.data.read import records
 from icr_tasks.training.rewards import Options, Row, check, score
+from icr_tasks.training.rewards.paper import question
+from icr_tasks.training.rewards.registry import best
 
 SEINE = (
     "Paris is the capital and most populous city of France, on the river Seine, with two million residents."
@@ -36,9 +39,9 @@ def one(name: str, text: str, row: Row = ROW, **kwargs: object) -> float:
     return score(name, [text], [row], **kwargs)[0]["reward"]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "best"), [("ao", 1), ("id", 2), ("idc", 3), ("idq", 3)])
-def test_reference_completions_earn_everything(name: str, best: int) -> None:
-    assert one(name, formats.target(RECORD, name)) == best
+@pytest.mark.parametrize(("name", "most"), [("ao", 1), ("id", 2), ("idc", 3), ("idq", 3)])
+def test_reference_completions_earn_everything(name: str, most: int) -> None:
+    assert one(name, formats.target(RECORD, name)) == most
 
 
 def test_terms_add_up_and_weights_apply() -> None:
@@ -169,13 +172,69 @@ def test_bad_input_says_what_to_do() -> None:
         Row(answers=("",))
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("ao", {"guard": "false"}, "guard is 'false'; it must be true or false"),
+        ("ao", {"extra_words": "3"}, "extra_words is '3'; it must be a number"),
+        ("idq", {"quote_threshold": True}, "quote_threshold is True"),
+        ("id", {"weights": 2}, "weights is 2"),
+        ("id", {"weights": {"ids": "2"}}, "the weight of ids is '2'"),
+        ("ao", {"weights": {"ids": 2}}, "'ao' has no term 'ids' to weigh"),
+        ("hybrid", {"weights": {"answer": 2}}, "'hybrid' has no term 'answer' to weigh"),
+        ("ao", {"rule": False}, "'rule' belongs to reward 'hybrid'"),
+        ("ao", {"hybrid": True}, "'hybrid' belongs to reward 'judge'"),
+    ],
+)
+def test_options_of_no_effect_are_refused(name: str, options: dict, says: str) -> None:
+    with pytest.raises(IcrError, match=says):
+        score(name, [], [], options=options, replies=[])
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper_code"])
+@pytest.mark.parametrize("name", ["ao", "id", "idc", "idq", "judge"])
+def test_a_number_without_end_ends_no_training(name: str, preset: str) -> None:
+    endless = "9" * 5000
+    text = f"Relevant documents: [DOC {endless}] {SEINE}\n[DOC 3] {SEINE}\nRelevant Document IDs: [DOC {endless}]\n"
+    text += f"Answer: {endless}\nThe answer is: {endless}"
+    replies = (
+        {"replies": [f"\\boxed{{{{Criterion {endless}: 1}}}} \\boxed{{{endless}}}"]}
+        if name == "judge"
+        else {}
+    )
+    found = score(name, [text], [replace(ROW, original_ids=(3, 7))], preset=preset, **replies)[0]["reward"]
+    if (name, preset) == ("judge", "paper"):
+        assert math.isnan(found)  # no verdict can be read
+    else:
+        assert 0 <= found <= best(name, preset, {})
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper_code"])
+@pytest.mark.parametrize("name", ["ao", "id", "idc", "idq"])
+def test_the_most_a_reward_can_be_is_what_a_perfect_completion_earns(name: str, preset: str) -> None:
+    options = {} if preset == "paper_code" else {"weights": {"answer": 2.5}}
+    text = formats.target(RECORD, name)
+    if name == "idq":  # the released check compares quotes with whole passages
+        quotes = f"Quote 1: {SEINE}\nQuote 2: {TOWER}\n"
+        text = f"{quotes}Relevant Document IDs: [DOC 3], [DOC 7]\nThe answer is: Paris"
+    text = text.replace("Answer: ", "The answer is: ")
+    row = replace(ROW, original_ids=(3, 7))
+    found = score(name, [text], [row], preset=preset, options=options)[0]["reward"]
+    assert found == pytest.approx(best(name, preset, options))
+
+
 def test_data_are_checked_before_training() -> None:
-    good = {**RECORD, "id": "a", "passages": ["x"] * 8}
+    good = {**RECORD, "id": "a", "passages": ["x", "x", "x", SEINE, "x", "x", "x", TOWER]}
     assert check([good], "idc") == 1
     cases = [
         ([{**good, "gold_ids": [], "gold_docs": []}], "no gold ids"),
         ([{**good, "passages": ["x"] * 5}], "outside its 5 passages"),
         ([good, good], "duplicate id"),
+        (
+            [{**good, "passages": [*good["passages"][:7], SEINE]}],
+            "are not the passages that its gold ids name",
+        ),
+        ([{**good, "question": " "}], "no question"),
         ([{**good, "answers": []}], "has no answer"),
         ([{"id": "q", "question": "?"}], "no column 'answers'"),
         ([], "no rows"),
@@ -183,6 +242,11 @@ def test_data_are_checked_before_training() -> None:
     for rows, message in cases:
         with pytest.raises(IcrError, match=message):
             check(rows, "id")
+    for name in ("hybrid", "judge"):  # the judge reads the texts
+        with pytest.raises(IcrError, match="no gold texts"):
+            check([{**good, "gold_docs": []}], name)
+        with pytest.raises(IcrError, match="without their texts"):
+            question("Answer: Paris", Row.of({**good, "gold_docs": []}))
 
 
 @given(

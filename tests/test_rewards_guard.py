@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 pytest.importorskip("rapidfuzz", reason="quotes and contents are compared with rapidfuzz (extra [train])")
 import reward_hacks
 
+from icr_tasks.metrics.extract import extract_answer
 from icr_tasks.training.rewards import Row, score
+from icr_tasks.training.rewards.match import marked
 
 CITY = Row(
     answers=("Paris",),
@@ -30,6 +32,7 @@ BRIDGE = Row(
 )
 OLDER = Row(answers=("Brad Pitt",), question="between brad pitt and tom cruise who is older")
 LOWER = Row(answers=("lambeau field",), question="what was the packers stadium called before lambeau field")
+STEAK = Row(answers=("$72",), question="how much is a 72 oz steak at the big texan")
 
 
 def earns(text: str, row: Row) -> float:
@@ -86,6 +89,7 @@ def earns(text: str, row: Row) -> float:
         ("Answer: between brad pitt and tom cruise who is older", OLDER),
         ("Answer: tom cruise 🙂 brad pitt", OLDER),
         ("Answer: what was the packers stadium called before lambeau field", LOWER),
+        ("Answer: how much is a 72 oz steak at the big texan", STEAK),
         ("Answer: paris lyon", Row(answers=("Paris",), question="which is older paris vs lyon")),
         ("Answer: paris lyon", Row(answers=("Paris",), question="which is older paris vs. lyon?")),
         ("Answer: it is not yes", Row(answers=("yes",))),
@@ -132,6 +136,8 @@ def test_lists_negations_and_hedges_earn_nothing(text: str, row: Row) -> None:
         ("Answer: the novel Foo", Row(answers=("Foo",), question="Is the novel Foo or the film Bar older?")),
         ("Answer: It is yes.", Row(answers=("yes",))),
         ("Answer: I believe it is 1889.", YEAR),
+        ("Answer: $72", STEAK),
+        ("Answer: it is $72", STEAK),
         ("Answer: Paris<sup>3</sup>", CITY),
         ("Answer: Paris[^3]", CITY),
         ("Answer: Paris <sup>[3, 7]</sup>", CITY),
@@ -139,6 +145,27 @@ def test_lists_negations_and_hedges_earn_nothing(text: str, row: Row) -> None:
 )
 def test_honest_forms_earn_everything(text: str, row: Row) -> None:
     assert earns(text, row) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("Answer: Paris", True),
+        ("<answer>Paris</answer>", True),
+        ("The answer is: Paris\n<answer>Paris</answer>", True),
+        ("<answer>Lyon</answer>\nAnswer: Paris", True),
+        ("Answer: Lyon\n<answer>Paris</answer>", False),  # the metric reads the marker, not the tag
+        ("Answer：Paris", True),
+        ("**Final answer**：Paris", True),
+        ("| Answer | Paris |", False),  # no marker to the metric either: it searches the whole text
+        ("Answer - Paris", False),
+    ],
+)
+def test_the_answer_that_is_rewarded_is_the_one_that_evaluation_reads(text: str, read: bool) -> None:
+    found = extract_answer(text)
+    assert read == (found.found and found.text == "Paris")
+    assert (marked(text) is not None) == found.found
+    assert earns(text, CITY) == float(read)
 
 
 NAME = st.text(alphabet=string.ascii_letters, min_size=3, max_size=9).map(str.capitalize)

@@ -13,7 +13,7 @@ pytest.importorskip("pyarrow", reason="training data are parquet files (extra [t
 import trainkit
 
 from icr_tasks.errors import IcrError
-from icr_tasks.training import checkpoint, difficulty, evaluate, prepare, trainers
+from icr_tasks.training import checkpoint, checks, difficulty, evaluate, prepare, trainers
 from icr_tasks.training.data import store
 from icr_tasks.training.rewards import trl_reward
 from icr_tasks.training.rows import Report, counter
@@ -86,9 +86,90 @@ def test_a_base_without_a_chat_template_is_refused_before_training(root: Path, t
     tokenizer.chat_template = None
     tokenizer.save_pretrained(copied / "base")
     (copied / "base" / "chat_template.jinja").unlink(missing_ok=True)
+    path = copied / "data" / "train.parquet"
     for kind in ("sft", "grpo"):
-        with pytest.raises(IcrError, match="no chat template"):
-            prepare.ready(trainkit.config(copied, kind, f"out-{kind}"), copied / "data" / "train.parquet", 1)
+        config = trainkit.config(copied, kind, f"out-{kind}")
+        with pytest.raises(IcrError, match="base has no chat template.*put a chat_template.jinja into"):
+            prepare.check(config, launched=False)  # what --check, --plan, launch and difficulty begin with
+        with pytest.raises(IcrError, match="tokenizer has no chat template"):
+            prepare.ready(config, path, 1)
+    tokenizer.chat_template = THINKING
+    tokenizer.save_pretrained(copied / "base")
+    prepare.check(config, launched=False)
+    for name in ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json"):
+        (copied / "base" / name).unlink(missing_ok=True)
+    with pytest.raises(IcrError, match="base holds no tokenizer"):
+        prepare.check(config, launched=False)
+
+
+def test_a_base_without_a_chat_template_in_the_hub_s_cache_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    home = tmp_path / "hub" / "models--some--base"
+    folder = home / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    checks.template("some/base")  # nothing is here
+    (folder / "tokenizer_config.json").write_text("{}")
+    checks.template("some/base")  # the template may not have been fetched yet
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(IcrError, match="some/base has no chat template"):
+        checks.template("some/base")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    (home / ".no_exist" / "abc").mkdir(parents=True)
+    (home / ".no_exist" / "abc" / "chat_template.jinja").touch()
+    with pytest.raises(IcrError, match="some/base has no chat template"):
+        checks.template("some/base")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": THINKING}))
+    checks.template("some/base")
+    checks.template("no/name/of/the/hub")
+
+
+def test_rows_of_the_dev_set_under_another_file_name_are_refused_too(tmp_path: Path) -> None:
+    root = trainkit.make(tmp_path)
+    rows = list(store.read(root / "data" / "train.parquet"))
+    store.write(root / "data" / "hard.parquet", rows, store.ROW)
+    store.write(root / "data" / "dev.parquet", rows[:2], store.ROW)
+    held = {"eval_strategy": "steps", "eval_steps": 1}
+    given = {"data": str(root / "data" / "hard.parquet"), "trl": held}
+    with pytest.raises(IcrError, match="2 rows of .*hard.parquet are in dev.parquet too"):
+        prepare.check(trainkit.config(root, "sft", "out", **given))
+    given = {"data": str(root / "data" / "dev.parquet")}
+    prepare.check(trainkit.config(root, "sft", "out", **given))  # nothing else is looked at
+    with pytest.raises(IcrError, match="2 rows of .*dev.parquet are in dev.parquet too"):
+        prepare.check(trainkit.config(root, "sft", "out", **given, trl=held))
+
+
+def test_a_run_and_a_card_name_the_rows_they_were_trained_on(tmp_path: Path) -> None:
+    root = trainkit.make(tmp_path)
+    path = root / "data" / "train.parquet"
+    rows, whole = list(store.read(path)), checks.hash_of(path)
+    assert whole == store.Manifest.load(path.parent).hash()
+    store.write(path.parent / "hard.parquet", rows[:4], store.ROW)
+    assert checks.hash_of(path.parent / "hard.parquet") != whole  # not the folder's
+    config = trainkit.config(root, "sft", "out")
+    prepare.ready(config, path, 1)
+    prepare.check(config)
+    store.write(path, rows[:6], store.ROW)  # by hand: the manifest knows nothing of it
+    assert checks.hash_of(path) != whole
+    with pytest.raises(IcrError, match="changed since the run in .* began"):
+        prepare.check(config)
+
+
+def test_starting_over_is_not_said_to_one_of_several_processes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "out").mkdir()
+    config = trainkit.config(root, "sft", str(tmp_path / "out"), devices=2)
+    prepare.check(config)
+    with pytest.raises(IcrError, match="--fresh is for one process"):
+        prepare.check(config, fresh=True)
 
 
 def test_a_tokenizer_that_cannot_be_read_is_not_called_rows_that_cannot_be_used(
@@ -210,3 +291,24 @@ def test_difficulty_in_this_process_asks_vllm_for_the_config_s_lengths(
     assert found == [["Answer: x."] * 4] * 3 and seen["max_model_len"] == 406
     assert seen["given"].n == 4 and seen["given"].max_tokens == 6 and seen["given"].temperature == 1.0
     assert seen["more"]["chat_template_kwargs"] == OFF
+
+
+def test_rows_that_are_not_whole_are_refused_before_training(tmp_path: Path) -> None:
+    root = trainkit.make(tmp_path)
+    path = root / "data" / "train.parquet"
+    rows, config = list(store.read(path)), trainkit.config(root, "sft", "out")
+    for change, says in (
+        ({"question": None}, "8 of 8 rows .* no question"),
+        ({"question": " "}, "no question"),
+        ({"gold_docs": ["Another text."]}, "gold texts are not the passages that its gold ids name"),
+    ):
+        store.write(path, [r | change for r in rows], store.ROW)
+        with pytest.raises(IcrError, match=says):
+            prepare.check(config)
+    for name in ("passages", "n_tokens"):
+        store.write(path, rows, {k: v for k, v in store.ROW.items() if k != name})
+        with pytest.raises(IcrError, match=f"has no column {name}; make it with `icr train data`"):
+            prepare.check(config)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(IcrError, match="is not a readable parquet file"):
+        prepare.check(config)

@@ -98,6 +98,18 @@ def test_eval_names_what_is_no_checkpoint(root: Path) -> None:
         evaluate.main([str(root / "run"), "--tasks", "icr_synth_short_128"])
 
 
+def test_eval_takes_settings_with_options_and_names_an_argument_without_a_value(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(evaluate, "run", lambda tree, *_, **__: asked.append(tree["settings"]) or 0)
+    words = [str(checkpoint.latest(root / "run")), "--tasks", "icr_synth_short_128"]
+    assert evaluate.main([*words, "--settings", "full,rag@4k,dense,depth=50, kv:snapkv@0.3,window=8"]) == 0
+    assert asked == [["full", "rag@4k,dense,depth=50", "kv:snapkv@0.3,window=8"]]
+    with pytest.raises(IcrError, match="'device' has no value; write key=value"):
+        evaluate.main([*words, "--model-args", "device"])
+
+
 @pytest.mark.parametrize("save", ["merged", "adapter"])
 def test_lora_checkpoints_load_as_they_are(root: Path, save: str) -> None:
     pytest.importorskip("peft", reason="LoRA needs peft")

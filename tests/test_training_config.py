@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ def test_appendix_c_in_trls_terms() -> None:
         ("promt=ao", "prompt"),
         ("prompt=aoo", "ao"),
         ("epochs=0", "epochs"),
+        ("epochs=true", "epochs is True"),
+        ("limit=0", "limit is 0"),
+        ("limit=-5", "limit is -5"),
+        ("keep_states=-1", "keep_states is -1"),
+        ("log_completions=-1", "log_completions is -1"),
+        ("seed=one", "seed is 'one'"),
+        ("lora.r=big", "lora.r is 'big'"),
+        ("lora.alpha=big", "lora.alpha is 'big'"),
+        ("reward.options.weights={ids: 2}", "'ao' has no term 'ids'"),
+        ("reward.options.rule=false", "belongs to reward 'hybrid'"),
         ("truncation=midle", "middle"),
         ("lora.rank=8", "lora option"),
         ("lora.save=merge", "merged"),
@@ -81,6 +92,19 @@ def test_appendix_c_in_trls_terms() -> None:
 def test_mistakes_are_named(override: str, says: str) -> None:
     with pytest.raises(IcrError, match=says):
         configs.load("grpo_ao.yaml", [override])
+
+
+def test_the_defaults_of_batch_arithmetic_are_trl_s() -> None:
+    trl = pytest.importorskip("trl", reason="training needs trl (extra [train])")
+    given = {f.name: f.default for f in fields(trl.GRPOConfig)}
+    assert {name: given[name] for name in configs.DEFAULTS} == configs.DEFAULTS
+    other = {f.name: f.default for f in fields(trl.SFTConfig)}
+    assert all(other[name] == value for name, value in configs.DEFAULTS.items() if name in other)
+
+
+def test_what_sft_decides_itself_is_refused_in_the_config() -> None:
+    with pytest.raises(IcrError, match="the loss is on the completion alone"):
+        configs.load("sft_ao.yaml", ["trl.completion_only_loss=false"])
 
 
 def test_a_key_in_the_config_is_refused_because_checkpoints_would_carry_it() -> None:

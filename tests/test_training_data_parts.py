@@ -120,6 +120,11 @@ def test_config_refuses_what_does_not_exist() -> None:
         ({"mix": 1}, "true or false"),
         ({"min_tokens": 9, "tokens": 8}, "no row would be left"),
         ({"keep": "al"}, "unknown keep"),
+        ({"per_dataset": -1}, "per_dataset=-1 must be at least 0"),  # a slice would drop the last row
+        ({"promote": -1}, "promote=-1"),
+        ({"keychain": -1}, "keychain=-1"),
+        ({"top_k": 7.5}, "must be a whole number"),
+        ({"top_k": True}, "must be a whole number"),
     ):
         with pytest.raises(IcrError, match=message):
             config(given)

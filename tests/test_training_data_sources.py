@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ pytest.importorskip("pyarrow", reason="training data are parquet files (extra [t
 pytest.importorskip("bm25s", reason="retrieval here is bm25 (extra [rag])")
 from icr_tasks.cli import main
 from icr_tasks.errors import IcrError
-from icr_tasks.training.data import keychain, nearness, read, report, sources, store
-from icr_tasks.training.data.config import Config
+from icr_tasks.training import checks
+from icr_tasks.training.data import corpus, keychain, nearness, read, report, sources, store
+from icr_tasks.training.data.config import Config, config
 
 
 def run(*args: object) -> int:
@@ -102,6 +105,40 @@ def test_records_without_evidence_or_twice_are_counted(medical: Path, tmp_path: 
     bad.write_text(json.dumps(odd[1]))
     with pytest.raises(IcrError, match=r"no usable record \(1 records dropped: no evidence\)"):
         read.run(Config(records=str(bad)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"evidence": [3]}, "record 2: 3 is no text"),
+        ({"evidence": 3}, "record 2: 3 is no text"),
+        ({"documents": [7]}, "record 2: 7 is no text"),
+        ({"answers": {"a": 1}}, "record 2: answer {'a': 1} is neither text nor number"),
+        ({"answers": [True]}, "answer True is neither"),
+    ],
+)
+def test_values_of_another_kind_are_named(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    good = {
+        "question": "What is it called?",
+        "answers": ["Foo"],
+        "evidence": ["It is called Foo by all of them."],
+    }
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps(good) + "\n" + json.dumps(good | {"question": "And now?"} | change))
+    cfg = config({"records": str(path), "min_words": 3})
+    with pytest.raises(IcrError, match=re.escape(says)):
+        read.run(cfg, tmp_path)
+        corpus.run(cfg, tmp_path)
+
+
+def test_what_is_null_is_nothing_and_a_number_is_an_answer(tmp_path: Path) -> None:
+    good = {"question": "How many?", "answers": 7, "evidence": ["There are 7 of them.", None]}
+    lines = [good, good | {"question": None}, good | {"question": "Which?", "answers": [None]}]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    counts = read.run(config({"records": str(tmp_path / "r.jsonl")}), tmp_path)
+    assert counts["records dropped: no question"] == counts["records dropped: no answer"] == 1
+    (row,) = store.read(tmp_path / read.OUTPUT)
+    assert (row["answers"], row["question"]) == (["7"], "How many?")
 
 
 def test_files_that_number_their_rows_alike_lose_none(medical: Path, tmp_path: Path) -> None:
@@ -255,6 +292,23 @@ def test_a_chain_of_keys_leads_to_the_question(medical: Path, tmp_path: Path) ->
         assert asked[found]["answers"] == row["answers"]
         assert len(leads) == 16 and len(row["gold_ids"]) == 5
     assert keychain.chain("q", 1, random.Random(0))[1][0].endswith("this question: q")
+
+
+def test_a_hidden_question_stands_on_one_side_and_its_copy_under_another_id_is_found(tmp_path: Path) -> None:
+    twice = [*MEDICAL, *({**row, "id": f"again-{row['id']}"} for row in MEDICAL)]
+    (tmp_path / "twice.jsonl").write_text("\n".join(map(json.dumps, twice)))
+    given = ("--tokenizer", "words", "--top-k", 20, "--tokens", 2000, "--dev", 0.4, "--keychain", 2)
+    assert run("--records", tmp_path / "twice.jsonl", *given, "-o", tmp_path) == 0
+    train, dev = (list(store.read(tmp_path / f"{name}.parquet")) for name in ("train", "dev"))
+    asked = [{keychain.question_of(row) for row in side} for side in (train, dev)]
+    assert asked[0] and asked[1] and not asked[0] & asked[1]
+    assert asked[0] | asked[1] <= {r["question"] for r in MEDICAL}
+    assert len(train) > len(asked[0])  # both copies are there
+    checks.apart(tmp_path / "train.parquet", evaluated=True)
+    moved = {**train[0], "id": "other", "question": keychain.ASK.format(key="0" * 36)}
+    store.write(tmp_path / "dev.parquet", iter([*dev, moved]), store.ROW)
+    with pytest.raises(IcrError, match="are in dev.parquet too"):
+        checks.apart(tmp_path / "train.parquet", evaluated=True)
 
 
 def test_warnings_name_what_to_look_at() -> None:

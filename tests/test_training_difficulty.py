@@ -15,7 +15,7 @@ import trainkit
 
 from icr_tasks.errors import IcrError
 from icr_tasks.training import difficulty, trainers
-from icr_tasks.training.data import store
+from icr_tasks.training.data import formats, store
 
 
 def test_rows_without_gradient_are_left_out_and_sampling_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -78,6 +78,38 @@ def test_rows_are_asked_as_training_would_show_them(
     assert "1 cut by" in (told := capsys.readouterr().out) and "1 left out" in told
     with pytest.raises(IcrError, match="no row of .* can be used"):
         difficulty.measure(replace(config, max_prompt_length=5), path, tmp_path / "none", 2, sample)
+
+
+@pytest.mark.parametrize(
+    ("reward", "passed"),
+    [
+        ({"name": "id", "options": {"weights": {"ids": 4.0}}}, (1.0, 0.8)),
+        ({"name": "id", "options": {"weights": {"ids": 0.25}}}, (1.0, 0.2)),
+        ({"name": "idc", "preset": "paper_code"}, (1.0, None)),
+    ],
+)
+def test_shares_are_of_the_best_that_the_config_s_reward_can_be(
+    reward: dict[str, Any], passed: tuple[float, float | None], tmp_path: Path
+) -> None:
+    root = trainkit.make(tmp_path, n=6)
+    given = {"prompt": reward["name"], "reward": reward, "max_prompt_length": 2000}
+    config = trainkit.config(root, "grpo", "out", **given)
+    path = root / "data" / "train.parquet"
+    rows = list(store.read(path))
+
+    def sample(conversations, k):  # type: ignore[no-untyped-def]
+        row = {r["question"]: r for r in rows}
+        found = [next(r for q, r in row.items() if q in m[-1]["content"]) for m in conversations]
+        best = [formats.target(r, reward["name"]) for r in found]
+        return [
+            [text, text.replace(r["answers"][0], "Nobody Known")] for text, r in zip(best, found, strict=True)
+        ]
+
+    found = difficulty.measure(config, path, tmp_path / "hard", 2, sample)
+    for one in found.values():
+        assert one["pass"] == passed[0] and 0 < one["mean"] < 1
+        if passed[1] is not None:
+            assert one["mean"] == pytest.approx((1 + passed[1]) / 2)
 
 
 def test_a_window_the_model_does_not_take_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

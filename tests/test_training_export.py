@@ -113,6 +113,31 @@ def test_the_search_environment_finds_gold_and_gives_our_reward(data: Path, tmp_
         env.answer(row["answers"][0])
         assert env.get_reward() == 1.0 and env.searches == 1
     assert found > 12
+    row["answers"], row["question"] = ["Answer Me, My Love"], "Which song is it?"
+    env.reset(**row)
+    env.answer("Answer Me, My Love")  # a word of the answer is no marker
+    assert env.get_reward() == 1.0
+
+
+def test_what_an_export_cannot_make_is_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for to in ("trl-env", "verifiers", "verl"):
+        assert main(["train", "export", str(tmp_path), "--to", to, "-o", str(tmp_path / "out")]) == 2
+        assert "no file" in capsys.readouterr().err
+    alone = tmp_path / "alone"
+    assert main(["train", "data", "--synth", "4", "--length", "512", "--dev", "0", "-o", str(alone)]) == 0
+    assert main(["train", "export", str(alone), "--to", "verl", "-o", str(tmp_path / "out")]) == 2
+    assert "needs held-out rows" in capsys.readouterr().err
+    args = ["train", "export", str(data), "--to", "verl", "--reward", "hybrid", "-o", str(tmp_path / "out")]
+    assert main([*args, "--preset", "paper_code"]) == 2
+    assert "has no reward 'hybrid'" in capsys.readouterr().err
+    assert main(args) == 0
+    row = next(iter(store.read(tmp_path / "out" / "train.verl.parquet")))
+    first = next(iter(store.read(data / "train.parquet")))
+    assert row["extra_info"]["reward"] == "hybrid" and row["prompt"] == formats.messages(first, "ao")
+    args = ["train", "export", str(data), "--to", "trl-env", "--preset", "paper_code", "-o", str(tmp_path)]
+    assert main(args) == 0 and "search_environment('ao', 'paper_code')" in capsys.readouterr().out
 
 
 def test_rows_for_verl_are_fitted(data: Path, tmp_path: Path) -> None:

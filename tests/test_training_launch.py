@@ -254,9 +254,13 @@ def test_rows_counted_with_the_trained_model_s_tokenizer_are_not_counted_again(
     path = prepare.train_file(config)
     assert not prepare.counted(path, config)
     manifest = store.Manifest.load(path.parent)
-    manifest.record("pack", "key", {}, options={"tokenizer": config.model})
-    assert prepare.counted(path, config)
     store.write(path, [r | {"n_tokens": 300} for r in list(store.read(path))], store.ROW)
+    assert not manifest.wrote(path)
+    manifest.record("pack", "key", {path.name: 8}, options={"tokenizer": config.model})
+    assert prepare.counted(path, config)
+    # the released code's instructions are longer than the five that were counted
+    assert not prepare.counted(path, replace(config, prompt="ao_code"))
+    assert not prepare.counted(path.with_name("dev.parquet"), config)
     asked: list[str] = []
     measured = prepare.counter
 

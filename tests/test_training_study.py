@@ -4,6 +4,7 @@ statistics."""
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,32 @@ def test_units_of_a_folder_of_real_rows(tmp_path: Path) -> None:
     )
     with pytest.raises(IcrError, match="has no rows of law"):
         spec.make(*spec.place({**given, "domains": ["law"]}, 0, "ao", tmp_path))
+    with pytest.raises(IcrError, match="no training data at .*nowhere"):
+        spec.make(*spec.place({**given, "folder": str(tmp_path / "nowhere")}, 0, "ao", tmp_path))
+    # a data folder that was made anew is chosen from anew
+    base.save(made, list(store.read(made / "train.parquet"))[:2], {"n": 2})
+    assert store.count(spec.make(options, folder) / "train.parquet") == 2
+
+
+def test_rows_of_an_arm_are_counted_as_they_will_be(tmp_path: Path) -> None:
+    given = {"short": {"n": 5, "passages": [6], "domains": ["biography", "arts", "business"]}}
+    options, folder = spec.place(given, 0, "ao", tmp_path)
+    counts, _ = spec.rows_of(options, folder)
+    rows = list(store.read(spec.make(options, folder) / "train.parquet"))
+    assert counts == dict(Counter(r["domain"] for r in rows)) and sum(counts.values()) == 5
+
+
+def test_arms_on_two_files_of_the_same_ids_are_not_the_same_rows(tmp_path: Path) -> None:
+    rows = list(base.rows(4, [6], "ao", seed=0))
+    for name, more in (("a", ""), ("b", "s")):
+        (tmp_path / name).mkdir()
+        store.write(
+            tmp_path / name / "train.parquet",
+            [r | {"question": r["question"] + more} for r in rows],
+            store.ROW,
+        )
+    keys = {name: spec.rows_of(str(tmp_path / name), tmp_path)[1] for name in ("a", "b")}
+    assert keys["a"] != keys["b"]
 
 
 def test_seeds_widen_the_interval_and_never_help() -> None:

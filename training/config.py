@@ -25,6 +25,7 @@ import yaml
 from icr_tasks.checked import read_yaml
 from icr_tasks.errors import IcrError, unknown
 
+from . import checks
 from . import trl_options as trl_fields
 from .rows import ORDERS, RULES
 
@@ -38,6 +39,19 @@ _BATCH = (
     "steps_per_generation",
     "generation_batch_size",
 )
+# What TRL takes where a config says nothing.
+DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "num_iterations": 1,
+    "num_generations": 8,
+    "save_steps": 500,
+    "save_strategy": "steps",
+    "eval_strategy": "no",
+    "vllm_mode": "colocate",
+    "vllm_tensor_parallel_size": 1,
+}
 # A change of these does not change what is learned: a run may be continued with other values.
 HARMLESS = (
     "notes",
@@ -69,6 +83,7 @@ class Config:
     seed: int = 42
     limit: int | None = None
     devices: int = 1
+    context_parallel: int = 1  # processes that share one sequence (SFT)
     max_prompt_length: int = 32768
     max_response_length: int = 2048
     truncation: str = "keep_gold"
@@ -84,9 +99,14 @@ class Config:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise unknown("kind of training", str(self.kind), KINDS)
-        for name in ("epochs", "devices", "max_prompt_length", "max_response_length", "dev"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise IcrError(f"{name} is {getattr(self, name)!r}; it must be a whole number of at least 1")
+        least = dict.fromkeys(
+            ("epochs", "devices", "context_parallel", "max_prompt_length", "max_response_length", "dev"), 1
+        )
+        least |= {"seed": 0, "keep_states": 0, "log_completions": 0} | (
+            {} if self.limit is None else {"limit": 1}
+        )
+        for name, most in least.items():
+            whole(name, getattr(self, name), most)
         if self.truncation not in RULES:
             raise unknown("truncation", str(self.truncation), RULES)
         if self.order not in ORDERS:
@@ -95,22 +115,31 @@ class Config:
         known("lora option", self.lora, _LORA_KEYS)
         if self.lora.get("save", "merged") not in ("merged", "adapter"):
             raise unknown("lora.save", str(self.lora["save"]), ("merged", "adapter"))
+        whole("lora.r", self.lora.get("r", 1), 1)
+        for name in ("alpha", "dropout"):
+            if isinstance(value := self.lora.get(name, 0), bool) or not isinstance(value, int | float):
+                raise IcrError(f"lora.{name} is {value!r}; it must be a number")
         object.__setattr__(self, "trl", trl_fields.checked(self.kind, self.trl))
-        prompt(self)
-        devices(self)
+        checks.prompt(self)
+        checks.devices(self)
         if self.kind == "grpo":
-            reward(self)
-            batches(self)
+            checks.reward(self)
+            checks.batches(self)
+
+    @property
+    def batch(self) -> dict[str, Any]:
+        """The `trl:` block with TRL's defaults for what the arithmetic of batches and checkpoints needs."""
+        return {**DEFAULTS, **self.trl}
+
+    @property
+    def replicas(self) -> int:
+        """Processes that see different rows: what batch sizes are multiplied with."""
+        return self.devices // self.context_parallel
 
     @property
     def updates_per_rollout(self) -> int:
         """Optimizer steps made with one batch of generated completions."""
-        given = {
-            "per_device_train_batch_size": 8,
-            "gradient_accumulation_steps": 1,
-            "num_iterations": 1,
-            **self.trl,
-        }
+        given = self.batch
         steps = given.get("steps_per_generation")
         if steps is None and given.get("generation_batch_size"):
             steps = given["generation_batch_size"] // (given["per_device_train_batch_size"] * self.devices)
@@ -120,12 +149,7 @@ class Config:
     @property
     def prompts_per_rollout(self) -> int:
         """Different prompts in one batch of generated completions."""
-        given = {
-            "per_device_train_batch_size": 8,
-            "gradient_accumulation_steps": 1,
-            "num_generations": 8,
-            **self.trl,
-        }
+        given = self.batch
         size = given["per_device_train_batch_size"] * self.devices
         steps = given.get("steps_per_generation") or given["gradient_accumulation_steps"]
         return (given.get("generation_batch_size") or size * steps) // given["num_generations"]
@@ -158,8 +182,9 @@ def shrunk(tree: Mapping[str, Any], before: int) -> str:
     steps = {k: trl[k] for k in ("gradient_accumulation_steps", "steps_per_generation") if k in trl}
     least = min(steps.values(), default=1)
     updates = {k: n // least for k, n in steps.items()} or {"gradient_accumulation_steps": 1}
-    group = trl.get("num_generations", 8) if tree.get("kind") == "grpo" else 1
-    unit = group // math.gcd(group, trl.get("per_device_train_batch_size", 8) * devices)
+    trl = {**DEFAULTS, **trl}
+    group = trl["num_generations"] if tree.get("kind") == "grpo" else 1
+    unit = group // math.gcd(group, trl["per_device_train_batch_size"] * devices)
     most = max(1, round(least * before / devices / unit)) * unit
     keep = " ".join(f"trl.{k}={most * n}" for k, n in updates.items())
     exact = most * devices == least * before
@@ -208,6 +233,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def whole(name: str, value: Any, least: int) -> None:
+    """IcrError for what is no whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise IcrError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
 def world_size() -> int:
     """Processes of this launch (accelerate and torchrun set WORLD_SIZE)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -217,7 +248,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A YAML file with what it extends, unchecked. IcrError when there is none, or it is no mapping."""
     found = path if path.is_file() else SHIPPED / path.name
     if not found.is_file():
-        shipped = sorted(p.name for p in SHIPPED.glob("*.yaml"))
+        shipped = sorted(p.name for p in SHIPPED.glob("*.yaml") if not p.name.startswith("_"))
         near = difflib.get_close_matches(path.name, shipped, n=1)
         raise IcrError(
             f"no config {path}{f'; did you mean {near[0]}' if near else ''}? Shipped: {', '.join(shipped)}"
@@ -258,11 +289,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-# ---- config checks -------------------------------------------------------------------------------
-# What a config is refused for before anything heavy loads: prompt, reward, batch arithmetic, names that do
-# not exist.
-
-
 def known(
     kind: str, given: Mapping[str, Any], names: Sequence[str], also: Mapping[str, str] | None = None
 ) -> None:
@@ -272,120 +298,3 @@ def known(
             if also and name in also:
                 raise IcrError(f"unknown {kind} {name!r}; set {also[name]}")
             raise unknown(kind, str(name), names)
-
-
-def prompt(config: Config) -> None:
-    """The prompt exists, and SFT can make a completion for it."""
-    from icr_tasks.benchmarks import base
-
-    base.get("helmet_rag", config.prompt)
-    if config.kind == "sft" and config.prompt.startswith("judge"):
-        raise IcrError("prompt 'judge' has no reference completions for SFT; use ao, id, idc or idq")
-
-
-def reward(config: Config) -> None:
-    """The reward exists, reads what the prompt asks for, and has its judge."""
-    from .rewards import registry
-
-    name, preset = config.reward.get("name"), config.reward.get("preset", "paper")
-    if not name:
-        raise IcrError(f"the config has no reward.name; one of {', '.join(registry.NAMES)}")
-    if name not in registry.NAMES:
-        raise unknown("reward", str(name), registry.NAMES)
-    registry.options_of(config.reward.get("options"), preset)
-    if name not in registry.PRESETS[preset]:
-        raise IcrError(f"preset {preset!r} has no reward {name!r}; use preset 'paper'")
-    late = config.reward.get("overlong", 0)
-    if not isinstance(late, int) or not 0 <= late < config.max_response_length:
-        raise IcrError(
-            f"reward.overlong is {late!r}; it is how many of the last tokens of max_response_length cost "
-            "reward (DAPO)"
-        )
-    asked = config.prompt.removesuffix("_code")
-    if name != asked and (name not in ("ao", "hybrid") or asked not in registry.NAMES):
-        raise IcrError(
-            f"reward {name!r} reads an answer in the format of prompt {name!r}, not {config.prompt!r}"
-        )
-    judge = config.reward.get("judge") or {}
-    if judge and name not in registry.JUDGED:
-        raise IcrError(
-            f"reward {name!r} asks no judge; drop reward.judge, or use {' or '.join(registry.JUDGED)}"
-        )
-    if name in registry.JUDGED:
-        from icr_tasks.metrics.judge.config import JudgeConfig
-
-        if not judge.get("base_url"):
-            raise IcrError(
-                f"reward {name!r} needs reward.judge.base_url, the address of an OpenAI-compatible server"
-            )
-        if "api_key" in judge:
-            raise IcrError(
-                "reward.judge.api_key would be copied into every checkpoint; name a variable in api_key_env"
-            )
-        JudgeConfig.parse({f"judge_{key}": value for key, value in judge.items()})
-
-
-def devices(config: Config) -> None:
-    """What TRL and vLLM refuse only after the model has been loaded."""
-    given = config.trl
-    if given.get("bf16") and given.get("fp16"):
-        raise IcrError("trl.bf16 and trl.fp16 exclude each other; keep bf16 on a GPU that has it")
-    if given.get("use_vllm") and given.get("vllm_mode", "colocate") == "colocate":
-        split = given.get("vllm_tensor_parallel_size", 1)
-        if config.devices % split:
-            raise IcrError(
-                f"trl.vllm_tensor_parallel_size {split} does not divide devices {config.devices}; set it to "
-                "1, or use more "
-                "devices"
-            )
-    if "chat_template_kwargs" in given:
-        raise IcrError(
-            "set chat_template_kwargs at the top level: lengths are counted with them and cards record them"
-        )
-    if given.get("eval_strategy", "no") != "no" and config.kind == "grpo":
-        group = given.get("num_generations_eval") or given.get("num_generations", 8)
-        size = given.get("per_device_eval_batch_size", 8) * config.devices
-        if size % group:
-            raise IcrError(
-                f"an evaluation batch of {size} completions is no multiple of {group} a prompt; set "
-                f"trl.per_device_eval_batch_size={group}"
-            )
-
-
-def batches(config: Config) -> None:
-    """TRL's arithmetic, before its own imports: whole groups, whole rollouts, checkpoints between
-    rollouts."""
-    given = {
-        "per_device_train_batch_size": 8,
-        "gradient_accumulation_steps": 1,
-        "num_generations": 8,
-        **config.trl,
-    }
-    per_pass = given["per_device_train_batch_size"] * config.devices
-    if given.get("generation_batch_size") and given.get("steps_per_generation"):
-        raise IcrError("set trl.generation_batch_size or trl.steps_per_generation, not both")
-    size = given.get("generation_batch_size") or per_pass * (
-        given.get("steps_per_generation") or given["gradient_accumulation_steps"]
-    )
-    if given["num_generations"] < 2:
-        raise IcrError("trl.num_generations must be at least 2: advantages are relative to the group")
-    if size % given["num_generations"]:
-        raise IcrError(
-            f"a rollout of {size} completions is no multiple of num_generations {given['num_generations']}"
-        )
-    if size % per_pass:
-        raise IcrError(f"generation_batch_size {size} is no multiple of {per_pass} (per device x devices)")
-    every, updates = given.get("save_steps", 500), config.updates_per_rollout
-    if given.get("save_strategy", "steps") == "steps" and every % updates:
-        raise IcrError(
-            f"save_steps {every} falls inside a rollout, which serves {updates} updates: a resumed run "
-            "would generate it "
-            f"again; use a multiple of {updates}"
-        )
-    if (
-        window := given.get("vllm_max_model_length")
-    ) and window < config.max_prompt_length + config.max_response_length:
-        raise IcrError(
-            f"vllm_max_model_length {window} is shorter than prompt + response "
-            f"({config.max_prompt_length} + {config.max_response_length})"
-        )

@@ -28,11 +28,11 @@ from . import prepare
 from .config import Config, load
 from .data import formats, store
 from .rewards import JUDGED, Row, score
+from .rewards.registry import best
 from .rows import Report
 
 # Conversations, completions each -> texts of each conversation.
 Sample = Callable[[Sequence[list[dict[str, str]]], int], list[list[str]]]
-BEST = {"ao": 1.0, "id": 2.0, "idc": 3.0, "idq": 3.0}
 _BATCH = 64
 _DECIDES = (
     "model",
@@ -168,7 +168,12 @@ def _judged(config: Config, row: dict[str, Any], texts: list[str]) -> dict[str, 
     name = config.reward["name"]
     given = {"preset": config.reward.get("preset", "paper"), "options": config.reward.get("options")}
     found = score(name, texts, [Row.of(row)] * len(texts), **given)
-    rewards = [one["reward"] / BEST[name] for one in found]
+    most_of = best(name, **given)
+    if most_of <= 0:
+        raise IcrError(
+            f"reward {name!r} with these weights is never above 0; there is no difficulty to measure"
+        )
+    rewards = [one["reward"] / most_of for one in found]
     most, least = max(rewards), min(rewards)
     mean = sum(rewards) / len(rewards)
     return {"mean": mean, "pass": float(most >= 1.0), "flat": float(most == least)}

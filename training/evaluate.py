@@ -195,7 +195,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("checkpoints", nargs="+", type=Path, help="checkpoint folders")
     parser.add_argument("--tasks", required=True, help="comma-separated tasks or groups")
-    parser.add_argument("--settings", default="full", help="comma-separated; default: full")
+    parser.add_argument(
+        "--settings", default="full", help="comma-separated, options and all: full,rag@4k,dense"
+    )
     parser.add_argument(
         "--engine", default="icr-vllm", help="icr-vllm, vllm, icr-hf, hf ...; default: icr-vllm"
     )
@@ -208,10 +210,13 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     trained = [read(folder) for folder in args.checkpoints]
     given = dict(part.partition("=")[::2] for part in args.model_args.split(",") if part)
+    for part in args.model_args.split(","):
+        if part and "=" not in part:
+            raise IcrError(f"--model-args {part!r} has no value; write key=value,key=value")
     tree = study(
         trained,
         engine=args.engine,
-        settings=args.settings.split(","),
+        settings=sweeps.listed([args.settings]),
         tasks=args.tasks.split(","),
         limit=args.limit,
         args={k: read_yaml(v, f"--model_args {k}={v}") for k, v in given.items()},

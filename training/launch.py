@@ -19,9 +19,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from icr_tasks.checked import read_yaml
 from icr_tasks.errors import IcrError, install_hint, unknown
 
-from . import plan, prepare
+from . import checks, plan, prepare
 from .config import SHIPPED, Config, load
 
 FOLDER = SHIPPED / "accelerate"
@@ -55,11 +56,20 @@ def resolved(words: Sequence[str]) -> list[str]:
     return out
 
 
+def shared(accelerate: str) -> int:
+    """Processes that share a sequence under an accelerate config."""
+    path = accelerate_file(accelerate)
+    tree = read_yaml(path.read_text(encoding="utf-8"), path) or {}
+    return int((tree.get("parallelism_config") or {}).get("parallelism_config_cp_size", 1))
+
+
 def command(config: Config, accelerate: str, given: str, overrides: Sequence[str]) -> list[str]:
     """What starts the run: plain Python for one process, accelerate for more."""
     train = ["-m", "icr_tasks.cli", "train", config.kind, given, *overrides]
     if config.devices == 1 and not accelerate:
         return [sys.executable, *train]
+    accelerate = accelerate or (f"cp{config.context_parallel}" if config.context_parallel > 1 else "fsdp2")
+    checks.split(config, 1 if accelerate == CPU else shared(accelerate), f"accelerate config {accelerate}")
     if accelerate == CPU:
         nodes = ["--standalone", "--nproc_per_node", str(config.devices)]
         return [sys.executable, "-m", "torch.distributed.run", *nodes, *train]
@@ -67,7 +77,7 @@ def command(config: Config, accelerate: str, given: str, overrides: Sequence[str
         "accelerate",
         "launch",
         "--config_file",
-        accelerate or "fsdp2",
+        accelerate,
         "--num_processes",
         str(config.devices),
     ]
@@ -82,7 +92,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("config", help="a YAML file, or the name of one that ships (grpo_ao.yaml)")
     parser.add_argument("overrides", nargs="*", help="key=value, such as output=runs/a")
     parser.add_argument(
-        "--accelerate", default="", help="fsdp2 (default), fsdp2_offload, zero3, cpu, or a file"
+        "--accelerate",
+        default="",
+        help="fsdp2 (default), fsdp2_offload, zero3, cp4 (default with context_parallel: 4), cpu, or a file",
     )
     parser.add_argument("--dry-run", action="store_true", help="check and print the command")
     parser.add_argument(

@@ -8,6 +8,7 @@ The numbers of parameters come from the model's config where it lies here, else 
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ class Plan:
     steps: int
     saves: int
     prompt_tokens: int
+    counted: bool
     weights: float
     disk: float
     memory: float
@@ -77,33 +79,37 @@ def of(config: Config, data: Path, rate: float = RATE) -> Plan:
     """The plan of a config on a data file."""
     total = min(store.count(data), config.limit or store.count(data))
     noted = [r["n_tokens"] or 0 for r in store.read(data, ["n_tokens"])][:total]
+    counted = bool(noted) and all(noted)
     length = min(
-        round(sum(noted) / len(noted)) if noted and all(noted) else config.max_prompt_length,
-        config.max_prompt_length,
+        round(sum(noted) / len(noted)) if counted else config.max_prompt_length, config.max_prompt_length
     )
-    given = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, **config.trl}
-    update = given["per_device_train_batch_size"] * given["gradient_accumulation_steps"] * config.devices
+    given = config.batch
+    update = given["per_device_train_batch_size"] * given["gradient_accumulation_steps"] * config.replicas
     if config.kind == "grpo":
         prompts = config.prompts_per_rollout
         rollouts = total // prompts * config.epochs
         steps = rollouts * config.updates_per_rollout
-        group = given.get("num_generations", 8)
+        group = given["num_generations"]
     else:
         prompts, group = update, 1
         rollouts = steps = total // update * config.epochs
-    every = given.get("save_steps", 500)
+    if (most := given.get("max_steps", -1)) > 0:  # TRL goes on over the rows until then
+        rollouts = -(-most * rollouts // steps) if steps else 0
+        steps = most if steps else 0
+    every = given["save_steps"] if given["save_strategy"] in ("steps", "best") else steps
+    every = max(1, math.ceil(steps * every)) if every < 1 else every  # a share of the steps
     saves = -(-steps // every) if steps else 0
     kept = min(saves, given.get("save_total_limit") or saves)
     found = shape(config.model)
     weights = memory = hours = 0.0
     if found:
         n, lora = found.parameters, bool(config.lora)
-        weights = 2 * n
+        weights = 0.1 * n if config.lora.get("save") == "adapter" else 2 * n
         state = 0.1 * n if lora else 12 * n
         share = config.devices
         memory = (2 * n if lora else 16 * n) / share + (0 if lora or not given.get("beta") else 4 * n / share)
         micro, tokens = given["per_device_train_batch_size"], length + config.max_response_length
-        memory += found.layers * found.width * tokens * micro * 2 + 14 * found.width * tokens * micro * 2
+        memory += (found.layers + 14) * found.width * tokens * micro * 2 / config.context_parallel
         sequences = prompts * group * rollouts
         one = 2 * n * tokens + 2 * found.layers * found.width * tokens**2
         passes = 4 if config.kind == "sft" else 4 + 1 + (1 if given.get("beta") else 0) + 1 / group
@@ -111,7 +117,7 @@ def of(config: Config, data: Path, rate: float = RATE) -> Plan:
         disk = kept * weights + min(kept, config.keep_states or kept) * state
     else:
         disk = 0.0
-    return Plan(total, prompts, update, rollouts, steps, saves, length, weights, disk, memory, hours)
+    return Plan(total, prompts, update, rollouts, steps, saves, length, counted, weights, disk, memory, hours)
 
 
 def refuse_empty(config: Config, data: Path) -> None:
@@ -129,14 +135,15 @@ def _none(config: Config, p: Plan) -> str:
 def text(config: Config, data: Path, rate: float = RATE) -> str:
     """The plan in lines; notes about what could not be checked here."""
     p = of(config, data, rate)
-    given = config.trl
+    given = config.batch
+    shared = f", {config.context_parallel} to a sequence" if config.context_parallel > 1 else ""
     lines = [
-        f"{p.rows:,} rows of about {p.prompt_tokens:,} prompt tokens, {config.epochs} epoch(s), "
-        f"{config.devices} process(es)"
+        f"{p.rows:,} rows of {'about' if p.counted else 'up to'} {p.prompt_tokens:,} prompt tokens"
+        f"{'' if p.counted else ' (not counted yet)'}, {config.epochs} epoch(s), {config.devices} process(es){shared}"
     ]
     if config.kind == "grpo":
         lines.append(
-            f"a rollout: {p.prompts:,} prompts x {given.get('num_generations', 8)} completions of up to "
+            f"a rollout: {p.prompts:,} prompts x {given['num_generations']} completions of up to "
             f"{config.max_response_length:,} tokens, {config.updates_per_rollout} update(s) of "
             f"{p.completions:,} completions"
         )
@@ -145,7 +152,8 @@ def text(config: Config, data: Path, rate: float = RATE) -> str:
         lines.append(f"{p.completions:,} rows an update, {p.steps:,} steps")
     left = p.rows - p.prompts * (p.rows // p.prompts)
     if left:
-        lines.append(f"{left:,} rows an epoch do not fill a rollout and wait for the next epoch's shuffle")
+        what = "a rollout" if config.kind == "grpo" else "an update"
+        lines.append(f"{left:,} rows an epoch do not fill {what} and wait for the next epoch's shuffle")
     if not p.steps:
         lines.append(_none(config, p))
     keep = given.get("save_total_limit") or "all"
@@ -159,9 +167,9 @@ def text(config: Config, data: Path, rate: float = RATE) -> str:
             "activations; sharded over "
             f"{config.devices}){', vLLM besides' if given.get('use_vllm') else ''}"
         )
+        beside = ", without the rollouts' decoding" if config.kind == "grpo" else ""
         lines.append(
-            f"about {p.hours:,.1f} GPU hours at {rate / 1e12:,.0f} TFLOP/s of useful work a GPU, without "
-            "the rollouts' decoding"
+            f"about {p.hours:,.1f} GPU hours at {rate / 1e12:,.0f} TFLOP/s of useful work a GPU{beside}"
         )
     else:
         lines.append(f"the size of {config.model} is not known here: no estimate of disk, memory and hours")

@@ -18,14 +18,15 @@ from tqdm import tqdm
 
 from icr_tasks import hub
 from icr_tasks.errors import IcrError
-from icr_tasks.metrics.answers import normalize
 from icr_tasks.storage import write_atomic
 
+from . import checks
 from . import config as configs
 from .checkpoint import all_of, clean, latest, resumable
+from .checks import hash_of
 from .config import Config
 from .data import formats, store
-from .data.store import Manifest, read, sha256
+from .data.store import Manifest, read
 from .rewards import registry
 from .rows import Order, Report, counter, fit
 
@@ -63,20 +64,32 @@ def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tupl
     if launched and (world := configs.world_size()) != config.devices:
         raise IcrError(
             f"this launch has {world} process(es), the config's batch sizes are written for "
-            f"{config.devices}; use "
-            f"`accelerate launch --num_processes {config.devices}`, or set devices={world} and the batch "
-            "sizes with it"
+            f"{config.devices}; use `icr train launch`, which starts as many, or set devices={world} and the "
+            "batch sizes with it"
         )
+    if launched:
+        split = os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG") == "true"
+        of = int(os.environ.get("PARALLELISM_CONFIG_CP_SIZE", "1")) if split else 1
+        checks.split(config, of, "this launch")
     if config.model.startswith((".", "/", "~")) and not Path(config.model).expanduser().is_dir():
         raise IcrError(f"no model folder {config.model}")
-    rows = read(path, ["id", "answers", "gold_ids", "gold_docs", "passages"])
+    checks.template(config.model)
+    if missing := [name for name in store.ROW if name not in store.columns(path)]:
+        raise IcrError(
+            f"{path} has no column {', '.join(missing)}; make it with `icr train data` (--records for rows of your "
+            "own; docs/training_data.md lists the columns)"
+        )
+    rows = read(path, ["id", "question", "answers", "gold_ids", "gold_docs", "passages"])
     registry.check(rows, config.reward["name"] if config.kind == "grpo" else formats_reward(config.prompt))
-    if config.trl.get("eval_strategy", "no") != "no":
+    evaluated = config.batch["eval_strategy"] != "no"
+    if evaluated:
         dev_file(config)
-    _apart(path)
-    _held(path)
+    checks.apart(path, evaluated)
+    checks.held(path)
     run = Path(config.output)
-    if fresh and run.is_dir() and configs.world_size() == 1:
+    if fresh and run.is_dir() and configs.world_size() > 1:
+        raise IcrError(f"--fresh is for one process, and this is one of several: remove {run}, then launch")
+    if fresh and run.is_dir():
         for old in (*all_of(run), run / "prepared", run / "completions"):
             shutil.rmtree(old, ignore_errors=True)
         for name in ("order.json", "config.yaml", "metrics.jsonl"):
@@ -92,6 +105,7 @@ def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tupl
             )
     elif all_of(run):
         raise IcrError(f"{run} holds checkpoints but no config.yaml; use another output folder")
+    checks.same(run, path)
     last = latest(run)
     if last and not resumable(last):
         raise IcrError(
@@ -102,63 +116,18 @@ def check(config: Config, *, fresh: bool = False, launched: bool = True) -> tupl
     return path, last
 
 
-def _apart(path: Path) -> None:
-    """IcrError when rows of the dev set are trained on."""
-    other = path.parent / "dev.parquet"
-    if path.name != "train.parquet" or not other.is_file():
-        return
-    held = {(r["id"], normalize(r["question"])) for r in read(other, ["id", "question"])}
-    ids, asked = {i for i, _ in held}, {q for _, q in held}
-    both = [
-        r["id"] for r in read(path, ["id", "question"]) if r["id"] in ids or normalize(r["question"]) in asked
-    ]
-    if both:
-        raise IcrError(
-            f"{len(both)} rows of {path} are in {other.name} too, such as {both[0]}; a held-out score would "
-            "be a score on "
-            "training rows: make the data again with `icr train data`"
-        )
-
-
-def _held(path: Path) -> None:
-    """Says how many rows have an answer that none of their passages holds; IcrError when all have.
-
-    Yes, no and counts are said of passages. Others may be right in other words, so some are no error; a reward
-    for all of them would teach to answer from memory.
-    """
-    lost, total = [], 0
-    for row in read(path, ["id", "answers", "gold_docs", "passages"]):
-        total += 1
-        asked = [a for a in map(normalize, row["answers"]) if a]
-        said = any(a in ("yes", "no") or a.isdigit() for a in asked)
-        for texts in (row["gold_docs"], row["passages"]):  # the gold first: it is short
-            said = said or any(f" {a} " in f" {normalize(' '.join(texts))} " for a in asked)
-        if not said:
-            lost.append(row["id"])
-    if lost and len(lost) == total:
-        raise IcrError(
-            f"no row has an answer that its passages hold, such as {lost[0]} of {path}: a reward could only "
-            "teach to answer "
-            "from memory; make the data again with evidence (docs/training_data.md)"
-        )
-    if lost and os.environ.get("RANK", "0") == "0":
-        print(
-            f"{len(lost):,} of {total:,} rows have an answer that no passage holds, such as {lost[0]}",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
 def formats_reward(prompt: str) -> str:
     """The reward whose columns an SFT target of that prompt needs."""
     return prompt.removesuffix("_code")
 
 
 def counted(path: Path, config: Config) -> bool:
-    """Whether the rows' own `n_tokens` (of the longest prompt format) were counted with the tokenizer that
-    will train."""
-    packed = Manifest.load(path.parent).stages.get("pack", {}).get("options", {})
-    return packed.get("tokenizer") == config.model and not config.chat_template_kwargs
+    """Whether the rows' own `n_tokens` (of the longest of `formats.FORMATS`) were counted with the tokenizer
+    that will train, and are those of this file."""
+    manifest = Manifest.load(path.parent)
+    packed = manifest.stages.get("pack", {}).get("options", {})
+    asked = config.prompt in formats.FORMATS and not config.chat_template_kwargs
+    return asked and packed.get("tokenizer") == config.model and manifest.wrote(path)
 
 
 def rows(
@@ -291,12 +260,6 @@ def ready(config: Config, path: Path, workers: int) -> None:
     print(f"prepared: {materialise(config, path, hash_of(path), workers)}", flush=True)
 
 
-def hash_of(path: Path) -> str:
-    """What names the training data in cards and records."""
-    manifest = Manifest.load(path.parent)
-    return manifest.hash() if manifest.stages else sha256(path)[:16]
-
-
 def dev_rows(config: Config, tokenizer: Any) -> Any:
     """The first `config.dev` rows of dev.parquet that fit, as a dataset; held-out reward or loss during
     training."""
@@ -336,10 +299,6 @@ def prepare(config: Config, path: Path, resume: Path | None, block: int) -> Prep
             _settle(run, config)
             materialise(config, path, data_hash, os.cpu_count() or 1)
     body = json.loads((folder / "report.json").read_text())
-    if body["data_hash"] != data_hash:
-        raise IcrError(
-            f"{path} changed since the run in {run} began; use another output, or --fresh to start over"
-        )
     dataset = load_from_disk(str(folder))
     sizes = [sum(len(m["content"]) for m in prompt) for prompt in dataset["prompt"]]
     order = Order.make(list(dataset["id"]), config.epochs, config.seed, block, config.order, sizes)

@@ -19,6 +19,8 @@ from typing import Any
 from icr_tasks.errors import IcrError
 from icr_tasks.storage import write_atomic
 
+from .checks import NO_TEMPLATE
+
 ORDERS = ("shuffled", "growing", "bucketed")
 
 
@@ -192,7 +194,7 @@ def counter(
     from .data.formats import messages
 
     if not getattr(tokenizer, "chat_template", None):
-        raise IcrError("the tokenizer has no chat template; training uses the one that evaluation will use")
+        raise IcrError(f"the tokenizer {NO_TEMPLATE}")
 
     def count(row: Mapping[str, Any]) -> int:
         text = tokenizer.apply_chat_template(

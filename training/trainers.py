@@ -189,7 +189,8 @@ def train_sft(config: Config, fresh: bool = False) -> Path:
     args = SFTConfig(
         **arguments(config), max_length=None, train_sampling_strategy="sequential", completion_only_loss=True
     )
-    block = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    replicas = args.world_size // config.context_parallel
+    block = args.train_batch_size * args.gradient_accumulation_steps * replicas
     prepared = prepare(config, path, resume, block)
     trainer = Trainer(
         model=config.model,
@@ -256,7 +257,7 @@ def train_grpo(config: Config, fresh: bool = False) -> Path:
 
 
 def _held_out(config: Config) -> bool:
-    return bool(config.trl.get("eval_strategy", "no") != "no")
+    return bool(config.batch["eval_strategy"] != "no")
 
 
 def reward_function(config: Config) -> Callable[..., list[float | None]]:

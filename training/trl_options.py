@@ -31,6 +31,7 @@ OWNED = {
     "load_best_model_at_end": "nothing: compare checkpoints with `icr train eval`",
     "parallelism_config": "nothing: GRPO in TRL has no sequence parallelism; docs/training.md has the verl "
     "recipe",
+    "completion_only_loss": "nothing: the loss is on the completion alone",
     "hub_token": "the environment variable HF_TOKEN (a config is copied into every checkpoint)",
     "group_by_length": "nothing: the order of all epochs is written to order.json",
 }

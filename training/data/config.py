@@ -81,6 +81,9 @@ class Config:
         for name in ("words", "top_k", "tokens", "judge_max_tokens"):
             if getattr(self, name) < 1:
                 raise IcrError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("per_dataset", "min_words", "promote", "min_tokens", "keychain"):
+            if getattr(self, name) < 0:
+                raise IcrError(f"{name}={getattr(self, name)} must be at least 0")
         if not 0 < self.threshold <= 1 or not 0 <= self.duplicate <= 1 or not 0 <= self.dev < 1:
             raise IcrError("threshold lies in (0, 1], duplicate in [0, 1], dev in [0, 1)")
         if self.min_tokens > self.tokens:
@@ -171,6 +174,8 @@ def _typed(name: str, value: Any, kind: type) -> Any:
         return ",".join(str(v) for v in value)
     if kind is bool and not isinstance(value, bool):
         raise IcrError(f"data option {name}={value!r} must be true or false")
+    if kind is int and (isinstance(value, bool) or (isinstance(value, float) and value % 1)):
+        raise IcrError(f"data option {name}={value!r} must be a whole number")
     try:
         return kind(value)
     except (TypeError, ValueError) as error:

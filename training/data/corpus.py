@@ -60,8 +60,12 @@ def articles(cfg: Config) -> Iterator[tuple[str, str]]:
             yield record.get("title") or "", record["text"] or ""
     seen: set[int] = set()
     for name in (p.strip() for p in f"{cfg.musique},{cfg.records}".split(",") if p.strip()):
-        for record in records(Path(name)):
-            for title, text in sources.documents(record):
+        for number, record in enumerate(records(Path(name)), 1):
+            try:
+                brought = list(sources.documents(record))
+            except IcrError as error:
+                raise IcrError(f"{name}, record {number}: {error}") from error
+            for title, text in brought:
                 if (key := hash(text)) not in seen:
                     seen.add(key)
                     yield title, text

@@ -87,13 +87,18 @@ def examples(path: Path, name: str, kind: str = "grpo", limit: int | None = None
             yield asked | {column: row[column] for column in REWARD_COLUMNS}
 
 
-def verl(row: Mapping[str, Any], name: str) -> Record:
-    """A row in verl's shape, for `custom_reward_function` training/rewards/for_verl.py."""
+def verl(row: Mapping[str, Any], name: str, reward: str = "") -> Record:
+    """A row in verl's shape, for `custom_reward_function` training/rewards/for_verl.py. `reward` where it is not
+    that of the prompt format."""
     truth = {column: list(row[column]) for column in ("answers", "gold_ids", "gold_docs", "original_ids")}
     return {
         "data_source": f"icr/{row['dataset']}",
         "prompt": messages(row, name),
         "ability": "in-context-retrieval",
         "reward_model": {"style": "rule", "ground_truth": truth},
-        "extra_info": {"id": row["id"], "question": row["question"], "reward": name.removesuffix("_code")},
+        "extra_info": {
+            "id": row["id"],
+            "question": row["question"],
+            "reward": reward or name.removesuffix("_code"),
+        },
     }

@@ -8,14 +8,16 @@ verifiable, at any length.
 from __future__ import annotations
 
 import random
+import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Record = dict[str, Any]
 ASK = "Start at key {key} and follow the keys to the question at the end of the chain. Answer that question."
 LINK = "Key {key} leads to key {next}."
 LAST = "Key {key} leads to this question: {question}"
+_LAST = re.compile(r"Key [0-9a-f-]{36} leads to this question: (.*)", re.DOTALL)
 
 
 def chain(question: str, links: int, r: random.Random) -> tuple[str, list[str]]:
@@ -23,6 +25,15 @@ def chain(question: str, links: int, r: random.Random) -> tuple[str, list[str]]:
     keys = [str(uuid.UUID(int=r.getrandbits(128), version=4)) for _ in range(links)]
     out = [LINK.format(key=a, next=b) for a, b in zip(keys, keys[1:], strict=False)]
     return keys[0], [*out, LAST.format(key=keys[-1], question=question)]
+
+
+def question_of(row: Mapping[str, Any]) -> str:
+    """What a finished row (`question`, `gold_docs`) asks in the end: two rows that hide one question name other keys."""
+    if str(row["question"]).startswith(ASK.partition("{")[0]):
+        for text in row["gold_docs"]:
+            if found := _LAST.fullmatch(text):
+                return found[1]
+    return str(row["question"])
 
 
 def hide(row: Record, others: Sequence[str], links: int, seed: int) -> Record:

@@ -44,22 +44,22 @@ def problem(row: Record) -> str | None:
     return None
 
 
-def _key(question: str, seed: int) -> tuple[str, str]:
-    """Equal for equal questions, so that a repeated question never stands on both sides."""
-    text = normalize(question)
+def _key(row: Record, seed: int) -> tuple[str, str]:
+    """Equal for equal questions, hidden ones too, so that a repeated question never stands on both sides."""
+    text = normalize(keychain.question_of(row))
     return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest(), text
 
 
 def split(source: Path, folder: Path, *, seed: int, dev: float = 0.05) -> dict[str, Any]:
     """Write both files in the source's order; returns counts by outcome. IcrError when nothing is left."""
-    keys = sorted({_key(row["question"], seed) for row in read(source, ["question"])})
+    keys = sorted({_key(row, seed) for row in read(source, ["question", "gold_docs"])})
     held_out = {text for _, text in keys[: round(len(keys) * dev)]}
     counts: Counter[str] = Counter()
     seen: set[str] = set()
 
     def part(is_dev: bool) -> Iterator[Record]:
         for row in read(source):
-            if (normalize(row["question"]) in held_out) != is_dev:
+            if (_key(row, seed)[1] in held_out) != is_dev:
                 continue
             why = "duplicate id" if row["id"] in seen else problem(row)
             seen.add(row["id"])

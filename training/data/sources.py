@@ -9,7 +9,7 @@ from).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from icr_tasks.errors import IcrError
@@ -20,7 +20,13 @@ Record = dict[str, Any]
 def parts(value: Any) -> list[tuple[str, str]]:
     """(title, text) of texts or {"title", "text"} mappings; empty texts are left out."""
     out = []
+    if value is not None and (not isinstance(value, Iterable) or isinstance(value, bytes)):
+        raise IcrError(f"{value!r} is no text; evidence and documents are texts, or title and text")
     for one in [value] if isinstance(value, str | Mapping) else list(value if value is not None else []):
+        if one is None:
+            continue
+        if not isinstance(one, str | Mapping):
+            raise IcrError(f"{one!r} is no text; evidence and documents are texts, or title and text")
         title, text = ("", one) if isinstance(one, str) else (one.get("title") or "", one.get("text") or "")
         if str(text).strip():
             out.append((str(title), " ".join(str(text).split())))
@@ -52,12 +58,22 @@ def plain(record: Record) -> tuple[Record | None, str]:
             f"{', '.join(sorted(record))}); "
             "records need question, answers and evidence (docs/training_data.md)"
         )
-    answers = record.get("answers", record.get("answer"))
-    answers = [answers] if isinstance(answers, str) else [str(a) for a in (answers or [])]
     domain = str(record.get("domain") or "records")
-    name = str(record.get("id") or hashlib.sha256(str(record["question"]).encode()).hexdigest()[:12])
+    question = "" if record["question"] is None else str(record["question"])
+    name = str(record.get("id") or hashlib.sha256(question.encode()).hexdigest()[:12])
     row = {"id": name, "dataset": str(record.get("dataset") or domain), "domain": domain, "kind": ""}
-    return _row(row, str(record["question"]), answers, parts(record["evidence"]))
+    return _row(row, question, said(record.get("answers", record.get("answer"))), parts(record["evidence"]))
+
+
+def said(value: Any) -> list[str]:
+    """Answers as texts: one or many, texts or numbers; what is null is none. IcrError for anything else."""
+    many = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    out = []
+    for one in value if many else [value]:
+        if isinstance(one, bool) or not isinstance(one, str | int | float | None):
+            raise IcrError(f"answer {one!r} is neither text nor number")
+        out += [] if one is None else [str(one)]
+    return out
 
 
 def _row(

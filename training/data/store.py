@@ -58,6 +58,19 @@ def count(path: Path) -> int:
     return arrow().parquet.ParquetFile(path).metadata.num_rows
 
 
+def columns(path: Path) -> list[str]:
+    """Names of a parquet file's columns. IcrError when it is damaged."""
+    pa = arrow()
+    try:
+        return list(pa.parquet.ParquetFile(path).schema_arrow.names)
+    except pa.ArrowInvalid as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> IcrError:
+    return IcrError(f"{path} is not a readable parquet file ({error}); delete it and run the stage again")
+
+
 def write(
     path: Path,
     records: Iterable[Record],
@@ -104,9 +117,7 @@ def read(path: Path, columns: Sequence[str] | None = None, batch: int = 256) -> 
         ):
             yield from part.to_pylist()
     except pa.ArrowInvalid as error:
-        raise IcrError(
-            f"{path} is not a readable parquet file ({error}); delete it and run the stage again"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def sha256(path: Path) -> str:
@@ -160,6 +171,11 @@ class Manifest:
             (self.folder / name).is_file() and (self.folder / name).stat().st_size == file["bytes"]
             for name, file in entry["files"].items()
         )
+
+    def wrote(self, path: Path) -> bool:
+        """Whether the file is one of the folder's own, as it was written (by size)."""
+        noted = [entry["files"][path.name] for entry in self.stages.values() if path.name in entry["files"]]
+        return bool(noted) and path.stat().st_size == noted[-1]["bytes"]
 
     def record(self, stage: str, key: str, files: Mapping[str, int], **details: Any) -> Record:
         """Note a finished stage; `files` maps file names to their number of records. Returns the entry."""

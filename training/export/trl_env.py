@@ -18,6 +18,7 @@ from icr_tasks.metrics.answers import normalize
 
 from ..data import store
 from ..rewards import Row, registry, score
+from ..rewards.match import marked
 
 ASK = (
     "Answer the question. The documents are not shown: find them with the tool `search`, as often as you "
@@ -74,7 +75,7 @@ class SearchEnvironment:
 
     def get_reward(self) -> float:
         """The reward of icr-tasks for the answer that was given; 0 without one."""
-        text = self._said if "answer" in self._said.lower() else f"The answer is: {self._said}"
+        text = self._said if marked(self._said) else f"The answer is: {self._said}"
         return score(self.reward, [text if self._said else ""], [self._row], preset=self.preset)[0]["reward"]
 
 
@@ -99,12 +100,13 @@ def write(args: argparse.Namespace) -> str:
     lines = []
     for part in ("train", "dev"):
         source = args.data / f"{part}.parquet"
-        if not source.is_file():
+        if part == "dev" and not source.is_file():
             continue
         registry.check(store.read(source), args.reward) if part == "train" else None
         found = (row for n, row in enumerate(store.read(source)) if args.limit is None or n < args.limit)
         lines.append(
             f"{args.out / source.name}: {store.write(args.out / source.name, found, store.ROW)} rows"
         )
-    use = f"GRPOTrainer(train_dataset=rows({str(args.out / 'train.parquet')!r}), environment_factory=search_environment({args.reward!r}))"
+    given = repr(args.reward) if args.preset == "paper" else f"{args.reward!r}, {args.preset!r}"
+    use = f"GRPOTrainer(train_dataset=rows({str(args.out / 'train.parquet')!r}), environment_factory=search_environment({given}))"
     return "\n".join([*lines, "from icr_tasks.training.export.trl_env import rows, search_environment", use])

@@ -21,6 +21,7 @@ from icr_tasks.errors import IcrError, unknown
 from ..config import SHIPPED
 from ..data import formats
 from ..data.store import arrow, read
+from ..data.store import count as count_of
 from ..rewards import registry
 from ..rows import Report, counter, fit
 
@@ -51,14 +52,21 @@ def main(argv: list[str]) -> int:
 
 def export(args: argparse.Namespace) -> str:
     """Write train.verl.parquet and dev.verl.parquet; returns the counts and the command."""
-    fitted = _fitter(args.model, args.reward, args.max_prompt_length)
+    asked = "ao" if args.reward == "hybrid" else args.reward  # hybrid reads the answer-only format
+    if args.reward not in registry.PRESETS[args.preset]:
+        raise IcrError(f"preset {args.preset!r} has no reward {args.reward!r}; use preset 'paper'")
+    fitted = _fitter(args.model, asked, args.max_prompt_length)
     lines = []
     for part in ("train", "dev"):
         source = args.data / f"{part}.parquet"
+        if part == "dev" and (not source.is_file() or not count_of(source)):
+            raise IcrError(
+                f"verl needs held-out rows, but there are none at {source}; make the data with --dev 0.05"
+            )
         registry.check(read(source), args.reward)
         report = Report()
         rows = (row for n, row in enumerate(read(source)) if args.limit is None or n < args.limit)
-        made = (formats.verl(row, args.reward) for row in rows_that_fit(rows, fitted, report))
+        made = (formats.verl(row, asked, args.reward) for row in rows_that_fit(rows, fitted, report))
         path = args.out / f"{part}.verl.parquet"
         count = write(path, made)
         lines.append(f"{path}: {count} rows" + (f" ({report})" if args.model else ""))

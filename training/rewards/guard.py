@@ -131,23 +131,30 @@ def _places(found: Sequence[Word], part: Sequence[Word]) -> list[int]:
 @dataclass(frozen=True)
 class Asked:
     """What the question names: ordinary words, names, and what it offers to choose from: `options` ("A or B"),
-    `sides` (also "between A and B"), each the words of one."""
+    `sides` (also "between A and B"), each the words of one. `cased`: whether a capital tells its names."""
 
     common: frozenset[str]
     names: frozenset[str]
+    cased: bool
     options: tuple[frozenset[str], ...]
     sides: tuple[frozenset[str], ...]
 
 
 @lru_cache(maxsize=4096)
 def asked(question: str) -> Asked:
-    """The question's words; where it has no capitals at all, none of its words is known to be a name."""
+    """The question's words; where it has no capitals at all, none of its words is known to be a name, but for
+    its numbers."""
     found = words(question)
     names = {w.norm for i, w in enumerate(found) if w.name and (i or w.norm not in FUNCTION)}
+    cased = any(c.isupper() for i, w in enumerate(question.split()) if i or not _function(w) for c in w)
     common = {w.norm for w in found if not w.name}
     options = _joined(r"(?i)\s(?:or|versus|vs\.?)\s", question, end="[?;]")
     sides = options + _joined(r"(?i)\s(?:and|&)\s", question, end="[,?;]")
-    return Asked(frozenset(common), frozenset(names - common), tuple(options), tuple(sides))
+    return Asked(frozenset(common), frozenset(names - common), cased, tuple(options), tuple(sides))
+
+
+def _function(word: str) -> bool:
+    return all(w.norm in FUNCTION for w in words(word))
 
 
 _CLAUSE = r"|(?i:\s(?:who|whom|whose|which|what|when|where|how|is|are|was|were|did|does|do|has|had|have)\b)"
@@ -216,8 +223,9 @@ def _rest_is_small(
     written = any(w.name for w in found[first : last + 1]) or not any(w.name for w in gold)
     proper = any(w.name for w in gold) and written and not alone
     # Where nothing is known to be a name, the question said over again names all that it asks about.
-    lower = in_question and not question.names
-    if lower and len(rest) > 1 and question.common - FUNCTION <= {w.norm for w in found}:
+    lower = in_question and not question.cased
+    said = {w.norm for w in found}
+    if lower and len(rest) > 1 and (question.common | question.names) - FUNCTION <= said:
         return False
     small, foreign = 0, []
     for i in rest:

@@ -100,9 +100,20 @@ class Options:
     def __post_init__(self) -> None:
         if self.ids not in ("equal", "f1"):
             raise unknown("ids option", self.ids, ("equal", "f1"))
-        for term in self.weights:
+        for name in ("guard", "hybrid", "rule"):
+            if not isinstance(getattr(self, name), bool):  # the text "false" would count as true
+                raise IcrError(f"reward option {name} is {getattr(self, name)!r}; it must be true or false")
+        numbers = ("extra_words", "content_threshold", *(n for n in vars(self) if n.startswith("quote_")))
+        for name in numbers:
+            if not _number(getattr(self, name)) or getattr(self, name) < 0:
+                raise IcrError(f"reward option {name} is {getattr(self, name)!r}; it must be a number from 0")
+        if not isinstance(self.weights, Mapping):
+            raise IcrError(f"reward option weights is {self.weights!r}; it maps terms to factors")
+        for term, factor in self.weights.items():
             if term not in TERMS:
                 raise unknown("reward term", term, TERMS)
+            if not _number(factor):
+                raise IcrError(f"the weight of {term} is {factor!r}; it must be a number")
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> Options:
@@ -117,18 +128,21 @@ class Options:
 TERMS = ("answer", "ids", "content", "quotes", "judge")
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def answer(text: str, row: Row, options: Options) -> float:
     """1[ans(y) ~ a*]: the metric's extraction and SubEM.
 
     With the guard a formal marker ("Answer:", "The answer is:", <answer>) must be there, and what follows it
     must name the gold and no other candidate (guard.py). `extra_words` is how many small words more it may
-    have.
+    have. The guard only takes away: what the metric's extraction does not find earns nothing.
     """
-    if not options.guard:
-        return subem(extract_answer(text).text, row.answers)
-    said = marked(text)
-    if said is None:
-        return 0.0
+    literal = subem(extract_answer(text).text, row.answers)
+    said = marked(text) if options.guard and literal else None
+    if not options.guard or said is None:
+        return 0.0 if options.guard else literal
     return float(
         guard.names_only(*said, row.answers, row.question, row.gold_docs + row.passages, options.extra_words)
     )

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from icr_tasks.metrics.extract import extract_answer
+from icr_tasks.errors import IcrError
 from icr_tasks.metrics.judge.rubrics import RUBRICS, BadReply, Case
 from icr_tasks.metrics.visible import visible
 
@@ -41,6 +41,8 @@ def judge_of(options: Mapping[str, Any], preset: str = "paper", outages: int = 3
 def question(text: str, row: Row) -> str:
     """The judge prompt for one completion (arXiv 2601.18527, Table 6); votes inside the completion are
     defused."""
+    if len(row.gold_docs) != len(row.gold_ids):
+        raise IcrError(f"row {row.id!r} has gold ids without their texts (gold_docs), which the judge reads")
     docs = "\n\n".join(f"[DOC {i}]\n{d}" for i, d in zip(row.gold_ids, row.gold_docs, strict=True))
     case = Case(row.question, row.answers[0], visible(text).text.strip(), row.id, docs)
     return RUBRICS["paper"].render(case)[0]
@@ -71,29 +73,39 @@ def _total(terms: Scores, options: Options) -> Scores:
     return {"reward": sum(options.weights.get(name, 1.0) * value for name, value in terms.items()), **terms}
 
 
-def _sum(texts: Sequence[str], rows: Sequence[Row], options: Options, *parts: str) -> list[Scores]:
+# The terms of each reward, and the most each can be: what `options.weights` may name.
+PARTS: dict[str, dict[str, float]] = {
+    "ao": {"answer": 1.0},
+    "id": {"ids": 1.0, "answer": 1.0},
+    "idc": {"ids": 1.0, "content": 1.0, "answer": 1.0},
+    "idq": {"ids": 1.0, "quotes": 1.0, "answer": 1.0},
+    "judge": {"judge": 3.0, "answer": 1.0},
+}
+
+
+def _sum(name: str, texts: Sequence[str], rows: Sequence[Row], options: Options) -> list[Scores]:
     pairs = zip(texts, rows, strict=True)
-    return [_total({name: TERM[name](text, row, options) for name in parts}, options) for text, row in pairs]
+    return [_total({n: TERM[n](text, row, options) for n in PARTS[name]}, options) for text, row in pairs]
 
 
 def ao(texts: Sequence[str], rows: Sequence[Row], options: Options = DEFAULT) -> list[Scores]:
     """Equation 6: the answer alone."""
-    return _sum(texts, rows, options, "answer")
+    return _sum("ao", texts, rows, options)
 
 
 def id_(texts: Sequence[str], rows: Sequence[Row], options: Options = DEFAULT) -> list[Scores]:
     """Equation 7: the relevant ids, and the answer."""
-    return _sum(texts, rows, options, "ids", "answer")
+    return _sum("id", texts, rows, options)
 
 
 def idc(texts: Sequence[str], rows: Sequence[Row], options: Options = DEFAULT) -> list[Scores]:
     """Equation 8: ids, the documents reproduced, answer."""
-    return _sum(texts, rows, options, "ids", "content", "answer")
+    return _sum("idc", texts, rows, options)
 
 
 def idq(texts: Sequence[str], rows: Sequence[Row], options: Options = DEFAULT) -> list[Scores]:
     """Equation 9: ids, quotes from the relevant documents, answer."""
-    return _sum(texts, rows, options, "ids", "quotes", "answer")
+    return _sum("idq", texts, rows, options)
 
 
 def judge(
@@ -158,7 +170,7 @@ def doubtful(texts: Sequence[str], rows: Sequence[Row], options: Options = HYBRI
     return [
         n
         for n, (t, r) in pairs
-        if extract_answer(t).found and not (options.rule and match.answer(t, r, options))
+        if match.marked(t) is not None and not (options.rule and match.answer(t, r, options))
     ]
 
 

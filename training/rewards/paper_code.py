@@ -23,7 +23,7 @@ _TAG = re.compile(r"(?i)\[DOC\s+[^\]]+?\]")
 _LABEL = r"(?:Quote|Passage|Document|Extract|Reference)\s+\d+:"
 _QUOTE = re.compile(rf"(?is){_LABEL}\s*(.*?)(?={_LABEL}|Relevant Document IDs?:|The answer is:|$)")
 _SECTION = re.compile(r"(?is)Relevant documents:\s*(.*?)(?=The answer is:|$)")
-_CONTENT = re.compile(r"(?s)\[DOC\s+(\d+)\]\s*(.*?)(?=\[DOC\s+\d+\]|$)")
+_CONTENT = re.compile(r"(?s)\[DOC\s+(\d{1,9})\]\s*(.*?)(?=\[DOC\s+\d+\]|$)")
 _NAMED_BOX = re.compile(r"\\boxed\{\{?Criterion\s+\d+:\s*([01])(?:/[01])?\}?\}")
 _ANY_BOX = re.compile(r"\\boxed\{\{?([01])(?:/[01])?\}?\}")
 _VERIFIED = 0.8
@@ -151,6 +151,8 @@ def judge(
     return [{"reward": _boxes(r), "judge": _boxes(r)} for _, _, r in zip(texts, rows, replies, strict=True)]
 
 
+# The most each reward can be.
+BEST = {"ao": 1.0, "id": 2.0, "idc": 4.8, "idq": 4.2, "judge": 3.0}
 REWARDS: dict[str, Callable[..., list[Scores]]] = {
     "ao": ao,
     "id": id_,

@@ -30,6 +30,28 @@ def options_of(given: Options | Mapping[str, Any] | None, preset: str) -> Option
     return given if isinstance(given, Options) else Options.of(given)
 
 
+def suits(name: str, options: Options) -> None:
+    """IcrError for options that reward `name` would not look at."""
+    for term in options.weights:
+        if term not in paper.PARTS.get(name, {}):
+            raise IcrError(
+                f"reward {name!r} has no term {term!r} to weigh (it has {', '.join(paper.PARTS.get(name, ())) or 'none'})"
+            )
+    for option, given, of in (("hybrid", options.hybrid, "judge"), ("rule", not options.rule, paper.NAME)):
+        if given and name != of:
+            raise IcrError(f"reward option {option!r} belongs to reward {of!r}, not to {name!r}")
+
+
+def best(name: str, preset: str = "paper", options: Options | Mapping[str, Any] | None = None) -> float:
+    """The most that reward can be under these options."""
+    chosen = options_of(options, preset)
+    if preset == "paper_code":
+        return paper_code.BEST[name]
+    if name == paper.NAME:
+        return 1.0
+    return sum(max(0.0, chosen.weights.get(t, 1.0)) * most for t, most in paper.PARTS[name].items())
+
+
 def score(
     name: str,
     texts: Sequence[str],
@@ -50,6 +72,7 @@ def score(
         raise unknown("reward", name, NAMES)
     if name not in PRESETS[preset]:
         raise IcrError(f"preset {preset!r} has no reward {name!r}; use preset 'paper'")
+    suits(name, chosen)
     if len(texts) != len(rows):
         raise IcrError(f"{len(texts)} completions but {len(rows)} rows; rewards need one row a completion")
     if name not in JUDGED:
@@ -78,10 +101,14 @@ def check(records: Iterable[Mapping[str, Any]], name: str) -> int:
         passages = record.get("passages")
         if name in NEEDS_GOLD and not row.gold_ids:
             bad.append(f"{label}: no gold ids")
-        elif name in ("idc", "idq", "judge") and not row.gold_docs:
+        elif (name in ("idc", "idq", "judge") or (name == paper.NAME and row.gold_ids)) and not row.gold_docs:
             bad.append(f"{label}: no gold texts")
         elif passages is not None and any(not 0 <= i < len(passages) for i in row.gold_ids):
             bad.append(f"{label}: a gold id is outside its {len(passages)} passages")
+        elif passages is not None and row.gold_docs and not _gold(row, passages):
+            bad.append(f"{label}: its gold texts are not the passages that its gold ids name")
+        elif "question" in record and not row.question.strip():
+            bad.append(f"{label}: no question")
         elif row.id and row.id in seen:
             bad.append(f"{label}: duplicate id")
         seen.add(row.id)
@@ -94,3 +121,7 @@ def check(records: Iterable[Mapping[str, Any]], name: str) -> int:
     if not total:
         raise IcrError("the training data have no rows")
     return total
+
+
+def _gold(row: Row, passages: Sequence[str]) -> bool:
+    return [passages[i] for i in row.gold_ids] == list(row.gold_docs)

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from icr_tasks.errors import IcrError
 from icr_tasks.storage import write_atomic
@@ -20,9 +19,6 @@ from .spec import START, Study
 
 # ---- matrix --------------------------------------------------------------------------------------
 # Train domain x eval domain: how each arm does on the domains it was trained on, and on those it was not.
-
-if TYPE_CHECKING:
-    from .results import Results
 
 
 def render_matrix(found: Results, setting: str) -> str:
@@ -67,8 +63,6 @@ def _off(found: Results, setting: str, arm: str, names: list[str]) -> list[str]:
 def contrasts(found: Results, setting: str) -> list[str]:
     """Each arm against the control: in the control's domains, outside of them, and where neither was
     trained."""
-    pass
-
     study, out = found.study, []
     home = study.trained_on(study.control)
     for arm in study.arms:

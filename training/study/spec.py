@@ -32,6 +32,7 @@ from icr_tasks import hub
 from icr_tasks.errors import IcrError, unknown
 
 from .. import config as configs
+from ..checks import hash_of
 from ..data.store import ROW, Manifest, Record, key_of, read, write
 from ..demo.forms import FIVE
 
@@ -249,11 +250,15 @@ def place(given: Any, seed: int, prompt: str, root: Path) -> tuple[Any, Path]:
 
 def make(options: Any, folder: Path) -> Path:
     """Write train.parquet and its manifest, unless they are there. Returns the folder."""
-    if isinstance(options, str) or Manifest.load(folder).fresh("study", key_of(options)):
+    if isinstance(options, str):
+        return folder
+    made_of = None if options.get("short") else hash_of(Path(options["folder"]) / "train.parquet")
+    key = key_of([options, made_of])  # rows of a folder that was made anew are chosen anew
+    if Manifest.load(folder).fresh("study", key):
         return folder
     records = _short(options) if options.get("short") else _filtered(options)
     count = write(folder / "train.parquet", records, ROW | {"target": "str"})
-    Manifest.load(folder).record("study", key_of(options), {"train.parquet": count}, options=options)
+    Manifest.load(folder).record("study", key, {"train.parquet": count}, options=options)
     return folder
 
 
@@ -293,7 +298,8 @@ def rows_of(options: Any, folder: Path) -> tuple[dict[str, int], str]:
     domains."""
     if not isinstance(options, str) and options.get("short"):
         domains = options.get("domains") or ["any domain"]
-        return {d: -(-options["n"] // len(domains)) for d in domains}, key_of(options)
+        share, more = divmod(options["n"], len(domains))  # domains take turns
+        return {d: share + (i < more) for i, d in enumerate(domains)}, key_of(options)
     source = Path(options if isinstance(options, str) else options["folder"])
     keep = () if isinstance(options, str) else chosen(options, source)
     unit = None if isinstance(options, str) else options.get("unit_tokens")
@@ -304,7 +310,7 @@ def rows_of(options: Any, folder: Path) -> tuple[dict[str, int], str]:
         if not keep or row["domain"] in keep or row["dataset"] in keep:
             counts[row["dataset"]] += 1
             names.append(row["id"])
-    return dict(counts), key_of([names, unit, Manifest.load(path.parent).hash()])
+    return dict(counts), key_of([names, unit, hash_of(path)])
 
 
 def chosen(options: Mapping[str, Any], source: Path) -> tuple[str, ...]:
