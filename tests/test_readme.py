@@ -87,7 +87,7 @@ def test_first_screen_is_a_sentence_a_picture_two_commands_and_their_answer(
         assert (ROOT / name).stat().st_size < 60_000, name
     assert len([body for language, body in blocks() if not language][0].strip().splitlines()) == 2
     assert main(["board", str(ROOT / "results"), "--view", "use"]) == 0
-    said = capsys.readouterr().out.split("\n\n")[1]
+    said = next(part for part in capsys.readouterr().out.split("\n\n") if part.startswith("At every length"))
     assert f"\n\n> {said}\n\n" in first
     assert not [half for half in re.findall(r"±(\d+)", TEXT) if int(half) > 25]
 
@@ -103,6 +103,18 @@ def test_what_is_not_on_an_index_is_not_installed_from_one() -> None:
     found = [shlex.split(line)[2:] for line in in_blocks() if line.startswith("pip install")]
     assert found and all(what.startswith((".", "git+")) for words in found for what in words[-1:])
     assert "pip install icr-tasks" not in TEXT and 'pip install "icr-tasks' not in TEXT
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
+)
+def test_a_block_installs_what_it_uses(page: str) -> None:
+    """Who copies a block must not meet a missing package hours later: retrieval and pictures are extras."""
+    for body in re.findall(r"^```\w*\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M):
+        extras = {one for told in re.findall(r"install.*?\[([\w,-]+)\]", body) for one in told.split(",")}
+        if extras & {"vllm", "hf"}:
+            assert "rag@" not in body or "rag" in extras, page
+            assert not re.search(r"icr board .*-o", body) or "board" in extras, page
 
 
 def test_the_python_runs(tmp_path: Path) -> None:
