@@ -185,6 +185,16 @@ def test_find_by_prefix_and_folder(two: tuple[Path, Path], capsys: pytest.Captur
         find("results", "zzzz")
 
 
+def test_runs_of_one_folder_are_told_apart_by_what_differs() -> None:
+    """The study's runs of full context differ in their prompt and in what a longer answer needs."""
+    folder = Path(__file__).resolve().parent.parent / "results" / "SmolLM2-135M-Instruct" / "full"
+    with pytest.raises(IcrError) as refused:
+        find("results", str(folder))
+    said = str(refused.value)
+    assert "SmolLM2-135M-Instruct full (max_gen_toks=96 prompt=id)" in said, said
+    assert "prompt=ao)" in said and "pretrained=" not in said and "text=" not in said
+
+
 def test_load_is_columns_and_keeps_good_runs(two: tuple[Path, Path]) -> None:
     runs = load("results")
     assert [r.model for r in runs] == ["org/base", "org/new"]

@@ -78,6 +78,16 @@ def test_the_claims_are_decided_as_the_page_says() -> None:
         assert ("holds" in row) == (p < 0.05) and f"{p:.4f}" in row.replace("< 0.0001", "0.0000"), (row, p)
 
 
+def test_the_page_s_comparison_is_of_what_lies_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs are named so that one each is found, whatever was added to the folder."""
+    monkeypatch.chdir(ROOT)
+    [line] = re.findall(r"^icr (compare .*?)  ", PAGE.read_text(encoding="utf-8"), re.M)
+    assert main(line.split()) == 0
+    assert f"{run_of('full').label}" in (said := capsys.readouterr().out) and run_of("gold@only").label in said
+
+
 def test_ledgers_hold_scores_and_hashes_and_no_text() -> None:
     known = {"task", "item", "occ", "cluster", "keys", "score", "n_prompt_tokens", "n_out_tokens"}
     known |= {"truncated", "gold_kept", "resp_hash", "prompt_hash", "target_hash", "error", "kv"}

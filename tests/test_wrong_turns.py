@@ -17,7 +17,7 @@ from icr_tasks.errors import IcrError
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "SmolLM2-135M-Instruct"
 ICR = f"{shlex.quote(sys.executable)} -P -m icr_tasks.cli"
-COMPARE = f"{ICR} compare {RESULTS}/full {RESULTS}/gold@only"
+COMPARE = f"{ICR} compare {RESULTS}/full/3cacc5e9b8a3 {RESULTS}/gold@only/c105b5cfa8f1"
 
 
 def shell(line: str, **env: str) -> tuple[int, str]:

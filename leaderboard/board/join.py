@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..ledgers.check import began
+from ..ledgers.inputs import differing, flat
 from .cells import Cell, Column
 from .rows import Row
 
@@ -112,21 +113,16 @@ def name_variants(found: list[Row]) -> list[Row]:
         same.setdefault((row.name, row.setting["text"], row.prompt, row.variant), []).append(row)
     for group in same.values():
         if len(group) > 1:
-            each = [_flat(r.heads[0].get("fingerprint_inputs") or {}) for r in group]
-            differing = [
-                k for k in sorted({k for f in each for k in f}) if len({repr(f.get(k)) for f in each}) > 1
-            ]
-            for row, values in zip(group, each, strict=True):
-                parts = [f"{k.split('.')[-1]}={values[k]}" for k in differing if k in values]
-                row.variant = " ".join([row.variant, *parts]).strip()[:80] or row.runs[0][:6]
+            for row, parts in zip(group, differing([r.heads[0] for r in group]), strict=True):
+                row.variant = f"{row.variant} {parts}".strip()[:80] or row.runs[0][:6]
             _tell_copies_apart(group)
     return found
 
 
 def switches(head: dict[str, Any]) -> str:
     """What switches the thoughts of a run's model, for its name; empty where nothing does."""
-    flat = _flat(head.get("fingerprint_inputs") or {})
-    return " ".join(f"{k.split('.')[-1]}={flat[k]}" for k in sorted(flat) if _switches(k))[:80]
+    inputs = flat(head.get("fingerprint_inputs") or {})
+    return " ".join(f"{k.split('.')[-1]}={inputs[k]}" for k in sorted(inputs) if _switches(k))[:80]
 
 
 def _switches(name: str) -> bool:
@@ -147,10 +143,3 @@ def _tell_copies_apart(group: list[Row]) -> None:
         if len(rows) > 1:
             for number, row in enumerate(rows, 1):
                 row.variant += f" in {row.folder}" if row.folder else f" #{number}"
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for k, v in value.items():
-        found |= _flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
-    return found

@@ -25,6 +25,7 @@ from ..text.names import learn
 from . import ledger
 from .columns import Kept as Kept
 from .columns import columns
+from .inputs import differing
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,9 @@ def rows_by_task(folder: Path, head: dict[str, Any]) -> dict[str, list[dict[str,
     return by_task
 
 
+TOLD = ("model", "model_args.pretrained", "setting")  # inputs that a run's model and setting say
+
+
 def find(results: str | Path, spec: str) -> Run:
     """A run by folder, by a fingerprint's first digits (4 or more), or by a folder that holds exactly one
     run.
@@ -258,5 +262,8 @@ def find(results: str | Path, spec: str) -> Run:
         raise IcrError(
             f"{unknown('run', spec, [h['fingerprint'] for _, h in heads])}; no folder is called so"
         )
-    listed = "; ".join(f"{h['fingerprint']} {h['model']['id']} {h['setting']['text']}" for _, h in hits[:12])
-    raise IcrError(f"{spec} is {len(hits)} runs, name one by its fingerprint: {listed}")
+    listed = [
+        f"{h['fingerprint']} {h['model']['id']} {h['setting']['text']}" + (f" ({what})" if what else "")
+        for (_, h), what in zip(hits, differing([h for _, h in hits], told=TOLD), strict=True)
+    ]
+    raise IcrError(f"{spec} is {len(hits)} runs, name one by its fingerprint: {'; '.join(listed[:12])}")

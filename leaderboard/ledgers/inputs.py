@@ -1,0 +1,24 @@
+"""What tells runs apart: the inputs of their fingerprints, as flat names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model_args": {"dtype": "float32"}} as {"model_args.dtype": "float32"}, at any depth."""
+    found: dict[str, Any] = {}
+    for k, v in value.items():
+        found |= flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
+    return found
+
+
+def differing(heads: Sequence[dict[str, Any]], told: Collection[str] = ()) -> list[str]:
+    """For each run.json what its inputs have that is not the same in all of them, as "prompt=id dtype=float32"
+    sorted by the inputs' full names, without those in `told`; "" where nothing else differs."""
+    each = [flat(head.get("fingerprint_inputs") or {}) for head in heads]
+    names = sorted({k for f in each for k in f if k.split(".")[0] not in told and k not in told})
+    names = [k for k in names if len({repr(f.get(k)) for f in each}) > 1]
+    # One part where two inputs say the same: a command's gen_kwargs are among those of the run.
+    return [" ".join(dict.fromkeys(f"{k.split('.')[-1]}={f[k]}" for k in names if k in f)) for f in each]
