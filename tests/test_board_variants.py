@@ -96,7 +96,7 @@ def test_a_row_with_several_partners_is_named(tmp_path: Path) -> None:
         board_tree.run(tmp_path, model, setting, datasets=("nq", "mc"))
     board = build(tmp_path, Options())
     said = markdown(board, [], [], False)
-    assert "m kv:topk&#64;0.05, ao: several runs with full context, none made like it alone" in said
+    assert "m kv:topk&#64;0.05, ao: no single run with full context that was made like it" in said
     assert "Without one run to compare with: m kv:topk&#64;0.05, ao." in said
 
 

@@ -114,7 +114,7 @@ def advise(rows: Sequence[Row]) -> tuple[list[Advice], dict[str, str]]:
         if partner := full_of(r, of_model[r.key[:2]]):
             beside.setdefault(id(partner), []).append(r)
         elif r.name in named:
-            without[r.label] = "several runs with full context, none made like it alone"
+            without[r.label] = "no single run with full context that was made like it"
     for name in dict.fromkeys(r.name for r in rows if r.name not in named):
         without[name] = "no run with full context"
     for full in fulls:

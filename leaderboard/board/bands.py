@@ -11,7 +11,7 @@ from ..ledgers.summary import tokens
 from ..stats import Design, Effect, documents
 from ..text.names import size
 from .cells import Column
-from .rows import Paired, Row, difference
+from .rows import Paired, Row, difference, lengths_of
 
 LEAST = 20  # clusters: a bin with fewer is not shown
 EDGES = [1024 * 2**k for k in range(11)]  # of the bins, in tokens: 1k to 1M
@@ -58,8 +58,7 @@ class Band:
 def bands(full: Row, columns: Sequence[Column]) -> tuple[list[Band], list[str]]:
     """The lengths of one benchmark's columns, ascending, as the full-context row has them; and what is left
     out with its reason."""
-    nominal = list(dict.fromkeys(c[2] for c in columns if c[2]))
-    if nominal:
+    if nominal := lengths_of(columns):
         return [Band(n, tokens(n), tuple(c for c in columns if c[2] == n)) for n in nominal], []
     usable = tuple(c for c in columns if (cell := full.cells.get(c)) and cell.usable and cell.scores)
     if not usable:

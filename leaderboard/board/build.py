@@ -259,7 +259,8 @@ def _passes(values: dict[str, Any], patterns: dict[str, list[str]]) -> bool:
 
 def _row(run: Run, codes: Codes, patterns: dict[str, list[str]], partial: bool, root: Path) -> Row:
     model = run.head["model"]
-    checkpoint = str(model.get("revision") or model.get("adapter") or (model.get("weights_hash") or "")[:8])
+    named = [str(model[part]) for part in ("revision", "adapter") if model.get(part)]
+    checkpoint = "+".join(named) or (model.get("weights_hash") or "")[:8]
     row = Row(run.model, checkpoint, run.head["setting"], run.prompt, [run.head])
     if run.folder.is_relative_to(root):
         row.folder = str(run.folder.relative_to(root))

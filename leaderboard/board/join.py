@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..ledgers.check import began
-from ..ledgers.inputs import differing, flat
+from ..ledgers.inputs import differing, switches
 from .cells import Cell, Column
 from .rows import Row
 
@@ -117,21 +117,6 @@ def name_variants(found: list[Row]) -> list[Row]:
                 row.variant = f"{row.variant} {parts}".strip()[:80] or row.runs[0][:6]
             _tell_copies_apart(group)
     return found
-
-
-def switches(head: dict[str, Any]) -> str:
-    """What switches the thoughts of a run's model, for its name; empty where nothing does."""
-    inputs = flat(head.get("fingerprint_inputs") or {})
-    return " ".join(f"{k.split('.')[-1]}={inputs[k]}" for k in sorted(inputs) if _switches(k))[:80]
-
-
-def _switches(name: str) -> bool:
-    """Whether an input of a run says how its model thinks: our option, or arguments of the chat template."""
-    return (
-        name == "thinking"
-        or name.startswith("model_args.")
-        and any(word in name for word in ("chat_template_args", "chat_template_kwargs", "enable_thinking"))
-    )
 
 
 def _tell_copies_apart(group: list[Row]) -> None:

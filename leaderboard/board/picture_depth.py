@@ -9,7 +9,7 @@ import numpy as np
 from ..plots import Chart, Panel, heat
 from .cells import Bounds, Column, in_bin
 from .depths import depth_bins
-from .rows import Row, columns_of, difference
+from .rows import Row, columns_of, difference, lengths_of
 
 Grid = list[list[float | None]]
 
@@ -25,7 +25,7 @@ def heats(rows: Sequence[Row]) -> Iterator[tuple[str, Chart]]:
             bins = depth_bins([row], [c for c in usable if c[0] == benchmark])
             if isinstance(bins, str):
                 continue
-            lengths = list(dict.fromkeys(c[2] for c in bins.columns))
+            lengths = lengths_of(bins.columns)
             grid, n = _matrix(row, bins.columns, bins.bounds, lengths)
             panels = [Panel(row.setting["text"], grid, n=n)]
             other = next((r for r in rows if _beside(r, row, bins.columns)), None)

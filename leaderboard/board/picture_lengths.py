@@ -12,7 +12,7 @@ from ..text.names import chance, title
 from ..text.printed import printed
 from .advice import ALL, Advice, Use
 from .cells import Cell, Column
-from .rows import Row, columns_of
+from .rows import Row, columns_of, lengths_of
 from .views.settings import settings_order
 
 MODELS = 40  # of which a page can hold pictures
@@ -49,8 +49,8 @@ def curves(
         average: list[list[str]] = [datasets] if len(datasets) > 1 else []
         each = [[d] for d in datasets]
         for kept in [*average, *each]:
-            by = {length: [c for c in own if c[2] == length and c[1] in kept]
-                  for length in dict.fromkeys(c[2] for c in own if c[1] in kept)}  # fmt: skip
+            of_kept = [c for c in own if c[1] in kept]
+            by = {length: [c for c in of_kept if c[2] == length] for length in lengths_of(of_kept)}
             lines = _lines(rows, by, across)
             if len(by) < 2 or not lines:
                 continue

@@ -14,7 +14,7 @@ from ..plots import Row as ForestRow
 from ..text.names import title
 from .cells import Column, short_column
 from .costs import macro
-from .join import started, switches
+from .join import started
 from .picture_depth import heats
 from .picture_lengths import choices, curves, models, point, telling
 from .rows import Row, columns_of, difference, suite_of

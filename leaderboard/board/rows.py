@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ledgers.inputs import switches
 from ..ledgers.summary import tokens
 from ..pairs.axes import MODEL, SETTING, comparable
 from ..stats import Design, Effect
@@ -123,10 +124,12 @@ class Paired:
 
 
 def axes_between(new: Row, base: Row) -> tuple[str, ...]:
-    """On which axes two rows of a board differ: settings of one model, models under one setting, or both."""
+    """On which axes two rows of a board differ: settings of one model, models under one setting, or both. A model that
+    thinks and one that does not are two."""
     if new.setting["text"] == base.setting["text"]:
         return (MODEL,)
-    return (SETTING,) if new.name == base.name else (MODEL, SETTING)
+    alike = new.name == base.name and switches(new.heads[0]) == switches(base.heads[0])
+    return (SETTING,) if alike else (MODEL, SETTING)
 
 
 def difference(
@@ -186,6 +189,11 @@ def columns_of(found: Iterable[Row]) -> list[Column]:
         return order(c[0]), _dataset_rank(c[1]), c[1], tokens(c[2])
 
     return sorted(known, key=rank)
+
+
+def lengths_of(columns: Iterable[Column]) -> list[str]:
+    """The lengths of these columns, ascending: datasets of one benchmark may have others each."""
+    return sorted({c[2] for c in columns if c[2]}, key=tokens)
 
 
 def suite_of(columns: Sequence[Column]) -> list[Column]:

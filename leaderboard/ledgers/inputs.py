@@ -22,3 +22,18 @@ def differing(heads: Sequence[dict[str, Any]], told: Collection[str] = ()) -> li
     names = [k for k in names if len({repr(f.get(k)) for f in each}) > 1]
     # One part where two inputs say the same: a command's gen_kwargs are among those of the run.
     return [" ".join(dict.fromkeys(f"{k.split('.')[-1]}={f[k]}" for k in names if k in f)) for f in each]
+
+
+def switches(head: dict[str, Any]) -> str:
+    """What switches the thoughts of a run's model, for its name; empty where nothing does."""
+    inputs = flat(head.get("fingerprint_inputs") or {})
+    return " ".join(f"{k.split('.')[-1]}={inputs[k]}" for k in sorted(inputs) if _switches(k))[:80]
+
+
+def _switches(name: str) -> bool:
+    """Whether an input of a run says how its model thinks: our option, or arguments of the chat template."""
+    return (
+        name == "thinking"
+        or name.startswith("model_args.")
+        and any(word in name for word in ("chat_template_args", "chat_template_kwargs", "enable_thinking"))
+    )

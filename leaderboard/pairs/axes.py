@@ -4,8 +4,8 @@ gate and check.
 axis         | must be equal                                                     | may differ, and is noted
 checkpoint   | everything below                                                  | nothing
 setting      | all but what the setting decides                                  | setting, context, truncation
-model        | items, golds, data, instruction, metric, judge, filter, clusters, | template, dtype, truncation, context
-             | prompt, setting                                                   |
+model        | items, golds, data, instruction, metric, judge, filter, clusters, | template, dtype, thinking, truncation,
+             | prompt, setting                                                   | context
 
 Two rows of a board that differ in model and setting are compared on both axes at once: what either allows.
 """
@@ -22,6 +22,7 @@ import numpy as np
 from icr_tasks.errors import unknown
 
 from ..ledgers.dtypes import dtype_name
+from ..ledgers.inputs import switches
 from ..ledgers.load import Run, Task, TaskItems
 from ..ledgers.unfinished import MARKED, unfinished
 
@@ -30,7 +31,7 @@ CHECKPOINT, SETTING, MODEL = "checkpoint", "setting", "model"
 FREE: dict[str, frozenset[str]] = {
     CHECKPOINT: frozenset(),
     SETTING: frozenset({"setting", "context", "truncation"}),
-    MODEL: frozenset({"template", "dtype", "context", "truncation"}),
+    MODEL: frozenset({"template", "dtype", "thinking", "context", "truncation"}),
 }
 # field -> (words, what to do)
 WORDS: dict[str, tuple[str, str]] = {
@@ -48,6 +49,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "setting": ("setting", "evaluate both under the same one, or compare on the axis setting"),
     "template": ("chat template", "evaluate both with the same one, or --allow template"),
     "dtype": ("dtype", "evaluate both with the same one, or --allow dtype"),
+    "thinking": ("switch of thoughts", "evaluate both with one `thinking`, or --allow thinking"),
     "clusters": ("cluster labels", "--allow clusters if items are independent"),
     "context": ("prompts under the same setting", "--allow prompts if intended"),
     "truncation": ("truncation", "use one max_model_len, or --allow truncation"),
@@ -59,6 +61,7 @@ WAIVED = {
     "clusters": ("clusters",),
     "template": ("template", "context"),
     "dtype": ("dtype",),
+    "thinking": ("thinking",),
 }
 CUT_ABOVE = 0.01  # share of a cell's items whose cut prompts are marked in it
 
@@ -105,6 +108,7 @@ class Identity:
     setting: str
     template: str | None
     dtype: str | None
+    thinking: str = ""  # what switches the model's thoughts
     clusters: int | None = None
     context: int | None = None
     truncation: int | None = None
@@ -148,6 +152,7 @@ def identity(task: Task, head: dict[str, Any], order: np.ndarray | None = None) 
         setting=str(head["setting"]["text"]),
         template=_text(head.get("chat_template_sha") or inputs.get("chat_template_sha")),
         dtype=dtype_name((head.get("model") or {}).get("dtype")),
+        thinking=switches(head),
     )
     if order is None or not isinstance(task, TaskItems):
         return found

@@ -134,7 +134,7 @@ def _once(found: list[Refusal]) -> list[Refusal]:
     said: set[tuple[str, str]] = set()
     kept = []
     for one in found:
-        if one.check in ("setting", "prompt", "template", "dtype"):
+        if one.check in ("setting", "prompt", "template", "dtype", "thinking"):
             if (one.check, one.text) in said:
                 continue
             said.add((one.check, one.text))
