@@ -42,10 +42,10 @@ ONE = Identity(
     truncation=3,
 )
 OTHER = {name: 9 if isinstance(getattr(ONE, name), int) else "other" for name in WORDS}
-ALWAYS = set(WORDS) - {"setting", "context", "truncation", "template", "dtype"}
+ALWAYS = set(WORDS) - {"setting", "context", "truncation", "template", "dtype", "thinking"}
 REFUSED = {
     CHECKPOINT: set(WORDS),
-    SETTING: ALWAYS | {"template", "dtype"},
+    SETTING: ALWAYS | {"template", "dtype", "thinking"},
     MODEL: ALWAYS | {"setting"},
 }
 

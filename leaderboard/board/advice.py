@@ -174,7 +174,7 @@ def _whole(found: list[Band]) -> Band:
     columns = tuple(dict.fromkeys(c for b in found for c in b.columns))
     masks = [b.masks for b in found if b.masks is not None]
     joined = tuple(np.logical_or.reduce(parts) for parts in zip(*masks, strict=True)) if masks else None
-    return Band(ALL, max(b.tokens for b in found), columns, joined)
+    return Band(ALL, max(b.tokens for b in found), columns, joined, found[0].places)
 
 
 def _setting(row: Row, full: Row, found: list[Band], whole: Band) -> Setting:

@@ -10,7 +10,7 @@ import numpy as np
 from ..ledgers.summary import tokens
 from ..stats import Design, Effect, documents
 from ..text.names import size
-from .cells import Column
+from .cells import Column, Places
 from .rows import Paired, Row, difference, lengths_of
 
 LEAST = 20  # clusters: a bin with fewer is not shown
@@ -26,6 +26,7 @@ class Band:
     tokens: int
     columns: tuple[Column, ...]
     masks: tuple[np.ndarray, ...] | None = None
+    places: tuple[Places, ...] = ()  # of a bin: the items of each column that its masks are of
     _designs: dict[int, tuple[Design, Design]] = field(default_factory=dict, repr=False)
 
     def paired(self, new: Row, base: Row) -> Paired | str:
@@ -33,6 +34,8 @@ class Band:
         found = difference(new, base, self.columns)
         if isinstance(found, str) or self.masks is None:
             return found
+        if not self._of_its_items(base):
+            return "other items than full context"
         mask = np.concatenate(self.masks)
         return found.within(mask, self._within(base, found.design, mask))
 
@@ -44,6 +47,12 @@ class Band:
             return whole  # known already: other tables average the same cells
         found = self.paired(row, row)
         return found if isinstance(found, str) else found.design.score(found.new)
+
+    def _of_its_items(self, row: Row) -> bool:
+        """Whether the masks are of this row's items: they are of those of full context, which may be others where runs
+        are partial."""
+        cells = zip((row.cells[c].scores for c in self.columns), self.places, strict=True)
+        return all(s is not None and (s.at is at or np.array_equal(s.at.item, at.item)) for s, at in cells)
 
     def _within(self, row: Row, whole: Design, mask: np.ndarray) -> Design:
         """The design of a bin's items, which count equally; kept as long as the whole one is."""
@@ -70,7 +79,9 @@ def bands(full: Row, columns: Sequence[Column]) -> tuple[list[Band], list[str]]:
     found, left = [], []
     bins = [np.searchsorted(EDGES, p, side="left") for p in prompts]
     for k in sorted({int(b) for part in bins for b in np.unique(part)}):
-        band = Band(_name(k), EDGES[min(k, len(EDGES) - 1)], usable, tuple(b == k for b in bins))
+        masks = tuple(b == k for b in bins)
+        places = tuple(p.at for p in counted if p is not None)
+        band = Band(_name(k), EDGES[min(k, len(EDGES) - 1)], usable, masks, places)
         clusters = _clusters(band, full)
         if clusters < LEAST:
             left.append(f"{band.name} has {clusters} questions or documents, {LEAST} are needed")

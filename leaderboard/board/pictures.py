@@ -3,12 +3,14 @@ checkpoints. Their data come from the rows; `plots` draws."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from ..ledgers.inputs import switches
 from ..plots import Chart, Dot, Step, forest, pareto, trend
 from ..plots import Row as ForestRow
 from ..text.names import title
@@ -199,4 +201,5 @@ def _step(row: Row, first: Row, columns: Sequence[Column]) -> Step:
     paired = difference(row, first, columns, axis="checkpoint") if columns else "nothing in common"
     if isinstance(paired, str):
         return Step(name, None)
-    return Step(name, *paired.effect().in_points())
+    mean, low, high = paired.effect().in_points()
+    return Step(name, mean, *((low, high) if math.isfinite(low) else (mean, mean)))  # of one cluster no interval

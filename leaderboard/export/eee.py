@@ -18,6 +18,7 @@ from icr_tasks.registry import EXPORTS
 from icr_tasks.storage import write_atomic
 
 from ..ledgers.check import began
+from ..ledgers.inputs import switches
 from ..ledgers.load import Run, TaskItems
 from ._source import Source, deviation, finite, words
 
@@ -161,7 +162,7 @@ def _result(source: Source, run: Run, task: TaskItems) -> dict[str, Any] | None:
             ),
             "uncertainty": uncertainty,
         },
-        "generation_config": _generation(run),
+        "generation_config": _generation(run, task),
     }
 
 
@@ -181,9 +182,10 @@ def _metric(task: TaskItems) -> dict[str, Any]:
     return found
 
 
-def _generation(run: Run) -> dict[str, Any]:
+def _generation(run: Run, task: TaskItems) -> dict[str, Any]:
     head = run.head
-    kwargs = head.get("gen_kwargs") or {}
+    # of one of the tasks in a ledger that knows them for whole runs only
+    kwargs = task.sheet.get("gen_kwargs") or (head.get("gen_kwargs") if len(run.tasks) == 1 else None) or {}
     args = {k: kwargs[k] for k in ("temperature", "top_p", "top_k") if isinstance(kwargs.get(k), int | float)}
     if isinstance(kwargs.get("max_gen_toks"), int) and kwargs["max_gen_toks"] > 0:
         args["max_tokens"] = kwargs["max_gen_toks"]
@@ -192,6 +194,7 @@ def _generation(run: Run) -> dict[str, Any]:
         "setting": run.setting,
         "setting_fields": orjson.dumps(setting).decode(),
         "prompt": run.prompt,
+        "thoughts": switches(head) or None,
     }
     told |= {f"truncation_{k}": v for k, v in (head.get("truncation") or {}).items()}
     told |= {"chat_template_sha": head.get("chat_template_sha"), "fingerprint": run.fingerprint}

@@ -17,6 +17,7 @@ from icr_tasks.registry import EXPORTS
 from icr_tasks.storage import write_atomic
 
 from ..ledgers.check import began
+from ..ledgers.inputs import switches
 from ..ledgers.ledger import slug
 from ..ledgers.load import Run, TaskItems
 from ..pairs.axes import marks
@@ -59,6 +60,7 @@ def _entry(source: Source, run: Run, task: TaskItems) -> dict[str, Any] | None:
         return None
     mean, low, high = effect.in_points()
     notes = [f"setting {run.setting}"] + ([f"prompt {run.prompt}"] if run.prompt else [])
+    notes += [how] if (how := switches(run.head)) else []
     notes.append(f"{task.metric} x 100")
     if low == low and abs(low) != float("inf"):
         notes.append(f"95 % interval [{low:.1f}, {high:.1f}], {effect.clusters} clusters")

@@ -16,6 +16,7 @@ from icr_tasks.settings import parse_tokens
 
 from ..stats import Design, Effect, documents, objects
 from ..text.names import DASH, estimate, number, plain, shortened
+from .inputs import differing
 from .load import Task, rows_by_task
 from .unfinished import cut_note, percent, unfinished
 
@@ -82,12 +83,19 @@ def table(runs: list[tuple[Path, dict[str, Any]]], tallies: dict[str, Tally] | N
 
     `tallies` by fingerprint spares reading the ledgers again.
     """
-    blocks: dict[tuple[str, str], list[tuple[str, dict[str, Scored]]]] = {}
+    blocks: dict[tuple[str, str], dict[str, list[tuple[Path, dict[str, Any]]]]] = {}
     for folder, head in runs:
-        tally = (tallies or {}).get(head["fingerprint"]) or _read(folder, head)
-        line = (str(head["setting"]["text"]), tally.tasks(head["tasks"]))
-        blocks.setdefault((str(head["model"]["id"]), str(head["prompt"] or "")), []).append(line)
-    return "\n\n".join(_block(*key, found) for key, found in sorted(blocks.items()))
+        block = blocks.setdefault((str(head["model"]["id"]), str(head["prompt"] or "")), {})
+        block.setdefault(str(head["setting"]["text"]), []).append((folder, head))
+    found = []
+    for key, by_setting in sorted(blocks.items()):
+        lines = []
+        for setting, same in by_setting.items():
+            for (folder, head), what in zip(same, differing([h for _, h in same]), strict=True):
+                tally = (tallies or {}).get(head["fingerprint"]) or _read(folder, head)
+                lines.append((f"{setting} {what}".strip(), tally.tasks(head["tasks"])))
+        found.append(_block(*key, lines))
+    return "\n\n".join(found)
 
 
 def _read(folder: Path, head: dict[str, Any]) -> Tally:
@@ -154,6 +162,7 @@ def _cell(task: Scored) -> str:
     effect = score([task])
     if effect is None or not scored:
         return f"{DASH} ({scored if effect is None else 0}/{expected})"
-    cut = f"; {100 * task.sheet['n_truncated'] / scored:.0f}% cut" if task.sheet.get("n_truncated") else ""
+    asked = scored + (task.sheet.get("n_failed") or 0)  # failed ones may be cut, too
+    cut = f"; {100 * task.sheet['n_truncated'] / asked:.0f}% cut" if task.sheet.get("n_truncated") else ""
     cut += f"; {percent(share)} unfinished" if (share := unfinished(task.sheet)) else ""
     return f"{_shown(effect)} ({scored}/{expected}{cut})"

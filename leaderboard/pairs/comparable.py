@@ -19,6 +19,7 @@ WAIVABLE = {
     "clusters": "items without a cluster are independent",
     "template": "the chat template may be another one",
     "dtype": "the model's dtype may be another one",
+    "thinking": "the model's thoughts may be switched otherwise",
 }
 JUDGED_AT_LEAST = 0.95  # below this share of readable verdicts a task is not comparable
 

@@ -152,17 +152,20 @@ for (const id of ["run-a", "run-b"]) options($(id), [["", "choose a run"], ...ru
 $("two").hidden = runs.length < 2;
 
 // The state of the page is in its address, so that a link opens what the sender saw: #?q=words&sort=table,column,up&a=run&b=run&task=name
-const state = () => new URLSearchParams(location.hash.startsWith("#?") ? location.hash.slice(2) : "");
+// A link of the menu puts a section there in its place, which forgets nothing.
+let kept = new URLSearchParams();
+const state = () => (location.hash.startsWith("#?") ? (kept = new URLSearchParams(location.hash.slice(2))) : kept);
 function keep(changes) {
   const now = state();
   for (const [key, value] of Object.entries(changes)) value ? now.set(key, value) : now.delete(key);
+  kept = now;
   history.replaceState(null, "", `#?${now}`);
   $("link").hidden = !now.size;
 }
 function restore() {
   const now = state();
   $("link").hidden = !now.size;
-  if (!now.size) return;
+  if (!now.size || !location.hash.startsWith("#?")) return;
   $("filter").value = now.get("q") ?? "";
   filter();
   const [table, column, way] = (now.get("sort") ?? "").split(",");
@@ -293,7 +296,7 @@ for (const id of ["run-a", "run-b", "run-task"]) $(id).addEventListener("change"
   if ($("run-a").value && $("run-b").value) two();
   keep({a: $("run-a").value, b: $("run-b").value, task: $("run-task").value});
 });
-$("link").addEventListener("click", () => navigator.clipboard?.writeText(location.href).then(() => { $("link").textContent = "Copied"; }));
+$("link").addEventListener("click", () => navigator.clipboard?.writeText(`${location.href.split("#")[0]}#?${state()}`).then(() => { $("link").textContent = "Copied"; }));
 addEventListener("hashchange", restore);
 restore();
 $("close").addEventListener("click", () => { $("detail").hidden = true; });

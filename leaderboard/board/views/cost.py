@@ -34,16 +34,27 @@ def _at(head: Head, path: str) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _ratio(top: str, bottom: str) -> Of:
-    """Quotient of two sums over a row's runs; None unless every run has both."""
+def _rate(tokens: str, stage: str) -> Of:
+    """Tokens a second of the tasks that were timed as a whole; None unless every run has one."""
 
-    def ratio(row: Row) -> float | None:
-        over, under = ([_at(h, path) for h in row.heads] for path in (top, bottom))
-        if None in over or None in under or not sum(v or 0.0 for v in under):
-            return None
-        return sum(v or 0.0 for v in over) / sum(v or 0.0 for v in under)
+    def rate(row: Row) -> float | None:
+        parts = [part for head in row.heads if (part := _timed(head, tokens, stage))]
+        seconds = sum(s for _, s in parts)
+        return sum(n for n, _ in parts) / seconds if len(parts) == len(row.heads) and seconds else None
 
-    return ratio
+    return rate
+
+
+def _timed(head: Head, tokens: str, stage: str) -> tuple[float, float] | None:
+    """Tokens of a run and the seconds they took, of the same items: a task of whose answers only some say their time
+    counts for neither. A ledger of an older version knows both for whole runs only."""
+    sheets = [t for t in head["tasks"].values() if "tokens" in t]
+    if not sheets:
+        n, s = _at(head, f"tokens.{tokens}"), _at(head, f"seconds.{stage}")
+        return (n, s) if n is not None and s is not None else None
+    whole = [t for t in sheets if (t.get("n_timed") or 0) >= max(t.get("n_scored") or 0, 1)]
+    found = [(n, s) for t in whole if (n := _at(t, f"tokens.{tokens}")) and (s := _at(t, f"seconds.{stage}"))]
+    return (sum(n for n, _ in found), sum(s for _, s in found)) if found else None
 
 
 def _largest(path: str) -> Of:
@@ -71,7 +82,7 @@ def _right(name: str) -> Of:
 
 def _cut(row: Row) -> float | None:
     tasks = [t for h in row.heads for t in h["tasks"].values()]
-    n = sum(t.get("n_scored") or 0 for t in tasks)
+    n = sum((t.get("n_scored") or 0) + (t.get("n_failed") or 0) for t in tasks)  # failed ones may be cut, too
     return 100 * sum(t.get("n_truncated") or 0 for t in tasks) / n if n else None
 
 
@@ -87,8 +98,8 @@ COSTS: dict[str, tuple[str, Of]] = {
     "prompt tokens / right answer": ("", _right("prompt")),
     "device s / right answer": ("s", _right("device")),
     "USD / right answer": ("", _right("usd")),
-    "prefill tokens / s, a request": ("", _ratio("tokens.prompt", "seconds.prefill")),
-    "decode tokens / s, a request": ("", _ratio("tokens.output", "seconds.decode")),
+    "prefill tokens / s, a request": ("", _rate("prompt", "prefill")),
+    "decode tokens / s, a request": ("", _rate("output", "decode")),
     "peak memory": ("B", _largest("peak_memory_bytes")),
     "KV stored / token": ("B", _mean("kv.bytes_stored_per_token")),
     "KV read / step": ("B", _mean("kv.bytes_read_per_step")),
@@ -97,7 +108,13 @@ COSTS: dict[str, tuple[str, Of]] = {
     "attention kept": ("%", _mean("kv.mass_kept", 100)),
     "prompts cut": ("%", _cut),
 }
-_MAY_BE_ZERO = ("prompts cut", "cached tokens / item", "reasoning tokens / item")
+_MAY_BE_ZERO = (
+    "prompts cut",
+    "cached tokens / item",
+    "reasoning tokens / item",
+    "USD / item",
+    "USD / right answer",
+)
 
 
 def value(row: Row, name: str) -> float | None:

@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from icr_tasks.errors import unknown
 from icr_tasks.registry import view
 
+from ...ledgers.inputs import switches
 from ...text.names import listed
 from ..cells import Column, short_column
 from ..join import started
@@ -63,8 +65,10 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Column]]]:
 def _base(pairs: Sequence[tuple[Row, Row]], wanted: str | None) -> str:
     """The reference model: the named one, else the one whose full-context run is oldest."""
     names = {row.name for row, _ in pairs}
-    if wanted in names:
-        return str(wanted)
+    if wanted is not None and wanted not in names:
+        raise unknown("model with a compressed run", wanted, sorted(names))
+    if wanted is not None:
+        return wanted
     return min(pairs, key=lambda pair: (started(pair[1].heads[0]), pair[1].name))[0].name
 
 
@@ -92,10 +96,16 @@ def _twice(
     """(compressed - full) of this model minus the same of the reference, on the same items."""
     if row.name == base:
         return Shown("diff", reason="reference")
+    how = switches(row.heads[0])
     own = [(r, f) for r, f in of_base if r.setting["text"] == row.setting["text"]]
-    other = min(own, key=lambda pair: pair[0].prompt != row.prompt, default=None)  # its own prompt first
+    alike = [pair for pair in own if switches(pair[0].heads[0]) == how]
+    # its own prompt first, then what is made like it
+    other = min(
+        alike, key=lambda p: (p[0].prompt != row.prompt, p[0].variant != row.variant), default=None
+    )
     if other is None:
-        return Shown("diff", reason=f"{base} has no run under {row.setting['text']}")
+        what = f" with {how or 'no switch of thoughts'}" if own else ""
+        return Shown("diff", reason=f"{base} has no run under {row.setting['text']}{what}")
     ours, theirs, across = (
         difference(row, full, columns),
         difference(*other, columns),
