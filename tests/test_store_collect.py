@@ -185,7 +185,7 @@ def test_a_gap_makes_the_average_a_dash(tmp_path: Path) -> None:
     runs = collect([tmp_path / "out"], tmp_path / "results")
     assert len(runs) == 1  # two calls, one run
     text = table(runs)
-    assert "| full | 100.0 [34.2, 100.0] (4/4; 25% cut) | 100.0 (1/4; 100% cut) | – |" in text
+    assert "| full | 100.0 [34.2, 100.0] (4/4; 25% cut) | 100.0 (1/4; 50% cut) | – |" in text
     assert runs[0][1]["tasks"]["icr_helmet_rag_nq_8k"]["n_failed"] == 1 and runs[0][1]["status"] == "partial"
 
 
