@@ -154,7 +154,11 @@ def test_interrupt_ends_cleanly_and_says_how_to_go_on(calm: dict[str, Any], tmp_
         pid = faults.child(path, out)
         wait_for(lambda before=before: len(calls(tmp_path)) >= before + 3)
         os.kill(pid, sign)
+        if sign == signal.SIGTERM:  # a scheduler's reaches a worker twice: with its group, and from its parent
+            time.sleep(0.02)
+            os.kill(pid, sign)
         assert faults.finish(pid) == 130
+        assert "Traceback" not in (tmp_path / "out.log").read_text()
         assert (tmp_path / "out.log").read_text().count(f"go on with: icr sweep {path} -o") == number + 1
     assert main(["status", str(path), "-o", str(out), "--check"]) == 1
     assert faults.finish(faults.child(path, out)) == 0

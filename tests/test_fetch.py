@@ -139,6 +139,12 @@ def test_helmet_members_only_and_early_stop(
     assert "nq-dev" in capsys.readouterr().out
 
 
+def test_an_address_that_nobody_answers_is_exit_code_3(tmp_path: Path) -> None:
+    with pytest.raises(IcrError, match=r"--from MIRROR, or files put in place by hand") as refused:
+        extract("http://127.0.0.1:9/x.tar.gz", ["a"], tmp_path, "out")
+    assert refused.value.exit_code == 3
+
+
 def test_broken_stream_keeps_finished_members(hub: Hub, tmp_path: Path) -> None:
     body = archive({"a": b"first", "pad": noise(3_000_000), "b": b"second"})
     hub.files["/x.tar.gz"], hub.break_after["/x.tar.gz"] = body, 1_000_000

@@ -49,7 +49,7 @@ RUN_BY = {
     "icr judge serve --model MODEL": ("test_judge_engine.py", ["judge", "serve"]),
     "icr score --task icr_infbench_mc": ("test_metrics_official.py", ["infbench_mc"]),
     "icr train data": ("test_training_data.py", ["train", "data"]),
-    "icr train grpo config.yaml": ("test_training_grpo.py", ["grpo"]),
+    "icr train grpo grpo_ao.yaml": ("test_training_grpo.py", ["grpo"]),
     "icr train study study.yaml": ("test_training_study.py", ["study"]),
     "make train-demo": ("test_training_demo.py", ["train", "demo"]),
 }

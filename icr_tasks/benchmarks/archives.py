@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
+from urllib.error import HTTPError, URLError
 
 from tqdm import tqdm
 
@@ -85,7 +86,11 @@ def extract(
                         return done
     except (*_BROKEN, HTTPException, OSError) as error:
         kept = f"{len(done)} finished files are kept; run the command again for the other {len(left)}"
-        raise IcrError(f"{url}: {error or type(error).__name__}; {kept}") from error
+        away = isinstance(error, URLError) and not isinstance(error, HTTPError)  # not reached, nothing was said
+        fix = "; without a network: --from MIRROR, or files put in place by hand (docs/data.md)" if away else ""
+        raise IcrError(
+            f"{url}: {error or type(error).__name__}; {kept}{fix}", exit_code=3 if away else 2
+        ) from error
     raise IcrError(f"{url} has no {', '.join(sorted(left))}; {len(done)} files were written")
 
 

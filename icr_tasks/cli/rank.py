@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--tasks", required=True, help="comma-separated tasks or groups of HELMET-RAG or synth"
     )
-    parser.add_argument("--prompt", help="ao (default), id, idc, idq, judge, official")
+    parser.add_argument("--prompt", help="ao (default), id, idc, idq, judge; official (HELMET-RAG alone)")
     parser.add_argument(
         "--definition", default="attention", help="attention, calibrated, paper_code, or several with commas"
     )

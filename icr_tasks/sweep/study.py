@@ -154,7 +154,8 @@ def load(path: Path, out: Path | None = None) -> Study:
     try:
         raw = read_yaml(path.read_text(encoding="utf-8"), path, _Strict)
     except OSError as error:
-        raise IcrError(f"cannot read {path}: {error.strerror}") from error
+        fix = "" if path.exists() else "; docs/sweep.md shows how to write one, results/study.yaml is one"
+        raise IcrError(f"cannot read {path}: {error.strerror}{fix}") from error
     except UnicodeDecodeError as error:
         raise IcrError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
