@@ -38,6 +38,7 @@ ARCHITECTURES = {
     "mistral": ("Mistral", {"sliding_window": None}),
     "glm": ("Glm", {}),
     "phi3": ("Phi3", {"sliding_window": None}),
+    "smollm3": ("SmolLM3", {"no_rope_layers": [1, 0]}),  # its second layer has no positions
 }
 
 

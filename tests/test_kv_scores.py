@@ -14,6 +14,7 @@ from test_kv_hf import HEADS, NEW, model, ours, prompt  # noqa: E402
 from icr_tasks.errors import IcrError  # noqa: E402
 from icr_tasks.kv import make  # noqa: E402
 from icr_tasks.kv.hf import attention, decode  # noqa: E402
+from icr_tasks.kv.hf.rotary import Rotary  # noqa: E402
 from icr_tasks.kv.hf.session import Session  # noqa: E402
 from icr_tasks.settings import Setting  # noqa: E402
 
@@ -61,7 +62,7 @@ def hidden(built: Any, ids: list[int]) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "glm"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "glm", "smollm3"])
 def test_expected_attention_is_the_published_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries from the model's own projection before any rotation, keys and values from its cache; the average over
     future positions taken sample by sample of the rotation."""
@@ -83,7 +84,7 @@ def test_expected_attention_is_the_published_one(kind: str, monkeypatch: pytest.
             for at in range(N, N + future):
                 cos, sin = built.model.rotary_emb(unit, torch.full((1, 8), at))
                 turns.append(rotate(unit, unit, cos, sin)[0][0, 0])
-            turn = torch.stack(turns).mean(0)
+            turn = torch.stack(turns).mean(0) if getattr(layer.self_attn, "use_rope", True) else unit[0, 0]
             keys, values = cache.layers[slot].keys[0], cache.layers[slot].values[0]
             for head in range(2):
                 worth = torch.zeros(N - 4)
@@ -94,6 +95,26 @@ def test_expected_attention_is_the_published_one(kind: str, monkeypatch: pytest.
                 worth = worth * values[head, 4:].norm(dim=-1)
                 best = (worth.topk(round(0.3 * N) - 4).indices + 4).tolist()
                 assert set(found[slot][head]) == {*range(4), *best}
+
+
+@pytest.mark.parametrize("kind", ["Cohere2", "Exaone4"])
+def test_layers_that_see_no_positions_are_found(kind: str) -> None:
+    """Windows rotate, full attention does not."""
+    import transformers
+    from test_kv_models import HALF, SMALL
+
+    config = getattr(transformers, f"{kind}Config")(**{**SMALL, "sliding_window": 16, "layer_types": HALF})
+    assert Rotary(getattr(transformers, f"{kind}ForCausalLM")(config)).layers == {0, 2}
+
+
+@pytest.mark.parametrize("name", ["expected", "kvzip"])
+def test_what_a_method_looks_at_beyond_the_prompt_does_not_move_the_rotation(name: str) -> None:
+    """rope_type `dynamic`: the angles are those of the longest pass."""
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    built, ask = model("llama", max_position_embeddings=64, rope_parameters=rope), ([5, 6, 7], [8, 9])
+    (full,) = ours(built, [prompt(N)], None)
+    (whole,) = ours(built, [prompt(N)], make(name, 1.0), repeat=ask)
+    assert torch.allclose(torch.stack(whole.logits), torch.stack(full.logits), atol=1e-4)
 
 
 def test_kvzip_keeps_what_the_repetition_attends_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..base import Method
 from ..prefill import SparsePrefill
-from . import attention, joined, models, repeat
+from . import attention, joined, models, repeat, rotary
 from .cache import full_layers, new_cache, stored_bytes
-from .moments import Moments, Rotary
+from .moments import Moments
 from .prefills import TAIL, OnePrefill, Prefill, PrefillStore
 from .report import peak_bytes, report, reset_peak
 from .session import Session
@@ -195,7 +195,7 @@ def _compressed(batch: _Batch, job: Job, method: Method | None) -> joined.Compre
     if job.prefill != "dense":
         session.prefill = SparsePrefill()
     if moments:
-        session.moments = Moments(Rotary(model), method.sink if method else 0)
+        session.moments = Moments(rotary.Rotary(model), method.sink if method else 0, where)
     with attention.active(session):
         if shared is not None:
             logits, seconds, reused = _shared(batch, session, job, shared)
@@ -207,9 +207,9 @@ def _compressed(batch: _Batch, job: Job, method: Method | None) -> joined.Compre
             seconds, reused = _now(model) - start - untimed, []
         session.prefilled = width - after
         if method is not None and repeats and method.applies(width - after):
-            repeat.run(
-                batch, session, job.prompts[0][: width - after], job.repeat, getattr(method, "part", 2048)
-            )
+            ids, part = job.prompts[0][: width - after], getattr(method, "part", 2048)
+            with rotary.kept(model):
+                repeat.run(batch, session, ids, job.repeat, part)
         pads = session.finish_prefill(batch.cache, job.max_new + after)
         stored = [stored_bytes(batch.cache, b, pad, where) for b, pad in enumerate(pads)]
     return joined.Compressed(session, logits, stored, seconds, reused)
