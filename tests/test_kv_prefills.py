@@ -168,3 +168,34 @@ def test_bad_folders_and_models_without_a_name(folder: Path, tmp_path: Path) -> 
     built = IcrHF(str(folder), dtype="float32", device="cpu")
     with pytest.raises(IcrError, match="tells weights apart"):
         IcrHF(built.model, tokenizer=built.tokenizer, prefill_store=str(tmp_path))
+
+
+def test_a_name_on_the_hub_whose_branch_moved_is_another_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stores keep the two apart; what a run is called stays."""
+    from huggingface_hub import constants
+
+    from icr_tasks.engines import identity
+    from icr_tasks.engines.hf import IcrHF
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    args, at = {"pretrained": "org/tiny", "peft": "org/tuned"}, tmp_path / "models--org--tiny"
+    assert identity.stored(args) == identity.engine(args), "nothing is known of what is not here"
+    (at / "refs").mkdir(parents=True)
+    for commit in ("a" * 40, "b" * 40):
+        (at / "snapshots" / commit).mkdir(parents=True)
+        (at / "snapshots" / commit / "config.json").write_text("{}")
+        (at / "refs" / "main").write_text(commit)
+        assert identity.stored(args) == {**identity.engine(args), "commits": {"pretrained": commit}}
+    assert identity.engine(args) == args
+    old = {**args, "revision": "a" * 40}
+    assert identity.stored(old)["commits"] == {"pretrained": "a" * 40}
+    local = {"pretrained": str(folder)}
+    assert identity.stored(local) == identity.engine(local)
+
+    def place(commit: str) -> Path:
+        monkeypatch.setattr(identity, "commit", lambda *_: commit)
+        return IcrHF(str(folder), device="cpu", prefill_store=str(tmp_path / "p")).prefills.path([1, 2])
+
+    assert place("a") != place("b")

@@ -97,7 +97,7 @@ class IcrHF(HFLM):
         args = {**kwargs, "pretrained": pretrained, "dtype": str(self.model.dtype)}
         args |= {"compress_once": True} if compress_once else {}
         args["transformers"] = transformers.__version__
-        same = identity.engine(args) if store or prefill_store else {}
+        same = identity.stored(args) if store or prefill_store else {}
         self.store = AnswerStore(store, {**same, "engine": "icr-hf"}) if store else None
         self.prefills: PrefillStore | None = None
         self.last: OnePrefill | None = None  # within a call whose settings share prefills

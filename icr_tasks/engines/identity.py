@@ -28,6 +28,37 @@ def engine(args: dict[str, Any]) -> dict[str, Any]:
     return {**kept, **told, **({"files": folders} if folders else {})}
 
 
+_HUB = ("pretrained", "peft", "delta", "lora_local_path")  # arguments that may name a model of the hub
+
+
+def stored(args: dict[str, Any]) -> dict[str, Any]:
+    """`engine`, with the commit behind each name of the hub: its branch may move, and what an older model made would be
+    found by name alone. For what an engine keeps once its weights are loaded; no part of a run's fingerprint."""
+    commits = {
+        name: found
+        for name in _HUB
+        if isinstance(given := args.get(name), str) and (found := commit(given, args.get("revision")))
+    }
+    return {**engine(args), **({"commits": commits} if commits else {})}
+
+
+def commit(name: str, revision: str | None = None) -> str | None:
+    """The commit that the hub's cache has for a name, None where it has none (a folder, another source of weights)."""
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
+    if Path(name).expanduser().exists():
+        return None
+    for file in ("config.json", "adapter_config.json"):
+        try:
+            found = huggingface_hub.try_to_load_from_cache(name, file, revision=revision or "main")
+        except HFValidationError:
+            return None
+        if isinstance(found, str):
+            return Path(found).parent.name
+    return None
+
+
 def versions() -> dict[str, str]:
     """Versions of the installed engine packages."""
     return {name: found for name in _PACKAGES if (found := _version(name)) is not None}

@@ -70,7 +70,7 @@ class IcrVLLM(VLLM):
         ours = kwargs["worker_extension_cls"] == own.EXTENSION
         self.held = self.model.collective_rpc(own.CALL) if self.native and ours else []
         args = {**told(self.model_args, kwargs, self.kv.asked), "engine": vllm.__version__}
-        self.store = AnswerStore(store, identity.engine(args)) if store else None
+        self.store = AnswerStore(store, identity.stored(args)) if store else None
         if self.store is not None and self.store.damaged:
             log.warning(
                 "%s: %d damaged lines skipped; those items run again", self.store.path, self.store.damaged
