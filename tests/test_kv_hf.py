@@ -200,6 +200,7 @@ def test_query_agnostic_does_not_see_the_question(name: str) -> None:
     [
         (transformers.MistralConfig(sliding_window=128), "none of its layers has full attention"),
         (transformers.DeepseekV3Config(), "MLA"),
+        (transformers.Gemma2Config(), "caps its scores"),
         (transformers.MambaConfig(), "none of its layers has full attention"),
     ],
 )

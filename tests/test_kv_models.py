@@ -3,6 +3,7 @@ left out; random weights of each architecture."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,3 +207,27 @@ def test_an_attention_that_does_more_than_softmax_is_found_at_start_up() -> None
     with pytest.raises(IcrError, match="gemma2.*reading every key gives logits that differ"):
         same_logits.identity(built, "eager")
     assert own(built) == attention.NAME
+
+
+def test_full_attention_caps_what_the_model_caps(tmp_path: Path) -> None:
+    """transformers' sdpa leaves a soft cap out; ours is the model's own eager attention, prompt and steps."""
+    import tiny
+
+    from icr_tasks.engines.hf import IcrHF
+
+    torch.manual_seed(0)
+    capped = {"sliding_window": 16, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 0.5}
+    folder = tiny.llama(tmp_path)
+    size = transformers.AutoConfig.from_pretrained(folder).vocab_size
+    transformers.Gemma2ForCausalLM(
+        transformers.Gemma2Config(**{**SMALL, **capped, "vocab_size": size})
+    ).save_pretrained(folder)
+    engine = IcrHF(str(folder), dtype="float32", device="cpu")
+    assert engine.own_attention == "eager"
+    for parameter in engine.model.parameters():
+        parameter.data.mul_(3 if parameter.dim() > 1 else 1)
+    (found,) = decode.generate(engine.model, decode.Job([ids(60)], 5, frozenset(), keep_logits=True), None)
+    engine.model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        stock = engine.model(torch.tensor([[*ids(60), *found.tokens[:4]]])).logits[0, -5:]
+    assert torch.allclose(torch.stack(found.logits), stock, atol=1e-4)

@@ -87,7 +87,8 @@ class IcrHF(HFLM):
             super().__init__(pretrained, attn_implementation="eager", **given)  # attention sinks: gpt-oss
         if self.backend != "causal":
             raise IcrError(f"icr-hf needs a decoder-only model, not backend {self.backend!r}")
-        self.own_attention = str(self.model.config._attn_implementation)
+        capped = models.capped(self.model.config)  # what sdpa leaves out is no reference
+        self.own_attention = "eager" if capped else str(self.model.config._attn_implementation)
         self.model.set_attn_implementation(attention.register())
         self._identity: str | None = None  # what the start-up check found wrong; "" when it passed
         if (store or prefill_store) and not isinstance(pretrained, str):
@@ -96,6 +97,7 @@ class IcrHF(HFLM):
             )
         args = {**kwargs, "pretrained": pretrained, "dtype": str(self.model.dtype)}
         args |= {"compress_once": True} if compress_once else {}
+        args |= {"softcap": "applied"} if capped else {}  # answers were stored without it
         args["transformers"] = transformers.__version__
         same = identity.stored(args) if store or prefill_store else {}
         self.store = AnswerStore(store, {**same, "engine": "icr-hf"}) if store else None

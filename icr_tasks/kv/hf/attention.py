@@ -39,10 +39,11 @@ def forward(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention signature: query (batch, heads, q, dim), key/value (batch, kv_heads, tokens,
-    dim). `s_aux` are a model's attention sinks (gpt-oss): one logit a head beside those of the keys."""
+    dim). `s_aux` are a model's attention sinks (gpt-oss): one logit a head beside those of the keys. `softcap` bounds the
+    scores (Gemma 2); sdpa would leave it out."""
     session = _ACTIVE.get()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    sinks = kwargs.get("s_aux")
+    sinks, cap = kwargs.get("s_aux"), kwargs.get("softcap")
     if session is not None and (slot := session.slot(module.layer_idx)) is not None:
         if session.repeating is not None:
             repeat.score(session, slot, query, key, scale)
@@ -55,8 +56,8 @@ def forward(
         hidden = getattr(module, "masked_key_indices", None)  # kvpress's name, on layers of a masking press
         if hidden is not None:
             session.mask(slot, query, key, hidden, scale)
-    if sinks is not None:
-        return _with_sinks(query, key, value, attention_mask, scale, sinks), None
+    if sinks is not None or cap is not None:
+        return _explicit(query, key, value, attention_mask, scale, sinks, cap), None
     if session is not None and query.shape[2] == 1 and query.device.type == "cpu":
         return _one_query(query, key, value, attention_mask, scale), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -76,13 +77,22 @@ def _one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, s
     return out.reshape(query.shape[0], 1, query.shape[1], value.shape[3])
 
 
-def _with_sinks(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, sinks: Tensor
+def _explicit(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    sinks: Tensor | None,
+    cap: float | None,
 ) -> Tensor:
-    """Dense attention with a logit a head that takes weight and gives no value. Returns (batch, q, heads, dim)."""
+    """Dense attention with a logit a head that takes weight and gives no value (`sinks`), or scores within `cap`. Returns
+    (batch, q, heads, dim)."""
     batch, heads, q, dim = query.shape
     rows = query.view(batch, key.shape[1], -1, q, dim)
     scores = (rows @ key.unsqueeze(2).transpose(3, 4)).float() * scale
+    if cap is not None:
+        scores = torch.tanh(scores / cap) * cap
     if mask is not None:
         seen = mask[..., : key.shape[2]].unsqueeze(2)
         scores = scores.masked_fill(~seen, -torch.inf) if mask.dtype == torch.bool else scores + seen
@@ -90,8 +100,10 @@ def _with_sinks(
         past = key.shape[2] - q
         future = torch.ones(q, key.shape[2], dtype=torch.bool, device=query.device).triu(past + 1)
         scores = scores.masked_fill(future, -torch.inf)
-    extra = sinks.view(1, key.shape[1], -1, 1, 1).float().expand(batch, -1, -1, q, 1)
-    weights = torch.softmax(torch.cat([scores, extra], -1), -1)[..., :-1]
+    if sinks is not None:
+        extra = sinks.view(1, key.shape[1], -1, 1, 1).float().expand(batch, -1, -1, q, 1)
+        scores = torch.cat([scores, extra], -1)
+    weights = torch.softmax(scores, -1)[..., : key.shape[2]]
     out = weights.to(value.dtype) @ value.unsqueeze(2)
     return out.reshape(batch, heads, q, -1).transpose(1, 2).contiguous()
 

@@ -26,6 +26,11 @@ def check(config: Any, what: str) -> None:
             f"{what} cannot run on {kind}: some of its layers read the cache of others, which no count here covers; use "
             "setting full, or kv:native"
         )
+    if capped(config):
+        raise IcrError(
+            f"{what} cannot run on {kind}: its attention caps its scores (attn_logit_softcapping), which no method does; use "
+            "setting full"
+        )
     if not full_layers(config):
         raise IcrError(
             f"{what} cannot run on {kind}: none of its layers has full attention (window, chunk or linear in every one), "
@@ -127,6 +132,12 @@ def _moving(config: Any) -> bool:
         *(one for one in given.values() if isinstance(one, dict)),
     ]  # one for all layers, or one a kind
     return any((one.get("rope_type") or one.get("type")) in ("longrope", "dynamic") for one in each)
+
+
+def capped(config: Any) -> bool:
+    """Whether attention caps its scores (Gemma 2), which transformers' sdpa leaves out without a word."""
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return bool(getattr(config, "attn_logit_softcapping", None))
 
 
 def linear(config: Any) -> bool:
