@@ -99,6 +99,20 @@ def test_equals_eager_attention_also_in_pieces(tmp_path: Path, monkeypatch: pyte
             np.testing.assert_allclose(found[name], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["llama4", "gemma3"])
+def test_layers_that_do_not_read_everything_are_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their masks (chunks, windows) are not the plain causal one that is measured."""
+    import transformers
+    from test_kv_models import build
+
+    build(kind).save_pretrained(tmp_path / "m")
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *a, **k: None)
+    with pytest.raises(IcrError, match="(chunked|sliding)_attention, full_attention|full_attention, sliding"):
+        attention.load(str(tmp_path / "m"), dtype="float32", device="cpu")
+
+
 def test_paper_code_grows_with_length_and_sees_the_future(tmp_path: Path) -> None:
     model, _ = attention.load(str(tiny.llama(tmp_path / "m")), dtype="float32", device="cpu")
     spans = _spans(60, 3, [])

@@ -149,12 +149,14 @@ def load(
 ) -> tuple[Any, Any]:
     """(model without its output layer, tokenizer) with the capturing attention switched on.
 
-    Raises IcrError for models with sliding windows.
+    Raises IcrError for models with layers that do not read every earlier token (windows, chunks, linear ones).
     """
     here = hub.local(name, "model", revision)
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, AutoTokenizer
     from transformers.masking_utils import sdpa_mask
+
+    from ..kv.hf import models  # brings torch and transformers
 
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -170,8 +172,8 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, local_files_only=here)
     except (OSError, ValueError) as error:
         raise IcrError(f"cannot load {name!r}: {error}") from error
-    kinds = set(getattr(model.config, "layer_types", None) or ())
-    if any("sliding" in kind or "linear" in kind for kind in kinds):
+    kinds = set(models.layer_types(model.config))
+    if kinds != {"full_attention"}:
         raise IcrError(
             f"{name} has {', '.join(sorted(kinds))} layers; ranking needs full attention in every layer"
         )
