@@ -314,3 +314,42 @@ def test_cuda_graphs_are_recorded_only_where_asked_for(monkeypatch: pytest.Monke
         with pytest.raises(IcrError, match="leave enforce_eager out"):
             made(kv=kv, enforce_eager=False)
     assert not graphs.wanted(Bag(additional_config=None))
+
+
+def test_a_step_is_one_whatever_the_groups_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of other shapes have a metadata builder each, and count into one file."""
+    from icr_tasks.kv.vllm import counters
+
+    class Base:
+        def __init__(self, *args: Any) -> None: ...
+
+        def build(self, *args: Any) -> Bag:
+            return Bag()
+
+    class Builder(sparse.Planning, Base):
+        block_size = 16
+
+    def layer(plan: Any, heads: int) -> None:
+        def gather(slots: Any) -> tuple[Any, Any]:
+            return torch.randn(heads, len(slots), 8), torch.randn(heads, len(slots), 8)
+
+        impl = Bag(num_kv_heads=heads, head_size=8, scale=1.0)
+        sparse.attend(impl, plan, torch.randn(1, 4, 8), torch.zeros(1, 4, 8), gather)
+
+    monkeypatch.setattr(sparse, "_rank", lambda: 0)
+    file = counters.new()
+    told = {"setting": "kv:topk@0.05,sink=2,window=8", "counters": str(file)}
+    config = Bag(additional_config={counters.CONFIG: told})
+    groups = [(Builder(None, ["a", "b"], config), 2), (Builder(None, ["c", "d"], config), 4)]
+    for step in range(5):
+        rows = {"num_reqs": 1, "query_start_loc_cpu": torch.tensor([0, 1]), "num_actual_tokens": 1}
+        common = Bag(**rows, seq_lens=torch.tensor([201 + step]), block_table_tensor=torch.arange(20)[None])
+        seam.current = seam.Requests(np.array([200], np.int32), ["icr-1-0"])
+        for builder, heads in groups:
+            plan = builder.build(0, common).icr_plan
+            for _ in range(2):
+                layer(plan, heads)
+    found = counters.of(file, "icr-1-0")
+    file.unlink()
+    assert (found["steps"], found["sparse_steps"]) == (5, 5)
+    assert found["bytes_full"] == sum(range(201, 206)) * 2 * (2 * 2 * 8 * 4 + 2 * 4 * 8 * 4)

@@ -13,7 +13,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,11 @@ V2 = "vllm.v1.worker.gpu.model_runner"
 @dataclass(frozen=True)
 class Requests:
     """The rows of a batch: prompt lengths in tokens (0: a row that is no request) and names, in batch
-    order."""
+    order. `counted`: tokens of the batch whose step a layer has counted, shared by all groups of layers."""
 
     prompts: np.ndarray
     names: Sequence[str]
+    counted: set[int] = field(default_factory=set)
 
 
 # of the batch being built: a runner tells just before its metadata builders run, in the same thread

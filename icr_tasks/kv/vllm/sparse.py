@@ -28,15 +28,13 @@ from .counters import CONFIG, Counters, path, told
 @dataclass
 class Step:
     """Token `at` of the batch attends over its sequence so far, `length` tokens with itself, of which
-    `prompt` were the prompt; the sequence's blocks are row `row` of the batch's table. `counted`: a layer has
-    counted it, so that a step is one whatever the number of layers."""
+    `prompt` were the prompt; the sequence's blocks are row `row` of the batch's table."""
 
     at: int
     row: int
     length: int
     prompt: int
     request: str | None = None
-    counted: bool = False
 
     def slots(self, table: Tensor, block: int) -> Tensor:
         """The cache slots of the sequence. `table`: the batch's blocks, of `block` tokens each."""
@@ -48,7 +46,8 @@ class Step:
 class Plan:
     """The generated tokens of a batch, the method they take, and where that is counted. `layers`: how many
     take this plan; `tokens`: of the whole batch; `made`: what the first of the layers made of it for the
-    others."""
+    others; `counted`: tokens whose step a layer has counted, so that a step is one whatever the number of layers and of
+    their groups (each group has a plan of its own)."""
 
     method: Method
     steps: list[Step]
@@ -58,6 +57,7 @@ class Plan:
     layers: int = 1
     tokens: int = 0
     made: Any = None
+    counted: set[int] = field(default_factory=set)
     tails: list[lists.Tail] = field(default_factory=list)
 
 
@@ -128,12 +128,19 @@ class Planning:
         if not text or not self._file:
             return None
         if self._counters is None:
-            self._counters = Counters(self._file, _rank())
+            self._counters = _counters(str(self._file), _rank())
         method, table, tokens = method_of(text), common.block_table_tensor, common.num_actual_tokens
         found = Plan(method, plan(common), self._counters, table, self.block_size, self._layers, tokens)
+        found.counted = seam.rows(common.num_reqs).counted
         if method.needs_queries:
             found.tails = tails(common, method.needs_queries)
         return found
+
+
+@lru_cache(maxsize=8)
+def _counters(file: str, rank: int) -> Counters:
+    """A worker's part of a file, one for all groups of layers: each of its own would take the others' slots."""
+    return Counters(file, rank)
 
 
 @lru_cache(maxsize=4)
@@ -239,7 +246,7 @@ def attend(
 
 def count(plan: Plan, step: Step, sparse: bool, **counts: float) -> None:
     """A step is sparse when keys were left out of it; the first layer tells."""
-    if not step.counted:
+    if step.at not in plan.counted:
         counts |= {"steps": 1, "sparse_steps": int(sparse), "fallback_steps": int(not sparse)}
-        step.counted = True
+        plan.counted.add(step.at)
     plan.counters.add(step.request, **counts)
