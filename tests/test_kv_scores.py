@@ -176,6 +176,9 @@ def test_retrieval_heads_keep_everything_and_streaming_heads_roll(monkeypatch: p
     answer = ours(built, [ids], make("duo", 0.5, knobs))[0]
     assert lengths == [[N + i, 16, 16, N + i] for i in range(1, NEW)]
     assert answer.kv["stored_fraction"] == pytest.approx((N + 16) / (2 * N), abs=1e-4)
+    lengths.clear()
+    ours(built, [ids], make("duo", 0.5, {**knobs, "window": 0}))
+    assert lengths[0] == [N + 1, 4, 4, N + 1], "without a window the sink alone"
     whole = ours(built, [ids], make("duo", 1.0, knobs))[0]
     assert whole.kv["fallback"] and whole.kv["stored_fraction"] == 1
 

@@ -132,7 +132,7 @@ class Duo(Evictor):
         return (
             every
             if len(one) <= self.sink + self.window
-            else torch.cat([every[: self.sink], every[-self.window :]])
+            else torch.cat([every[: self.sink], every[len(one) - self.window :]])
         )
 
     def n_kept(self, n: int) -> int:
