@@ -171,6 +171,16 @@ def test_bytes_are_those_of_the_tensors(name: str) -> None:
     assert kv["peak_memory_bytes"] > 1e6
 
 
+def test_attention_kept_is_measured_at_a_rows_own_steps() -> None:
+    """Questions of other lengths come before them; a batch has the numbers of each alone."""
+    built, prompts, after = model(), [prompt(100), prompt(60, seed=2)], [5, 3]
+    batch = ours(built, prompts, small("page", 0.1), after=after)
+    alone = [
+        ours(built, [one], small("page", 0.1), after=n)[0] for one, n in zip(prompts, after, strict=True)
+    ]
+    assert [x.kv["mass_kept"] for x in batch] == pytest.approx([x.kv["mass_kept"] for x in alone], abs=1e-5)
+
+
 def test_evicted_tensors_are_gone() -> None:
     from icr_tasks.kv.hf.cache import gather, new_cache
 

@@ -76,7 +76,7 @@ class Session:
         self._scales = [1.0] * self.layers
         self._queries: list[Tensor | None] = [None] * self.layers
         self._masked = [0.0] * self.layers  # tokens a press hid in the step that is running, mean over heads
-        self._step, self.room = 0, 0  # room: tokens that will come after the prefill
+        self.room = 0  # tokens that will come after the prefill
 
     # -- called by the attention function ------------------------------------------------------------------
 
@@ -125,9 +125,8 @@ class Session:
             return torch.stack(
                 [self._ragged(b, layer, query[b], scale, sinks) for b in range(len(self.pads))]
             )
-        measure = self._step % MASS_EVERY == 0
         rows = [
-            self._row(b, layer, query[b, :, 0], keys[b], values[b], scale, measure, sinks)
+            self._row(b, layer, query[b, :, 0], keys[b], values[b], scale, sinks)
             for b in range(len(self.pads))
         ]
         return torch.stack(rows).unsqueeze(1)
@@ -140,7 +139,6 @@ class Session:
         keys: Tensor,
         values: Tensor,
         scale: float,
-        measure: bool,
         sinks: Tensor | None,
     ) -> Tensor:
         pad, tally, method = self.pads[b], self.tallies[b], self.method
@@ -158,6 +156,9 @@ class Session:
         start = time.perf_counter()
         if method.grow(zone, keys, values):
             tally.build_seconds += time.perf_counter() - start
+        measure = (
+            tally.steps % MASS_EVERY == 0
+        )  # the row's own steps, so that a batch measures what each does alone
         done = method.attend(grouped, keys, values, zone, scale, mark=measure, sinks=sinks)
         self._count(b, done.bytes_read, done.tokens_read, keys.shape[1])
         if done.seen is not None and self.alive[b]:
@@ -346,7 +347,6 @@ class Session:
         """After `tokens` decode steps (evictors take the question at once). Dense reading is counted here; a
         step is sparse when fewer keys were read than the sequence has tokens, whatever the method meant to
         do. True when the cache was compressed again: padding and mask have changed."""
-        self._step += tokens
         for b, tally in enumerate(self.tallies):
             if not self.alive[b]:
                 continue
