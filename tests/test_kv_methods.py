@@ -138,6 +138,18 @@ def test_bytes_read_match_the_formula(name: str) -> None:
     assert done.tokens_read * HEADS == int(done.seen.sum())
 
 
+@pytest.mark.parametrize("name", ["topk", "page", "steady"])
+def test_bytes_read_of_values_smaller_than_keys(name: str) -> None:
+    query, keys, values = tensors(150)
+    done = []
+    for stored in (values, values[..., :3].contiguous()):
+        method = small(name)
+        done.append(method.attend(query, keys, stored, method.prepare(keys, stored), SCALE))
+    assert done[0].tokens_read == done[1].tokens_read and done[1].out.shape[-1] == 3
+    less = round(done[0].tokens_read * HEADS) * (DIM - 3) * 4
+    assert done[0].bytes_read - done[1].bytes_read == less
+
+
 def test_cluster_index_holds_every_token_once_and_grows() -> None:
     _, keys, values = tensors(300)
     method = small("cluster", 0.1)

@@ -231,3 +231,13 @@ def test_full_attention_caps_what_the_model_caps(tmp_path: Path) -> None:
     with torch.inference_mode():
         stock = engine.model(torch.tensor([[*ids(60), *found.tokens[:4]]])).logits[0, -5:]
     assert torch.allclose(torch.stack(found.logits), stock, atol=1e-4)
+
+
+def test_a_cache_takes_values_of_another_size_than_keys() -> None:
+    from icr_tasks.kv.hf.cache import RoomyLayer
+
+    layer, keys, values = RoomyLayer(), torch.randn(1, 2, 5, 24), torch.randn(1, 2, 5, 8)
+    layer.room = 3
+    for at in range(5):
+        got = layer.update(keys[:, :, at : at + 1], values[:, :, at : at + 1])
+    assert torch.equal(got[0], keys) and torch.equal(got[1], values)

@@ -202,13 +202,14 @@ class Method:
         """Softmax attention over sink + window + what `select` picks (+ its estimate). query: (kv_heads,
         group, dim). `sinks`: logits (kv_heads, group) that take weight and give no value (gpt-oss)."""
         heads, _, dim = query.shape
+        pair = (dim + values.shape[2]) * keys.element_size()  # a key and its value
         picked = self.select(query, keys, zone, scale) if zone.end > zone.start else None
         if sinks is None and values.dtype == query.dtype == torch.float32 and query.device.type == "cpu":
             out = rows.attention(query, keys, values, zone, picked, scale)
         else:
             out = self._joined(query, keys, values, zone, picked, scale, sinks)
         n_read = keys.shape[1] - zone.end + zone.start + (picked.entries / heads if picked else 0.0)
-        done = Attended(out, int(round(n_read * heads)) * 2 * dim * keys.element_size(), n_read)
+        done = Attended(out, int(round(n_read * heads)) * pair, n_read)
         done.bytes_read += picked.index_bytes if picked else 0
         if mark:
             done.seen = self._seen(keys, zone, picked)

@@ -23,7 +23,7 @@ class RoomyLayer(DynamicLayer):
         """Append; returns all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._k = self._v = key_states[:, :, :0]
+            self._k, self._v = key_states[:, :, :0], value_states[:, :, :0]
             self.used = 0
         end = self.used + key_states.shape[2]
         if end > self._k.shape[2]:
