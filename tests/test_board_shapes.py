@@ -17,10 +17,10 @@ from icr_tasks.leaderboard.board import pictures
 from icr_tasks.leaderboard.board.build import Board, build
 from icr_tasks.leaderboard.board.tables import Options, Table
 from icr_tasks.leaderboard.ledgers import lm_eval_files
+from icr_tasks.leaderboard.ledgers.load import load, load_run
 from icr_tasks.leaderboard.ledgers.summary import table as printed
 from icr_tasks.leaderboard.pairs.axes import CHECKPOINT, identity
 from icr_tasks.leaderboard.pairs.joined import pair
-from icr_tasks.leaderboard.ledgers.load import load, load_run
 from icr_tasks.schema import read_head
 
 NQ = ("icr_helmet_rag_nq_4k", "icr_helmet_rag_nq_8k")
@@ -75,7 +75,9 @@ def test_lengths_ascend_where_datasets_have_others_each(
     [advice] = board.advice
     assert [band.name for band in advice.bands] == ["4k", "16k", "32k"]
     assert advice.sentence.startswith("up to 16k full context; from 32k rag@4k, +")
-    assert advice.full.reach is None and "other items" in advice.full.reach_reason  # 4k and 32k share no dataset
+    assert (
+        advice.full.reach is None and "other items" in advice.full.reach_reason
+    )  # 4k and 32k share no dataset
     pytest.importorskip("altair")
     [heat] = [p.chart.words for p in pictures.pictures(board) if p.name.startswith("depth")]
     assert heat.index("4k") < heat.index("16k") < heat.index("32k"), heat
@@ -131,7 +133,9 @@ def test_bins_of_partial_runs_of_other_items_are_not_compared(tmp_path: Path) ->
     write(tmp_path, 0.7, ("icr_infbench_mc",), seed=1, setting=RAG, first=50)
     [advice] = build(tmp_path, Options()).advice
     [line] = advice.lines[1:]
-    assert [use.reason for use in line.uses] == ["other items than full context"] and line.uses[0].score is None
+    assert [use.reason for use in line.uses] == ["other items than full context"] and line.uses[
+        0
+    ].score is None
 
 
 @pytest.mark.parametrize("first", [1, 3])
@@ -157,7 +161,10 @@ def test_a_price_of_nothing_is_a_price_and_rates_are_of_what_was_timed(tmp_path:
     write(tmp_path, 0.7, model="free", run=costs(0.0))
     write(tmp_path, 0.7, model="paid", run=costs(0.01))
     made = table(build(tmp_path, Options()), "cost")
-    values = {line.labels[0]: dict(zip(made.columns, [c.value for c in line.cells], strict=True)) for line in made.lines}
+    values = {
+        line.labels[0]: dict(zip(made.columns, [c.value for c in line.cells], strict=True))
+        for line in made.lines
+    }
     assert [values[m]["USD / item"] for m in ("free", "paid")] == [0.0, 0.01]
     assert values["free"]["USD / right answer"] == 0.0
     assert values["free"]["prefill tokens / s, a request"] == 2000

@@ -154,7 +154,9 @@ def test_interrupt_ends_cleanly_and_says_how_to_go_on(calm: dict[str, Any], tmp_
         pid = faults.child(path, out)
         wait_for(lambda before=before: len(calls(tmp_path)) >= before + 3)
         os.kill(pid, sign)
-        if sign == signal.SIGTERM:  # a scheduler's reaches a worker twice: with its group, and from its parent
+        if (
+            sign == signal.SIGTERM
+        ):  # a scheduler's reaches a worker twice: with its group, and from its parent
             time.sleep(0.02)
             os.kill(pid, sign)
         assert faults.finish(pid) == 130

@@ -85,7 +85,9 @@ def test_the_page_s_comparison_is_of_what_lies_here(
     monkeypatch.chdir(ROOT)
     [line] = re.findall(r"^icr (compare .*?)  ", PAGE.read_text(encoding="utf-8"), re.M)
     assert main(line.split()) == 0
-    assert f"{run_of('full').label}" in (said := capsys.readouterr().out) and run_of("gold@only").label in said
+    assert (
+        f"{run_of('full').label}" in (said := capsys.readouterr().out) and run_of("gold@only").label in said
+    )
 
 
 def test_ledgers_hold_scores_and_hashes_and_no_text() -> None:

@@ -13,7 +13,12 @@ from icr_tasks.leaderboard.ledgers.summary import Scored, score
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER, TASK = ROOT / "results-helmet", "icr_helmet_rag_nq_4k"
-PART = (ROOT / "docs" / "study.md").read_text(encoding="utf-8").split("### Files of HELMET's format")[1].split("\n## ")[0]
+PART = (
+    (ROOT / "docs" / "study.md")
+    .read_text(encoding="utf-8")
+    .split("### Files of HELMET's format")[1]
+    .split("\n## ")[0]
+)
 
 
 def test_the_page_s_numbers_are_those_of_the_ledgers() -> None:

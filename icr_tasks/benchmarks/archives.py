@@ -86,8 +86,12 @@ def extract(
                         return done
     except (*_BROKEN, HTTPException, OSError) as error:
         kept = f"{len(done)} finished files are kept; run the command again for the other {len(left)}"
-        away = isinstance(error, URLError) and not isinstance(error, HTTPError)  # not reached, nothing was said
-        fix = "; without a network: --from MIRROR, or files put in place by hand (docs/data.md)" if away else ""
+        away = isinstance(error, URLError) and not isinstance(
+            error, HTTPError
+        )  # not reached, nothing was said
+        fix = (
+            "; without a network: --from MIRROR, or files put in place by hand (docs/data.md)" if away else ""
+        )
         raise IcrError(
             f"{url}: {error or type(error).__name__}; {kept}{fix}", exit_code=3 if away else 2
         ) from error

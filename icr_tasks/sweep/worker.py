@@ -36,7 +36,9 @@ def on_terminate() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler's reaches the whole group, and us through our parent too
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # a scheduler's reaches the whole group, and us through our parent too
     raise KeyboardInterrupt
 
 

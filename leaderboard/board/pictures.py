@@ -202,4 +202,6 @@ def _step(row: Row, first: Row, columns: Sequence[Column]) -> Step:
     if isinstance(paired, str):
         return Step(name, None)
     mean, low, high = paired.effect().in_points()
-    return Step(name, mean, *((low, high) if math.isfinite(low) else (mean, mean)))  # of one cluster no interval
+    return Step(
+        name, mean, *((low, high) if math.isfinite(low) else (mean, mean))
+    )  # of one cluster no interval

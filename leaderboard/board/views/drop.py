@@ -100,9 +100,7 @@ def _twice(
     own = [(r, f) for r, f in of_base if r.setting["text"] == row.setting["text"]]
     alike = [pair for pair in own if switches(pair[0].heads[0]) == how]
     # its own prompt first, then what is made like it
-    other = min(
-        alike, key=lambda p: (p[0].prompt != row.prompt, p[0].variant != row.variant), default=None
-    )
+    other = min(alike, key=lambda p: (p[0].prompt != row.prompt, p[0].variant != row.variant), default=None)
     if other is None:
         what = f" with {how or 'no switch of thoughts'}" if own else ""
         return Shown("diff", reason=f"{base} has no run under {row.setting['text']}{what}")
