@@ -20,6 +20,7 @@ from .price import Usage
 
 _LENGTHS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens")
 OURS = ("do_sample", "until", "temperature", *_LENGTHS)
+_GIVEN_UP = ("error", "abort")  # finish reasons of no answer (OpenRouter, vLLM), with HTTP 200
 _STOPS = 4  # as many as OpenAI takes; all are applied here as well
 # A prompt that is too long is one item's trouble, although such texts name max_tokens too.
 _TOO_LONG = re.compile(
@@ -166,15 +167,16 @@ def read(raw: str, until: Sequence[str] = (), think_end: str | None = None) -> R
         kind = "HTML" if "<html" in raw[:2000].lower() or "<!doctype" in raw[:200].lower() else "no JSON"
         raise Unreadable(f"the server sent {kind} instead of an answer: {raw[:80]!r}") from None
     if isinstance(body, dict) and body.get("error") and not body.get("choices"):
-        said, _, code = said_of(raw)
-        if isinstance(code, int) and 400 <= code < 500 and code not in (408, 409, 425, 429):
-            raise Refused(said)
-        raise Unreadable(f"the server sent an error: {said}")
+        raise _failed(raw, "the server sent an error")
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices or not all(isinstance(c, dict) for c in choices):
         raise Unreadable("the reply has no choices")
     choice = next((c for c in choices if c.get("index", 0) == 0), choices[0])
     finish = choice.get("finish_reason")
+    if choice.get("error"):
+        raise _failed(json.dumps({"error": choice["error"]}), "the server gave up on the answer")
+    if finish in _GIVEN_UP:
+        raise Unreadable(f"the server gave up on the answer: finish_reason {finish!r}")
     model, build = body.get("model"), body.get("system_fingerprint")
     if "message" in choice:
         message = choice["message"] if isinstance(choice["message"], dict) else {}
@@ -199,6 +201,14 @@ def read(raw: str, until: Sequence[str] = (), think_end: str | None = None) -> R
         model if isinstance(model, str) and model else None,
         build if isinstance(build, str) and build else None,
     )
+
+
+def _failed(raw: str, what: str) -> Refused | Unreadable:
+    """What an error in a reply of HTTP 200 means: its code says whether asking again may help."""
+    said, _, code = said_of(raw)
+    if isinstance(code, int) and 400 <= code < 500 and code not in (408, 409, 425, 429):
+        return Refused(said)
+    return Unreadable(f"{what}: {said}")
 
 
 def _text(value: Any) -> str | None:
