@@ -10,6 +10,8 @@ import pytest
 from fake_served import FakeServed
 from test_served import api, ask
 
+from icr_tasks.engines.served.dialect import Dialect
+
 pytest.importorskip("aiohttp")
 pytest.importorskip("tenacity")
 
@@ -38,3 +40,34 @@ def test_an_answer_that_the_server_gave_up_on_is_asked_again_and_never_stored(
         assert server.calls == (3 if name == "flagged" else 5) and len(model.store or ()) == 2
         server.fault = lambda p, nth: None
         assert ask(model, ["one", "two", "six"])[0] == ["ok"] * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "renamed"),
+    [
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", False),
+        ("<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 8192]", False),
+        ("max_tokens: must be less than or equal to 8192", False),
+        ("Unsupported value: 'max_tokens' does not support 16000 with this model", False),
+        ("max_tokens of 16000 is not supported, it is at most 8192", False),
+        ("input length and `max_tokens` exceed context limit: 198000 + 8192 > 200000", False),
+        ("'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.", True),
+        ("Please use max_completion_tokens in place of max_tokens", True),
+        ("max_tokens: Extra inputs are not permitted (extra_forbidden)", True),
+        ("Unrecognized request argument supplied: max_tokens", True),
+    ],
+)
+def test_another_name_is_tried_only_where_the_name_is_refused(said: str, renamed: bool) -> None:
+    dialect = Dialect()
+    assert dialect.learn(said, None, {"max_tokens": 16000}, {}) == renamed
+    assert dialect.length == ("max_completion_tokens" if renamed else "max_tokens")
+
+
+def test_a_refused_length_fails_items_with_the_servers_sentence() -> None:
+    said = "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"
+    refused = (400, json.dumps({"error": {"message": said}}), {})
+    with FakeServed() as server:
+        server.refuse = lambda body: refused if body.get("max_tokens", 0) > 8192 else None
+        texts, found = ask(api(server), ["one", "two"], max_gen_toks=16000)
+        assert texts == ["", ""] and all(said in one["error"] for one in found)
+        assert server.calls == 2 and all("max_tokens" in body for body in server.bodies)

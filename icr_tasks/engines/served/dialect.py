@@ -26,7 +26,7 @@ _STOPS = 4  # as many as OpenAI takes; all are applied here as well
 _TOO_LONG = re.compile(
     r"context[ _](?:length|window|size)|maximum (?:context|model) len|too (?:long|many tokens)|longer "
     r"than the"
-    r"|exceeds? (?:the )?(?:model|max|available|limit)|max_model_len|is too large",
+    r"|exceeds? (?:the )?(?:model|max|available|limit)|exceed(?:s|ed)? (?:the )?context|max_model_len|is too large",
     re.I,
 )
 _REFUSES = re.compile(
@@ -36,6 +36,17 @@ _REFUSES = re.compile(
     r"the default",
     re.I,
 )
+
+
+# Only a name that is refused has another one: a server that refuses the value under one name may not know the other,
+# and would then answer without any limit.
+_NAME = re.compile(
+    r"unsupported|not (?:be )?(?:supported|permitted|allowed|accepted|available)|unrecogni[sz]ed|unknown|unexpected"
+    r"|does(?: not|n't) support|extra (?:inputs|fields)|extra_forbidden|deprecated",
+    re.I,
+)
+_VALUE = re.compile(r"unsupported[ _]value|\brange\b|at (?:most|least)|(?:less|greater|larger) than|between", re.I)
+_INSTEAD = re.compile(r"\buse\b|\binstead\b|replaced", re.I)
 
 
 class Refused(Exception):
@@ -85,11 +96,12 @@ class Dialect:
         ):
             return False
         named = [name for name in sent if name == param or re.search(rf"\b{re.escape(name)}\b", said)]
-        if not named or not (param in sent or _REFUSES.search(said)):
+        other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}[self.length]
+        renamed = self.length in named and _name_refused(said, other)
+        if not named or not (renamed or param in sent or _REFUSES.search(said)):
             return False
         self._lengths_tried.add(self.length)
-        other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}[self.length]
-        if self.length in named and other not in self._lengths_tried:
+        if renamed and other not in self._lengths_tried:
             self.length, self.version = other, self.version + 1
             return True
         for name in named:
@@ -108,6 +120,13 @@ class Dialect:
         """What differs from a plain request; empty where nothing does."""
         told: dict[str, Any] = {"without": sorted(self.without)} if self.without else {}
         return told | ({"length": self.length} if self.length != "max_tokens" else {})
+
+
+def _name_refused(said: str, other: str) -> bool:
+    """Whether a refusal is about the name of a parameter that is also called `other`, not about its value."""
+    return not _VALUE.search(said) and bool(
+        _NAME.search(said) or (other in said and _INSTEAD.search(said))
+    )
 
 
 def length_of(kwargs: Mapping[str, Any]) -> int:
