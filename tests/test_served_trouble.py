@@ -10,6 +10,7 @@ import pytest
 from fake_served import FakeServed
 from test_served import api, ask
 
+from icr_tasks.engines.served.client import Unreachable
 from icr_tasks.engines.served.dialect import Dialect
 
 pytest.importorskip("aiohttp")
@@ -71,3 +72,37 @@ def test_a_refused_length_fails_items_with_the_servers_sentence() -> None:
         texts, found = ask(api(server), ["one", "two"], max_gen_toks=16000)
         assert texts == ["", ""] and all(said in one["error"] for one in found)
         assert server.calls == 2 and all("max_tokens" in body for body in server.bodies)
+
+
+def forbidden(said: str) -> tuple[int, str, dict[str, str]]:
+    return 403, json.dumps({"error": {"code": 403, "message": said}}), {}
+
+
+@pytest.mark.parametrize("said", ["Your input was flagged by moderation", "Forbidden"])
+def test_a_forbidden_prompt_fails_one_item_on_every_run(said: str, tmp_path: Path) -> None:
+    with FakeServed(fault=lambda p, nth: forbidden(said) if p == "two" else None) as server:
+        for texts in (["one", "two", "six"], ["two"]):  # what is stored tells that the key is good
+            model = api(server, store=str(tmp_path), num_concurrent=1)
+            requests = ask(model, ["one", *texts])[1]
+            assert said in next(f["error"] for f in requests if "error" in f) and len(model.store or ()) >= 2
+    with FakeServed(fault=lambda p, nth: forbidden(said)) as server:
+        if said == "Forbidden":
+            with pytest.raises(Unreachable, match="refuses access"):
+                ask(api(server), ["one"])
+        else:  # nobody answered, and the reason is the prompt
+            assert "flagged" in ask(api(server), ["one"])[1][0]["error"]
+
+
+def test_a_key_that_is_no_longer_good_ends_the_run(tmp_path: Path) -> None:
+    with FakeServed(fault=lambda p, nth: forbidden("Forbidden") if p != "one" else None) as server:
+        model = api(server, num_concurrent=1)
+        ask(model, ["one"])
+        with pytest.raises(Unreachable, match="no answer to 5 requests in a row"):
+            ask(model, [f"q{i}" for i in range(9)])
+
+
+def test_a_reply_without_a_model_name_tells_nothing() -> None:
+    with FakeServed(answers_as=lambda n: "M-2026" if n % 2 else "") as server:
+        model = api(server, num_concurrent=1)
+        assert ask(model, ["a", "b", "c", "d"])[0] == ["ok"] * 4
+        assert model.get_model_info()["served"]["answered_as"] == {"M-2026": 2}

@@ -12,6 +12,7 @@ import email.utils
 import json
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ _FATAL = {
     403: "refuses access",
     404: "does not know this path or model",
 }
+# A 403 is about the prompt where it says so, as gateways with moderation do.
+_MODERATED = re.compile(r"flagged|moderat|content.?(?:polic|filter|management)|safety|harmful", re.I)
 _RETRIED = (408, 409, 425, 429)
 _SILENT = 5  # items given up in a row, with no answer to any other meanwhile: the server is broken
 _LONGEST = 600.0  # seconds of a Retry-After that are waited for
@@ -51,6 +54,10 @@ class Again(Exception):
     def __init__(self, reason: str, after: float | None = None, *, billed: bool = False) -> None:
         super().__init__(reason)
         self.after, self.billed = after, billed
+
+
+class Denied(Refused):
+    """A 403 of a server that answered others: most likely this prompt is not wanted; many in a row end the run."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,10 @@ class Client:
         spending: Spending,
         known: Callable[[Reply], None],
         fleet: Fleet | None = None,
+        trusted: bool = False,
     ) -> None:
+        """`trusted`: the server gave stored answers, so the key is good."""
+        self.trusted = trusted
         self.fleet = fleet or Fleet([server])
         self.server, self.dialect, self.price, self.spending, self.known = (
             server,
@@ -160,7 +170,7 @@ class Client:
         try:
             reply, usd = await retrying(self.once, ask)
         except (Refused, Again) as error:
-            self.silent += isinstance(error, Again)
+            self.silent += isinstance(error, Again | Denied)
             if self.silent >= _SILENT:
                 raise Unreachable(
                     f"{self.server.shown} gave no answer to {self.silent} requests in a row: {error}; "
@@ -288,6 +298,10 @@ class Client:
                     "%s: %s; asked again otherwise: %s", server.shown, said[:200], self.dialect.record()
                 )
                 return
+        if status == 403 and _MODERATED.search(said):
+            raise Refused(f"HTTP 403: {said}")
+        if status == 403 and (self.trusted or any(self.fleet.answered)):
+            raise Denied(f"HTTP 403: {said}")
         if status in _FATAL:
             raise Unreachable(f"{server.shown} {_FATAL[status]} (model {server.model!r}): {said}")
         if status < 500 and status not in _RETRIED:

@@ -185,7 +185,8 @@ class IcrAPI(LM):
         done: queue.SimpleQueue[tuple[int, Reply | None, dict[str, Any]] | BaseException | None] = (
             queue.SimpleQueue()
         )
-        client = Client(self.server, self.dialect, self.price, self.spending, self._known, self.fleet)
+        trusted = bool(self.store or self.history)  # a store without answers is false
+        client = Client(self.server, self.dialect, self.price, self.spending, self._known, self.fleet, trusted)
         running: dict[str, Any] = {}
 
         async def ask() -> None:
@@ -252,8 +253,10 @@ class IcrAPI(LM):
         return reply.text or "", found
 
     def _known(self, reply: Reply) -> None:
-        """Note who answered. Raises ModelChanged where the server says another model than before."""
-        name = reply.model or self.model
+        """Note who answered. Raises ModelChanged where the server says another model than before; a reply that names
+        none tells nothing."""
+        if (name := reply.model) is None:
+            return
         label = f"{name} ({reply.build})" if reply.build else name
         self.seen[label] = self.seen.get(label, 0) + 1
         before = self.answers_as or self._before()
