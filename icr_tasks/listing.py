@@ -18,12 +18,15 @@ CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}  # w
 
 @dataclass(frozen=True)
 class Listing:
-    """`window` in tokens, `owner` and `root` (the weights' name) where the server tells them."""
+    """`window` in tokens, `owner` and `root` (the weights' name) where the server tells them. `name` is the entry's id,
+    `weights` its root as told, also a local path, which stands in no record."""
 
     window: int | None = None
     owner: str | None = None
     root: str | None = None
     models: tuple[str, ...] = ()
+    name: str | None = None
+    weights: str | None = None
 
     @property
     def continues(self) -> bool:
@@ -90,8 +93,16 @@ def of(body: Any, model: str) -> Listing:
         return Listing(models=names)
     window = next((w for key in _WINDOWS if type(w := mine.get(key)) is int and w > 0), None)
     owner, root = mine.get("owned_by"), mine.get("root")
-    known = isinstance(root, str) and root != model and not root.startswith(("/", ".", "~"))
-    return Listing(window, owner if isinstance(owner, str) else None, root if known else None, names)
+    root = root if isinstance(root, str) and root else None
+    known = root is not None and root != model and not root.startswith(("/", ".", "~"))
+    return Listing(
+        window,
+        owner if isinstance(owner, str) else None,
+        root if known else None,
+        names,
+        model if root == model else str(mine.get("id")),  # named by its weights, whatever else it is called
+        root,
+    )
 
 
 class Stay(urllib.request.HTTPRedirectHandler):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fake_served import FakeServed
-from test_served import api, ask
+from test_served import api, ask, request
 
 from icr_tasks.engines.served.client import Unreachable
 from icr_tasks.engines.served.dialect import Dialect
@@ -106,3 +106,35 @@ def test_a_reply_without_a_model_name_tells_nothing() -> None:
         model = api(server, num_concurrent=1)
         assert ask(model, ["a", "b", "c", "d"])[0] == ["ok"] * 4
         assert model.get_model_info()["served"]["answered_as"] == {"M-2026": 2}
+
+
+@pytest.mark.parametrize("tokenizer", ["M", "org/other", None])
+def test_a_prompt_that_was_cut_by_half(
+    tokenizer: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """7,900 tokens, of which a window of 4,096 was read."""
+    with FakeServed(usage=lambda p, said: {"prompt_tokens": min(len(p) // 5, 4096)}) as server:
+        model = api(server, store=str(tmp_path))
+        asked = [request(model, "word " * n, n) for n in (7900, 7800, 1000, 7700)]
+        for one, n in zip(asked, (7900, 7800, 1000, 7700), strict=True):
+            one.size, one.counted_by = n, tokenizer
+        model.generate_until(asked[:2], disable_tqdm=True)
+        whole = tokenizer != "M"  # another tokenizer, or a guess: nobody can say
+        assert all(("error" not in one.found) == whole for one in asked[:2])
+        said = [r for r in caplog.records if "by the tokenizer org/other" in r.getMessage()]
+        assert len(said) == (tokenizer == "org/other")
+        model.generate_until(asked[2:3], disable_tqdm=True)  # a short prompt shows that both count alike
+        model.generate_until(asked[3:], disable_tqdm=True)
+        assert "error" not in asked[2].found and ("error" in asked[3].found) == (tokenizer is not None)
+        assert len(model.store or ()) == {"M": 1, "org/other": 3, None: 4}[tokenizer]
+
+
+def test_escapes_of_messages_are_no_prompt_that_was_cut() -> None:
+    """The count is of JSON, in which each line break is a character and up to two tokens more."""
+    text = "1\n" * 1000
+    with FakeServed(usage=lambda p, said: {"prompt_tokens": 2010}) as server:
+        model = api(server)
+        asked = request(model, text)
+        asked.size, asked.counted_by = 3010, "M"
+        model.generate_until([asked], disable_tqdm=True)
+        assert "error" not in asked.found

@@ -98,8 +98,10 @@ class PromptInstance(Instance):
         setting: Setting | None = None,
         boundary: int | None = None,
         salt: str = "",
+        counted_by: str | None = None,
     ) -> None:
         self.setting, self.boundary, self.salt = setting, boundary, salt
+        self.counted_by = counted_by  # the tokenizer whose count `size` is; None where it is a guess
         self.found: dict[str, Any] = {}
         self._gen_kwargs, self._digest = gen_kwargs, digest
         # An API engine's JsonChatStr is a tuple, not text: rebuilt by its own type.

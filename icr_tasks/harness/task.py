@@ -232,8 +232,7 @@ class ICRTask(ConfigurableTask):
         )
 
     def request(self, builder: Builder, doc_id: int, doc: dict[str, Any]) -> PromptInstance:
-        item = self._by_id[doc["id"]]
-        repeats = self.config.repeats or 1
+        item, repeats = self._by_id[doc["id"]], self.config.repeats or 1
         try:
             built = Built("", skipped("replayed")) if self._replaying else builder.build(item)
         except DoesNotFit as reason:
@@ -252,6 +251,7 @@ class ICRTask(ConfigurableTask):
             setting=builder.setting,
             boundary=built.boundary,
             salt=self.asking.salt,
+            counted_by=builder.tokens.name if builder.tokens else None,
         )
         built.prompt = None
         return instance

@@ -45,7 +45,9 @@ _NAME = re.compile(
     r"|does(?: not|n't) support|extra (?:inputs|fields)|extra_forbidden|deprecated",
     re.I,
 )
-_VALUE = re.compile(r"unsupported[ _]value|\brange\b|at (?:most|least)|(?:less|greater|larger) than|between", re.I)
+_VALUE = re.compile(
+    r"unsupported[ _]value|\brange\b|at (?:most|least)|(?:less|greater|larger) than|between", re.I
+)
 _INSTEAD = re.compile(r"\buse\b|\binstead\b|replaced", re.I)
 
 
@@ -124,9 +126,7 @@ class Dialect:
 
 def _name_refused(said: str, other: str) -> bool:
     """Whether a refusal is about the name of a parameter that is also called `other`, not about its value."""
-    return not _VALUE.search(said) and bool(
-        _NAME.search(said) or (other in said and _INSTEAD.search(said))
-    )
+    return not _VALUE.search(said) and bool(_NAME.search(said) or (other in said and _INSTEAD.search(said)))
 
 
 def length_of(kwargs: Mapping[str, Any]) -> int:

@@ -41,10 +41,10 @@ from .listing import listing_of
 from .spending import BudgetReached, Spending
 
 log = logging.getLogger("icr_tasks")
-_CUT, _CHARACTERS = (
-    2,
-    10,
-)  # the server read less than half of what was counted, and fewer tokens than this many characters each
+# A prompt was cut where the server read less than _READ of a count by the model's own tokenizer. Of another
+# tokenizer's count, or a guess from characters: less than half, and fewer tokens than this many characters each.
+_READ, _CUT, _CHARACTERS = 0.8, 2, 10
+_ALIKE, _LONG = 0.1, 256  # counts of so many tokens and more that differ by less are of one tokenizer
 # What lm_eval adds, and what tells the task which tokenizer counts.
 _IGNORED = (
     *("batch_size", "max_batch_size", "device", "pretrained", "tokenizer", "tokenizer_revision", "revision"),
@@ -117,6 +117,9 @@ class IcrAPI(LM):
         )
         self.spending = Spending(spent or store, self.server.shown, self.model, limit)
         self.seen: dict[str, int] = {}  # names and builds that answered
+        self._own = {n for n in (self.model, self.listing.root, self.listing.weights) if n}
+        self._alike: set[str] = set()  # tasks of which the server counted a prompt as the run's tokenizer did
+        self._doubted = False  # whether counts that may be another tokenizer's were said
         self.answers_as: str | None = None
         self.history: AnswerStore | None = None  # of a sweep, which stores for this model
         same = {
@@ -186,7 +189,9 @@ class IcrAPI(LM):
             queue.SimpleQueue()
         )
         trusted = bool(self.store or self.history)  # a store without answers is false
-        client = Client(self.server, self.dialect, self.price, self.spending, self._known, self.fleet, trusted)
+        client = Client(
+            self.server, self.dialect, self.price, self.spending, self._known, self.fleet, trusted
+        )
         running: dict[str, Any] = {}
 
         async def ask() -> None:
@@ -236,21 +241,42 @@ class IcrAPI(LM):
         if reply is None:
             log.warning("%s doc %s: %s", request.task_name, request.doc_id, found["error"])
             return "", found
-        usage = reply.usage
         found["finish_reason"] = reply.finish
         found["served"] = {
             k: v for k, v in (("model", reply.model), ("build", reply.build)) if v
         } | self.dialect.record()
-        n_chars, size = len(answers.text_of(request.args[0])), getattr(request, "size", 0)
-        if usage.prompt and usage.prompt * _CUT < size and usage.prompt * _CHARACTERS < n_chars:
-            found["error"] = (
-                f"server: it read {usage.prompt} tokens of a prompt of {n_chars} characters (about {size} "
-                "tokens): it cuts "
-                "prompts; raise its window (Ollama: num_ctx) or pass max_length="
-            )
+        if error := self._cut(request, reply.usage.prompt):
+            found["error"] = error
             log.warning("%s doc %s: %s", request.task_name, request.doc_id, found["error"])
             return "", found
         return reply.text or "", found
+
+    def _cut(self, request: Any, read: int | None) -> str | None:
+        """What to say where the server read less of a prompt than was sent; None where nothing says so."""
+        text, size = answers.text_of(request.args[0]), getattr(request, "size", 0)
+        tokenizer, task = getattr(request, "counted_by", None), request.task_name
+        if not read:
+            return None
+        said = f"it read {read} tokens of a prompt of {len(text)} characters (about {size} tokens)"
+        cut = read * _CUT < size and read * _CHARACTERS < len(text)
+        if tokenizer is not None:
+            # Messages were counted as JSON, where a line break or a quote is two characters and up to two tokens more.
+            least = size if isinstance(request.args[0], str) else size - 2 * text.count("\\")
+            if size >= _LONG and (1 - _ALIKE) * least <= read <= (1 + _ALIKE) * size:
+                self._alike.add(task)
+            short = read < _READ * least
+            if tokenizer in self._own or task in self._alike:
+                cut = cut or short
+            elif short and not cut and not self._doubted:
+                self._doubted = True
+                log.warning(
+                    "%s: %s: %s by the tokenizer %s; if that is the model's own, the server cuts prompts (Ollama: "
+                    "num_ctx)",
+                    *(self.server.shown, task, said, tokenizer),
+                )
+        if not cut:
+            return None
+        return f"server: {said}: it cuts prompts; raise its window (Ollama: num_ctx) or pass max_length="
 
     def _known(self, reply: Reply) -> None:
         """Note who answered. Raises ModelChanged where the server says another model than before; a reply that names
