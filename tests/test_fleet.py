@@ -77,6 +77,52 @@ def test_a_server_that_is_not_there_is_left_out_and_another_model_is_refused() -
             engine([one, small])
 
 
+def lists(server: FakeServed, **entry: Any) -> FakeServed:
+    """A server that tells this of its model."""
+    body = json.dumps({"data": [{"id": "M", "owned_by": "vllm", "max_model_len": 4096, **entry}]})
+    server.models = lambda headers: (200, body, {})  # type: ignore[method-assign]
+    return server
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "words"),
+    [
+        ({"id": "A"}, {"id": "B"}, "serves B with a window of 4096 tokens"),
+        ({"root": "/ckpt/step-100"}, {"root": "/ckpt/step-200"}, "serves M from step-200 with"),
+        ({"root": "/a/step-100"}, {"root": "/b/step-100/"}, None),  # the same folder on another machine
+        ({"root": "org/a"}, {"root": "org/b"}, "serves org/b with"),
+    ],
+)
+def test_servers_of_other_weights_are_no_fleet(
+    one: dict[str, Any], two: dict[str, Any], words: str | None
+) -> None:
+    with FakeServed() as first, FakeServed() as second:
+        lists(first, **one), lists(second, **two)
+        if words is None:
+            assert engine([first, second]).listing.window == 4096
+        else:
+            with pytest.raises(IcrError, match=f"{words}.*must be started alike"):
+                engine([first, second])
+
+
+@pytest.mark.parametrize("root", ["/ckpt/step-100", "/ckpt/step-200"])
+def test_a_server_that_comes_later_is_compared_before_it_is_asked(root: str) -> None:
+    asked = [Request(d, 0) for d in range(12)]
+    late = lists(FakeServed(), root=root)
+    listed, late.models = late.models, lambda headers: (401, "", {})  # type: ignore[method-assign]
+    with lists(FakeServed(), root="/ckpt/step-100") as first, late:
+        model = engine([first, late], num_concurrent=2)
+        model.server.pause = 0.01
+        model.fleet._clock = lambda: time.monotonic() + 60  # half a minute later
+        late.models = listed  # type: ignore[method-assign]
+        if root.endswith("100"):
+            assert model.generate_until(asked, disable_tqdm=True) == ["ok"] * 12 and late.bodies
+        else:
+            with pytest.raises(IcrError, match="serves M from step-200 with.*must be started alike"):
+                model.generate_until(asked, disable_tqdm=True)
+            assert not late.bodies
+
+
 def test_loads_are_bounded_and_only_the_failed_servers_documents_move() -> None:
     now = [0.0]
     fleet = Fleet([SimpleNamespace(root=f"r{i}", shown=f"r{i}") for i in range(4)], clock=lambda: now[0])  # type: ignore[misc]

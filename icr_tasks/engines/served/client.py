@@ -131,7 +131,7 @@ class Client:
         """Ask all. Raises the error that ended the run, after what was under way then was delivered."""
         aiohttp = needs("aiohttp", "api", "served models")
         self.aiohttp, self.stopped, self.going = aiohttp, None, 0  # type: ignore[var-annotated]
-        self.freed = asyncio.Condition()
+        self.freed, self.seeing = asyncio.Condition(), asyncio.Lock()
 
         async def worker() -> None:
             for i in indexes:
@@ -205,6 +205,7 @@ class Client:
             self.going += 1
             at, good = self.fleet.take(ask.document), False
             try:
+                await self.see(at)
                 status, raw, after = await self.post(body, self.fleet.servers[at])
                 if status >= 500:
                     self.fleet.failed(at, f"HTTP {status}")
@@ -232,6 +233,19 @@ class Client:
                     async with self.freed:
                         self.freed.notify_all()
             self.refusal(status, raw, after, body, ask, version, self.fleet.servers[at])
+
+    async def see(self, at: int) -> None:
+        """Compare a server with the others that was not there at the start. Raises Again where it still is not, IcrError
+        where it serves another model."""
+        if at not in self.fleet.unseen:
+            return
+        async with self.seeing:
+            if at in self.fleet.unseen:
+                try:
+                    await asyncio.to_thread(self.fleet.compare, self.fleet.servers[at])
+                except Unreachable as error:
+                    raise Again(str(error)) from None
+                self.fleet.unseen.discard(at)
 
     async def ticket(self, usd: float) -> str:
         """Set the highest price of a request aside; waits while requests under way may cost less than that.

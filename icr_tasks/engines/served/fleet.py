@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -56,6 +56,8 @@ class Fleet:
         self.going = [0] * len(self.servers)
         self.answered = [0] * len(self.servers)
         self._out = [0.0] * len(self.servers)
+        self.unseen: set[int] = set()  # were not there when the models were compared
+        self.compare: Callable[[Server], None] = lambda server: None
 
     def take(self, document: str) -> int:
         """The server for a request; `give` it back when the request ends."""
