@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import IcrError
 from . import costs, records, sharding, shards
-from .cells import Cell
+from .cells import Cell, matrix
 from .executors import EXECUTORS, local, parts, ray
 from .records import Folder
 from .shards import Shard
@@ -40,7 +40,7 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
             code = int(bool(EXECUTORS[executor](found, split, jobs)))
     if code in (2, 130):
         return code
-    print(records.write(folder, show=True))
+    print(records.write(folder, matrix(found), show=True))
     for line in costs.said(chosen, folder.answers):
         print(line)
     left = _todo(folder, chosen)
@@ -98,7 +98,7 @@ def shard(found: Study, chosen: Sequence[Cell], which: Shard, jobs: int = 1) -> 
             return code
         left = _todo(folder, chosen)
         if not left:
-            print(records.write(folder, show=True))
+            print(records.write(folder, matrix(found), show=True))
         else:
             _waiting(found, sharding.lacking(found, left), folder, left)
     if code:

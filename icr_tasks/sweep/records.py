@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from .. import storage
 from ..engines.answers import CannotStore, files_of, record_of
 from ..errors import IcrError
 from ..leaderboard.ledgers.collect import collect
+from ..leaderboard.ledgers.merge import Rules
 from ..leaderboard.ledgers.summary import table
 from .cells import Cell, matrix
 from .progress import guess
@@ -123,28 +124,35 @@ class Folder:
 _BUILDING = re.compile(r"\.[0-9a-f]{12}\.\d+\Z")
 
 
-def current(folder: Folder) -> list[dict[str, Any]]:
-    """Records with whole output; where a cell was run under changed inputs, only the newest."""
-    newest: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
+def current(folder: Folder, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Records with whole output; where a cell was run under changed inputs, that of the study's `cells`, else the
+    newest."""
+    asked = {cell.fingerprint for cell in cells}
+    newest: dict[tuple[str, ...], tuple[tuple[bool, float], dict[str, Any]]] = {}
     for record in folder.records():
         output = folder.lm_eval / record["fingerprint"]
         if record["status"] == "error" or not folder.whole({**record, "status": "done"}):
             continue
-        made, where = output.stat().st_mtime, tuple(record["where"])
+        made = (
+            record["fingerprint"] in asked,
+            output.stat().st_mtime,
+        )  # an older one, where it is asked again
+        where = tuple(record["where"])
         if where not in newest or newest[where][0] <= made:
             newest[where] = made, record
     return [record for _, record in newest.values()]
 
 
-def write(folder: Folder, *, show: bool = False) -> str:
-    """Write the ledgers of all finished cells; with `show`, returns their table.
+def write(folder: Folder, cells: Iterable[Cell], *, show: bool = False) -> str:
+    """Write the ledgers of all finished cells, as the study's `cells` ask them now; with `show`, returns their table.
 
     The table reads the ledgers, so it is made before another process may replace them.
     """
     with folder.lock("results", wait=True):
         _sweep_up(folder)
-        outputs = [folder.lm_eval / record["fingerprint"] for record in current(folder)]
-        runs = collect(outputs, folder.results) if outputs else []
+        outputs = [folder.lm_eval / record["fingerprint"] for record in current(folder, cells)]
+        # What the ledgers hold is of these same cells: a result of an older study file must not beat them by its size.
+        runs = collect(outputs, folder.results, rules=Rules(replace=True)) if outputs else []
         return table(runs) if show else ""
 
 

@@ -36,7 +36,7 @@ class ShardRunner(Runner):
     def __init__(self, folder: Folder, cells: list[Cell], shard: Shard, whole: Sequence[Cell]) -> None:
         """`whole` are all cells of the study, which decide how it is divided."""
         super().__init__(folder, cells)
-        self.shard, self.ledger = shard, Ledger(folder.out)
+        self.shard, self.ledger, self.whole = shard, Ledger(folder.out), whole
         self.part = shard.name
         self.progress.left = {
             name: (-(-n // shard.of), tokens // shard.of) for name, (n, tokens) in self.progress.left.items()
@@ -125,7 +125,7 @@ def run_shard(runner: ShardRunner) -> dict[str, str]:
     rest.part, rest.engine = runner.part, runner.engine
     try:
         failed = {**failed, **rest.run()}
-        records.write(runner.folder)
+        records.write(runner.folder, runner.whole)
     except NoLocks as error:
         runner.progress.say(
             f"not scored here ({error}): icr sweep STUDY -o FOLDER --merge {runner.folder.out}"

@@ -54,14 +54,15 @@ def run_cells(
 def _run(found: study.Study, todo: list[Cell], shard: Shard | None, load: Load | None) -> int:
     check_names(sorted({cell.engine for cell in todo}))
     folder = Folder(found.out)
-    runner = Runner(folder, todo, load) if shard is None else ShardRunner(folder, todo, shard, matrix(found))
+    every = matrix(found)
+    runner = Runner(folder, todo, load) if shard is None else ShardRunner(folder, todo, shard, every)
     again = found.again(*(("--shard", str(shard)) if shard else ()))
     try:
         if isinstance(runner, ShardRunner):
             failed = run_shard(runner)
         else:
             failed = runner.run()
-            records.write(folder)
+            records.write(folder, every)
     except KeyboardInterrupt:
         runner.progress.say(f"interrupted: finished answers are in {folder.answers}; go on with: {again}")
         return 130
