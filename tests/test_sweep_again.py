@@ -26,3 +26,32 @@ def test_a_study_edited_back_shows_its_own_numbers_again(more: list[str], tmp_pa
     for limit in (4, 6, 4):
         assert main(["sweep", str(write(tmp_path, limit=limit)), *more]) == 0
         assert counts(out) == [limit]
+
+
+def test_a_cell_made_with_other_data_is_stale_and_scored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data" / "infinitebench" / "longbook_qa_eng.jsonl"
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COUNTING_LOG", str(tmp_path / "calls"))
+    asked = lambda: len((tmp_path / "calls").read_text().splitlines())  # noqa: E731
+
+    def rows(*names: str) -> None:
+        data.parent.mkdir(parents=True, exist_ok=True)
+        each = [
+            {"id": i, "context": f"{n} left.", "input": "Who?", "answer": [n]} for i, n in enumerate(names)
+        ]
+        data.write_text("".join(json.dumps(row) + "\n" for row in each))
+
+    rows("Anna", "Bob")
+    path = write(tmp_path, tasks=["icr_infbench_qa"], prompts=["paper"], metadata={"allow_partial": True})
+    assert main(["sweep", str(path)]) == 0 and asked() == 2
+    rows("Anna", "Cornelius")
+    assert main(["status", str(path), "--check"]) == 1 and "made with other data" in capsys.readouterr().out
+    assert main(["sweep", str(path)]) == 0 and asked() == 3  # what did not change is not asked again
+    assert "was made with other data" in capsys.readouterr().err
+    assert main(["status", str(path), "--check"]) == 0
+    data.unlink()  # only the ledger is here: nothing is known
+    assert main(["status", str(path), "--check"]) == 0
+    assert main(["sweep", str(path)]) == 0 and asked() == 3

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
+from .. import benchmarks
 from ..benchmarks import base, catalog
 from ..engines import identity
 from ..errors import IcrError
@@ -76,6 +77,13 @@ class Cell:
         """First 12 hex digits of the sha256 over `inputs`."""
         return fingerprint(self.inputs)
 
+    @property
+    def data_revision(self) -> str | None:
+        """The revision of its benchmark's data as they are on this machine; None where they are not."""
+        sheet = catalog.sheet_of(self.task)
+        data = json.dumps(Options.parse(self.task_metadata).data, sort_keys=True, default=str)
+        return _revision(sheet["benchmark"], sheet["dataset"], sheet.get("length"), data)
+
     @cached_property
     def load_key(self) -> str:
         """Cells with the same key run on one loaded engine."""
@@ -111,9 +119,18 @@ def _identity(packed: str) -> dict[str, Any]:
     return identity.engine(json.loads(packed)[1])
 
 
+@lru_cache(maxsize=1024)
+def _revision(benchmark: str, dataset: str, length: str | None, data: str) -> str | None:
+    try:
+        return benchmarks.get(benchmark).load(dataset, length, **json.loads(data)).revision
+    except (IcrError, OSError):  # where only the ledger is, or half of the data, nothing is known
+        return None
+
+
 def matrix(study: Study) -> list[Cell]:
     """All cells of a study, grouped by engine and unit. Raises IcrError for combinations that cannot work."""
-    _identity.cache_clear()  # folders may have changed since the last look
+    _identity.cache_clear()  # folders and data may have changed since the last look
+    _revision.cache_clear()
     cells = [cell for model in study.models for cell in _of_model(study, model)]
     seen: dict[tuple[str, ...], Cell] = {}
     for cell in cells:

@@ -57,7 +57,7 @@ def run(found: Study, chosen: Sequence[Cell], executor: str = "local", jobs: int
 
 
 def _todo(folder: Folder, chosen: Sequence[Cell]) -> list[Cell]:
-    return [c for c in chosen if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
+    return [c for c in chosen if not folder.done(c)]
 
 
 def _replicated(found: Study, todo: list[Cell], n: int, executor: str, jobs: int) -> int:

@@ -113,9 +113,20 @@ class Folder:
         """True when the record says done and lm_eval's output is as it was written."""
         return record["status"] == "done" and record["outputs"] == self.outputs(record["fingerprint"])
 
+    def done(self, cell: Cell) -> bool:
+        """True when the cell's record is whole and of the data that this machine has."""
+        record = self.record(cell.fingerprint)
+        return record is not None and self.whole(record) and not other_data(record, cell)
+
     def lock(self, name: str, *, wait: bool) -> AbstractContextManager[bool]:
         """Hold `<name>.lock`; False at once when another process holds it and `wait` is False."""
         return storage.lock(self.cells / f"{name}.lock", wait=wait)
+
+
+def other_data(record: dict[str, Any], cell: Cell) -> bool:
+    """Whether a record was made with other data than this machine has; False where it has none."""
+    made = record.get("data_revision")
+    return made is not None and (now := cell.data_revision) is not None and now != made
 
 
 # ---- ledgers -------------------------------------------------------------------------------------
@@ -168,8 +179,8 @@ def _sweep_up(folder: Folder) -> None:
 
 
 # ---- status --------------------------------------------------------------------------------------
-# How far each cell is, why, and the command that closes each gap. Reads only the study's folder: no model,
-# no data.
+# How far each cell is, why, and the command that closes each gap. Reads the study's folder, and of the data that are
+# here only which they are: no model.
 
 STATES = ("done", "partial", "stale", "error", "missing")
 
@@ -224,6 +235,9 @@ def _state(
     if record and record["status"] != "error":
         done, items = record["n_items"] - record["n_failed"], record["n_items"]
         note = f"{record['n_failed']} not sent: {record['reason']}" if record["n_failed"] else ""
+        if other_data(record, cell):
+            was, now = record["data_revision"], cell.data_revision
+            return state("stale", 0, items, f"made with other data ({was}; now {now})")
         if not folder.whole({**record, "status": "done"}):
             return state(
                 "partial", n_done, n_items, "lm_eval's output is damaged or gone; the answers are stored"

@@ -24,7 +24,7 @@ from ..harness.options import Options
 from .cells import Cell, units
 from .engine import Engine, Load
 from .progress import Progress
-from .records import Folder
+from .records import Folder, other_data
 
 log = logging.getLogger("icr_tasks")
 
@@ -72,6 +72,9 @@ class Runner:
         if record is None:
             if (self.folder.cells / f"{cell.fingerprint}.json").exists():
                 self.progress.say(f"the record of {cell.name} is damaged; the cell is scored again")
+            return False
+        if other_data(record, cell):
+            self.progress.say(f"{cell.name} was made with other data; the cell is scored again")
             return False
         whole = self.folder.whole(record)
         if record["status"] == "done" and not whole:

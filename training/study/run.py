@@ -252,7 +252,7 @@ def evaluate(study: Study, begin: str) -> int:
         # All cells in this process: on a CPU nothing has to be freed, and starting takes longer than a tiny
         # model's answers.
         folder = Folder(found.out)
-        todo = [c for c in every if not ((record := folder.record(c.fingerprint)) and folder.whole(record))]
+        todo = [c for c in every if not folder.done(c)]
         if todo:
             worker.run_cells(found, todo)
     return finish.run(found, every)
