@@ -10,6 +10,7 @@ import pytest
 from test_sweep import write
 
 from icr_tasks.cli import main
+from icr_tasks.engines import identity
 
 
 def ledgers(out: Path) -> list[dict[str, Any]]:
@@ -55,3 +56,23 @@ def test_a_cell_made_with_other_data_is_stale_and_scored_again(
     data.unlink()  # only the ledger is here: nothing is known
     assert main(["status", str(path), "--check"]) == 0
     assert main(["sweep", str(path)]) == 0 and asked() == 3
+
+
+def test_shards_of_other_versions_are_not_asked_anew_by_a_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COUNTING_LOG", str(tmp_path / "calls"))
+    path, home = write(tmp_path, out=None), tmp_path / "home"
+    parts = [str(tmp_path / f"part{i}") for i in (1, 2)]
+    merge = ["sweep", str(path), "-o", str(home), "--merge"]
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "versions", lambda: {"vllm": "0.32.0"})
+        for i, part in enumerate(parts, 1):
+            assert main(["sweep", str(path), "-o", part, "--shard", f"{i}/2"]) == 0
+    calls = (tmp_path / "calls").read_text()
+    assert main([*merge, *parts]) == 2 and (tmp_path / "calls").read_text() == calls
+    assert "ran under other versions" in capsys.readouterr().err and not list(home.rglob("*.jsonl"))
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "versions", lambda: {"vllm": "0.32.0"})
+        assert main([*merge, *parts]) == 0 and (tmp_path / "calls").read_text() == calls
+    assert main([*merge, *parts]) == 0 and (tmp_path / "calls").read_text() == calls  # all is scored

@@ -177,15 +177,17 @@ def _ended(folder: Folder, head: dict[str, Any]) -> bool:
 
 def gather(found: Study, folders: Sequence[Path]) -> None:
     """Bring the shards of these folders into the study's own. A shard that is there already is joined by its
-    requests, where the first answer stands. Raises IcrError for shards that are not parts of one run."""
+    requests, where the first answer stands. Raises IcrError for shards that are not parts of one run, and for those of
+    other versions than are here, whose answers would be asked anew, unless every cell is scored."""
     home, folder, cells = Ledger(found.out), Folder(found.out), matrix(found)
+    told = None if all(folder.done(cell) for cell in cells) else versions()
     first: dict[str, Any] | None = None
     for place in dict.fromkeys([found.out, *folders]):
         there = Ledger(place).heads()
         if not there and place != found.out:
             raise IcrError(f"{place} holds no shard; name the folders that `icr sweep --shard i/n -o` wrote")
         for shard, head in there.items():
-            mine = shards.head_of(found.path, shard, cells, head["versions"])
+            mine = shards.head_of(found.path, shard, cells, head["versions"] if told is None else told)
             why = shards.refusal(mine, head, str(place)) or (
                 shards.refusal(first, head, str(place)) if first else None
             )
