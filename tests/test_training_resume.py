@@ -48,7 +48,7 @@ def test_kill_in_the_second_epoch_changes_nothing(tmp_path: Path, monkeypatch: p
     import torch
     from safetensors.torch import load_file
 
-    monkeypatch.setattr(trainers, "reward_function", lambda _: named(arbitrary))
+    monkeypatch.setattr(trainers, "reward_function", lambda *_: named(arbitrary))
 
     root = trainkit.make(tmp_path)
     config = trainkit.config(root, "grpo", "killed", epochs=2)
@@ -61,7 +61,7 @@ def test_kill_in_the_second_epoch_changes_nothing(tmp_path: Path, monkeypatch: p
         "def slow(**k):\n"
         "    if k['trainer_state'].global_step == 6: print('STOP', flush=True); time.sleep(600)\n"
         "    return kit.arbitrary(**k)\n"
-        "trainers.reward_function = lambda c: kit.named(slow)\n"
+        "trainers.reward_function = lambda *_: kit.named(slow)\n"
         "trainers.train_grpo(config.load(sys.argv[1]))\n"
     )
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks import hub
+from icr_tasks.engines.served.dialect import with_thoughts
 from icr_tasks.errors import IcrError, install_hint
 from icr_tasks.storage import write_atomic
 
@@ -29,7 +30,7 @@ from .config import Config, load
 from .data import formats, store
 from .rewards import JUDGED, Row, score
 from .rewards.registry import best
-from .rows import Report
+from .rows import Report, opened
 
 # Conversations, completions each -> texts of each conversation.
 Sample = Callable[[Sequence[list[dict[str, str]]], int], list[list[str]]]
@@ -111,13 +112,19 @@ def served_sampler(config: Config, base_url: str, model: str) -> Sample:
                 f"the server at {base_url} gave no completions of {model} ({error}); the same command goes on "
                 "where it stopped"
             ) from error
-        return [c.message.content or "" for c in found.choices]
+        return [_whole_reply(c.message) for c in found.choices]
 
     def sample(asked: Sequence[list[dict[str, str]]], k: int) -> list[list[str]]:
         with ThreadPoolExecutor(32) as pool:
             return list(pool.map(lambda m: one(m, k), asked))
 
     return sample
+
+
+def _whole_reply(message: Any) -> str:
+    """A served answer with the thought that the server's parser took out: parsed or not, one text."""
+    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None) or ""
+    return with_thoughts(str(thought), message.content) or ""
 
 
 def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> dict[str, dict[str, Any]]:
@@ -128,7 +135,9 @@ def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> di
     """
     from transformers import AutoTokenizer
 
-    kept, same = out / "difficulty.jsonl", _asked(config, path)
+    tokenizer = AutoTokenizer.from_pretrained(config.model, local_files_only=hub.local(config.model, "model"))
+    begun = opened(tokenizer, config.prompt, config.chat_template_kwargs)
+    kept, same = out / "difficulty.jsonl", _asked(config, path, begun)
     done = {r["id"]: r for r in map(json.loads, _whole(kept))}
     if any(r["k"] != k for r in done.values()):
         raise IcrError(f"{kept} holds other numbers of completions; use the same -k, or another -o")
@@ -137,7 +146,6 @@ def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> di
             f"{kept} was sampled from other data or with another model, prompt, reward, length or "
             "temperature; use another -o"
         )
-    tokenizer = AutoTokenizer.from_pretrained(config.model, local_files_only=hub.local(config.model, "model"))
     out.mkdir(parents=True, exist_ok=True)
     report = Report()
     todo = (cut for row, cut in prepare.fitted(config, path, tokenizer, report) if row["id"] not in done)
@@ -145,7 +153,7 @@ def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> di
         while rows := list(islice(todo, _BATCH)):
             answers = sample([formats.messages(r, config.prompt) for r in rows], k)
             for row, texts in zip(rows, answers, strict=True):
-                done[row["id"]] = {"id": row["id"], "k": k, **_judged(config, row, texts), "asked": same}
+                done[row["id"]] = {"id": row["id"], "k": k, **_judged(config, row, texts, begun), "asked": same}
                 file.write(json.dumps(done[row["id"]]) + "\n")
             file.flush()
     print(f"data: {report}", flush=True)
@@ -163,11 +171,11 @@ def _whole(kept: Path) -> list[str]:
     return lines
 
 
-def _judged(config: Config, row: dict[str, Any], texts: list[str]) -> dict[str, float]:
-    """What the completions of one row earned."""
+def _judged(config: Config, row: dict[str, Any], texts: list[str], begun: bool) -> dict[str, float]:
+    """What the completions of one row earned; `begun`: they begin inside a thought."""
     name = config.reward["name"]
     given = {"preset": config.reward.get("preset", "paper"), "options": config.reward.get("options")}
-    found = score(name, texts, [Row.of(row)] * len(texts), **given)
+    found = score(name, texts, [Row.of(row)] * len(texts), opened=begun, **given)
     most_of = best(name, **given)
     if most_of <= 0:
         raise IcrError(
@@ -179,10 +187,10 @@ def _judged(config: Config, row: dict[str, Any], texts: list[str]) -> dict[str, 
     return {"mean": mean, "pass": float(most >= 1.0), "flat": float(most == least)}
 
 
-def _asked(config: Config, path: Path) -> str:
+def _asked(config: Config, path: Path, begun: bool) -> str:
     """Names all that the completions of a row and their rewards depend on."""
     parts = [getattr(config, name) for name in _DECIDES]
-    parts += [config.trl.get("temperature", 1.0), store.sha256(path)]
+    parts += [config.trl.get("temperature", 1.0), store.sha256(path), *(["opened"] if begun else [])]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks.errors import IcrError
+from icr_tasks.metrics.visible import opens_thought
 from icr_tasks.storage import write_atomic
 
 from .checks import NO_TEMPLATE
@@ -197,12 +198,29 @@ def counter(
         raise IcrError(f"the tokenizer {NO_TEMPLATE}")
 
     def count(row: Mapping[str, Any]) -> int:
-        text = tokenizer.apply_chat_template(
-            messages(row, prompt), tokenize=False, add_generation_prompt=True, **(template or {})
-        )
+        text = rendered(tokenizer, messages(row, prompt), template)
         return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def sizes(passages: list[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(passages, add_special_tokens=False, verbose=False)["input_ids"]]
 
     return count, sizes
+
+
+def rendered(
+    tokenizer: Any, messages: list[dict[str, str]], template: Mapping[str, Any] | None = None
+) -> str:
+    """The prompt as the model sees it, up to where its answer begins."""
+    text: str = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **(template or {})
+    )
+    return text
+
+
+def opened(tokenizer: Any, prompt: str, template: Mapping[str, Any] | None = None) -> bool:
+    """Whether the chat template begins the thought itself (DeepSeek R1, Qwen3 Thinking), so that completions
+    begin inside one: without that a completion cut off in its thought would be read as an answer."""
+    from .data.formats import messages
+
+    row = {"passages": ["A passage."], "question": "Which one?"}
+    return opens_thought(rendered(tokenizer, messages(row, prompt), template))

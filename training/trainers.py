@@ -17,6 +17,7 @@ from . import checkpoint, curves, plan
 from .checkpoint import SafeSave
 from .config import Config, load
 from .prepare import Prepared, arguments, check, dev_rows, peft_config, prepare
+from .rows import opened
 
 
 def command(kind: str, argv: list[str], train: Callable[[Config, bool], Path], about: str) -> int:
@@ -242,7 +243,7 @@ def train_grpo(config: Config, fresh: bool = False) -> Path:
     assert args.generation_batch_size is not None and args.num_generations is not None  # TRL fills them in
     block = args.generation_batch_size // args.num_generations
     prepared = prepare(config, path, resume, block)
-    recorder = Recorder(reward_function(config), Path(config.output), config.log_completions)
+    recorder = Recorder(reward_function(config, prepared.tokenizer), Path(config.output), config.log_completions)
     trainer = Trainer(
         model=config.model,
         reward_funcs=recorder,
@@ -260,13 +261,22 @@ def _held_out(config: Config) -> bool:
     return bool(config.batch["eval_strategy"] != "no")
 
 
-def reward_function(config: Config) -> Callable[..., list[float | None]]:
-    """The reward a config names, with its judge where it needs one."""
+def reward_function(config: Config, tokenizer: Any = None) -> Callable[..., list[float | None]]:
+    """The reward a config names, with its judge where it needs one. `tokenizer`: the policy's, whose template
+    may begin the thought."""
     from .rewards import trl_reward
 
     reward = config.reward
+    # TRL parses completions by these and hands on what follows the thought, so nothing begins in one.
+    parsed = any(getattr(tokenizer, n, None) is not None for n in ("response_template", "response_schema"))
     found = trl_reward(
-        reward["name"], reward.get("preset", "paper"), reward.get("options"), judge=reward.get("judge")
+        reward["name"],
+        reward.get("preset", "paper"),
+        reward.get("options"),
+        judge=reward.get("judge"),
+        opened=tokenizer is not None
+        and not parsed
+        and opened(tokenizer, config.prompt, config.chat_template_kwargs),
     )
     return (
         overlong(found, config.max_response_length, reward["overlong"]) if reward.get("overlong") else found

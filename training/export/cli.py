@@ -37,7 +37,11 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--limit", type=int, help="rows at most of each file")
     parser.add_argument("--name", default="icr-retrieval", help="name of the package, for verifiers")
-    parser.add_argument("--model", default="", help="verl: the tokenizer that prompts are fitted with")
+    parser.add_argument(
+        "--model",
+        default="",
+        help="verl: the tokenizer that prompts are fitted with; verl and verifiers: whose template may begin the thought",
+    )
     parser.add_argument("--max-prompt-length", type=int, default=32768, help="verl: tokens")
     args = parser.parse_args(argv)
     if args.to not in TARGETS:

@@ -14,6 +14,8 @@ from icr_tasks.errors import IcrError
 
 from ..data import formats, store
 from ..rewards import registry
+from ..rows import opened
+from .verl import tokenizer_of
 
 COLUMNS = ("question", "answers", "gold_ids", "gold_docs", "original_ids")
 _PROJECT = """[project]
@@ -46,6 +48,8 @@ import verifiers.v1 as vf
 from icr_tasks.training.rewards import Row, score
 
 REWARD, PRESET = {reward!r}, {preset!r}
+# Whether replies begin inside a thought: the chat template opens it and no parser of the server takes it out.
+OPENED = {opened!r}
 
 
 class IcrData(vf.TaskData):
@@ -64,7 +68,7 @@ class IcrTask(vf.Task[IcrData]):
     def terms(self, text: str) -> dict[str, float]:
         """`reward` and its terms for a completion."""
         row = Row.of({{"id": self.data.id, **self.data.model_dump(include=set({columns!r}))}})
-        return score(REWARD, [text], [row], preset=PRESET)[0]
+        return score(REWARD, [text], [row], preset=PRESET, opened=OPENED)[0]
 
     @vf.reward
     async def retrieval(self, trace: vf.Trace) -> float:
@@ -117,6 +121,7 @@ def write(args: argparse.Namespace) -> str:
         "count": count,
         "reward": args.reward,
         "preset": args.preset,
+        "opened": bool(args.model) and opened(tokenizer_of(args.model), args.reward),
     }
     readme = f"# {args.name}\n\n{count} rows, reward {args.reward}, preset {args.preset}.\n"
     storage.write_atomic(folder / "__init__.py", _MODULE.format(**given, columns=COLUMNS).encode())

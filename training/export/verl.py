@@ -23,7 +23,7 @@ from ..data import formats
 from ..data.store import arrow, read
 from ..data.store import count as count_of
 from ..rewards import registry
-from ..rows import Report, counter, fit
+from ..rows import Report, counter, fit, opened
 
 VERSION = "0.9.1"  # the verl whose keys configs/verl/ulysses4.yaml names
 
@@ -55,7 +55,8 @@ def export(args: argparse.Namespace) -> str:
     asked = "ao" if args.reward == "hybrid" else args.reward  # hybrid reads the answer-only format
     if args.reward not in registry.PRESETS[args.preset]:
         raise IcrError(f"preset {args.preset!r} has no reward {args.reward!r}; use preset 'paper'")
-    fitted = _fitter(args.model, asked, args.max_prompt_length)
+    tokenizer = tokenizer_of(args.model) if args.model else None
+    fitted = _fitter(tokenizer, asked, args.max_prompt_length)
     lines = []
     for part in ("train", "dev"):
         source = args.data / f"{part}.parquet"
@@ -77,16 +78,22 @@ def export(args: argparse.Namespace) -> str:
         )
     if args.reward in registry.JUDGED:
         lines.append("the judge: custom_reward_function.reward_kwargs.judge={base_url: ..., model: ...}")
-    return "\n".join([*lines, "", command(args.out, args.reward, args.preset)])
+    begun = tokenizer is not None and opened(tokenizer, asked)
+    return "\n".join([*lines, "", command(args.out, args.reward, args.preset, begun)])
 
 
-def _fitter(model: str, reward: str, limit: int) -> Any:
-    if not model:
-        return None
+def tokenizer_of(model: str) -> Any:
+    """The tokenizer that will train."""
     here = hub.local(model, "tokenizer")
     from transformers import AutoTokenizer
 
-    count, sizes = counter(AutoTokenizer.from_pretrained(model, local_files_only=here), reward)
+    return AutoTokenizer.from_pretrained(model, local_files_only=here)
+
+
+def _fitter(tokenizer: Any, reward: str, limit: int) -> Any:
+    if tokenizer is None:
+        return None
+    count, sizes = counter(tokenizer, reward)
     return lambda row, report: fit(row, limit, count, sizes, "keep_gold", report)
 
 
@@ -118,12 +125,14 @@ def write(path: Path, records: Iterator[dict[str, Any]]) -> int:
     return total
 
 
-def command(data: Path, reward: str, preset: str) -> str:
-    """The command that starts verl with our recipe and our reward function."""
+def command(data: Path, reward: str, preset: str, begun: bool = False) -> str:
+    """The command that starts verl with our recipe and our reward function; `begun`: the template begins the
+    thought."""
     spec = importlib.util.find_spec("icr_tasks.training.rewards.for_verl")
     assert spec is not None
     name = "compute_score_async" if reward in registry.JUDGED else "compute_score"
-    given = json.dumps({"reward": reward, "preset": preset}).replace('"', "")
+    options = {"reward": reward, "preset": preset, **({"opened": True} if begun else {})}
+    given = json.dumps(options).replace('"', "")
     parts = [
         "python -m verl.trainer.main_ppo",
         f"--config-path {SHIPPED / 'verl'} --config-name ulysses4",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from icr_tasks.errors import IcrError
+from icr_tasks.metrics.visible import visible
 
 from . import registry
 from .match import Options, rows
@@ -33,13 +34,15 @@ def trl_reward(
     *,
     ask: Ask | None = None,
     judge: Mapping[str, Any] | None = None,
+    opened: bool = False,
 ) -> Callable[..., list[float | None]]:
     """The callable for `reward_funcs`; `__name__` is what TRL logs (`rewards/<name>/mean`).
 
     Reads the columns `answers`, `gold_ids`, `gold_docs`, `question`, `original_ids`. A row whose judge failed
     gives None, never a partial sum (TRL would count a missing term as zero against its siblings). Terms are
     logged as metrics and columns where TRL offers it. Rewards `judge` and `hybrid` need `judge` (base_url,
-    model, ...) or `ask` (prompts -> replies).
+    model, ...) or `ask` (prompts -> replies). `opened`: the chat template begins the thought, so completions
+    begin inside one (`icr_tasks.training.rows.opened`).
     """
     chosen = registry.options_of(options, preset)
     registry.score(
@@ -61,9 +64,10 @@ def trl_reward(
     ) -> list[float | None]:
         texts = [text_of(c) for c in completions]
         data = rows(columns, len(texts))
-        replies = replies_for(name, texts, data, chosen, ask) if ask and name in JUDGED else None
+        shown = [visible(t, opened).text for t in texts]  # what the reward reads, and nothing else is judged
+        replies = replies_for(name, shown, data, chosen, ask) if ask and name in JUDGED else None
         given = chosen if preset == "paper" else None
-        scores = registry.score(name, texts, data, preset=preset, options=given, replies=replies)
+        scores = registry.score(name, texts, data, preset=preset, options=given, replies=replies, opened=opened)
         for term in scores[0] if scores else ():
             values = [s[term] for s in scores]
             good = [v for v in values if not math.isnan(v)]

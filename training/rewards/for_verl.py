@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from icr_tasks.errors import IcrError
+from icr_tasks.metrics.visible import visible
 from icr_tasks.training.rewards import registry
 from icr_tasks.training.rewards.match import Row
 from icr_tasks.training.rewards.paper import JUDGED, Ask, judge_of, replies_for
@@ -45,17 +46,20 @@ def compute_score(
     options: Mapping[str, Any] | None = None,
     ask: Ask | None = None,
     judge: Mapping[str, Any] | None = None,
+    opened: bool = False,
 ) -> dict[str, float]:
     """`{"score": ..., <term>: ...}`, the same keys for every row. A failed judge raises, as verl has no
-    missing reward."""
+    missing reward. `opened`: the chat template begins the thought, so completions begin inside one."""
     extra = dict(extra_info or {})
     name = reward or extra.pop("reward", "ao")
     row = _row(ground_truth, extra)
     replies = None
     if name in JUDGED:
         ask = ask or _judge(json.dumps(dict(judge or {}), sort_keys=True), preset)
-        replies = replies_for(name, [solution_str], [row], registry.options_of(options, preset), ask)
-    scores = registry.score(name, [solution_str], [row], preset=preset, options=options, replies=replies)[0]
+        replies = replies_for(name, [visible(solution_str, opened).text], [row], registry.options_of(options, preset), ask)
+    scores = registry.score(
+        name, [solution_str], [row], preset=preset, options=options, replies=replies, opened=opened
+    )[0]
     if scores["reward"] != scores["reward"]:
         raise IcrError(f"row {row.id!r} of {data_source}: the judge gave no readable verdict")
     return {"score": scores["reward"], **{k: v for k, v in scores.items() if k != "reward"}}

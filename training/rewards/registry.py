@@ -60,14 +60,15 @@ def score(
     preset: str = "paper",
     options: Options | Mapping[str, Any] | None = None,
     replies: Sequence[str | None] | None = None,
+    opened: bool = False,
 ) -> list[Scores]:
     """One dict a completion: `reward` and its terms, NaN where a judge reply is missing or unreadable.
 
-    `replies` are the judge's texts, for the rewards in `JUDGED` only. Raises IcrError for unknown names and
-    unequal lengths.
+    `replies` are the judge's texts, for the rewards in `JUDGED` only. `opened`: the prompts ended inside a
+    thought (`<think>`), so the completions begin in one. Raises IcrError for unknown names and unequal lengths.
     """
     chosen = options_of(options, preset)
-    texts = [visible(text).text for text in texts]  # a reward reads what the evaluation reads
+    texts = [visible(text, opened).text for text in texts]  # a reward reads what the evaluation reads
     if name not in NAMES:
         raise unknown("reward", name, NAMES)
     if name not in PRESETS[preset]:
