@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("rapidfuzz", reason="quotes and contents are compared with r
 import reward_hacks
 
 from icr_tasks.metrics.extract import extract_answer
+from icr_tasks.training.data import keychain
 from icr_tasks.training.rewards import Row, score
 from icr_tasks.training.rewards.match import marked
 
@@ -249,3 +251,15 @@ def test_ids_quotes_and_contents_are_not_earned_by_less() -> None:
     assert score("idq", [shared], [windows])[0]["quotes"] == 1.0
     aside = "[DOC 3] and [DOC 7] say so. [DOC 5] is not relevant.\nThe answer is: Paris"
     assert score("id", [aside], [row])[0]["ids"] == 1.0
+
+
+def test_behind_a_chain_of_keys_the_hidden_question_is_the_one_that_is_answered() -> None:
+    text = "Were Aladdin and Song of the South produced by the same company?"
+    doc = "Aladdin and Song of the South are films of Walt Disney."
+    row = {"id": "1", "question": text, "gold_texts": [doc], "negatives": []}
+    hid = keychain.hide(row, [], 3, 0)
+    docs = tuple(hid["gold_texts"])
+    behind = Row(answers=("yes",), question=hid["question"], gold_docs=docs, gold_ids=tuple(range(len(docs))))
+    said = "Answer: Yes, Aladdin and Song of the South were produced by the same company."
+    assert earns(said, behind) == earns(said, replace(behind, question=text)) == 1.0
+    assert earns("Answer: no, yes", behind) == 0.0

@@ -14,6 +14,7 @@ from icr_tasks.metrics.answers import normalize, subem
 from icr_tasks.metrics.citations import cited_ids, contents, prf, quotes
 from icr_tasks.metrics.extract import extract_answer, strip_thoughts
 
+from ..data.keychain import question_of
 from . import guard
 from .words import FUNCTION
 
@@ -143,8 +144,10 @@ def answer(text: str, row: Row, options: Options) -> float:
     said = marked(text) if options.guard and literal else None
     if not options.guard or said is None:
         return 0.0 if options.guard else literal
+    # Behind a chain of keys the question that is answered stands in a passage, not in the prompt.
+    question = question_of({"question": row.question, "gold_docs": row.gold_docs})
     return float(
-        guard.names_only(*said, row.answers, row.question, row.gold_docs + row.passages, options.extra_words)
+        guard.names_only(*said, row.answers, question, row.gold_docs + row.passages, options.extra_words)
     )
 
 
