@@ -17,7 +17,7 @@ from . import corpus, dedupe, judge, pack, read, refine, report, retrieve
 from .config import STAGE_OPTIONS, Config
 from .store import Manifest, Record, arrow, key_of
 
-VERSION = 2  # raised when a stage's output changes for the same options
+VERSION = 3  # raised when a stage's output changes for the same options
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from).
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,17 +19,22 @@ from icr_tasks.errors import IcrError
 Record = dict[str, Any]
 
 
+def given(value: Any) -> Any:
+    """The value, None for NaN: what tables of numbers have where a cell is empty."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def parts(value: Any) -> list[tuple[str, str]]:
     """(title, text) of texts or {"title", "text"} mappings; empty texts are left out."""
-    out = []
+    out, value = [], given(value)
     if value is not None and (not isinstance(value, Iterable) or isinstance(value, bytes)):
         raise IcrError(f"{value!r} is no text; evidence and documents are texts, or title and text")
     for one in [value] if isinstance(value, str | Mapping) else list(value if value is not None else []):
-        if one is None:
+        if (one := given(one)) is None:
             continue
         if not isinstance(one, str | Mapping):
             raise IcrError(f"{one!r} is no text; evidence and documents are texts, or title and text")
-        title, text = ("", one) if isinstance(one, str) else (one.get("title") or "", one.get("text") or "")
+        title, text = ("", one) if isinstance(one, str) else (given(one.get(n)) or "" for n in ("title", "text"))
         if str(text).strip():
             out.append((str(title), " ".join(str(text).split())))
     return out
@@ -58,11 +65,22 @@ def plain(record: Record) -> tuple[Record | None, str]:
             f"{', '.join(sorted(record))}); "
             "records need question, answers and evidence (docs/training_data.md)"
         )
-    domain = str(record.get("domain") or "records")
-    question = "" if record["question"] is None else str(record["question"])
-    name = str(record.get("id") or hashlib.sha256(question.encode()).hexdigest()[:12])
-    row = {"id": name, "dataset": str(record.get("dataset") or domain), "domain": domain, "kind": ""}
-    return _row(row, question, said(record.get("answers", record.get("answer"))), parts(record["evidence"]))
+    domain = _text(record.get("domain")) or "records"
+    question, evidence = _text(record["question"]), parts(record["evidence"])
+    answers = said(record.get("answers", record.get("answer")))
+    # The question alone names no record: one question may be asked of many documents.
+    body = json.dumps([question, answers, evidence], ensure_ascii=False)
+    name = _text(record.get("id")) or hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()[:12]
+    row = {"id": name, "dataset": _text(record.get("dataset")) or domain, "domain": domain, "kind": ""}
+    return _row(row, question, answers, evidence)
+
+
+def _text(value: Any) -> str:
+    """A value as text, "" for what is null; a whole number that a table kept as a float (1889.0) without its point."""
+    value = given(value)
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def said(value: Any) -> list[str]:
@@ -72,14 +90,15 @@ def said(value: Any) -> list[str]:
     for one in value if many else [value]:
         if isinstance(one, bool) or not isinstance(one, str | int | float | None):
             raise IcrError(f"answer {one!r} is neither text nor number")
-        out += [] if one is None else [str(one)]
+        out += [] if given(one) is None else [_text(one)]
     return out
 
 
 def _row(
     row: Record, question: str, answers: list[str], evidence: list[tuple[str, str]]
 ) -> tuple[Record | None, str]:
-    answers = list(dict.fromkeys(a.strip() for a in answers if a and a.strip()))
+    # An answer is read from one line, so one of two lines could never be earned.
+    answers = list(dict.fromkeys(" ".join(a.split()) for a in answers if a and a.strip()))
     if not question.strip():
         return None, "dropped: no question"
     if not answers:
