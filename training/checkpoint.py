@@ -48,6 +48,15 @@ def record(
     }
 
 
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank; its default is 16
+
+
+def rank(lora: dict[str, Any]) -> int:
+    """The least `max_lora_rank` of vLLM that holds the adapter; its own rank where none does, for vLLM to name."""
+    own = int(lora.get("r", 64))
+    return next((n for n in _RANKS if n >= own), own)
+
+
 def card(found: dict[str, Any], name: str) -> str:
     """Markdown with the hub's YAML header. Local folders are named without their path."""
     local = found["base_model"].startswith(("/", ".", "~"))
@@ -73,8 +82,9 @@ def card(found: dict[str, Any], name: str) -> str:
     shown["model"] = base
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     adapter = (found["config"].get("lora") or {}).get("save") == "adapter"
+    more = f",max_lora_rank={held}" if adapter and (held := rank(found["config"]["lora"])) > 16 else ""
     engine = (  # an adapter alone needs its base named
-        f"lm_eval --model vllm --model_args pretrained={base},enable_lora=True,lora_local_path=FOLDER ..."
+        f"lm_eval --model vllm --model_args pretrained={base},enable_lora=True,lora_local_path=FOLDER{more} ..."
         if adapter
         else "lm_eval --model vllm --model_args pretrained=FOLDER --tasks icr_helmet_rag "
         "--apply_chat_template ..."

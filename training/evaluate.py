@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -28,6 +29,9 @@ from icr_tasks.sweep import study as sweeps
 
 from . import checkpoint
 
+if TYPE_CHECKING:
+    from icr_tasks.leaderboard.ledgers.load import Run
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -37,6 +41,7 @@ class Trained:
     base: str
     prompt: str
     adapter: bool = False
+    rank: int = 0  # of the adapter
     template: tuple[tuple[str, Any], ...] = ()  # keyword arguments of the chat template it was trained with
 
     @property
@@ -57,7 +62,8 @@ def read(folder: Path) -> Trained:
         found = json.loads(path.read_text())
         lora = found["config"].get("lora") or {}
         template = tuple(sorted((found.get("chat_template_kwargs") or {}).items()))
-        return Trained(folder, found["base_model"], found["prompt"], lora.get("save") == "adapter", template)
+        alone, rank = lora.get("save") == "adapter", checkpoint.rank(lora)
+        return Trained(folder, found["base_model"], found["prompt"], alone, rank, template)
     except (ValueError, KeyError) as error:
         raise IcrError(f"{path} cannot be read: {error!r}") from error
 
@@ -126,7 +132,12 @@ def _weights(one: Trained, engine: str) -> dict[str, Any]:
     if not one.adapter:
         return {"pretrained": str(one.folder)}
     if "vllm" in engine:
-        return {"pretrained": _local(one.base), "enable_lora": True, "lora_local_path": str(one.folder)}
+        return {
+            "pretrained": _local(one.base),
+            "enable_lora": True,
+            "lora_local_path": str(one.folder),
+            **({"max_lora_rank": one.rank} if one.rank > 16 else {}),  # vLLM's default is 16
+        }
     return {"pretrained": _local(one.base), "peft": str(one.folder)}
 
 
@@ -134,6 +145,26 @@ def _local(model: str) -> str:
     """A local folder as an absolute path; a hub id as it is."""
     path = Path(model).expanduser()
     return str(path.resolve()) if path.is_dir() else model
+
+
+def newest(results: Path) -> dict[tuple[str, str, str], Run]:
+    """(weights, setting, prompt) -> its run. Where an earlier command left another one (other tokens to generate,
+    another limit), the one begun last counts, and that is said."""
+    from icr_tasks.leaderboard.ledgers import check, load
+
+    found: dict[tuple[str, str, str], Run] = {}
+    for run in sorted(load.load(results), key=lambda r: (check.began(r.head) or 0.0, r.fingerprint)):
+        given = run.head["fingerprint_inputs"]["model_args"]
+        source = str(given.get("peft") or given.get("lora_local_path") or given.get("pretrained"))
+        key = source, run.setting, run.prompt
+        if key in found:
+            print(
+                f"{run.folder.parent}: {run.fingerprint} counts, which began last; {found[key].fingerprint} is of "
+                "an earlier command",
+                file=sys.stderr,
+            )
+        found[key] = run
+    return found
 
 
 def verdicts(
@@ -144,15 +175,10 @@ def verdicts(
 
     `whole=False` also compares runs that were limited to the same items.
     """
-    from icr_tasks.leaderboard.ledgers import load
     from icr_tasks.leaderboard.pairs import gate
     from icr_tasks.leaderboard.pairs import joined as pairs
 
-    runs = {}
-    for run in load.load(results):
-        given = run.head["fingerprint_inputs"]["model_args"]
-        source = str(given.get("peft") or given.get("lora_local_path") or given.get("pretrained"))
-        runs[source, run.setting, run.prompt] = run
+    runs = newest(results)
     out = []
     for one in trained:
         for (source, setting, prompt), run in runs.items():

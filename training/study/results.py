@@ -16,6 +16,7 @@ from icr_tasks.settings import Setting
 
 from ...leaderboard.pairs.seeds import Pooled, pooled, with_seeds
 from .. import checkpoint, curves
+from ..evaluate import newest
 from .spec import START, Study
 
 if TYPE_CHECKING:
@@ -42,14 +43,8 @@ class Results:
     """Ledgers of a study. `against` is an arm, or START: the model all arms began with."""
 
     def __init__(self, study: Study, begin: str) -> None:
-        from icr_tasks.leaderboard.ledgers import load
-
         self.study, self.begin = study, begin
-        self.runs: dict[tuple[str, str, str], Run] = {}
-        for run in load.load(study.out / "eval" / "results"):
-            given = run.head["fingerprint_inputs"]["model_args"]
-            source = str(given.get("peft") or given.get("lora_local_path") or given["pretrained"])
-            self.runs[source, run.setting, run.prompt] = run
+        self.runs: dict[tuple[str, str, str], Run] = newest(study.out / "eval" / "results")
         self.pairs = lru_cache(None)(self._pairs)
 
     def settings(self) -> list[str]:
