@@ -128,6 +128,8 @@ def test_verl_calls_by_path_with_arrays_and_strings() -> None:
     )
     assert compute("x", "Answer: Seine", "Seine") == {"score": 1.0, "answer": 1.0}
     assert compute("x", "Answer: Seine", '{"answers": ["Seine"]}', {"reward": "ao"})["score"] == 1.0
+    for given, said in ((1889, "1889"), ('["Paris", "City of Light"]', "Paris"), ("{x} set", "{x} set")):
+        assert compute("x", f"The answer is: {said}", given)["score"] == 1.0, given
     assert compute("x", GOOD, truth, {"reward": "judge"}, ask=lambda prompts: [VOTE])["score"] == 3.0
     with pytest.raises(IcrError, match="no readable verdict"):
         compute("x", GOOD, truth, {"reward": "judge"}, ask=lambda prompts: [None])

@@ -16,6 +16,7 @@ import trainkit
 from icr_tasks.errors import IcrError
 from icr_tasks.training import difficulty, trainers
 from icr_tasks.training.data import formats, store
+from icr_tasks.training.rows import Order
 
 
 def test_rows_without_gradient_are_left_out_and_sampling_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -132,3 +133,15 @@ def test_a_window_the_model_does_not_take_is_named(tmp_path: Path, monkeypatch: 
 def test_length_costs_from_the_soft_limit_on() -> None:
     found = trainers.overlong(lambda **_: [1.0, 1.0, 1.0, None], 100, 20)
     assert found(completion_ids=[[0] * 80, [0] * 90, [0] * 100, [0] * 100]) == [1.0, 0.5, 0.0, None]
+
+
+def test_the_file_s_order_is_one_and_the_data_folder_is_not_overwritten(tmp_path: Path) -> None:
+    order = Order.make([f"r{i}" for i in range(5)], 2, 42, 2, "file", [9, 1, 8, 2, 7])
+    assert order.indices == (0, 1, 2, 3) * 2
+    config = trainkit.config(trainkit.make(tmp_path), "grpo", "out", order="file")
+    (tmp_path / "grpo.yaml").write_text(config.dump())
+    data = tmp_path / "data"
+    before = store.sha256(data / "train.parquet")
+    with pytest.raises(IcrError, match="would be overwritten"):
+        difficulty.main([str(tmp_path / "grpo.yaml"), "-o", str(data), "--base-url", "http://127.0.0.1:9/v1"])
+    assert store.sha256(data / "train.parquet") == before

@@ -119,6 +119,18 @@ def test_the_search_environment_finds_gold_and_gives_our_reward(data: Path, tmp_
     assert env.get_reward() == 1.0
 
 
+def test_the_search_environment_asks_for_what_its_reward_reads(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("datasets", reason="rows are a dataset of datasets")
+    args = ["train", "export", str(data), "--to", "trl-env", "--reward", "idq", "-o"]
+    assert main([*args, str(data)]) == 2 and "would be overwritten" in capsys.readouterr().err
+    assert main([*args, str(tmp_path)]) == 0 and "train.parquet', 'idq')" in capsys.readouterr().out
+    for reward, asked in (("ao", ""), ("id", "[DOC 3]"), ("idc", "Relevant documents:"), ("idq", "Quote 1:")):
+        prompt = trl_env.rows(tmp_path / "train.parquet", reward)[0]["prompt"][0]["content"]
+        assert asked in prompt and ("[DOC" in prompt) == (reward != "ao")
+
+
 def test_what_an_export_cannot_make_is_said(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ icr train difficulty grpo_ao.yaml data=data -k 8 -o data-hard                   
 icr train difficulty grpo_ao.yaml data=data -k 8 -o data-hard --base-url http://127.0.0.1:8000/v1
 
 A row whose k completions all earn the same gives GRPO no gradient. Rows between --low and --high (mean reward
-as a share of the best) stay, hardest last, so that `order: growing` by difficulty is the file's order.
+as a share of the best) stay, hardest last: `order: file` trains on them in that order, a curriculum by difficulty.
 Interrupted? Run it again: rows that were sampled are kept in difficulty.jsonl.
 """
 
@@ -153,7 +153,12 @@ def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> di
         while rows := list(islice(todo, _BATCH)):
             answers = sample([formats.messages(r, config.prompt) for r in rows], k)
             for row, texts in zip(rows, answers, strict=True):
-                done[row["id"]] = {"id": row["id"], "k": k, **_judged(config, row, texts, begun), "asked": same}
+                done[row["id"]] = {
+                    "id": row["id"],
+                    "k": k,
+                    **_judged(config, row, texts, begun),
+                    "asked": same,
+                }
                 file.write(json.dumps(done[row["id"]]) + "\n")
             file.flush()
     print(f"data: {report}", flush=True)
@@ -230,6 +235,7 @@ def main(argv: list[str]) -> int:
     if args.k < 2 or not 0 <= args.low <= args.high <= 1:
         raise IcrError("-k must be at least 2, and 0 <= --low <= --high <= 1")
     path, _ = prepare.check(config, launched=False)
+    store.elsewhere(args.out, path.parent)
     sample = (
         served_sampler(config, args.base_url, args.served_model or config.model)
         if args.base_url

@@ -3,7 +3,8 @@
 TRL's sampler restarts its shuffle when a run is resumed: in epoch 2 it replays epoch 1's order. So the order
 of all epochs is laid out in advance, the trainer sees one long epoch without shuffling, and a resumed run
 only has to skip. A curriculum is an order too: `growing` puts short prompts first. `bucketed` lets prompts of
-like length share a step, which saves padding, in random order of the steps.
+like length share a step, which saves padding, in random order of the steps. `file` keeps the file's order, such as
+the one of `icr train difficulty`: easiest first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from icr_tasks.storage import write_atomic
 
 from .checks import NO_TEMPLATE
 
-ORDERS = ("shuffled", "growing", "bucketed")
+ORDERS = ("shuffled", "growing", "bucketed", "file")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Order:
         """Each epoch a new shuffle, cut to whole blocks (rollouts), as verl drops the rest of an epoch.
 
         `sizes`, the length of each row's prompt, is what the kinds `growing` and `bucketed` go by; equal ones
-        stay shuffled.
+        stay shuffled. Kind `file` does not shuffle; the rows at its end that fill no block are left out.
 
         Raises IcrError for duplicate ids and when an epoch has not one whole block.
         """
@@ -61,8 +62,9 @@ class Order:
         out: list[int] = []
         for epoch in range(epochs):
             rows, r = list(range(len(ids))), random.Random(f"{seed}/{epoch}")
-            r.shuffle(rows)
-            rows = rows[:size] if kind == "shuffled" else sorted(rows[:size], key=sizes.__getitem__)
+            if kind != "file":
+                r.shuffle(rows)
+            rows = rows[:size] if kind in ("shuffled", "file") else sorted(rows[:size], key=sizes.__getitem__)
             if kind == "bucketed":
                 blocks = [rows[i : i + block] for i in range(0, size, block)]
                 r.shuffle(blocks)

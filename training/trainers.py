@@ -243,7 +243,9 @@ def train_grpo(config: Config, fresh: bool = False) -> Path:
     assert args.generation_batch_size is not None and args.num_generations is not None  # TRL fills them in
     block = args.generation_batch_size // args.num_generations
     prepared = prepare(config, path, resume, block)
-    recorder = Recorder(reward_function(config, prepared.tokenizer), Path(config.output), config.log_completions)
+    recorder = Recorder(
+        reward_function(config, prepared.tokenizer), Path(config.output), config.log_completions
+    )
     trainer = Trainer(
         model=config.model,
         reward_funcs=recorder,

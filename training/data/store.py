@@ -143,6 +143,14 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def elsewhere(out: Path, data: Path) -> None:
+    """IcrError when what is written from a data folder would overwrite its own rows."""
+    if out.resolve() == data.resolve():
+        raise IcrError(
+            f"-o {out} is the data folder itself, whose train.parquet would be overwritten; name another"
+        )
+
+
 @dataclass
 class Manifest:
     """`manifest.json` of a data folder: per stage its key, options, counts and the hashes of what it

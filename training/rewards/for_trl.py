@@ -67,7 +67,9 @@ def trl_reward(
         shown = [visible(t, opened).text for t in texts]  # what the reward reads, and nothing else is judged
         replies = replies_for(name, shown, data, chosen, ask) if ask and name in JUDGED else None
         given = chosen if preset == "paper" else None
-        scores = registry.score(name, texts, data, preset=preset, options=given, replies=replies, opened=opened)
+        scores = registry.score(
+            name, texts, data, preset=preset, options=given, replies=replies, opened=opened
+        )
         for term in scores[0] if scores else ():
             values = [s[term] for s in scores]
             good = [v for v in values if not math.isnan(v)]

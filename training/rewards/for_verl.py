@@ -20,10 +20,16 @@ from icr_tasks.training.rewards.paper import JUDGED, Ask, judge_of, replies_for
 
 
 def _row(ground_truth: Any, extra_info: Mapping[str, Any]) -> Row:
-    """`ground_truth`: a row's columns as mapping or JSON, or just the answer(s); the rest is taken from
-    extra_info."""
-    if isinstance(ground_truth, str) and ground_truth.lstrip().startswith("{"):
-        ground_truth = json.loads(ground_truth)
+    """`ground_truth`: a row's columns as mapping or JSON, or just the answer(s), a number or a JSON list too; the
+    rest is taken from extra_info."""
+    if isinstance(ground_truth, str) and ground_truth.lstrip()[:1] in ("{", "["):
+        try:
+            read = json.loads(ground_truth)
+        except ValueError:
+            read = None  # an answer that only begins like JSON: "{x} set", "[12]"
+        columns = isinstance(read, Mapping) and "answers" in read
+        if columns or (isinstance(read, list) and read and all(isinstance(a, str) for a in read)):
+            ground_truth = read
     given = dict(ground_truth) if isinstance(ground_truth, Mapping) else {"answers": ground_truth}
     return Row.of({**extra_info, **given})
 
@@ -56,7 +62,9 @@ def compute_score(
     replies = None
     if name in JUDGED:
         ask = ask or _judge(json.dumps(dict(judge or {}), sort_keys=True), preset)
-        replies = replies_for(name, [visible(solution_str, opened).text], [row], registry.options_of(options, preset), ask)
+        replies = replies_for(
+            name, [visible(solution_str, opened).text], [row], registry.options_of(options, preset), ask
+        )
     scores = registry.score(
         name, [solution_str], [row], preset=preset, options=options, replies=replies, opened=opened
     )[0]

@@ -54,7 +54,9 @@ class Row:
         """From a record with the columns of our training files; arrays of any kind are accepted."""
         answers = record["answers"]
         return cls(
-            answers=(answers,) if isinstance(answers, str) else tuple(str(a) for a in answers),
+            answers=(str(answers),)
+            if isinstance(answers, str | int | float)
+            else tuple(str(a) for a in answers),
             gold_ids=tuple(int(i) for i in _given(record, "gold_ids")),
             gold_docs=tuple(str(d) for d in _given(record, "gold_docs")),
             question=str(record.get("question") or ""),
