@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from icr_tasks.errors import IcrError, unknown
 from icr_tasks.metrics.answers import normalize
+from icr_tasks.metrics.unspaced import spread
 
 from .data.keychain import question_of
 from .data.store import Manifest, read, sha256
@@ -184,10 +185,10 @@ def held(path: Path) -> None:
     lost, total = [], 0
     for row in read(path, ["id", "answers", "gold_docs", "passages"]):
         total += 1
-        asked = [a for a in map(normalize, row["answers"]) if a]
+        asked = [spread(a) for a in map(normalize, row["answers"]) if a]
         said = any(a in ("yes", "no") or a.isdigit() for a in asked)
         for texts in (row["gold_docs"], row["passages"]):  # the gold first: it is short
-            said = said or any(f" {a} " in f" {normalize(' '.join(texts))} " for a in asked)
+            said = said or any(f" {a} " in f" {spread(normalize(' '.join(texts)))} " for a in asked)
         if not said:
             lost.append(row["id"])
     if lost and len(lost) == total:

@@ -17,3 +17,12 @@ def spaced(text: str) -> str:
     'Im Jahr  u20108  u12295 '
     """
     return CHARACTER.sub(lambda found: f" u{ord(found[0])} ", text)
+
+
+def spread(text: str) -> str:
+    """`spaced` with one blank between words: what holds a phrase between blanks holds it in such scripts too.
+
+    >>> spread("a 二〇")
+    'a u20108 u12295'
+    """
+    return " ".join(spaced(text).split())

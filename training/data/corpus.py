@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from icr_tasks.errors import IcrError
+from icr_tasks.metrics.unspaced import CHARACTER
 
 from . import sources
 from .config import Config
@@ -43,12 +45,30 @@ def files(paths: str) -> list[Path]:
 
 
 def passages(text: str, words: int, minimum: int) -> Iterator[str]:
-    """Runs of `words` words, white space squeezed; a last run below `minimum` words is left out."""
-    split = text.split()
+    """Runs of `words` words (characters, in a script without blanks), white space squeezed; a last run below `minimum` words is left out."""
+    split = _pieces(text)
     for start in range(0, len(split), words):
         part = split[start : start + words]
         if len(part) >= minimum:
-            yield " ".join(part)
+            yield "".join(part).strip()
+
+
+# A character of a script without blanks with the marks behind it, or a run of others.
+_PIECE = re.compile(rf"{CHARACTER.pattern}\W*|(?:(?!{CHARACTER.pattern})\S)+")
+
+
+def _pieces(text: str) -> list[str]:
+    """The words of a text with the blank before them; those of a script without blanks are its characters."""
+    out: list[str] = []
+    for word in text.split():
+        parts = [word] if word.isascii() or not CHARACTER.search(word) else _PIECE.findall(word)
+        out += [f" {parts[0]}", *parts[1:]]
+    return out
+
+
+def size(text: str) -> int:
+    """Words of a text, as passages count them."""
+    return len(_pieces(text))
 
 
 def articles(cfg: Config) -> Iterator[tuple[str, str]]:
@@ -78,11 +98,14 @@ def run(cfg: Config, folder: Path) -> dict[str, Any]:
     def rows() -> Iterator[dict[str, Any]]:
         for title, article in articles(cfg):
             counts["articles"] += 1
+            before = counts["rows"]
             for text in passages(article, cfg.words, cfg.min_words):
-                counts["full"] += len(text.split()) == cfg.words
+                counts["full"] += size(text) == cfg.words
                 counts["rows"] += 1
                 shown = f"{title}\n{text}" if cfg.titles and title else text
                 yield {"pid": counts["rows"] - 1, "title": title, "text": shown}
+            if counts["rows"] == before:
+                counts[f"articles without a passage of {cfg.min_words} words"] += 1
 
     write(folder / OUTPUT, rows(), COLUMNS, batch=10_000, about="corpus")
     if not counts["rows"]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from icr_tasks.metrics.answers import normalize, subem_word
+from icr_tasks.metrics.unspaced import spaced
 
 REPEAT = 0.6  # share of a gold passage's rare words from which a candidate repeats it
 SAME_ARTICLE, HOLDS_ANSWER = 0.3, 0.4  # the share that is enough beside these signals
@@ -18,13 +19,13 @@ _PLAIN = ("yes", "no")
 def weights(texts: Sequence[str]) -> dict[str, float]:
     """Inverse document frequency of each word over the row's own hits: boilerplate of the topic weighs
     little."""
-    seen = Counter(word for text in texts for word in set(normalize(text).split()))
+    seen = Counter(word for text in texts for word in set(spaced(normalize(text)).split()))
     return {word: math.log((1 + len(texts)) / n) for word, n in seen.items()}
 
 
 def overlap(one: str, other: str, weight: dict[str, float], unseen: float) -> float:
     """Weight of the words both hold over that of the lighter text, 0-1."""
-    a, b = set(normalize(one).split()), set(normalize(other).split())
+    a, b = set(spaced(normalize(one)).split()), set(spaced(normalize(other)).split())
     total = min(sum(weight.get(w, unseen) for w in a), sum(weight.get(w, unseen) for w in b))
     return sum(weight.get(w, unseen) for w in a & b) / total if total else 0.0
 

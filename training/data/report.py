@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from icr_tasks.metrics.answers import normalize
+from icr_tasks.metrics.unspaced import spread
 from icr_tasks.storage import write_atomic
 
+from .corpus import size
 from .store import Manifest, read
 
 _BINS = 10
@@ -68,7 +70,7 @@ def statistics(folder: Path) -> dict[str, Any]:
             if told["rows looked at"] < _LOOKED:
                 told.update(_answers(row, gold))
             for i, text in enumerate(row["passages"]):
-                (gold_words if i in gold else rest_words).append(len(text.split()))
+                (gold_words if i in gold else rest_words).append(size(text))
     return {
         "rows": len(sizes),
         "data sets": dict(domains),
@@ -89,10 +91,16 @@ def statistics(folder: Path) -> dict[str, Any]:
 
 def _answers(row: dict[str, Any], gold: set[int]) -> Counter[str]:
     """Where a row's answer stands; rows with yes, no or a very short answer are not looked at."""
-    answers = [a for a in map(normalize, row["answers"]) if a not in ("yes", "no") and len(a) > 3]
+    said = [(a, spread(a)) for a in map(normalize, row["answers"]) if a not in ("yes", "no")]
+    answers = [
+        s for a, s in said if len(a) > 3 or (s != a and len(a) > 1)
+    ]  # two Chinese characters are a name
     if not answers:
         return Counter()
-    holds = [any(f" {a} " in f" {text} " for a in answers) for text in map(normalize, row["passages"])]
+    holds = [
+        any(f" {a} " in f" {text} " for a in answers)
+        for text in (spread(normalize(p)) for p in row["passages"])
+    ]
     return Counter(
         {
             "rows looked at": 1,
@@ -111,6 +119,7 @@ _LOST = (
     "duplicate",
     "past its paragraph",
     "does not hold",
+    "without a passage",
 )  # counts of rows that went, or that say little
 
 
@@ -150,7 +159,7 @@ def warnings(found: dict[str, Any], stages: dict[str, Any]) -> list[str]:
         out.append(f"the median prompt has {median:,.0f} tokens, less than half of the budget of {budget:,}")
     if found["gold positions"]["p_uniform"] < 0.001:
         out.append("gold positions are not uniform")
-    for name in ("read", "pack", "split"):
+    for name in ("read", "corpus", "pack", "split"):
         for what, n in stages.get(name, {}).get("counts", {}).items():
             if any(t in what for t in _LOST) and n:
                 out.append(f"{name}: {n:,} {what}")

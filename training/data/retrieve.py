@@ -12,6 +12,7 @@ import numpy as np
 from icr_tasks.context.retrieval import dense
 from icr_tasks.context.retrieval.embedder import Embedder
 from icr_tasks.errors import IcrError, install_hint
+from icr_tasks.metrics.unspaced import spaced
 
 from . import read
 from .config import Config
@@ -115,11 +116,16 @@ def bm25(questions: Sequence[str], texts: Texts, k: int) -> Iterator[tuple[np.nd
     except ImportError as error:
         raise IcrError(f"bm25 retrieval needs bm25s: {install_hint('rag')}") from error
     index = bm25s.BM25()
-    tokens = bm25s.tokenize(texts.block(0, len(texts)), stopwords="en", show_progress=False)
+    tokens = bm25s.tokenize(
+        [spaced(t) for t in texts.block(0, len(texts))], stopwords="en", show_progress=False
+    )
     index.index(tokens, show_progress=False)
     for start in range(0, len(questions), _BATCH):
         asked = bm25s.tokenize(
-            list(questions[start : start + _BATCH]), stopwords="en", show_progress=False, return_ids=False
+            [spaced(q) for q in questions[start : start + _BATCH]],
+            stopwords="en",
+            show_progress=False,
+            return_ids=False,
         )
         ids, scores = index.retrieve(asked, k=k, show_progress=False)
         yield from zip(scores, ids, strict=True)

@@ -1,7 +1,7 @@
 """How alike two passages are: the definitions, one pair at a time. `fuzzy` computes the same numbers for
 whole rows.
 
-All work on lower-cased text, all return 0-1, and 0 where a side has nothing to compare.
+All work on lower-cased text, a character of a script without blanks as a word, all return 0-1, and 0 where a side has nothing to compare.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 from numba import njit
+
+from icr_tasks.metrics.unspaced import spaced
 
 # ---- fuzzy ---------------------------------------------------------------------------------------
 # The signals of `similarity` for all gold x negative pairs of a row in one compiled pass.
@@ -37,7 +39,7 @@ def signals(golds: Sequence[str], others: Sequence[str]) -> np.ndarray:
         return out
     for start in range(0, len(golds), _MOST):
         part = golds[start : start + _MOST]
-        lowered = [text.lower() for text in (*part, *others)]
+        lowered = [spaced(text).lower() for text in (*part, *others)]
         ends = np.cumsum([0, *map(len, lowered)])
         codes = np.frombuffer("".join(lowered).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         out[:, start : start + len(part)] = compiled_signals(codes, ends, len(part), _classes())
@@ -54,12 +56,12 @@ _WORD = re.compile(r"\w+")
 
 def squeeze(text: str) -> str:
     """Lower case, runs of white space as one space."""
-    return " ".join(text.lower().split())
+    return " ".join(spaced(text).lower().split())
 
 
 def words(text: str) -> list[str]:
     """Runs of letters, digits and underscores, lower-cased."""
-    return _WORD.findall(text.lower())
+    return _WORD.findall(spaced(text).lower())
 
 
 def word_jaccard(a: str, b: str) -> float:

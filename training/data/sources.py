@@ -34,7 +34,9 @@ def parts(value: Any) -> list[tuple[str, str]]:
             continue
         if not isinstance(one, str | Mapping):
             raise IcrError(f"{one!r} is no text; evidence and documents are texts, or title and text")
-        title, text = ("", one) if isinstance(one, str) else (given(one.get(n)) or "" for n in ("title", "text"))
+        title, text = (
+            ("", one) if isinstance(one, str) else (given(one.get(n)) or "" for n in ("title", "text"))
+        )
         if str(text).strip():
             out.append((str(title), " ".join(str(text).split())))
     return out
