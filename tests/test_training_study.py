@@ -35,6 +35,8 @@ FAST = {
 }
 TASKS = ["icr_synth_short_arts_256", "icr_synth_short_business_256"]
 
+SHORT = {"short": {"n": 8, "passages": [6]}}
+
 
 def tree(root: Path, **changes: Any) -> dict[str, Any]:
     one, two = ({"short": {"n": 8, "passages": [6], "domains": [d]}} for d in ("arts", "business"))
@@ -213,6 +215,9 @@ def test_units_carry_the_gold_with_them() -> None:
         and "target" not in made
     )
     assert made["gold_docs"] == ["a\nb\nc", "d\ne\nf"]
+    assert spec.joined(row | {"original_ids": [5]}, spec._every(3))["original_ids"] == [
+        1
+    ]  # the gold before refinement
     assert spec._budget(3, len)(["aa", "a", "bbbb", "c", "c", "cc"]) == [0, 0, 1, 2, 2, 3]
 
 
@@ -336,3 +341,49 @@ def test_tokens_that_differ_are_said() -> None:
     )
     said = results.equal_tokens({"a": cost, "b": results.Cost(20, 1500, 1, 1, None)})
     assert "NOT equal steps (10 to 20)" in said and "b saw 50.0 % more than a" in said
+
+
+def test_seeds_that_follow_begin_with_the_same_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base.build(tmp_path / "base", seed=0, width=32, head=16)
+    path = save(tmp_path, start={"kind": "sft", "prompt": "ao", "data": SHORT, "trl": FAST})
+    trained: list[tuple[str, int, str]] = []
+
+    def train(study: spec.Study, config: Any) -> Path:
+        trained.append((Path(config.output).name, config.seed, config.data))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "train", train)
+    for seeds in ("0,1", "1"):
+        with pytest.raises(KeyboardInterrupt):
+            run.main([str(path), "-o", str(tmp_path / "out"), "--seeds", seeds])
+    assert trained[0] == trained[1] and trained[0][:2] == ("start", 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"arms": {"arts": {"data": SHORT}, "b": {"data": SHORT, "epochs": 2, "model": "x"}}},
+            "b sets 'model'",
+        ),
+        ({"arms": {"arts": {"data": SHORT}, "b": {"data": SHORT, "epochs": 2, "seed": 7}}}, "b sets 'seed'"),
+        ({"common": {"kind": "sft", "output": "runs", "trl": FAST}}, "common sets 'output'"),
+        ({"common": {"kind": "sft", "data": "data", "trl": FAST}}, "common sets 'data'"),
+        ({"start": {"kind": "sft", "model": "x", "data": SHORT}}, "start sets 'model'"),
+        *(
+            ({"arms": {"arts": {"data": SHORT}, "b": {"data": SHORT, **same}}}, "by the same config")
+            for same in (
+                {"trl": {"run_name": "b"}},
+                {"log_completions": 3},
+                {"trl": {"save_total_limit": 2}},
+                {"reward": {"preset": "paper"}},
+                {"trl": {"warmup_steps": 0}},
+            )
+        ),
+    ],
+)
+def test_keys_that_a_study_decides_and_arms_that_differ_in_nothing_are_refused(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(IcrError, match=says):
+        spec.load(save(tmp_path, domains={}, **changes), tmp_path / "out")

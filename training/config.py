@@ -27,6 +27,7 @@ from icr_tasks.errors import IcrError, unknown
 
 from . import checks
 from . import trl_options as trl_fields
+from .rewards.match import Options
 from .rows import ORDERS, RULES
 
 SHIPPED = Path(__file__).parent / "configs"
@@ -219,6 +220,22 @@ def difference(old: Config, new: Config) -> list[str]:
     flat_old, flat_new = (_flat(asdict(c)) for c in (old, new))
     keys = sorted(flat_old.keys() | flat_new.keys())
     return [k for k in keys if flat_old.get(k) != flat_new.get(k) and k not in HARMLESS]
+
+
+def essence(config: Config) -> dict[str, Any]:
+    """What decides what is learned, flat: nothing harmless, and nothing that only spells out a default."""
+    usual = {f"trl.{k}": v for k, v in {**trl_fields.defaults(config.kind), **DEFAULTS}.items()}
+    usual |= {"reward.preset": "paper", "reward.overlong": 0, "lora.save": "merged"}
+    usual |= {f"reward.options.{k}": v for k, v in vars(Options()).items()}
+    out: dict[str, Any] = {"lora": bool(config.lora)}
+    for key, value in _flat(asdict(config)).items():
+        spelled = (
+            key in usual and value == usual[key] and isinstance(value, bool) == isinstance(usual[key], bool)
+        )
+        unread = config.kind == "sft" and key.startswith("reward")
+        if key not in HARMLESS and not spelled and not unread and value != {}:
+            out[key] = value
+    return out
 
 
 def main(argv: list[str]) -> int:

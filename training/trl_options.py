@@ -107,6 +107,30 @@ def known(kind: str) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=4)
+def defaults(kind: str) -> dict[str, Any]:
+    """Option -> what TRL takes where a config says nothing, as far as its source writes it as a plain value."""
+    found: dict[str, Any] = {}
+    for package, file, name in (
+        ("transformers", "training_args.py", "TrainingArguments"),
+        ("trl", "trainer/base_config.py", "_BaseConfig"),
+        ("trl", f"trainer/{_CLASS[kind][0]}", _CLASS[kind][1]),
+    ):
+        for node in ast.parse(_source(package, file)).body:
+            if not isinstance(node, ast.ClassDef) or node.name != name:
+                continue
+            for line in node.body:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
+                    value: ast.expr = line.value
+                    if isinstance(value, ast.Call):  # field(default=...)
+                        value = next((k.value for k in value.keywords if k.arg == "default"), value)
+                    try:
+                        found[line.target.id] = ast.literal_eval(value)
+                    except ValueError:
+                        found.pop(line.target.id, None)
+    return found
+
+
 def _source(package: str, file: str) -> str:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:

@@ -98,8 +98,9 @@ def checked(study: Study) -> str:
         raise IcrError(f"no model folder {study.base}")
     lines, keys = [], {}
     for arm in (*([START] if study.start else []), *study.arms):
-        options, folder = study.data_of(arm, study.seeds[0])
-        config = study.config(arm, study.seeds[0], "model")
+        seed = study.first if arm == START else study.seeds[0]
+        options, folder = study.data_of(arm, seed)
+        config = study.config(arm, seed, "model")
         if isinstance(options, str):
             preparing.check(config, launched=False)
         elif not options.get("short"):
@@ -143,14 +144,14 @@ def start(study: Study) -> str:
         model = str(base.train(study.out / "base", seed=0, **DEMOS[model]))
     elif Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())
-    return str(train(study, study.config(START, study.seeds[0], model))) if study.start else model
+    return str(train(study, study.config(START, study.first, model))) if study.start else model
 
 
 def train(study: Study, config: configs.Config) -> Path:
     """The finished run's last checkpoint; trains where it is not finished."""
     run = Path(config.output)
     arm, _, seed = run.name.rpartition("-s")
-    options, folder = study.data_of(arm or START, int(seed) if arm else study.seeds[0])
+    options, folder = study.data_of(arm or START, int(seed) if arm else study.first)
     study_data.make(options, folder)
     preparing.check(config, launched=not study.launch)  # also refuses a finished run of another config
     spent = (

@@ -23,7 +23,7 @@ import difflib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ from .. import config as configs
 from ..checks import hash_of
 from ..data.store import ROW, Manifest, Record, key_of, read, write
 from ..demo.forms import FIVE
+from .units import Cut, joined, same
+from .units import budget as _budget
+from .units import every as _every
 
 SHIPPED = configs.SHIPPED / "studies"
 # The demonstration's tiny models, made on first use (`demo.base.train`). demo-careless knows all five formats,
@@ -46,6 +49,8 @@ DEMOS: dict[str, dict[str, Any]] = {
 START = "start"
 _EVALUATE = ("tasks", "settings", "engine", "args", "gen", "limit", "batch_size")
 _ARM = ("data", "trained_on")
+# Keys of a training config that a study decides, and by what.
+_DECIDED = {"model": "`base`", "seed": "`seeds`", "output": "the study's folder (-o)"}
 _TABLES = ("rank", "limit")
 _SPREAD = ("points", "df", "from")
 # With fewer degrees of freedom one seed and a given spread called 6 to 13 % of equal recipes different.
@@ -68,6 +73,7 @@ class Study:
     data: Any = None
     common: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
+    first: int = 0  # the file's first seed, whatever --seeds says: all arms share the start trained under it
     domains: dict[str, list[str]] = field(default_factory=dict)
     launch: str = ""
     judge: int = 0
@@ -121,7 +127,7 @@ def load(path: Path, out: Path) -> Study:
             f"no study {path}; shipped: {', '.join(sorted(p.name for p in SHIPPED.glob('*.yaml')))}"
         )
     tree = configs.read(found)
-    names = [f.name for f in fields(Study) if f.name != "out"]
+    names = [f.name for f in fields(Study) if f.name not in ("out", "first")]
     configs.known("study key", tree, names)
     missing = [n for n in ("name", "base", "arms", "control", "evaluate") if not tree.get(n)]
     if missing:
@@ -135,7 +141,7 @@ def load(path: Path, out: Path) -> Study:
         or not all(type(s) is int for s in seeds)
     ):
         raise IcrError(f"seeds is {seeds!r}; it must be a list of different whole numbers")
-    study = Study(**{**tree, "out": out, "seeds": tuple(seeds)})
+    study = Study(**{**tree, "out": out, "seeds": tuple(seeds), "first": seeds[0]})
     check(study)
     return study
 
@@ -159,24 +165,30 @@ def check(study: Study) -> None:
         raise IcrError(f"judge is {study.judge!r}; it is the port of the study's constructed judge")
     if START in study.arms or any("/" in arm or "@" in arm for arm in study.arms):
         raise IcrError(f"an arm may not be called {START!r} nor contain / or @")
+    for where, given in (("common", study.common), (START, study.start), *study.arms.items()):
+        for name in (n for n in _DECIDED if n in (given or {})):
+            raise IcrError(
+                f"{where} sets {name!r}, which {_DECIDED[name]} decides for the whole study; drop it there"
+            )
+    if "data" in (study.common or {}):
+        raise IcrError("common sets 'data', which stands at the top of a study file, or in an arm")
     for arm in study.arms:
         for domain in study.trained_on(arm):
             if domain not in study.domains:
                 raise unknown("domain", domain, study.domains)
     for arm in (*([START] if study.start else []), *study.arms):
-        if study.data_of(arm, study.seeds[0])[0] is None:
+        if study.data_of(arm, study.first)[0] is None:
             raise IcrError(f"arm {arm!r} has no data; give `data` for it or for the study")
-        study.config(arm, study.seeds[0], "model")
-    different(study, lambda arm: key_of([str(x) for x in study.data_of(arm, study.seeds[0])]))
+        study.config(arm, study.first, "model")
+    different(study, lambda arm: key_of([str(x) for x in study.data_of(arm, study.first)]))
 
 
 def different(study: Study, data: Callable[[str], str]) -> None:
     """IcrError when two arms train on the same rows (`data`: what names an arm's rows) by the same config."""
     seen: dict[str, str] = {}
     for arm in study.arms:
-        config = asdict(study.config(arm, study.seeds[0], "model"))
-        same = {k: v for k, v in config.items() if k not in ("output", "data", "notes")}
-        key = key_of([same, data(arm)])
+        learned = configs.essence(study.config(arm, study.first, "model"))
+        key = key_of([{k: v for k, v in learned.items() if k != "data"}, data(arm)])
         if key in seen:
             raise IcrError(
                 f"arms {seen[key]!r} and {arm!r} train on the same rows by the same config; their "
@@ -330,7 +342,7 @@ def chosen(options: Mapping[str, Any], source: Path) -> tuple[str, ...]:
 
 def _filtered(options: Mapping[str, Any]) -> Iterator[Record]:
     keep = chosen(options, Path(options["folder"]))
-    cut: Callable[[list[str]], list[int]] = _same
+    cut: Cut = same
     if options.get("unit_tokens"):
         if not options.get("tokenizer"):
             raise IcrError("data.unit_tokens needs data.tokenizer, the model whose tokens are counted")
@@ -345,50 +357,9 @@ def _filtered(options: Mapping[str, Any]) -> Iterator[Record]:
     for row in read(Path(options["folder"]) / "train.parquet"):
         if not keep or row["domain"] in keep or row["dataset"] in keep:
             total += 1
-            yield row if cut is _same else joined(row, cut)
+            yield row if cut is same else joined(row, cut)
     if not total:
         raise IcrError(f"{options['folder']} has no rows of {', '.join(keep or ['any domain'])}")
-
-
-Cut = Callable[[list[str]], list[int]]
-
-
-def _same(passages: list[str]) -> list[int]:
-    return list(range(len(passages)))
-
-
-def _every(size: int) -> Cut:
-    return lambda passages: [i // size for i in range(len(passages))]
-
-
-def _budget(tokens: int, count: Callable[[str], int]) -> Cut:
-    """Passages fill a unit until the next one would exceed the budget; a longer passage is a unit of its
-    own."""
-
-    def cut(passages: list[str]) -> list[int]:
-        unit, held, out = 0, 0, []
-        for text in passages:
-            size = count(text)
-            if held and held + size > tokens:
-                unit, held = unit + 1, 0
-            held += size
-            out.append(unit)
-        return out
-
-    return cut
-
-
-def joined(row: Mapping[str, Any], cut: Cut) -> Record:
-    """The row with its passages joined to units; gold ids and gold texts are those of the units. `cut`: unit
-    per passage."""
-    passages = list(row["passages"])
-    of = cut(passages)
-    units = [
-        "\n".join(p for p, u in zip(passages, of, strict=True) if u == unit) for unit in range(of[-1] + 1)
-    ]
-    gold = sorted({of[i] for i in row["gold_ids"]})
-    names = {"passages": units, "gold_ids": gold, "gold_docs": [units[i] for i in gold], "original_ids": gold}
-    return {k: v for k, v in row.items() if k not in ("target", "n_tokens")} | names
 
 
 def _first(count: int, records: Iterable[Record]) -> Iterator[Record]:
