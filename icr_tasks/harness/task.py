@@ -397,4 +397,4 @@ class ICRTask(ConfigurableTask):
     def higher_is_better(self) -> dict[str, bool]:
         """Direction of each metric."""
         named = {m["metric"]: m.get("higher_is_better", True) for m in self.config.metric_list}
-        return {SCORE: True, SCORE_SE: False, **named, "bypass": True}
+        return {SCORE: named.get(self.sheet["metric"], True), SCORE_SE: False, **named, "bypass": True}

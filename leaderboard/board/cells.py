@@ -198,6 +198,9 @@ def cell(task: TaskItems, run: str, codes: Codes, head: dict[str, Any] | None = 
     if ((values[have] < 0) | (values[have] > 1)).any():
         made.status, made.reason = "error", f"{named} is not a score between 0 and 1"
         return made
+    if task.backwards(named):
+        made.status, made.reason = "error", f"{named} is no score, a lower value is the better one"
+        return made
     made.scores = _scores(task, values, codes)
     made.identity = None if head is None else identity(task, head, codes.places(task)[1])
     made.marks = marks(sheet)

@@ -230,6 +230,10 @@ def _read(
         found.rows += rows
     sums, counts["tokens"] = counts.pop("sums"), found.tokens
     counts["means"] = {metric: total / n for metric, (total, n) in sums.items()}
+    ways = (evaluation.results.get("higher_is_better") or {}).get(task) or _NONE
+    # of several filters a score is named `metric,filter`
+    if lower := [m for m in sums if ways.get(m.partition(",")[0]) is False]:
+        counts["lower_is_better"] = lower
     whole = counts["n_expected"] is not None and counts["n_scored"] >= counts["n_expected"]
     counts["status"] = "complete" if whole else "partial" if path else "error"
     if not path:

@@ -60,6 +60,11 @@ class Task:
         """All expected items scored."""
         return self.sheet.get("status") == "complete"
 
+    def backwards(self, metric: str | None) -> bool:
+        """Whether a lower value of this metric is the better one, as lm-eval says of it: then it is no score, whose
+        losses a comparison counts and whose best a board marks."""
+        return metric in self.sheet.get("lower_is_better", ())
+
 
 @dataclass(frozen=True)
 class TaskItems(Task):

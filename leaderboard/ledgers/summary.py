@@ -136,16 +136,25 @@ def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -
     for setting, tasks in sorted(runs, key=lambda run: run[0]):
         found = {task.column: task for task in tasks.values()}
         cells = [_cell(found[c]) if c in found else DASH for c in columns]
-        whole = all(c in found and found[c].complete for c in columns)
+        wrong = {n: said for n, t in tasks.items() if (said := _no_score(t))}
+        whole = not wrong and all(c in found and found[c].complete for c in columns)
         lines.append(
             f"| {plain(setting)} | {' | '.join(cells)} | {_shown(score([*found.values()]) if whole else None)} |"
         )
         said = [(n, t.sheet["reason"]) for n, t in tasks.items() if t.sheet.get("reason")]
-        said += [(n, note) for n, t in tasks.items() if (note := cut_note(t.sheet))]
+        said += [*wrong.items(), *((n, note) for n, t in tasks.items() if (note := cut_note(t.sheet)))]
         notes += [plain(f"{setting}, {n}: {text}") for n, text in said]
     lines += ["", "score x 100 with its 95 % interval, items of one question counted as one cluster"]
     lines.append("(scored/expected; % of prompts cut)")
     return "\n".join(lines + [f"- {note}" for note in notes])
+
+
+def _no_score(task: Scored) -> str:
+    """Why a task's values are shown as a dash, as a board does; empty where they are scores."""
+    if not ((task.value < 0) | (task.value > 1)).any():
+        return ""
+    name = task.sheet.get("metric") or next(iter(task.sheet.get("means") or {}), "its metric")
+    return f"{name} is not a score between 0 and 1"
 
 
 def _shown(effect: Effect | None) -> str:
@@ -160,6 +169,8 @@ def _shown(effect: Effect | None) -> str:
 def _cell(task: Scored) -> str:
     expected, scored = task.sheet.get("n_expected") or "?", task.sheet.get("n_scored", 0)
     effect = score([task])
+    if _no_score(task):
+        return f"{DASH} ({scored}/{expected})"
     if effect is None or not scored:
         return f"{DASH} ({scored if effect is None else 0}/{expected})"
     asked = scored + (task.sheet.get("n_failed") or 0)  # failed ones may be cut, too

@@ -110,8 +110,8 @@ def rows(
 
 
 def scores(side: str, task: TaskItems, metric: str) -> Iterator[Refusal]:
-    """Items that were not sent, too many unreadable verdicts, values that are no scores, a metric nobody
-    logged."""
+    """Items that were not sent, too many unreadable verdicts, values that are no scores or the better the lower
+    they are, a metric nobody logged."""
     if metric not in task.score:
         known = ", ".join(task.score) or "no scores"
         text = f"no item of the {side} has the metric {metric!r}, only {known}"
@@ -132,6 +132,9 @@ def scores(side: str, task: TaskItems, metric: str) -> Iterator[Refusal]:
     if len(wrong):
         text = f"{metric!r} is {score[wrong[0]]:g} at {task.item[wrong[0]]} in the {side}"
         yield Refusal("range", task.name, text, "a score lies between 0 and 1; choose another --metric")
+    if task.backwards(metric):
+        text = f"of {metric!r} a lower value is the better one"
+        yield Refusal("direction", task.name, text, "a higher score is the better one; choose another --metric")
 
 
 def command(run: Run, names: list[str]) -> str:

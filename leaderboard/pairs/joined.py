@@ -130,11 +130,12 @@ def pair(
 
 
 def _once(found: list[Refusal]) -> list[Refusal]:
-    """What is a matter of the run (setting, prompt, template, dtype) is said for its first task only."""
+    """What is a matter of the run (setting, prompt, template, dtype) or of the metric is said for its first task
+    only."""
     said: set[tuple[str, str]] = set()
     kept = []
     for one in found:
-        if one.check in ("setting", "prompt", "template", "dtype", "thinking"):
+        if one.check in ("setting", "prompt", "template", "dtype", "thinking", "direction"):
             if (one.check, one.text) in said:
                 continue
             said.add((one.check, one.text))

@@ -1,0 +1,71 @@
+"""Tasks of lm-eval that are not ours: which way a metric points, what an answer is, how many shots there were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_ledger_rows import sample, written
+
+from icr_tasks.cli import main
+from icr_tasks.leaderboard.board.build import build
+from icr_tasks.leaderboard.board.tables import Options
+from icr_tasks.leaderboard.ledgers import ledger
+
+STAMP = "2026-01-01T00-00-00"
+
+
+def evaluated(folder: Path, rows: list[dict[str, Any]], *, shots: int = 0, **more: Any) -> Path:
+    """lm_eval's output of one task `t` of a model that is called as the folder."""
+    body = {
+        "configs": {"t": {"metadata": {"version": 1.0}}},
+        "config": {"model": "hf", "model_args": {"pretrained": f"org/{folder.name[0]}"}},
+        "n-shot": {"t": shots},
+        "n-samples": {"t": {"original": len({r["doc_id"] for r in rows})}},
+        **more,
+    }
+    folder.mkdir(parents=True)
+    (folder / f"results_{STAMP}.json").write_text(json.dumps(body))
+    written(folder, rows, f"samples_t_{STAMP}.jsonl")
+    return folder
+
+
+def collected(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, str]:
+    """Its ledgers, and the table that is printed."""
+    assert main(["collect", str(folder), "-o", f"r{folder.name}"]) == 0
+    return Path(f"r{folder.name}"), capsys.readouterr().out
+
+
+def row(n: int, **more: Any) -> dict[str, Any]:
+    return sample(n, None, doc_hash=f"{n:064x}", **{"metrics": ["m"], "m": 1.0, "resps": [[f"a{n}"]], **more})
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_metric_of_which_less_is_better_is_no_score(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its rise passed the gate as a gain; another metric of the same runs is compared."""
+    paths = []
+    for name, most in (("a", 20), ("b", 81)):
+        rows = [row(n, doc={}, metrics=["toxicity", "acc"], toxicity=float(n < most), acc=1.0) for n in range(100)]
+        out = evaluated(Path(name), rows, higher_is_better={"t": {"toxicity": False, "acc": True}})
+        paths.append(str(collected(out, capsys)[0]))
+    head = json.loads(next(Path(paths[0]).rglob("run.json")).read_text())
+    assert head["tasks"]["t"]["lower_is_better"] == ["toxicity"]
+    assert main(["gate", paths[1], "--baseline", paths[0], "--allow", "clusters"]) == 4
+    said = capsys.readouterr().out
+    assert "t: of 'toxicity' a lower value is the better one; a higher score is the better one; choose" in said
+    assert main(["compare", *paths, "--allow", "clusters"]) == 4
+    assert main(["compare", *paths, "--allow", "clusters", "--metric", "acc"]) == 0
+    (cell,) = build(Path(paths[0]), Options()).rows[0].cells.values()
+    assert not cell.usable and cell.reason == "toxicity is no score, a lower value is the better one"
+
+
+def test_a_metric_of_points_is_a_dash_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """It was 3238.6 [2726.0, 100.0]."""
+    _, said = collected(evaluated(Path("a"), [row(n, doc={}, m=20.0 + n) for n in range(5)]), capsys)
+    assert "| full | – (5/5) | – |" in said and "- full, t: m is not a score between 0 and 1" in said
