@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_ledger_rows import sample, written
+from test_ledger_rows import sample, short, written
 
 from icr_tasks.cli import main
 from icr_tasks.leaderboard.board.build import build
 from icr_tasks.leaderboard.board.tables import Options
-from icr_tasks.leaderboard.ledgers import ledger
+from icr_tasks.leaderboard.ledgers import ledger, lm_eval_files
 
 STAMP = "2026-01-01T00-00-00"
 
@@ -69,3 +69,46 @@ def test_a_metric_of_points_is_a_dash_in_the_table(capsys: pytest.CaptureFixture
     """It was 3238.6 [2726.0, 100.0]."""
     _, said = collected(evaluated(Path("a"), [row(n, doc={}, m=20.0 + n) for n in range(5)]), capsys)
     assert "| full | – (5/5) | – |" in said and "- full, t: m is not a score between 0 and 1" in said
+
+
+def test_answers_are_what_the_model_said_not_what_a_filter_found(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs whose answers a strict filter could not read were the same byte for byte, and PASSed."""
+    paths = []
+    for name, most in (("a", 70), ("b", 20)):
+        rows = [
+            row(n, doc={}, filter=f, m=float(f == "loose" and n < most), resps=[[f"{name} says {n}"]],
+                filtered_resps=["[invalid]" if f == "strict" else str(n)])
+            for f in ("strict", "loose") for n in range(100)
+        ]  # fmt: skip
+        paths.append(str(collected(evaluated(Path(name), rows), capsys)[0]))
+    assert main(["gate", paths[1], "--baseline", paths[0], "--allow", "clusters"]) == 0
+    said = capsys.readouterr().out
+    assert "100 same (0 byte-identical)" in said and "the same, byte for byte" not in said
+
+
+def test_of_raw_answers_all_choices_count_and_one_text_is_itself(tmp_path: Path) -> None:
+    lines = [
+        row(0, resps=[["Paris"]], filtered_resps=["x"]), row(1, resps=[[[-1.5, False]], [[-2.5, True]]]),
+        row(2, resps=[], filtered_resps=["y"]),
+    ]  # fmt: skip
+    read = [line["resp_hash"] for line, _, _ in lm_eval_files.rows(written(tmp_path, lines), "t")]
+    assert read == [short(s) for s in ("Paris", "[[[-1.5, False]], [[-2.5, True]]]", "y")]
+
+
+def test_a_text_called_documents_names_no_documents(tmp_path: Path) -> None:
+    """Its letters did, and all items shared them: no error could be estimated."""
+    lines = [row(0, doc={"documents": "one text"}), row(1, doc={"documents": ["d1", {"file": "d2"}]})]
+    read = [line["keys"] for line, _, _ in lm_eval_files.rows(written(tmp_path, lines), "t")]
+    assert read == [{}, {"documents": ["d1", "d2"]}]
+
+
+def test_runs_with_other_shots_are_other_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(n, doc={}) for n in range(30)]
+    for name, shots in (("a", 0), ("a5", 5)):
+        evaluated(Path(name), rows, shots=shots)
+    assert main(["collect", "a", "a5", "-o", "r"]) == 0 and "replaces" not in capsys.readouterr().err
+    heads = dict(reversed([(h["fingerprint_inputs"].get("num_fewshot"), f) for f, h in ledger.runs(Path("r"))]))
+    assert set(heads) == {None, 5}
+    assert main(["compare", str(heads[None]), str(heads[5]), "--allow", "clusters"]) == 4
+    assert "different number of shots, '0' and '5'" in capsys.readouterr().out
+    assert len({row.label for row in build(Path("r"), Options()).rows}) == 2

@@ -238,7 +238,7 @@ def _row(
     doc = doc if type(doc) is dict else {}
     of = sent.get
     length, kept = sample.get("out_tokens"), of("gold_kept")
-    response = str((sample.get("filtered_resps") or ("",))[0])
+    response = _answer(sample, ours=bool(sent))
     row = {
         "task": task,
         "item": _item(sample, doc),
@@ -271,11 +271,22 @@ def _row(
     return row
 
 
+def _answer(sample: dict[str, Any], ours: bool) -> str:
+    """What a model said to an item. Filters of other tasks leave what they found in it: "[invalid]" for a hundred
+    answers that have nothing in common."""
+    said = None if ours else sample.get("resps")
+    if not said:
+        return str((sample.get("filtered_resps") or ("",))[0])
+    while isinstance(said, list) and len(said) == 1:
+        said = said[0]
+    return str(said)
+
+
 def _keys(doc: dict[str, Any]) -> dict[str, Any]:
     """Breakdown columns of an item, and the documents it shares with others where it names them (Loong's
-    filings)."""
+    filings); in a column that holds one text they are none."""
     keys, documents = doc.get("keys") or {}, doc.get("documents")
-    if not documents or "documents" in keys:
+    if not documents or not isinstance(documents, list) or "documents" in keys:
         return keys
     return {**keys, "documents": [str(d["file"] if isinstance(d, dict) else d) for d in documents]}
 
@@ -289,6 +300,7 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
     if isinstance(args, str):
         args = dict(part.partition("=")[::2] for part in args.split(",") if part)
     engine = answering(args)
+    shots = (results.get("n-shot") or {}).get(task)
     setting = sheet.get("setting") or {
         "text": "full",
         "kind": "full",
@@ -314,6 +326,7 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
         "truncation": sheet.get("truncation"),
         "overflow": sheet.get("overflow"),
         **({"thinking": sheet["thinking"]} if sheet.get("thinking") else {}),
+        **({"num_fewshot": shots} if shots else {}),  # runs without keep the fingerprint that they had
     }
 
 

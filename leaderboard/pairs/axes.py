@@ -5,7 +5,7 @@ axis         | must be equal                                                    
 checkpoint   | everything below                                                  | nothing
 setting      | all but what the setting decides                                  | setting, context, truncation
 model        | items, golds, data, instruction, metric, judge, filter, clusters, | template, dtype, thinking, truncation,
-             | prompt, setting                                                   | context
+             | prompt, shots, setting                                            | context
 
 Two rows of a board that differ in model and setting are compared on both axes at once: what either allows.
 """
@@ -45,6 +45,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "filter": ("filter", "score both again with one metric (icr-replay)"),
     "task_version": ("task version", "evaluate both with the same one"),
     "prompt": ("prompt", "evaluate both with one --prompt, or --allow prompts"),
+    "shots": ("number of shots", "evaluate both with one --num_fewshot, or --allow prompts"),
     "instruction": ("instruction text", "evaluate both with one version of the prompt, or --allow prompts"),
     "setting": ("setting", "evaluate both under the same one, or compare on the axis setting"),
     "template": ("chat template", "evaluate both with the same one, or --allow template"),
@@ -56,7 +57,7 @@ WORDS: dict[str, tuple[str, str]] = {
 }
 # name that --allow knows -> fields it waives
 WAIVED = {
-    "prompts": ("prompt", "instruction", "context"),
+    "prompts": ("prompt", "shots", "instruction", "context"),
     "truncation": ("truncation",),
     "clusters": ("clusters",),
     "template": ("template", "context"),
@@ -109,6 +110,7 @@ class Identity:
     template: str | None
     dtype: str | None
     thinking: str = ""  # what switches the model's thoughts
+    shots: str = "0"
     clusters: int | None = None
     context: int | None = None
     truncation: int | None = None
@@ -153,6 +155,7 @@ def identity(task: Task, head: dict[str, Any], order: np.ndarray | None = None) 
         template=_text(head.get("chat_template_sha") or inputs.get("chat_template_sha")),
         dtype=dtype_name((head.get("model") or {}).get("dtype")),
         thinking=switches(head),
+        shots=str(inputs.get("num_fewshot") or 0),
     )
     if order is None or not isinstance(task, TaskItems):
         return found
