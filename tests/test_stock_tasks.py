@@ -51,14 +51,18 @@ def test_a_metric_of_which_less_is_better_is_no_score(capsys: pytest.CaptureFixt
     """Its rise passed the gate as a gain; another metric of the same runs is compared."""
     paths = []
     for name, most in (("a", 20), ("b", 81)):
-        rows = [row(n, doc={}, metrics=["toxicity", "acc"], toxicity=float(n < most), acc=1.0) for n in range(100)]
+        rows = [
+            row(n, doc={}, metrics=["toxicity", "acc"], toxicity=float(n < most), acc=1.0) for n in range(100)
+        ]
         out = evaluated(Path(name), rows, higher_is_better={"t": {"toxicity": False, "acc": True}})
         paths.append(str(collected(out, capsys)[0]))
     head = json.loads(next(Path(paths[0]).rglob("run.json")).read_text())
     assert head["tasks"]["t"]["lower_is_better"] == ["toxicity"]
     assert main(["gate", paths[1], "--baseline", paths[0], "--allow", "clusters"]) == 4
     said = capsys.readouterr().out
-    assert "t: of 'toxicity' a lower value is the better one; a higher score is the better one; choose" in said
+    assert (
+        "t: of 'toxicity' a lower value is the better one; a higher score is the better one; choose" in said
+    )
     assert main(["compare", *paths, "--allow", "clusters"]) == 4
     assert main(["compare", *paths, "--allow", "clusters", "--metric", "acc"]) == 0
     (cell,) = build(Path(paths[0]), Options()).rows[0].cells.values()
@@ -107,7 +111,9 @@ def test_runs_with_other_shots_are_other_runs(capsys: pytest.CaptureFixture[str]
     for name, shots in (("a", 0), ("a5", 5)):
         evaluated(Path(name), rows, shots=shots)
     assert main(["collect", "a", "a5", "-o", "r"]) == 0 and "replaces" not in capsys.readouterr().err
-    heads = dict(reversed([(h["fingerprint_inputs"].get("num_fewshot"), f) for f, h in ledger.runs(Path("r"))]))
+    heads = dict(
+        reversed([(h["fingerprint_inputs"].get("num_fewshot"), f) for f, h in ledger.runs(Path("r"))])
+    )
     assert set(heads) == {None, 5}
     assert main(["compare", str(heads[None]), str(heads[5]), "--allow", "clusters"]) == 4
     assert "different number of shots, '0' and '5'" in capsys.readouterr().out

@@ -134,7 +134,9 @@ def scores(side: str, task: TaskItems, metric: str) -> Iterator[Refusal]:
         yield Refusal("range", task.name, text, "a score lies between 0 and 1; choose another --metric")
     if task.backwards(metric):
         text = f"of {metric!r} a lower value is the better one"
-        yield Refusal("direction", task.name, text, "a higher score is the better one; choose another --metric")
+        yield Refusal(
+            "direction", task.name, text, "a higher score is the better one; choose another --metric"
+        )
 
 
 def command(run: Run, names: list[str]) -> str:

@@ -78,7 +78,8 @@ def gate(
     alpha: float = ALPHA,
     strict: bool = True,
 ) -> Verdict:
-    """Judge paired runs. Margins are in score units (0.02 = 2 points); `margins` overrides by endpoint name.
+    """Judge paired runs. Margins are in score units (0.02 = 2 points); `margins` overrides by endpoint name, or by
+    that of the one benchmark there is, which is the suite then.
 
     An endpoint is PASS when the lower bound of its 1-2*alpha interval is above -margin; REGRESSED when it is
     not PASS and its Holm-adjusted one-sided p is below alpha; else INCONCLUSIVE. The gate is REGRESSED when
@@ -90,10 +91,18 @@ def gate(
     for name in margins or {}:
         if name not in {*TITLES, "suite", *(line.name for line in result.lines)}:
             raise unknown("benchmark of a margin", name, TITLES)
-    chosen = {line.name: benchmark_margin for line in result.lines} | {"suite": margin} | dict(margins or {})
+    held, asked = set(pairs.benchmark.tolist()), dict(margins or {})
+    if len(held) == 1 and (own := asked.pop(*held, None)):
+        asked["suite"] = min(own, asked.get("suite", own))
+    chosen = {line.name: benchmark_margin for line in result.lines} | {"suite": margin} | asked
     ends = [_endpoint(pairs, line, chosen[line.name], alpha) for line in result.lines]
     ends = [replace(e, best=_best(pairs, e.line, len(ends))) for e in ends]
     notes = list(pairs.notes)
+    notes += [
+        f"margin of {TITLES.get(name, name)}: these runs have no task of it"
+        for name in asked
+        if name not in {"suite", *held}
+    ]
     for end in ends:
         mde = end.line.delta.mde(alpha)
         if settled(end.margin) < settled(mde / 2):
@@ -103,7 +112,7 @@ def gate(
             )
     notes += undecidable(ends, alpha)
     undecided = [end for end in ends if end.verdict == INCONCLUSIVE and end.line.delta.test != "identical"]
-    notes += [planned(pairs, end, alpha) for end in undecided[:1]]
+    notes += [planned(pairs, end, alpha) for end in undecided[:1] if math.isfinite(end.line.delta.se)]
     verdict = _verdict(ends)
     reason = _reason(verdict, ends, alpha, pairs)
     return Verdict(verdict, reason, alpha, strict, ends, result, [], notes, dict(pairs.left_out))
@@ -187,13 +196,15 @@ def planned(pairs: Pairs, end: Endpoint, alpha: float) -> str:
         tokens = float(tokens_of(names[2]) or 1)
         clusters = pairs.cluster[own].tolist()
         tasks.append(plan.Cell(task, *names, clusters, tokens, shared=shared if all(shared) else None))
-    sees, margin = plan.mde(tasks, {"": plan.BINARY, **spreads}, alpha), points(end.margin)
+    # of changes that are all the same the spread is zero, which the endpoint's own error does not believe
+    sees = max(plan.mde(tasks, {"": plan.BINARY, **spreads}, alpha), end.line.delta.mde(alpha))
+    margin = points(end.margin)
     head = f"plan: {end.line.title}: {count(end.line.delta.n)} items see {points(sees)} in 8 of 10 cases"
     there = _sum(pairs, end.line, pairs.expected)
     if there > end.line.delta.n:
         least = sees * math.sqrt(end.line.delta.n / there)
         head += f", all {count(there)} there are about {points(least)}"
-    if sees > end.margin:
+    if sees > end.margin or not any(s.question + s.length + s.noise for s in spreads.values()):
         return f"{head}; the margin is {margin}"
     choice = plan.cheapest(tasks, {"": plan.BINARY, **spreads}, end.margin, plan.Rates(), alpha)
     part = "; ".join(f"{d.partition('/')[2] or d} {q} questions x {m}" for d, (q, m) in choice.taken.items())
@@ -243,6 +254,11 @@ def _way_out(end: Endpoint, needed: int, alpha: float, pairs: Pairs) -> str:
         )
     if settled(least) <= settled(end.margin):
         return f"the change lies near the {margin} margin, which these data can settle only away from it; widen the margin"
+    if settled(least) >= 1:
+        return (
+            f"a {margin} margin is beyond these data, and no margin below 100 can be settled by all {count(has)} "
+            "questions; add questions, or plan another suite (icr plan)"
+        )
     return (
         f"a {margin} margin is beyond these data (all {count(has)} questions see {points(least)}); widen "
         "the margin to "
