@@ -219,7 +219,7 @@ def test_wide_files_have_one_pair_of_columns_a_system(tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = {"question": "q", "golds": ["x"], "answer": "x", "label": 1}
-    odd = [{**good, "label": v} for v in (None, "", "maybe", 2)] + [
+    odd = [{**good, "label": v} for v in (None, "", "maybe", "so so")] + [
         {**good, "answer": v} for v in (None, 3, ["x"])
     ]
     path = tmp_path / "t.jsonl"
@@ -231,7 +231,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path: Path, capsys: pytest
     assert found.skipped["label 'maybe' is neither yes nor no"] == 1 and found.skipped["null label"] == 2
     assert found.skipped["answer is a list and must be a text"] == 1
     assert main([str(path)]) == 0
-    assert "1 left out: label 2 is neither yes nor no" in capsys.readouterr().out
+    assert "1 left out: label 'so so' is neither yes nor no" in capsys.readouterr().out
 
 
 def test_ratings_count_pairs_in_the_peoples_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,3 +275,34 @@ def test_the_gain_over_the_headline_is_paired() -> None:
     gain = found["subem_word"]["kappa"] - found["subem"]["kappa"]
     assert found["subem_word"]["kappa_gain"] == pytest.approx(gain)
     assert found["subem_word"]["kappa_gain_ci"][0] <= gain <= found["subem_word"]["kappa_gain_ci"][1]
+
+
+def test_ratings_are_no_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of ratings 1 to 5 those of 1 counted as correct answers, and the rest was left out."""
+    path = tmp_path / "r.jsonl"
+    rows = [{"question": "q", "golds": ["a"], "answer": "a", "rating": n} for n in (1, 5, "4.5")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        IcrError, match=r"r\.jsonl:2: label 5 is a number and neither 0 nor 1; .* --ratings` reads"
+    ):
+        main([str(path)])
+    assert main([str(path), "--ratings"]) == 0 and "3 rated answers" in capsys.readouterr().out
+    path.write_text(
+        "".join(json.dumps({**row, "rating": "1.00"}) + "\n" for row in rows) + json.dumps({**rows[0]})
+    )
+    assert read_labels(path).skipped == {"label '1.00' is neither yes nor no": 3}
+
+
+@pytest.mark.parametrize("damage", ["cut", "bits"])
+def test_a_damaged_gzip_is_one_sentence(tmp_path: Path, damage: str) -> None:
+    raw = bytearray(gzip.compress(b"".join(b'{"n": %d}\n' % n for n in range(999))))
+    if damage == "bits":
+        raw[20:40] = bytes(20)
+    (tmp_path / "r.jsonl.gz").write_bytes(raw[:-50] if damage == "cut" else raw)
+    with pytest.raises(IcrError, match=r"cannot read .*r\.jsonl\.gz: "):
+        read_labels(tmp_path / "r.jsonl.gz")
+
+
+def test_a_separator_of_lines_in_an_answer_ends_no_row(tmp_path: Path) -> None:
+    (tmp_path / "u.csv").write_text("question,golds,answer,label\nq1,a,a\u2028b,1\nq2,a,c,0\n")
+    assert [row.answer for row in read_labels(tmp_path / "u.csv").rows] == ["a\u2028b", "c"]

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +88,11 @@ def read_labels(
     try:
         for number, record in _records(path):
             n += 1
-            _add(found, record, f"{path}:{number}", columns or {}, separator, _rate if ratings else _one)
-    except OSError as error:
-        raise IcrError(f"cannot read {path}: {error.strerror or error}") from error
+            place = f"{path}:{number}"
+            take = _rate if ratings else partial(_one, place)
+            _add(found, record, place, columns or {}, separator, take)
+    except (OSError, EOFError, zlib.error) as error:
+        raise IcrError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise IcrError(f"{path} is neither JSON nor a table in UTF-8 ({error})") from error
     if not n:
@@ -105,7 +110,8 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     text = raw.decode("utf-8-sig")
     if kind in ("csv", "tsv"):
         csv.field_size_limit(2**31 - 1)
-        reader = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if kind == "tsv" else ",")
+        lines = io.StringIO(text, newline="")  # a separator of lines within an answer ends none of the table
+        reader = csv.DictReader(lines, delimiter="\t" if kind == "tsv" else ",")
         for row in reader:
             yield reader.line_num, {str(k): v for k, v in row.items() if k is not None and v is not None}
         return
@@ -156,11 +162,22 @@ def _add(
 
 
 def _one(
-    found: Labels, question: str, golds: tuple[str, ...], answer: Any, label: Any, systems: tuple[str, ...]
+    place: str,
+    found: Labels,
+    question: str,
+    golds: tuple[str, ...],
+    answer: Any,
+    label: Any,
+    systems: tuple[str, ...],
 ) -> None:
+    """Raises IcrError for a rating: beside ratings of 2 to 5 one of 1 is no verdict."""
     said = "" if label is None else str(label).strip().lower()
     if label is None or said in ("", "null", "none", "nan", "na"):
         found.skipped["null label"] += 1
+    elif said not in (*YES, *NO) and _rating(label) not in (None, 0.0, 1.0):
+        raise IcrError(
+            f"{place}: label {label!r} is a number and neither 0 nor 1; `icr agreement --ratings` reads ratings"
+        )
     elif said not in (*YES, *NO):
         known = f"label {label!r} is neither yes nor no"
         named = [reason for reason in found.skipped if reason.startswith("label ")]
@@ -174,14 +191,20 @@ def _one(
 def _rate(
     found: Labels, question: str, golds: tuple[str, ...], answer: Any, label: Any, systems: tuple[str, ...]
 ) -> None:
-    try:
-        rating = math.nan if label is None or isinstance(label, bool) else float(label)
-    except (TypeError, ValueError):
-        rating = math.nan
-    if not math.isfinite(rating):
+    rating = _rating(label)
+    if rating is None:
         found.skipped["rating is no number"] += 1
     elif (text := _text(found, answer)) is not None:
         found.rated.append(Rated(question, golds, text, rating, systems))
+
+
+def _rating(label: Any) -> float | None:
+    """A label as a finite number; None where it is none."""
+    try:
+        rating = math.nan if label is None or isinstance(label, bool) else float(label)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return rating if math.isfinite(rating) else None
 
 
 def _text(found: Labels, answer: Any) -> str | None:
