@@ -151,13 +151,36 @@ def read_head(path: Path, *, as_written: bool = False) -> dict[str, Any]:
         missing += [] if isinstance(head["setting"], dict) and "text" in head["setting"] else ["setting text"]
         sheets = head["tasks"]
         whole = isinstance(sheets, dict) and all(isinstance(sheet, dict) for sheet in sheets.values())
-        missing += [] if whole else ["tasks by name"]
+        missing += _unread(sheets) if whole else ["tasks by name"]
+        inputs = head.get("fingerprint_inputs", {})
+        by_name = isinstance(inputs, dict) and isinstance(inputs.get("model_args") or {}, dict)
+        missing += [] if by_name else ["fingerprint_inputs by name"]
     if missing:
         raise IcrError(f"{path}: {', '.join(missing)} missing; collect the run again")
     inputs = head.get("fingerprint_inputs")
     if not as_written and isinstance(inputs, dict) and isinstance(inputs.get("model_args"), dict):
         inputs["model_args"] = answering(inputs["model_args"])
     return head
+
+
+_COUNTS = ("n_expected", "n_scored", "n_failed", "n_truncated", "n_unfinished")
+
+
+def _unread(sheets: dict[str, dict[str, Any]]) -> list[str]:
+    """What every reader of a task's sheet counts with, where it is there and of another kind."""
+    found = []
+    for name, sheet in sheets.items():
+        found += [f"{what} of {name} as a number" for what in _COUNTS if not _number(sheet.get(what, 0))]
+        means, lower = sheet.get("means") or {}, sheet.get("lower_is_better", [])
+        if not (isinstance(means, dict) and all(map(_number, means.values()))):
+            found.append(f"means of {name} by metric")
+        if not isinstance(lower, list):
+            found.append(f"lower_is_better of {name} as a list")
+    return found
+
+
+def _number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 # ---- fingerprint ---------------------------------------------------------------------------------

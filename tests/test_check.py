@@ -221,3 +221,27 @@ def test_no_pretrained_gives_no_random_model_name(tmp_path: Path) -> None:
         )
     main(["collect", str(tmp_path / "out"), "-o", str(tmp_path / "r")])
     assert [p.parts[-4] for p in (tmp_path / "r").rglob("run.json")] == ["dummy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda head: head.update(fingerprint_inputs=None), "fingerprint_inputs by name missing"),
+        (_task(n_scored="80"), f"n_scored of {MC} as a number missing"),
+        (_task(n_expected="80"), f"n_expected of {MC} as a number missing"),
+        (_task(means=[1]), f"means of {MC} by metric missing"),
+        (_task(data_revision={"x": 1}), "not a run (unhashable type: 'dict')"),
+    ],
+)
+def test_an_edited_run_is_one_line_and_the_others_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, words: str
+) -> None:
+    """Each ended check, and most the gate, with a traceback."""
+    folder = _tree(tmp_path, change)
+    report = check(tmp_path / "r")
+    (found,) = [text for texts in report.problems.values() for text in texts]
+    assert words in found and str(folder / "run.json") in found and report.runs == 2 and report.items >= 80
+    if "missing" in words:
+        other = next((tmp_path / "r").glob("org_other/*/*"))
+        assert main(["gate", str(folder), "--baseline", str(other)]) == 2
+        assert words in capsys.readouterr().err

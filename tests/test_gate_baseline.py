@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import gatekit
 import pytest
@@ -123,3 +125,44 @@ def test_aa_measures_noise(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gate", base, "--baseline", base, "--aa"]) == 4 and "given twice" in capsys.readouterr().err
     assert main(["gate", _write("org/new"), "--baseline", base, "--aa"]) == 4
     assert "these differ: model, model_args" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda pins: pins[0].update(looks=None), "a look of full (ao) has no items_sha256"),
+        (lambda pins: pins[0].update(looks=[{"verdict": "PASS"}]), "a look of full (ao) has no items_sha256"),
+        (lambda pins: pins[0].update(first=None), "the first baseline of full (ao) has no fingerprint"),
+        (lambda pins: pins[0]["first"].pop("items_sha256"), "the first baseline of full (ao) has no"),
+        (lambda pins: pins[0].update(history=[]), "full (ao) has no history"),
+        (lambda pins: pins[0].update(history=[1]), "full (ao) has no history"),
+        (lambda pins: pins[0].update(fingerprint=None), "a pin without setting, prompt, fingerprint or"),
+        (lambda pins: pins.append(dict(pins[0])), "full (ao) is pinned twice"),
+    ],
+)
+def test_an_edited_baseline_file_is_named(capsys: pytest.CaptureFixture[str], edit: Any, words: str) -> None:
+    """Each was a traceback, and of two pins for one setting the gate took the first."""
+    body = baseline_file()
+    edit(body["pins"])
+    Path("baselines").mkdir()
+    Path("baselines/main.json").write_text(json.dumps(body))
+    said = f"baselines/main.json: not a baseline file ({words}"
+    assert main(["baseline", "show", "main"]) == 2 and said in capsys.readouterr().err
+    assert (
+        main(["gate", "results", "--baseline", "main", "--record"]) == 2 and said in capsys.readouterr().err
+    )
+
+
+@cache
+def _pinned() -> str:
+    assert main(["baseline", "set", "main", str(_write("org/base"))]) == 0
+    text = Path("baselines/main.json").read_text()
+    Path("baselines/main.json").unlink()
+    Path("baselines").rmdir()
+    return text
+
+
+def baseline_file() -> Any:
+    """A file with one pin of a run that stands in `results`."""
+    _write("org/base")
+    return json.loads(_pinned())

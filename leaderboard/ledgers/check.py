@@ -59,14 +59,18 @@ def check(root: Path) -> Report:
         except IcrError as error:
             report.problems[name].append(str(error))
             continue
-        report.problems[name] += _head(folder, head)
-        report.warnings[name] += _private(head)
-        if head["fingerprint"] in seen:
-            report.problems[name].append(
-                f"{path}: the same run as {seen[head['fingerprint']]}; keep one of them"
-            )
-        seen.setdefault(head["fingerprint"], path)
-        found = list(_items(folder / ITEMS, head, gold, report))
+        try:
+            report.problems[name] += _head(folder, head)
+            report.warnings[name] += _private(head)
+            if head["fingerprint"] in seen:
+                report.problems[name].append(
+                    f"{path}: the same run as {seen[head['fingerprint']]}; keep one of them"
+                )
+            seen.setdefault(head["fingerprint"], path)
+            found = list(_items(folder / ITEMS, head, gold, report))
+        except (TypeError, AttributeError) as error:  # what nobody foresaw in one run, all others are told of
+            report.problems[name].append(f"{path}: not a run ({error}); collect the run again")
+            continue
         more = len(found) - MANY
         report.problems[name] += found[:MANY] + ([f"{name}: and {more} more problems"] if more > 0 else [])
     report.problems["."] += _strays(root)

@@ -61,9 +61,41 @@ def read(folder: Path, name: str) -> list[Pin]:
         stored = orjson.loads(path.read_bytes())
         if stored["schema"] != SCHEMA:
             raise IcrError(f"{path}: schema {stored['schema']!r}, this version reads {SCHEMA}")
-        return [Pin(**pin) for pin in stored["pins"]]
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        pins = [Pin(**pin) for pin in stored["pins"]]
+        _whole(pins)
+        return pins
+    except (ValueError, KeyError, TypeError) as error:
         raise IcrError(f"{path}: not a baseline file ({error}); restore it from version control") from error
+
+
+def _whole(pins: list[Pin]) -> None:
+    """Raises TypeError for pins that the gate cannot judge with: an edited file, or two versions of it merged."""
+    for pin in pins:
+        if not all(
+            isinstance(value, str) for value in (pin.setting, pin.prompt, pin.fingerprint, pin.items_sha256)
+        ):
+            raise TypeError("a pin without setting, prompt, fingerprint or items_sha256")
+        said = f"{pin.setting} ({pin.prompt})"
+        if not (_entries([pin.first], "fingerprint", "items_sha256")):
+            raise TypeError(f"the first baseline of {said} has no fingerprint or items_sha256")
+        if not pin.history or not _entries(pin.history):
+            raise TypeError(f"{said} has no history")
+        if not _entries(pin.looks, "items_sha256"):
+            raise TypeError(f"a look of {said} has no items_sha256")
+    twice = [f"{p.setting} ({p.prompt})" for n, p in enumerate(pins) if any(_same(p, o) for o in pins[:n])]
+    if twice:
+        raise TypeError(f"{twice[0]} is pinned twice")
+
+
+def _entries(listed: Any, *needed: str) -> bool:
+    """Whether these are entries of a baseline file, each with texts under these names."""
+    return isinstance(listed, list) and all(
+        isinstance(one, dict) and all(isinstance(one.get(name), str) for name in needed) for one in listed
+    )
+
+
+def _same(one: Pin, other: Pin) -> bool:
+    return (one.setting, one.prompt) == (other.setting, other.prompt)
 
 
 def pinned(folder: Path, name: str, run: Run) -> Pin:
