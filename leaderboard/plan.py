@@ -91,7 +91,7 @@ class Rates:
 
     def dollars(self, prompt: float, output: float) -> float | None:
         """Price of so many tokens; None where none is stated."""
-        if self.price_in is None and self.hour is None:
+        if self.price_in is None and self.price_out is None and self.hour is None:
             return None
         by_token = (prompt * (self.price_in or 0.0) + output * (self.price_out or 0.0)) / 1e6
         return by_token + self.seconds(prompt, output) / 3600 * (self.hour or 0.0)
@@ -291,6 +291,7 @@ class Plan:
     margin: float
     choice: Choice
     notes: list[str] = field(default_factory=list)
+    alpha: float = 0.05
 
 
 def make(
@@ -309,7 +310,7 @@ def make(
     costs = {name: total(part) for name, part in settings.items()}
     dearest = max(settings.values(), key=lambda part: rates.seconds(*total(part)), default=cells)
     choice = cheapest(list(dearest), prior, margin, rates, alpha)
-    return Plan(list(cells), endpoints(cells, prior, alpha), costs, rates, margin, choice, list(notes))
+    return Plan(list(cells), endpoints(cells, prior, alpha), costs, rates, margin, choice, list(notes), alpha)
 
 
 def length_of(cell: Cell) -> int:

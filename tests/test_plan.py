@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gatekit
 import numpy as np
@@ -237,3 +238,45 @@ def test_the_shipped_prior_is_the_larger_of_the_simulated_and_the_studys() -> No
 def test_the_widest_takes_each_part(part: str) -> None:
     zero = Spread(0.0, 0.0, 0.0)
     assert plan.widest(zero, replace(zero, **{part: 0.4})) == replace(zero, **{part: 0.4})
+
+
+def _pilot(root: Path, task: str, expected: int) -> None:
+    """The first 20 questions of a task, of which the data have more."""
+
+    def part(head: dict[str, Any]) -> None:
+        head["tasks"][task] |= {"n_expected": expected, "status": "partial"}
+
+    rows = {task: gatekit.rows(tasks=(task,))[task][:20]}
+    gatekit.write(root, rows, change=part)
+
+
+@pytest.mark.parametrize("named", [["--tasks", "icr_longbench_v2"], []])
+def test_a_pilot_gives_its_tokens_and_not_its_items(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, named: list[str]
+) -> None:
+    """20 of 503 items were planned as the whole task: an MDE of 45 points for 8.5."""
+    monkeypatch.setenv("ICR_DATA_DIR", str(tmp_path / "none"))
+    _pilot(tmp_path / "r", "icr_longbench_v2", 503)
+    assert main(["plan", *named, "--results", str(tmp_path / "r"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["endpoints"][0]["items"], found["costs"]["full"]["prompt_tokens"]) == (503, 503 * 4000)
+    assert found["costs"]["full"]["output_tokens"] == 503 * 5
+    assert any(
+        note.startswith("pilots: the ledgers hold a part of icr_longbench_v2 20/503;")
+        for note in found["notes"]
+    )
+
+
+def test_a_pilot_of_a_task_that_nobody_knows_is_planned_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gatekit.TASKS, "mmlu", ("mmlu", "all", None, "acc", 120, 1))
+    _pilot(tmp_path / "r", "mmlu", 500)
+    assert main(["plan", "--results", str(tmp_path / "r"), "--alpha", "0.01", "--price-out", "10"]) == 0
+    said = capsys.readouterr().out
+    assert "the ledgers hold a part of mmlu 20/500, and the other items are not known here" in said
+    assert "a one-sided test at 1 % finds" in said and "| 80 000 | 100 | 0.0 h | 0.00 |" in said
+
+
+def test_a_price_of_answers_alone_is_a_price() -> None:
+    assert Rates(price_out=8).dollars(1e6, 1e6) == 8

@@ -29,7 +29,7 @@ from ..leaderboard.ledgers.summary import tokens
 from ..leaderboard.pairs.joined import pair
 from ..leaderboard.plan import Cell, Plan, Rates, Spread
 from ..leaderboard.stats import codes
-from ..leaderboard.text.names import TITLES, count, deployable, points
+from ..leaderboard.text.names import TITLES, count, deployable, listed, points
 from ..settings import Setting
 
 CHARACTERS = 4.0  # a token, where no tokenizer has counted
@@ -88,15 +88,13 @@ def plan(
     names = [tasks] if isinstance(tasks, str) else list(tasks or [])
     if not names and not runs:
         raise IcrError("nothing to plan: name tasks (--tasks icr_helmet_rag) or ledgers (--results results)")
-    known = _measured(runs)
-    if names:
-        leaves = list(dict.fromkeys(leaf for name in names for leaf in catalog.expand(name)))
-        guessed: set[str] = set()  # tasks whose questions are not known, only their number
-        cells = [known.get(leaf) or _declared(leaf, notes, guessed, counts) for leaf in leaves]
-        cells = _same_questions(cells, guessed)
-    elif known:
-        cells = list(known.values())
-    else:
+    leaves = list(dict.fromkeys(leaf for name in names for leaf in catalog.expand(name)))
+    guessed: set[str] = set()  # tasks whose questions are not known, only their number
+    known, pilots = _measured(runs)
+    known |= _whole({n: known[n] for n in pilots if n in leaves or not names}, pilots, notes, guessed)
+    cells = [known.get(leaf) or _declared(leaf, notes, guessed, counts) for leaf in leaves or known]
+    cells = _same_questions(cells, guessed)
+    if not cells:
         raise IcrError(
             f"nothing to plan: the ledgers in {results} hold no items; name tasks (--tasks icr_helmet_rag)"
         )
@@ -201,9 +199,41 @@ def _declared(leaf: str, notes: list[str], guessed: set[str], counts: TokenCount
     return Cell(leaf, benchmark.name, place, length, [item.cluster for item in items], prompt, out, shared)
 
 
-def _measured(runs: Sequence[Run]) -> dict[str, Cell]:
-    """Cells of the tasks in ledgers, from the run with the most items; prompts as the longest setting has
-    them."""
+def _whole(
+    cells: Mapping[str, Cell], pilots: Mapping[str, int], notes: list[str], guessed: set[str]
+) -> dict[str, Cell]:
+    """Cells of which the ledgers hold a part of the items (`--limit`), with all that the task has; tokens stay those
+    of the ledgers. Where nobody knows the others, the part is the plan. Either is noted."""
+    found, made, kept = {}, [], []
+    for name, cell in cells.items():
+        said = f"{name} {count(len(cell.clusters))}/{count(pilots[name])}"
+        official: set[str] = set()
+        try:
+            whole = _declared(name, [], official)
+        except IcrError:
+            kept.append(said)
+            continue
+        if len(whole.clusters) <= len(cell.clusters):
+            kept.append(said)
+            continue
+        guessed |= official
+        found[name] = replace(whole, prompt=cell.prompt or whole.prompt, output=cell.output)
+        made.append(said)
+    if made:
+        notes.append(
+            f"pilots: the ledgers hold a part of {listed(made, 3)}; tokens are theirs, questions those of all items"
+        )
+    if kept:
+        notes.append(
+            f"the ledgers hold a part of {listed(kept, 3)}, and the other items are not known here: planned "
+            "for that part"
+        )
+    return found
+
+
+def _measured(runs: Sequence[Run]) -> tuple[dict[str, Cell], dict[str, int]]:
+    """Cells of the tasks in ledgers, from the run with the most items, prompts as the longest setting has them; and
+    how many items those tasks have of which that run holds a part."""
     best: dict[str, TaskItems] = {}
     prompts: dict[str, float] = {}
     for run in runs:
@@ -227,13 +257,14 @@ def _measured(runs: Sequence[Run]) -> dict[str, Cell]:
             float(said.mean()) if len(said) else 32.0,
             task.shared,
         )
-    return found
+    expected = {name: int(task.sheet.get("n_expected") or 0) for name, task in best.items()}
+    return found, {name: n for name, n in expected.items() if n > len(best[name])}
 
 
 def undecidable(run: Run, alpha: float) -> list[str]:
     """Endpoints of a run's tasks that no candidate could be called worse in: one question or book, or too
     few."""
-    ends = planned.endpoints(list(_measured([run]).values()), alpha=alpha)
+    ends = planned.endpoints(list(_measured([run])[0].values()), alpha=alpha)
     return [TITLES.get(end.name, end.name) for end in ends if not end.possible]
 
 
@@ -313,7 +344,10 @@ def text(made: Plan) -> str:
         f"- times at {count(round(rates.prefill))} prompt and {count(round(rates.decode))} answer tokens a "
         "second"
     )
-    lines.append("- MDE: smallest true difference a one-sided test at 5 % finds with 80 % power, in points")
+    level = f"{100 * made.alpha:g} %"
+    lines.append(
+        f"- MDE: smallest true difference a one-sided test at {level} finds with 80 % power, in points"
+    )
     return "\n".join([*lines, *(f"- {note}" for note in made.notes)])
 
 
