@@ -8,7 +8,8 @@ question a row with `answer_NAME` and `label_NAME` (or `judge_NAME`) for each sy
 case: question; golds, answers, gold, ground_truth or golden_answers (a list, or text with `|` between
 aliases: --separator); answer, prediction, pred or response; label, human, human_label, correct or judge
 (true/false, 1/0, yes/no, correct/incorrect); system or model. Others: --columns
-question=Q,golds=G,answer=A,label=L,system=S. Rows without a usable label are counted and left out.
+question=Q,golds=G,answer=A,label=L,system=S. Rows without a usable label are counted and left out; numbers beside 0 and 1
+are ratings, which are refused without --ratings.
 """
 
 from __future__ import annotations
