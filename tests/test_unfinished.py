@@ -116,3 +116,19 @@ def test_an_empty_text_of_a_server_is_a_null_and_never_a_silent_zero(
 ) -> None:
     found = newbench.scores(newbench.task("icr_synth_rag_512", **served), lambda doc: "")
     assert (found["subem"], found["unfinished"]) == (0.0, unfinished)
+
+
+def test_a_metric_of_which_less_is_better_says_so_to_lm_eval() -> None:
+    """A registered one in the YAML, and the headline under its name for other hosts."""
+    from icr_tasks.benchmarks import sheets
+    from icr_tasks.metrics import scorers
+
+    scorers.metric("harm", higher_is_better=False)(lambda answer, item: 0.0)
+    try:
+        assert sheets._common(["harm"])["metric_list"][0]["higher_is_better"] is False
+    finally:
+        scorers.METRICS.known.pop("harm")
+    task = newbench.task(TASK)
+    assert task.higher_is_better()["score"] is True
+    next(m for m in task.config.metric_list if m["metric"] == "subem")["higher_is_better"] = False
+    assert task.higher_is_better()["score"] is False
