@@ -91,8 +91,8 @@ def gate(
     for name in margins or {}:
         if name not in {*TITLES, "suite", *(line.name for line in result.lines)}:
             raise unknown("benchmark of a margin", name, TITLES)
-    held, asked = set(pairs.benchmark.tolist()), dict(margins or {})
-    if len(held) == 1 and (own := asked.pop(*held, None)):
+    held, asked = sorted(set(pairs.benchmark.tolist())), dict(margins or {})
+    if len(held) == 1 and (own := asked.pop(held[0], None)):
         asked["suite"] = min(own, asked.get("suite", own))
     chosen = {line.name: benchmark_margin for line in result.lines} | {"suite": margin} | asked
     ends = [_endpoint(pairs, line, chosen[line.name], alpha) for line in result.lines]
