@@ -136,7 +136,7 @@ def _block(model: str, prompt: str, runs: list[tuple[str, dict[str, Scored]]]) -
     for setting, tasks in sorted(runs, key=lambda run: run[0]):
         found = {task.column: task for task in tasks.values()}
         cells = [_cell(found[c]) if c in found else DASH for c in columns]
-        wrong = {n: said for n, t in tasks.items() if (said := _no_score(t))}
+        wrong = {n: why for n, t in tasks.items() if (why := _no_score(t))}
         whole = not wrong and all(c in found and found[c].complete for c in columns)
         lines.append(
             f"| {plain(setting)} | {' | '.join(cells)} | {_shown(score([*found.values()]) if whole else None)} |"
