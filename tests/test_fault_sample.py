@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import fault_campaign
 import pytest
 from fault_cases import ENGINES, FAULTS, FLAGS, SETTINGS, TASKS, cases, refused
 
+from icr_tasks import benchmarks
+
 SEED, CASES, PARTS = 20601, 200, 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def synth_as_it_was() -> Iterator[None]:
+    """The campaign keeps generated data, which the tests after it in this process would be given too."""
+    synth = benchmarks.get("synth")
+    load = synth.load
+    yield
+    object.__setattr__(synth, "load", load)
+    fault_campaign._STATE.clear()
 
 
 @pytest.mark.parametrize("part", range(1, PARTS + 1))

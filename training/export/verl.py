@@ -55,8 +55,7 @@ def export(args: argparse.Namespace) -> str:
     asked = "ao" if args.reward == "hybrid" else args.reward  # hybrid reads the answer-only format
     if args.reward not in registry.PRESETS[args.preset]:
         raise IcrError(f"preset {args.preset!r} has no reward {args.reward!r}; use preset 'paper'")
-    tokenizer = tokenizer_of(args.model) if args.model else None
-    fitted = _fitter(tokenizer, asked, args.max_prompt_length)
+    fitted = _fitter(args.model, asked, args.max_prompt_length)
     lines = []
     for part in ("train", "dev"):
         source = args.data / f"{part}.parquet"
@@ -78,7 +77,7 @@ def export(args: argparse.Namespace) -> str:
         )
     if args.reward in registry.JUDGED:
         lines.append("the judge: custom_reward_function.reward_kwargs.judge={base_url: ..., model: ...}")
-    begun = tokenizer is not None and opened(tokenizer, asked)
+    begun = bool(args.model) and opened(tokenizer_of(args.model), asked)
     return "\n".join([*lines, "", command(args.out, args.reward, args.preset, begun)])
 
 
@@ -90,10 +89,10 @@ def tokenizer_of(model: str) -> Any:
     return AutoTokenizer.from_pretrained(model, local_files_only=here)
 
 
-def _fitter(tokenizer: Any, reward: str, limit: int) -> Any:
-    if tokenizer is None:
+def _fitter(model: str, reward: str, limit: int) -> Any:
+    if not model:
         return None
-    count, sizes = counter(tokenizer, reward)
+    count, sizes = counter(tokenizer_of(model), reward)
     return lambda row, report: fit(row, limit, count, sizes, "keep_gold", report)
 
 
