@@ -90,6 +90,10 @@ def lists(server: FakeServed, **entry: Any) -> FakeServed:
         ({"id": "A"}, {"id": "B"}, "serves B with a window of 4096 tokens"),
         ({"root": "/ckpt/step-100"}, {"root": "/ckpt/step-200"}, "serves M from step-200 with"),
         ({"root": "/a/step-100"}, {"root": "/b/step-100/"}, None),  # the same folder on another machine
+        ({"root": "C:\\a\\llama"}, {"root": "D:\\b\\llama"}, None),
+        ({"id": "/data1/m.gguf"}, {"id": "/data2/m.gguf"}, None),
+        ({"id": "gpu0", "root": "/a/step-100"}, {"id": "gpu1", "root": "/a/step-100"}, None),
+        ({}, {"root": "/a/step-100"}, None),  # a router tells no weights
         ({"root": "org/a"}, {"root": "org/b"}, "serves org/b with"),
     ],
 )
@@ -103,6 +107,16 @@ def test_servers_of_other_weights_are_no_fleet(
         else:
             with pytest.raises(IcrError, match=f"{words}.*must be started alike"):
                 engine([first, second])
+
+
+def test_a_server_that_tells_no_model_yet_is_asked_once_it_does() -> None:
+    asked = [Request(d, 0) for d in range(12)]
+    with lists(FakeServed(), root="/a/m") as first, FakeServed() as loading:
+        loading.models = lambda headers: (503, "", {})  # type: ignore[method-assign]
+        model = engine([first, loading])
+        assert model.listing.window == 4096
+        lists(loading, root="/b/m")
+        assert model.generate_until(asked, disable_tqdm=True) == ["ok"] * 12 and loading.bodies
 
 
 @pytest.mark.parametrize("root", ["/ckpt/step-100", "/ckpt/step-200"])

@@ -123,10 +123,25 @@ def test_a_prompt_that_was_cut_by_half(
         assert all(("error" not in one.found) == whole for one in asked[:2])
         said = [r for r in caplog.records if "by the tokenizer org/other" in r.getMessage()]
         assert len(said) == (tokenizer == "org/other")
-        model.generate_until(asked[2:3], disable_tqdm=True)  # a short prompt shows that both count alike
-        model.generate_until(asked[3:], disable_tqdm=True)
+        model.generate_until(asked[2:3], disable_tqdm=True)
+        model.generate_until(
+            asked[3:], disable_tqdm=True
+        )  # the third of which as many tokens were read: a window
         assert "error" not in asked[2].found and ("error" in asked[3].found) == (tokenizer is not None)
         assert len(model.store or ()) == {"M": 1, "org/other": 3, None: 4}[tokenizer]
+
+
+def test_a_text_of_which_the_run_s_tokenizer_makes_more_tokens_is_no_cut() -> None:
+    """English is counted alike, Chinese is not: two tokenizers, and nothing was cut."""
+    with FakeServed(
+        usage=lambda p, said: {"prompt_tokens": len(p) // 5 if "word" in p else len(p) * 2 // 3}
+    ) as server:
+        model = api(server)
+        texts = ["word " * 2000, *("\u4e2d" * n for n in (2700, 2600, 2500, 2400))]
+        asked = [request(model, text, n) for n, text in enumerate(texts)]
+        for one, text in zip(asked, texts, strict=True):
+            one.size, one.counted_by = (2050 if "word" in text else len(text)), "org/other"
+        assert model.generate_until(asked, disable_tqdm=True) == ["ok"] * 5
 
 
 def test_escapes_of_messages_are_no_prompt_that_was_cut() -> None:

