@@ -94,7 +94,7 @@ def of(body: Any, model: str) -> Listing:
     window = next((w for key in _WINDOWS if type(w := mine.get(key)) is int and w > 0), None)
     owner, root = mine.get("owned_by"), mine.get("root")
     root = root if isinstance(root, str) and root else None
-    known = root is not None and root != model and not root.startswith(("/", ".", "~"))
+    known = root is not None and root != model and not root.startswith(("/", ".", "~")) and "\\" not in root
     return Listing(
         window,
         owner if isinstance(owner, str) else None,

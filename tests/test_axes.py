@@ -37,6 +37,7 @@ ONE = Identity(
     setting="full",
     template="x",
     dtype="bfloat16",
+    shots="0",
     clusters=1,
     context=2,
     truncation=3,
@@ -62,7 +63,14 @@ def test_the_table_of_axes(axis: str, field: str) -> None:
 
 def test_what_old_ledgers_do_not_know_is_not_compared() -> None:
     old = replace(
-        ONE, instruction=None, template=None, dtype=None, clusters=None, context=None, truncation=None
+        ONE,
+        shots=None,
+        instruction=None,
+        template=None,
+        dtype=None,
+        clusters=None,
+        context=None,
+        truncation=None,
     )
     assert not comparable(ONE, old, CHECKPOINT) and not comparable(old, ONE, CHECKPOINT)
     assert [r.check for r in comparable(ONE, replace(ONE, judge=None), MODEL)] == ["judge"]

@@ -13,6 +13,7 @@ from icr_tasks.cli import main
 from icr_tasks.leaderboard.board.build import build
 from icr_tasks.leaderboard.board.tables import Options
 from icr_tasks.leaderboard.ledgers import ledger, lm_eval_files
+from icr_tasks.leaderboard.ledgers.inputs import thoughts
 
 STAMP = "2026-01-01T00-00-00"
 
@@ -118,3 +119,37 @@ def test_runs_with_other_shots_are_other_runs(capsys: pytest.CaptureFixture[str]
     assert main(["compare", str(heads[None]), str(heads[5]), "--allow", "clusters"]) == 4
     assert "different number of shots, '0' and '5'" in capsys.readouterr().out
     assert len({row.label for row in build(Path("r"), Options()).rows}) == 2
+
+
+def test_an_evaluation_of_tasks_with_shots_of_their_own_is_one_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As leaderboards mix them; a ledger of an older version, which did not count shots, is compared with it."""
+    body = {"configs": {t: {"metadata": {"version": 1.0}} for t in "tu"}, "n-shot": {"t": 5, "u": 0}}
+    body["n-samples"] = {t: {"original": 30} for t in "tu"}
+    out = evaluated(Path("a"), rows := [row(n, doc={}) for n in range(30)], **body)
+    written(out, rows, f"samples_u_{STAMP}.jsonl")
+    folder, said = collected(out, capsys)
+    [(place, head)] = ledger.runs(folder)
+    assert head["fingerprint_inputs"]["num_fewshot"] == {"t": 5} and "| full | 100.0" in said
+    assert {n: s["num_fewshot"] for n, s in head["tasks"].items()} == {"t": 5, "u": 0}
+    for sheet in head["tasks"].values():
+        del sheet["num_fewshot"]
+    del head["fingerprint_inputs"]["num_fewshot"]
+    old = ledger.write(
+        Path("older"), head | {"fingerprint": "0" * 12}, [row for _, row in ledger.rows(place / ledger.ITEMS)]
+    )
+    assert main(["compare", str(old), str(place), "--allow", "clusters"]) == 0
+
+
+def test_one_switch_of_thoughts_is_one_however_it_is_spelled() -> None:
+    def head(**args: Any) -> dict[str, Any]:
+        return {"fingerprint_inputs": {"model_args": args}}
+
+    off = thoughts(head(chat_template_args={"enable_thinking": False}))
+    assert off == "enable_thinking=false" == thoughts(head(chat_template_args='{"enable_thinking": false}'))
+    assert off == thoughts(head(enable_thinking="False")) != thoughts(head(enable_thinking=True))
+    long = {"x" * 99: 1, "enable_thinking": True}
+    assert thoughts(head(chat_template_args=long)) != thoughts(
+        head(chat_template_args=long | {"enable_thinking": False})
+    )

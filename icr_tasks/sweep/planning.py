@@ -208,15 +208,17 @@ def _whole(
     for name, cell in cells.items():
         said = f"{name} {count(len(cell.clusters))}/{count(pilots[name])}"
         official: set[str] = set()
+        of_these: list[str] = []
         try:
-            whole = _declared(name, [], official)
+            whole = _declared(name, of_these, official)
         except IcrError:
             kept.append(said)
             continue
-        if len(whole.clusters) <= len(cell.clusters):
+        if len(whole.clusters) != pilots[name]:  # other data than the ledger is of
             kept.append(said)
             continue
         guessed |= official
+        notes += of_these
         found[name] = replace(whole, prompt=cell.prompt or whole.prompt, output=cell.output)
         made.append(said)
     if made:

@@ -10,7 +10,18 @@ from .cells import Cell, Column
 from .rows import Row
 
 # What may differ between the runs of one row: benchmarks have prompts and generation lengths of their own.
-_NOT_A_VARIANT = ("prompt", "gen_kwargs", "gen_kwargs_cli", "max_model_len", "truncation", "overflow", "chat")
+_NOT_A_VARIANT = (
+    *(
+        "prompt",
+        "gen_kwargs",
+        "gen_kwargs_cli",
+        "max_model_len",
+        "truncation",
+        "overflow",
+        "chat",
+        "num_fewshot",
+    ),
+)
 
 
 def started(head: dict[str, Any]) -> float:

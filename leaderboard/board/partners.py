@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..ledgers.inputs import switches
+from ..ledgers.inputs import thoughts
 from .rows import Row
 
 
@@ -47,9 +47,9 @@ def _context(setting: dict[str, Any]) -> tuple[Any, ...]:
 def _alike(row: Row, rows: Sequence[Row], wanted: Callable[[Row], bool]) -> Row | None:
     """The wanted row of the same model, thoughts switched alike: of the same prompt if there is one, and made like this
     row if there are several."""
-    how = switches(row.heads[0])
+    how = thoughts(row.heads[0])
     same = [r for r in rows if r is not row and r.key[:2] == row.key[:2] and wanted(r)]
-    same = [r for r in same if switches(r.heads[0]) == how]
+    same = [r for r in same if thoughts(r.heads[0]) == how]
     found = [r for r in same if r.prompt == row.prompt] or same
     for alike in (
         lambda r: r.variant == row.variant,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ledgers.inputs import switches
+from ..ledgers.inputs import thoughts
 from ..ledgers.summary import tokens
 from ..pairs.axes import MODEL, SETTING, comparable
 from ..stats import Design, Effect
@@ -128,7 +128,7 @@ def axes_between(new: Row, base: Row) -> tuple[str, ...]:
     thinks and one that does not are two."""
     if new.setting["text"] == base.setting["text"]:
         return (MODEL,)
-    alike = new.name == base.name and switches(new.heads[0]) == switches(base.heads[0])
+    alike = new.name == base.name and thoughts(new.heads[0]) == thoughts(base.heads[0])
     return (SETTING,) if alike else (MODEL, SETTING)
 
 

@@ -317,6 +317,7 @@ def _sheet(results: dict[str, Any], task: str) -> dict[str, Any]:
         **{name: sheet[name] for name in about if name in sheet},
         "task_version": str(results.get("versions", {}).get(task)),
         "gen_kwargs": results["configs"][task].get("generation_kwargs"),
+        "num_fewshot": (results.get("n-shot") or {}).get(task),
         "filter": None,
         "n_expected": sheet.get("n_expected", samples.get("original")),
         "n_scored": 0,

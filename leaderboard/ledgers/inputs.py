@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import orjson
+
 
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"model_args": {"dtype": "float32"}} as {"model_args.dtype": "float32"}, at any depth."""
@@ -28,6 +30,20 @@ def switches(head: dict[str, Any]) -> str:
     """What switches the thoughts of a run's model, for its name; empty where nothing does."""
     inputs = flat(head.get("fingerprint_inputs") or {})
     return " ".join(f"{k.split('.')[-1]}={inputs[k]}" for k in sorted(inputs) if _switches(k))[:80]
+
+
+def thoughts(head: dict[str, Any]) -> str:
+    """`switches` to be compared: whole, and the same however a command line spelled it (JSON as text, false or False)."""
+    given = {k: v for k, v in flat(head.get("fingerprint_inputs") or {}).items() if _switches(k)}
+    found: set[str] = set()
+    for name, value in given.items():
+        try:
+            read = orjson.loads(value) if isinstance(value, str) else value
+        except orjson.JSONDecodeError:
+            read = value
+        parts = flat(read) if isinstance(read, dict) else {name: read}
+        found |= {f"{k.split('.')[-1]}={str(v).strip().lower()}" for k, v in parts.items()}
+    return " ".join(sorted(found))
 
 
 def _switches(name: str) -> bool:

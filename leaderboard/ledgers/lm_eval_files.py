@@ -300,7 +300,9 @@ def identity(results: dict[str, Any], task: str) -> dict[str, Any]:
     if isinstance(args, str):
         args = dict(part.partition("=")[::2] for part in args.split(",") if part)
     engine = answering(args)
-    shots = (results.get("n-shot") or {}).get(task)
+    each = results.get("n-shot") or {}
+    # one number where all tasks have it (--num_fewshot), so that what is run apart joins; else those of the evaluation
+    shots = next(iter(each.values())) if len({*each.values()}) == 1 else {t: n for t, n in each.items() if n}
     setting = sheet.get("setting") or {
         "text": "full",
         "kind": "full",

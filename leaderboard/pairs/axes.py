@@ -22,7 +22,7 @@ import numpy as np
 from icr_tasks.errors import unknown
 
 from ..ledgers.dtypes import dtype_name
-from ..ledgers.inputs import switches
+from ..ledgers.inputs import thoughts
 from ..ledgers.load import Run, Task, TaskItems
 from ..ledgers.unfinished import MARKED, unfinished
 
@@ -110,7 +110,7 @@ class Identity:
     template: str | None
     dtype: str | None
     thinking: str = ""  # what switches the model's thoughts
-    shots: str = "0"
+    shots: str | None = None
     clusters: int | None = None
     context: int | None = None
     truncation: int | None = None
@@ -128,7 +128,7 @@ class Identity:
 
 
 # Not compared where one side does not know it: what ledgers of older versions lack.
-_MAY_BE_UNKNOWN = ("instruction", "template", "dtype", "clusters", "context", "truncation")
+_MAY_BE_UNKNOWN = ("shots", "instruction", "template", "dtype", "clusters", "context", "truncation")
 
 
 # metric -> entry of a data sheet that names who gave it, where that is not the judge
@@ -154,8 +154,8 @@ def identity(task: Task, head: dict[str, Any], order: np.ndarray | None = None) 
         setting=str(head["setting"]["text"]),
         template=_text(head.get("chat_template_sha") or inputs.get("chat_template_sha")),
         dtype=dtype_name((head.get("model") or {}).get("dtype")),
-        thinking=switches(head),
-        shots=str(inputs.get("num_fewshot") or 0),
+        thinking=thoughts(head),
+        shots=_text(sheet.get("num_fewshot")),
     )
     if order is None or not isinstance(task, TaskItems):
         return found

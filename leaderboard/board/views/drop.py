@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from icr_tasks.errors import unknown
 from icr_tasks.registry import view
 
-from ...ledgers.inputs import switches
+from ...ledgers.inputs import thoughts
 from ...text.names import listed
 from ..cells import Column, short_column
 from ..join import started
@@ -96,9 +96,9 @@ def _twice(
     """(compressed - full) of this model minus the same of the reference, on the same items."""
     if row.name == base:
         return Shown("diff", reason="reference")
-    how = switches(row.heads[0])
+    how = thoughts(row.heads[0])
     own = [(r, f) for r, f in of_base if r.setting["text"] == row.setting["text"]]
-    alike = [pair for pair in own if switches(pair[0].heads[0]) == how]
+    alike = [pair for pair in own if thoughts(pair[0].heads[0]) == how]
     # its own prompt first, then what is made like it
     other = min(alike, key=lambda p: (p[0].prompt != row.prompt, p[0].variant != row.variant), default=None)
     if other is None:

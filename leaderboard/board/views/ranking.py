@@ -14,7 +14,7 @@ from icr_tasks.storage import files_below
 
 from ...stats import Design
 from ..cells import Cell, Codes, Places, Scores
-from ..rows import Row, columns_of
+from ..rows import Row, columns_of, lengths_of
 from ..tables import Options, Table, grid
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def tables(options: Options) -> list[Table]:
     """NDCG@10 by dataset, one table a length."""
     found = []
     columns = columns_of(options.rankings)
-    for length in dict.fromkeys(c[2] for c in columns):
+    for length in [*([""] if any(not c[2] for c in columns) else []), *lengths_of(columns)]:
         groups = [(c[1], [c]) for c in columns if c[2] == length]
         heading = f"Documents ranked by attention, NDCG@10{f' at {length}' if length else ''}"
         table = grid(f"ranking-{length}" if length else "ranking", heading, options.rankings, groups, options)
