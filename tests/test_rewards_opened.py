@@ -73,8 +73,68 @@ def test_difficulty_reads_what_follows_the_thought(root: Path, tmp_path: Path) -
     assert {r["mean"] for r in found.values()} == {0.5}
     parsed = SimpleNamespace(content="Answer: Paris", reasoning_content="Hm.")
     lost = SimpleNamespace(content=None, reasoning="Hm.")
-    texts = [difficulty._whole_reply(message) for message in (parsed, lost)]
+    texts = difficulty.Replies(True).texts([[parsed, lost]])[0]
     assert [s["reward"] for s in score("ao", texts, [ROW] * 2, opened=True)] == [1.0, 0.0]
+
+
+def reply(content: str, *thought: str | None) -> SimpleNamespace:
+    """A served message; without `thought` it has no field for one."""
+    return SimpleNamespace(content=content, **({"reasoning_content": thought[0]} if thought else {}))
+
+
+@pytest.mark.parametrize(
+    ("same", "replies", "earned"),
+    [
+        # the server has a parser: a blank thought, one with marks of its own, a cut one, none
+        (True, [reply("Answer: Paris", "\n\n"), reply("Answer: Paris", "Hm.")], [1, 1]),
+        (
+            True,
+            [reply("Answer: Paris", "It says </think> and <think> there."), reply("", "It is Paris.")],
+            [1, 0],
+        ),
+        (True, [reply("Answer: Paris", None), reply("Answer: Paris", "Hm.")], [1, 1]),
+        # it has none: the thought is in the content, be it cut
+        (True, [reply(CUT), reply(WHOLE)], [0, 1]),
+        (False, [reply(CUT, None), reply(WHOLE, None)], [0, 1]),
+        (True, [reply(CUT)], [0]),
+        (False, [reply("Answer: Paris")], [1]),  # another model's, and nothing speaks of thoughts
+    ],
+)
+def test_served_replies_begin_where_the_server_s_parser_lets_them(
+    same: bool, replies: list[SimpleNamespace], earned: list[int]
+) -> None:
+    texts = [text for (text,) in difficulty.Replies(same).texts([[one] for one in replies])]
+    assert [s["reward"] for s in score("ao", texts, [ROW] * len(texts), opened=True)] == earned
+
+
+def test_a_mark_that_decoding_takes_out_opens_nothing(root: Path) -> None:
+    config = trainkit.config(root, "grpo", "out")
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    ids = tokenizer("Hm.</think>Answer: Paris", add_special_tokens=False)["input_ids"]
+    assert "</think>" not in tokenizer.decode(ids, skip_special_tokens=True)
+    assert not opened(tokenizer, "ao")
+    columns = {"completions": ["Hm. The answer is: Paris"], "answers": [["Paris"]]}
+    assert trainers.reward_function(config, tokenizer)(**columns) == [1.0]
+
+
+def test_exports_without_a_chat_template_write_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = trainkit.make(tmp_path)
+    (made / "base" / "chat_template.jinja").unlink()
+    asked = [
+        "train",
+        "export",
+        str(made / "data"),
+        "-o",
+        str(tmp_path / "out"),
+        "--model",
+        str(made / "base"),
+    ]
+    for to in ("verl", "verifiers"):
+        assert main([*asked, "--to", to]) != 0 and "no chat template" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.*"))
 
 
 def test_exports_carry_it(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

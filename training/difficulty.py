@@ -23,6 +23,7 @@ from typing import Any
 from icr_tasks import hub
 from icr_tasks.engines.served.dialect import with_thoughts
 from icr_tasks.errors import IcrError, install_hint
+from icr_tasks.metrics.visible import visible
 from icr_tasks.storage import write_atomic
 
 from . import prepare
@@ -96,7 +97,7 @@ def served_sampler(config: Config, base_url: str, model: str) -> Sample:
         else {}
     )
 
-    def one(messages: list[dict[str, str]], k: int) -> list[str]:
+    def one(messages: list[dict[str, str]], k: int) -> list[Any]:
         temperature = config.trl.get("temperature", 1.0)
         try:
             found = client.chat.completions.create(  # type: ignore[call-overload]
@@ -112,19 +113,52 @@ def served_sampler(config: Config, base_url: str, model: str) -> Sample:
                 f"the server at {base_url} gave no completions of {model} ({error}); the same command goes on "
                 "where it stopped"
             ) from error
-        return [_whole_reply(c.message) for c in found.choices]
+        return [c.message for c in found.choices]
+
+    replies = Replies(model == config.model)
 
     def sample(asked: Sequence[list[dict[str, str]]], k: int) -> list[list[str]]:
         with ThreadPoolExecutor(32) as pool:
-            return list(pool.map(lambda m: one(m, k), asked))
+            return replies.texts(list(pool.map(lambda m: one(m, k), asked)))
 
     return sample
 
 
-def _whole_reply(message: Any) -> str:
-    """A served answer with the thought that the server's parser took out: parsed or not, one text."""
-    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None) or ""
-    return with_thoughts(str(thought), message.content) or ""
+_CLOSED = "</think>"
+
+
+class Replies:
+    """Served answers as texts that begin where the template does, be it inside a thought: parsed or not, one text.
+
+    A message with a field for the thought, blank or not, has a closing mark before its content. One without begins
+    inside a thought only where a reply of this server showed a raw closing mark, or where the model served is the
+    config's (`same`) and no reply had a parsed thought; else it is an answer.
+    """
+
+    def __init__(self, same: bool) -> None:
+        self._same, self._raw, self._parsed = same, False, False
+
+    def texts(self, found: Sequence[Sequence[Any]]) -> list[list[str]]:
+        """The text of each message of a batch, whose replies are all looked at first."""
+        for message in (m for messages in found for m in messages):
+            if (thought := _thought(message)) is None:
+                self._raw |= visible(message.content or "", opened=True).closed
+            else:
+                self._parsed |= bool(thought.strip())
+        return [[self._text(m) for m in messages] for messages in found]
+
+    def _text(self, message: Any) -> str:
+        thought, content = _thought(message), message.content or ""
+        if thought is None and (self._raw or (self._same and not self._parsed)):
+            return content
+        whole = with_thoughts(thought or "", content)
+        return f"{_CLOSED}{content}" if whole is None or whole == content else whole
+
+
+def _thought(message: Any) -> str | None:
+    """What the server's parser took out; None where it has no field for it."""
+    given = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
+    return next((str(g) for g in given if g), None if given == [None, None] else "")
 
 
 def measure(config: Config, path: Path, out: Path, k: int, sample: Sample) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from icr_tasks.errors import IcrError
-from icr_tasks.metrics.visible import opens_thought
+from icr_tasks.metrics.visible import opens_thought, visible
 from icr_tasks.storage import write_atomic
 
 from .checks import NO_TEMPLATE
@@ -196,9 +196,6 @@ def counter(
     """
     from .data.formats import messages
 
-    if not getattr(tokenizer, "chat_template", None):
-        raise IcrError(f"the tokenizer {NO_TEMPLATE}")
-
     def count(row: Mapping[str, Any]) -> int:
         text = rendered(tokenizer, messages(row, prompt), template)
         return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -212,7 +209,9 @@ def counter(
 def rendered(
     tokenizer: Any, messages: list[dict[str, str]], template: Mapping[str, Any] | None = None
 ) -> str:
-    """The prompt as the model sees it, up to where its answer begins."""
+    """The prompt as the model sees it, up to where its answer begins. IcrError without a chat template."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise IcrError(f"the tokenizer {NO_TEMPLATE}")
     text: str = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, **(template or {})
     )
@@ -221,8 +220,12 @@ def rendered(
 
 def opened(tokenizer: Any, prompt: str, template: Mapping[str, Any] | None = None) -> bool:
     """Whether the chat template begins the thought itself (DeepSeek R1, Qwen3 Thinking), so that completions
-    begin inside one: without that a completion cut off in its thought would be read as an answer."""
+    begin inside one: without that a completion cut off in its thought would be read as an answer.
+
+    False where a special token closes a thought: completions are decoded without it, and none would be an answer."""
     from .data.formats import messages
 
     row = {"passages": ["A passage."], "question": "Which one?"}
-    return opens_thought(rendered(tokenizer, messages(row, prompt), template))
+    if not opens_thought(rendered(tokenizer, messages(row, prompt), template)):
+        return False
+    return all(visible(f"a{t}b").text != "b" for t in tokenizer.all_special_tokens)

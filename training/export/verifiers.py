@@ -101,6 +101,7 @@ def write(args: argparse.Namespace) -> str:
         raise IcrError(f"--name {args.name!r}: a package name is lower-case letters, digits and hyphens")
     source = args.data / "train.parquet"
     registry.check(store.read(source), args.reward)
+    begun = bool(args.model) and opened(tokenizer_of(args.model), args.reward)
     module = args.name.replace("-", "_")
     folder: Path = args.out / module
     count = 0
@@ -121,7 +122,7 @@ def write(args: argparse.Namespace) -> str:
         "count": count,
         "reward": args.reward,
         "preset": args.preset,
-        "opened": bool(args.model) and opened(tokenizer_of(args.model), args.reward),
+        "opened": begun,
     }
     readme = f"# {args.name}\n\n{count} rows, reward {args.reward}, preset {args.preset}.\n"
     storage.write_atomic(folder / "__init__.py", _MODULE.format(**given, columns=COLUMNS).encode())

@@ -56,6 +56,7 @@ def export(args: argparse.Namespace) -> str:
     if args.reward not in registry.PRESETS[args.preset]:
         raise IcrError(f"preset {args.preset!r} has no reward {args.reward!r}; use preset 'paper'")
     fitted = _fitter(args.model, asked, args.max_prompt_length)
+    begun = bool(args.model) and opened(tokenizer_of(args.model), asked)
     lines = []
     for part in ("train", "dev"):
         source = args.data / f"{part}.parquet"
@@ -77,7 +78,6 @@ def export(args: argparse.Namespace) -> str:
         )
     if args.reward in registry.JUDGED:
         lines.append("the judge: custom_reward_function.reward_kwargs.judge={base_url: ..., model: ...}")
-    begun = bool(args.model) and opened(tokenizer_of(args.model), asked)
     return "\n".join([*lines, "", command(args.out, args.reward, args.preset, begun)])
 
 
