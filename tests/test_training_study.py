@@ -357,6 +357,12 @@ def test_seeds_that_follow_begin_with_the_same_start(tmp_path: Path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             run.main([str(path), "-o", str(tmp_path / "out"), "--seeds", seeds])
     assert trained[0] == trained[1] and trained[0][:2] == ("start", 0)
+    # a start that is there was trained under a seed of the file, or is refused when it is trained
+    there = tmp_path / "out" / "runs" / "start" / "config.yaml"
+    there.parent.mkdir(parents=True)
+    for seed, first in ((1, 1), (7, 0)):
+        there.write_text(f"seed: {seed}\n")
+        assert spec.load(path, tmp_path / "out").first == first
 
 
 @pytest.mark.parametrize(

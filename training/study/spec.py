@@ -73,7 +73,9 @@ class Study:
     data: Any = None
     common: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
-    first: int = 0  # the file's first seed, whatever --seeds says: all arms share the start trained under it
+    first: int = (
+        0  # of the start that all arms share: the file's first seed, whatever --seeds says (`_begun`)
+    )
     domains: dict[str, list[str]] = field(default_factory=dict)
     launch: str = ""
     judge: int = 0
@@ -141,9 +143,16 @@ def load(path: Path, out: Path) -> Study:
         or not all(type(s) is int for s in seeds)
     ):
         raise IcrError(f"seeds is {seeds!r}; it must be a list of different whole numbers")
-    study = Study(**{**tree, "out": out, "seeds": tuple(seeds), "first": seeds[0]})
+    study = Study(**{**tree, "out": out, "seeds": tuple(seeds), "first": _begun(tree, out, seeds)})
     check(study)
     return study
+
+
+def _begun(tree: Mapping[str, Any], out: Path, seeds: list[int]) -> int:
+    """The seed of the start: the file's first, or the one among them that a start in `out` was trained under."""
+    path = out / "runs" / START / "config.yaml"
+    seed = configs.read(path).get("seed") if tree.get("start") and path.is_file() else None
+    return seed if type(seed) is int and seed in seeds else seeds[0]
 
 
 def check(study: Study) -> None:
