@@ -134,6 +134,15 @@ def test_passages_and_random_access(tmp_path: Path) -> None:
     text = " ".join(f"w{i}" for i in range(215))
     assert [len(p.split()) for p in corpus.passages(text, 100, 10)] == [100, 100, 15]
     assert len(list(corpus.passages(text, 100, 16))) == 2
+    mixed = (
+        "a cafe\u0301 \u6f22\u5b57。 b"  # the words of other scripts are found without looking at each sign
+    )
+    assert corpus._pieces(mixed) == [" a", " cafe\u0301", " \u6f22", "\u5b57。", " b"]
+    assert (
+        corpus._pieces(" b\u00e9  c\n") == [" b\u00e9", " c"]
+        and corpus.size("b\u00e9 c") == 2
+        and corpus.size(mixed) == 5
+    )
     (tmp_path / "wiki.jsonl").write_text(
         "\n".join(json.dumps({"title": str(i), "text": f"{i} " + text}) for i in range(40))
     )

@@ -59,6 +59,8 @@ _PIECE = re.compile(rf"{CHARACTER.pattern}\W*|(?:(?!{CHARACTER.pattern})\S)+")
 
 def _pieces(text: str) -> list[str]:
     """The words of a text with the blank before them; those of a script without blanks are its characters."""
+    if not _unspaced(text):
+        return [f" {word}" for word in text.split()]
     out: list[str] = []
     for word in text.split():
         parts = [word] if word.isascii() or not CHARACTER.search(word) else _PIECE.findall(word)
@@ -68,7 +70,12 @@ def _pieces(text: str) -> list[str]:
 
 def size(text: str) -> int:
     """Words of a text, as passages count them."""
-    return len(_pieces(text))
+    return len(_pieces(text) if _unspaced(text) else text.split())
+
+
+def _unspaced(text: str) -> bool:
+    """Whether a text has characters of a script without blanks."""
+    return not text.isascii() and CHARACTER.search(text) is not None
 
 
 def articles(cfg: Config) -> Iterator[tuple[str, str]]:
